@@ -1,0 +1,33 @@
+# The whole DAG at a glance: config → data → trained runs → measurements → summaries → figures, claims.
+if not workflow.overwrite_configfiles:
+
+    configfile: "config/config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/training.smk"
+include: "workflow/rules/measurements.smk"
+include: "workflow/rules/figures.smk"
+include: "workflow/rules/claims.smk"
+include: "workflow/rules/archive.smk"
+
+
+report: "workflow/report/workflow.rst"
+
+
+localrules:
+    all,
+    orthogonal_subspaces,
+
+
+# Everything the config asks for.
+rule all:
+    default_target: True
+    input:
+        final_outputs(),
+
+
+# One target per study, so that `snakemake --cores N orthogonal_subspaces` builds that study alone.
+rule orthogonal_subspaces:
+    input:
+        final_outputs("orthogonal_subspaces"),

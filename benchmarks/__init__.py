@@ -1,0 +1,1 @@
+"""Benchmarks: our code against a peer doing the same work, timed in turn in one process."""

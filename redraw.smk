@@ -1,0 +1,40 @@
+# Figures, claims and report from the tables of an archive. No rule here makes a table: nothing can be trained.
+#   python -m learning_geometry.archive unpack ARCHIVE FOLDER
+#   snakemake --snakefile redraw.smk --configfile FOLDER/config.yaml --config results=FOLDER --cores N
+include: "workflow/rules/common.smk"
+include: "workflow/rules/figures.smk"
+include: "workflow/rules/claims.smk"
+
+
+report: "workflow/report/workflow.rst"
+
+
+localrules:
+    all,
+
+
+rule all:
+    default_target: True
+    input:
+        drawn_outputs(),
+
+
+# A report shows what rules make, so the archived summary passes through one.
+rule write_summary:
+    input:
+        result("summary"),
+    output:
+        report(
+            result("summary_csv"),
+            caption="workflow/report/summary.rst",
+            category="Tables",
+            labels={"experiment": "{experiment}", "table": "summary over seeds"},
+        ),
+    log:
+        f"{RESULTS}/{{experiment}}/logs/write_summary.log",
+    conda:
+        "environment.yml"
+    params:
+        code=code("write_summary.py"),
+    script:
+        "workflow/scripts/write_summary.py"

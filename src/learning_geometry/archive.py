@@ -1,0 +1,263 @@
+"""A finished run in one file: the tables that figures and claims read, what made them, and checksums.
+
+An archive is a ``.tar.gz`` that any tar opens. It holds, for every experiment, the table of all runs and its
+summary, under their paths in the results folder; ``config.yaml``, the config with all defaults filled in;
+``archive.json``, the layout, the provenance of every table (settings, seeds, code fingerprints), the installed
+packages when it was packed, and the checksums of everything that was drawn from the tables; and ``SHA256SUMS``,
+which ``sha256sum --check`` reads. It holds no times and no users: packing the same run again, in the same
+environment, gives the same bytes.
+
+Command line: ``python -m learning_geometry.archive unpack ARCHIVE FOLDER`` checks an archive and unpacks it;
+``python -m learning_geometry.archive compare FOLDER`` tells whether what was redrawn there is the same, byte for byte.
+"""
+
+import argparse
+import gzip
+import hashlib
+import io
+import json
+import platform
+import re
+import secrets
+import shutil
+import sys
+import tarfile
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from learning_geometry import __version__
+from learning_geometry.files import atomic_path, read_json, read_provenance
+from learning_geometry.paths import CONCLUDED_FROM, artifact
+
+LAYOUT = 1
+"""What is in an archive and how; a change that older code cannot read takes the next number."""
+
+CHECKSUMS, DESCRIPTION, CONFIG = "SHA256SUMS", "archive.json", "config.yaml"
+
+DRAWS = ("python", "matplotlib", "numpy", "pandas", "pillow", "pyarrow", "scipy")
+"""Packages whose version can change the bytes of figures and pages."""
+
+BROKEN = (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError)
+
+
+def pack(path: str | Path, results: str | Path, config: Mapping[str, Any], drawn: Iterable[str]) -> None:
+    """Pack the tables of every experiment of a config, whole or not at all.
+
+    Args:
+        path: the archive to write.
+        results: the results folder of the run.
+        config: the config that made it, with all defaults filled in.
+        drawn: figures and pages made from the tables, relative to ``results``; of these, only the checksums
+            are kept.
+
+    Raises:
+        FileNotFoundError: a table, or something drawn, is not there.
+        ValueError: a table is not readable, or holds no provenance.
+    """
+    results = Path(results)
+    names = table_names(config)
+    description = {
+        "layout": LAYOUT,
+        "version": __version__,
+        "environment": environment(),
+        "provenance": {name: read_provenance(results / name) for name in names},
+        "drawn": {name: _sha256(results / name) for name in sorted(drawn)},
+    }
+    written = {
+        CONFIG: yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True).encode(),
+        DESCRIPTION: (json.dumps(description, sort_keys=True, ensure_ascii=False, indent=2) + "\n").encode(),
+    }
+    sums = {name: _sha256(results / name) for name in names}
+    sums |= {name: hashlib.sha256(data).hexdigest() for name, data in written.items()}
+    written[CHECKSUMS] = "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items())).encode()
+    with (
+        atomic_path(path) as temporary,
+        open(temporary, "wb") as raw,
+        # a file name or a time in gzip's header would differ from run to run
+        gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as compressed,
+        tarfile.open(fileobj=compressed, mode="w") as tar,
+    ):
+        for name in sorted([*names, *written]):
+            member = tarfile.TarInfo(name)  # mode 644, time 0, owner 0 without a name
+            if name in written:
+                member.size = len(written[name])
+                tar.addfile(member, io.BytesIO(written[name]))
+            else:
+                member.size = (results / name).stat().st_size
+                with open(results / name, "rb") as file:
+                    tar.addfile(member, file)
+
+
+def unpack(path: str | Path, folder: str | Path) -> dict[str, Any]:
+    """Check an archive and unpack it into a folder of its own, whole or not at all.
+
+    Args:
+        path: the archive.
+        folder: where to; made if it is not there. A folder that an archive was unpacked into before is
+            replaced, with all that was drawn there.
+
+    Returns:
+        The description of the archive: ``layout``, ``version``, ``environment`` (package -> version when it was
+        packed), ``provenance`` (table -> how it was made), ``drawn`` (path -> SHA-256 of the original figure or page).
+
+    Raises:
+        FileNotFoundError: there is no such archive.
+        FileExistsError: the folder holds files that are not from an archive, or the archive itself.
+        ValueError: the archive is damaged, has another layout, or lacks a table; the message names the file.
+    """
+    path, folder = Path(path), Path(folder)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; `make archive` makes one, `make redraw FROM=...` names it")
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"{folder}: is a file; name a new folder, `make redraw TO=...`")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / DESCRIPTION).is_file():
+        raise FileExistsError(f"{folder}: holds other files; name a new folder, `make redraw TO=...`")
+    if folder.resolve() in path.resolve().parents and folder.is_dir() and (folder / DESCRIPTION).is_file():
+        raise FileExistsError(f"{folder}: would be replaced, and the archive is in it; move {path} elsewhere")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+    try:
+        _extract(path, temporary)
+        description = _checked(path, temporary)
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return description
+
+
+def compare(folder: str | Path) -> list[str]:
+    """Return what is missing or not the same bytes as in the archived run, sorted, relative to the folder.
+
+    Args:
+        folder: where an archive was unpacked, and its figures and pages drawn again.
+
+    Raises:
+        FileNotFoundError: no archive was unpacked there.
+    """
+    drawn = read_json(Path(folder) / DESCRIPTION)["drawn"]
+    files = {name: Path(folder) / name for name in sorted(drawn)}
+    return [name for name, file in files.items() if not file.is_file() or _sha256(file) != drawn[name]]
+
+
+def table_names(config: Mapping[str, Any]) -> list[str]:
+    """Return the tables that an archive of a config holds, relative to the results folder.
+
+    >>> table_names({"experiments": {"copying": {}}})
+    ['copying/runs.parquet', 'copying/summary.parquet']
+    """
+    return [
+        Path(artifact(".", table, experiment=name)).as_posix()
+        for name in config["experiments"]
+        for table in CONCLUDED_FROM
+    ]
+
+
+def environment() -> dict[str, str]:
+    """Return the version of Python and of every installed package, none of which is imported."""
+    versions = {"python": platform.python_version()}
+    for distribution in distributions():
+        name = re.sub(r"[-_.]+", "-", distribution.metadata["Name"]).lower()
+        versions.setdefault(name, distribution.version)  # the first on the path is the one that is imported
+    return dict(sorted(versions.items()))
+
+
+def _extract(path: Path, folder: Path) -> None:
+    """Write the files of an archive; what the checksums do not list is left out."""
+    folder.mkdir()
+    name, listed = "its first file", {CHECKSUMS}
+    try:
+        with tarfile.open(path, "r:gz") as tar:
+            for member in tar:
+                name = member.name
+                file = tar.extractfile(member) if member.isfile() and name in listed else None
+                if file is None:
+                    continue
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                with open(folder / name, "wb") as target:
+                    shutil.copyfileobj(file, target)
+                if name == CHECKSUMS:  # sorts before all others
+                    listed = set(_checksums(path, folder))
+    except BROKEN as error:
+        raise ValueError(f"{path}: damaged at {name} ({error}); copy it again from where it came from") from None
+
+
+def _checksums(path: Path, folder: Path) -> dict[str, str]:
+    """Return name -> SHA-256 as the archive lists it; names stay inside the folder."""
+    if not (folder / CHECKSUMS).is_file():
+        raise ValueError(f"{path}: holds no {CHECKSUMS}, so it is no archive of a run; `make archive` makes one")
+    lines = (folder / CHECKSUMS).read_text(encoding="utf-8", errors="replace").splitlines()
+    matches = [re.fullmatch(r"([0-9a-f]{64})  ((?:[a-z0-9_]+/)?[a-z0-9_]+\.[a-z]+)", line) for line in lines]
+    if not lines or None in matches:
+        raise ValueError(f"{path}: damaged at {CHECKSUMS}; copy it again from where it came from")
+    return {match[2]: match[1] for match in matches if match}
+
+
+def _checked(path: Path, folder: Path) -> dict[str, Any]:
+    """Return the description of the archive unpacked in ``folder`` if all of it is there and sound."""
+    sums = _checksums(path, folder)
+    missing = [name for name in sums if not (folder / name).is_file()]
+    damaged = [name for name in sums if name not in missing and _sha256(folder / name) != sums[name]]
+    problems = [f"damaged: {', '.join(damaged)}"] * bool(damaged) + [f"missing: {', '.join(missing)}"] * bool(missing)
+    if problems:
+        raise ValueError(f"{path}: {'; '.join(problems)}; copy it again from where it came from")
+    description = read_json(folder / DESCRIPTION) if DESCRIPTION in sums else {}
+    if description.get("layout") != LAYOUT or CONFIG not in sums:
+        raise ValueError(
+            f"{path}: has layout {description.get('layout')}, packed by version {description.get('version')}, and this "
+            f"is version {__version__}, which reads layout {LAYOUT}; redraw it with the version that packed it"
+        )
+    config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+    absent = [name for name in table_names(config) if name not in sums]
+    if absent:
+        raise ValueError(f"{path}: its config asks for {', '.join(absent)}, which it does not hold; pack the run again")
+    return description
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _say_difference(folder: str) -> str:
+    description = read_json(Path(folder) / DESCRIPTION)
+    different, total = compare(folder), len(description["drawn"])
+    if not different:
+        return f"{folder}: all {total} figures and pages are the same bytes as in the archived run"
+    then, now = description["environment"], environment()
+    versions = [f"{name} {then.get(name)} -> {now.get(name)}" for name in DRAWS if then.get(name) != now.get(name)]
+    why = f"versions: {', '.join(versions)}" if versions else "the code that draws them has changed"
+    return f"{folder}: {len(different)} of {total} differ from the archived run ({why}): {', '.join(different)}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m learning_geometry.archive", description="Archives of runs.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("unpack", help="check an archive and unpack it into a folder of its own")
+    command.add_argument("archive")
+    command.add_argument("folder")
+    command = commands.add_parser("compare", help="tell whether what was redrawn is the same, byte for byte")
+    command.add_argument("folder")
+    options = parser.parse_args(arguments)
+    try:
+        if options.command == "compare":
+            print(_say_difference(options.folder))
+        else:
+            description = unpack(options.archive, options.folder)
+            tables = len(description["provenance"])
+            print(f"{options.archive}: sound, {tables} tables unpacked into {options.folder}")
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

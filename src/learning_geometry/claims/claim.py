@@ -1,0 +1,94 @@
+"""What a claim is made of: plain data, written before anyone looks at a result.
+
+A claim states something about the runs of one experiment; the experiment is found by its settings (``Role``).
+It is judged by one comparison or several: each reduces every run to one number by a rule and compares these
+numbers with one null. A claim holds when all its comparisons hold. No verdict is ever part of this data.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Series:
+    """Which rows of a tidy table are read: one curve over training, or one event, for each run."""
+
+    quantity: str
+    part: str = "model"
+    data: str = ""
+    index: int | tuple[int, int] = 0
+    """One index; or the first and last of a range, over which the largest value counts."""
+    relative_to: str = ""
+    """Name of a null; every value is then divided by the upper limit of that null at its step and index."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """A stretch of training, from ``start`` to ``stop`` in units of a run's own time."""
+
+    start: float
+    stop: float
+    of: Literal["transition", "training"] = "transition"
+    """The unit: the step of the claim's event in this run, or the run's last step."""
+    not_before: float = 0.0
+    """Observed only if it starts no earlier than this many times the event's step."""
+
+
+@dataclass(frozen=True)
+class Role:
+    """The part that an experiment plays for claims, told by its settings."""
+
+    conditions: Mapping[str, Any]
+    """Setting (``"model.layers"``) -> the value it must have, or ``{"at_most": number}``."""
+    published: Mapping[str, Any]
+    """Setting -> its published value; the ledger's ``scale`` says where an experiment differs."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One row of the ledger: a rule, its parameters, and the name of what it compares with."""
+
+    null: str
+    rule: str
+    """Name of a rule in ``learning_geometry.claims.rules.RULES``."""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement of a work, and how it is judged."""
+
+    name: str
+    study: str
+    statement: str
+    source: str
+    published: str
+    """The published figure, in words or as a number; empty where none is given."""
+    role: str
+    """Name of a role of the study; every experiment that plays it is judged by itself."""
+    quantity: Series
+    comparisons: tuple[Comparison, ...]
+    floor: str | float
+    """Differences up to this are no evidence: "evaluation_noise", "estimator_error", or a number; rules on times
+    take the spacing of recorded steps instead."""
+    event: Series | None = None
+    """The event that windows are relative to."""
+    unit: Literal["seed", "model"] = "seed"
+    """What n counts. "model": all experiments of the role together, each one unit, the mean of its seeds."""
+    steps_to_support: int = 0
+    """Shorter training cannot speak for the claim."""
+    steps_to_reject: int = 0
+    """Shorter training cannot speak against the claim."""
+    figure: str = ""
+    """The figure that shows it, if any."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """All claims of one study, and the roles that experiments play for them."""
+
+    name: str
+    title: str
+    roles: Mapping[str, Role]
+    claims: tuple[Claim, ...]

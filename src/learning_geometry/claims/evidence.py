@@ -1,0 +1,150 @@
+"""From tidy tables to curves and events, one per run."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from learning_geometry.claims.claim import Series, Window
+
+Run = tuple[str, int]
+"""Experiment and seed."""
+
+
+class Curve(NamedTuple):
+    """A number over the training of one run, at increasing steps.
+
+    Attributes:
+        steps: Training steps, shape (n,).
+        values: The number at these steps.
+        low: Lower end of the sampling interval of a measured value, or of the central range of a null.
+        high: Upper end.
+        n: What each value averages (sequences, draws).
+    """
+
+    steps: Float[np.ndarray, " n"]
+    values: Float[np.ndarray, " n"]
+    low: Float[np.ndarray, " n"]
+    high: Float[np.ndarray, " n"]
+    n: Float[np.ndarray, " n"]
+
+
+class Event(NamedTuple):
+    """When something first happened in a run; `step` is NaN if it had not by the last step (right-censored)."""
+
+    step: float
+    last: float
+
+
+class Tables:
+    """The tidy tables of some experiments, by quantity, with every run that is in them."""
+
+    def __init__(self, tables: Iterable[pd.DataFrame]):
+        """Index the tables; each holds one experiment or more, all of its seeds."""
+        table = pd.concat(list(tables), ignore_index=True)
+        last = table.groupby(["experiment", "seed"], sort=True)["step"].max()
+        self.runs: list[Run] = [(str(experiment), int(seed)) for experiment, seed in last.index]
+        """Every run, sorted by experiment and seed."""
+        self.last_step: dict[Run, int] = dict(zip(self.runs, last.tolist(), strict=True))
+        """The last step in the tables of each run."""
+        self._curves: dict[tuple[Series, str], dict[Run, Curve]] = {}
+        self._by_quantity = dict(iter(table.groupby("quantity", sort=False)))
+
+    @classmethod
+    def merged(cls, several: Iterable["Tables"]) -> "Tables":
+        """Return the tables of several experiments as one."""
+        return cls(rows for tables in several for rows in tables._by_quantity.values())
+
+    def curves(self, series: Series, null: str = "") -> dict[Run, Curve]:
+        """Return the curve of a series, or of its null, for each run that has one.
+
+        Of a range of indices the largest value at each step counts, with its own low, high and n.
+        """
+        key = (series, null)
+        if key not in self._curves:  # a claim reads a series once for each of its windows
+            self._curves[key] = self._read_curves(series, null)
+        return self._curves[key]
+
+    def events(self, series: Series) -> dict[Run, Event]:
+        """Return the event of a series for each run that has it."""
+        rows = self._rows(series, "")
+        return {
+            (str(experiment), int(seed)): Event(float("nan") if censored else float(value), float(step))
+            for experiment, seed, value, censored, step in zip(
+                rows["experiment"], rows["seed"], rows["value"], rows["censored"], rows["step"], strict=True
+            )
+        }
+
+    def _read_curves(self, series: Series, null: str) -> dict[Run, Curve]:
+        rows = self._rows(series, null)
+        if series.relative_to:
+            limits = self._rows(series, series.relative_to)
+            rows = _relative(rows, limits)
+        rows = rows.sort_values(["step", "value"], kind="stable").drop_duplicates(
+            ["experiment", "seed", "step"], keep="last"
+        )
+        curves = {}
+        for _, of_run in rows.groupby(["experiment", "seed"], sort=True):
+            columns = (of_run[name].to_numpy(np.float64) for name in ("step", "value", "low", "high", "n"))
+            experiment, seed = of_run["experiment"].iloc[0], of_run["seed"].iloc[0]
+            curves[str(experiment), int(seed)] = Curve(*columns)
+        return curves
+
+    def _rows(self, series: Series, null: str) -> pd.DataFrame:
+        rows = self._by_quantity.get(series.quantity)
+        if rows is None:
+            return pd.DataFrame(
+                columns=["experiment", "seed", "step", "index", "value", "low", "high", "n", "censored"]
+            )
+        first, last = series.index if isinstance(series.index, tuple) else (series.index, series.index)
+        chosen = (rows["part"] == series.part) & (rows["data"] == series.data) & (rows["null"] == null)
+        return rows[chosen & rows["index"].between(first, last)]
+
+
+def _relative(rows: pd.DataFrame, limits: pd.DataFrame) -> pd.DataFrame:
+    """Divide values by the upper limit of a null at the same run, step and index; rows without one are lost."""
+    key = ["experiment", "seed", "step", "index"]
+    joined = rows.merge(limits[[*key, "high"]].rename(columns={"high": "limit"}), on=key)
+    return joined.assign(**{name: joined[name] / joined["limit"] for name in ("value", "low", "high")})
+
+
+def window_mean(steps: Float[np.ndarray, " n"], values: Float[np.ndarray, " n"], start: float, stop: float) -> float:
+    """Return the mean of a curve, linear between its points, from step ``start`` to ``stop``.
+
+    NaN if the window is not within the observed steps: nothing is extrapolated. A curve known at one step holds
+    everywhere.
+
+    >>> window_mean(np.array([0.0, 10.0]), np.array([0.0, 1.0]), 2.0, 6.0)
+    0.4
+    """
+    if not np.isfinite([start, stop]).all() or steps.size == 0:
+        return float("nan")
+    if steps.size == 1:
+        return float(values[0])
+    if start < steps[0] or stop > steps[-1] or start > stop:
+        return float("nan")
+    if start == stop:
+        return float(np.interp(start, steps, values))
+    inside = steps[(steps > start) & (steps < stop)]
+    knots = np.concatenate([[start], inside, [stop]])
+    return float(np.trapezoid(np.interp(knots, steps, values), knots) / (stop - start))
+
+
+def bounds(window: Window, transition: float, last: float) -> tuple[float, float]:
+    """Return the first and last step of a window in one run, NaN if it does not exist there.
+
+    Args:
+        window: the window.
+        transition: step of the event in this run, NaN if it had not happened.
+        last: last step of the run.
+
+    >>> bounds(Window(0.5, 0.75), 1000.0, 3500.0), bounds(Window(0.9, 1.0, "training"), 1000.0, 3500.0)
+    ((500.0, 750.0), (3150.0, 3500.0))
+    """
+    unit = transition if window.of == "transition" else last
+    start, stop = window.start * unit, window.stop * unit
+    if window.not_before and not start >= window.not_before * transition:
+        return float("nan"), float("nan")
+    return start, stop

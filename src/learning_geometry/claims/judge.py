@@ -1,0 +1,240 @@
+"""From claims and tables to the ledger: one row per claim, experiment and null, the verdict computed."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from learning_geometry.claims.claim import Claim, Study
+from learning_geometry.claims.evidence import Tables
+from learning_geometry.claims.rules import RULES, Evidence, Missing, describe
+from learning_geometry.claims.statistics import (
+    FEWEST_UNITS,
+    Judgement,
+    Outcome,
+    holm_levels,
+    nothing,
+    outcome,
+    p_values,
+)
+from learning_geometry.claims.studies import STUDIES, Experiments, judged_studies, players, setting
+
+COLUMNS: dict[str, str] = {
+    "claim": "str",
+    "study": "str",
+    "statement": "str",
+    "source": "str",
+    "published": "str",
+    "experiment": "str",
+    "scale": "str",
+    "unit": "str",
+    "n": "int64",
+    "estimate": "float64",
+    "low": "float64",
+    "high": "float64",
+    "null": "str",
+    "null_low": "float64",
+    "null_high": "float64",
+    "floor": "float64",
+    "rule": "str",
+    "verdict": "str",
+}
+"""Names, order and types of the columns of results/claims.csv.
+
+A row is one comparison: claim, experiment and ``null``, the name of what the ``estimate`` is compared with,
+tell rows apart. [``null_low``, ``null_high``] is what it has to be above, below or within (``rule`` says which).
+``verdict`` is that of the claim in this experiment, the same in all of its rows.
+"""
+
+SUPPORTED, NOT_SUPPORTED, INCONCLUSIVE = "supported", "not supported", "inconclusive"
+
+
+class Ledger(NamedTuple):
+    """The judged claims.
+
+    Attributes:
+        table: The columns ``COLUMNS``.
+        notes: For each row of the table: "outcome", whether its own comparison "holds", "fails" or is "open";
+            "observed", units it rests on of all; "why", what keeps the claim from a verdict, if anything.
+    """
+
+    table: pd.DataFrame
+    notes: pd.DataFrame
+
+
+class _Case(NamedTuple):
+    """One claim on one experiment (or, across models, on several)."""
+
+    claim: Claim
+    experiments: tuple[str, ...]
+    judgements: list[Judgement]
+    steps: int
+
+
+def judge(experiments: Experiments, tables: Iterable[pd.DataFrame], studies: tuple[Study, ...] = STUDIES) -> Ledger:
+    """Judge every claim of the studies that the experiments belong to.
+
+    A claim is judged on each experiment whose settings play its role; with none, it has one row per comparison
+    with n = 0 and is inconclusive, and so it is if a quantity was not measured. Within a study, Holm's
+    correction runs over all (claim, experiment) that could be tested. A claim is supported if all its
+    comparisons hold, not supported if one fails, and otherwise inconclusive; training too short to speak for or
+    against it makes it inconclusive as well.
+
+    Args:
+        experiments: Name -> settings: "study" and the sections that roles read.
+        tables: Tidy tables of these experiments, all seeds.
+        studies: The claims.
+
+    Returns:
+        The ledger; the same for any order of ``tables``.
+
+    Raises:
+        ValueError: a claim is malformed, naming it.
+    """
+    collected = list(tables)
+    indexed = {str(name): Tables([rows]) for name, rows in _by_experiment(collected)}
+    rows: list[dict[str, Any]] = []
+    notes: list[dict[str, str]] = []
+    for study in judged_studies(experiments, studies):
+        cases = [case for claim in study.claims for case in _cases(study, claim, experiments, indexed)]
+        p = [np.array(p_values(case.judgements)) for case in cases]
+        smallest = np.array([np.nanmin(each) if np.isfinite(each).any() else np.nan for each in p])
+        for case, level in zip(cases, holm_levels(smallest), strict=True):
+            these, those = _rows(study, case, experiments, float(level))
+            rows += these
+            notes += those
+    table = pd.DataFrame({name: [row[name] for row in rows] for name in COLUMNS}).astype(COLUMNS)
+    return Ledger(table, pd.DataFrame(notes, columns=["outcome", "observed", "why"]))
+
+
+def _by_experiment(tables: list[pd.DataFrame]) -> list[tuple[Any, pd.DataFrame]]:
+    if not tables:
+        return []
+    return list(pd.concat(tables, ignore_index=True).groupby("experiment", sort=True))
+
+
+def _cases(study: Study, claim: Claim, experiments: Experiments, tables: Mapping[str, Tables]) -> list[_Case]:
+    playing = [name for name in players(study, claim.role, experiments) if name in tables]
+    if not playing:
+        reason = f"no experiment of the config plays the role {claim.role}"
+        return [_Case(claim, (), [nothing(reason) for _ in claim.comparisons], 0)]
+    groups = [tuple(playing)] if claim.unit == "model" else [(name,) for name in playing]
+    return [_case(claim, group, tables) for group in groups]
+
+
+def _case(claim: Claim, group: tuple[str, ...], tables: Mapping[str, Tables]) -> _Case:
+    together = tables[group[0]] if len(group) == 1 else Tables.merged([tables[name] for name in group])
+    evidence = Evidence(claim, together, tuple(together.runs))
+    judgements = []
+    for comparison in claim.comparisons:
+        if comparison.rule not in RULES:
+            raise ValueError(f"{claim.name}: no rule {comparison.rule!r}; rules: {', '.join(RULES)}")
+        try:
+            judgements.append(RULES[comparison.rule](evidence, comparison.null, **comparison.parameters))
+        except Missing as missing:
+            judgements.append(nothing(str(missing)))
+    return _Case(claim, group, judgements, min(together.last_step.values()))
+
+
+def _rows(
+    study: Study, case: _Case, experiments: Experiments, level: float
+) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    claim = case.claim
+    outcomes = [outcome(judgement, level, len(case.judgements)) for judgement in case.judgements]
+    verdict, why = _verdict(case, outcomes, level)
+    rows, notes = [], []
+    for comparison, judgement, each in zip(claim.comparisons, case.judgements, outcomes, strict=True):
+        rule = describe(claim, comparison.rule, comparison.null, comparison.parameters)
+        if judgement.kind == "share" and comparison.rule != "crossed":
+            rule += "; not observed in every unit, so the share of the others that show it, above one half"
+        observed = f"{judgement.n} of {judgement.total}" if judgement.total else "0"
+        scale = _scale(study, claim, case.experiments, experiments)
+        # beside a time, and wherever some were left out, how many the row rests on
+        if judgement.total and (comparison.rule == "duration" or judgement.n < judgement.total):
+            scale = f"observed in {observed} {claim.unit}s; {scale}"
+        rows.append(
+            {
+                "claim": claim.name,
+                "study": study.name,
+                "statement": claim.statement,
+                "source": claim.source,
+                "published": claim.published,
+                "experiment": ", ".join(case.experiments),
+                "scale": scale,
+                "unit": claim.unit,
+                "null": comparison.null,
+                "rule": f"{comparison.rule}: {rule}",
+                "verdict": verdict,
+            }
+            | {name: getattr(judgement, name) for name in ("n", "estimate", "low", "high", "null_low", "null_high")}
+            | {"floor": judgement.floor}
+        )
+        notes.append({"outcome": each, "observed": observed, "why": why})
+    return rows, notes
+
+
+def _verdict(case: _Case, outcomes: list[Outcome], level: float) -> tuple[str, str]:
+    """Return the verdict of a claim and, where it is inconclusive, why."""
+    claim = case.claim
+    if "fails" in outcomes:
+        if case.steps < claim.steps_to_reject:
+            return INCONCLUSIVE, f"{case.steps} steps, too few to speak against it ({claim.steps_to_reject} needed)"
+        return NOT_SUPPORTED, ""
+    if set(outcomes) == {"holds"}:
+        if case.steps < claim.steps_to_support:
+            return INCONCLUSIVE, f"{case.steps} steps, too few to speak for it ({claim.steps_to_support} needed)"
+        return SUPPORTED, ""
+    open_ones = [
+        f"{comparison.null}: {_open(judgement, level)}"
+        for comparison, judgement, each in zip(claim.comparisons, case.judgements, outcomes, strict=True)
+        if each == "open"
+    ]
+    if not case.experiments:
+        return INCONCLUSIVE, case.judgements[0].reason
+    return INCONCLUSIVE, "; ".join(open_ones)
+
+
+def _open(judgement: Judgement, level: float) -> str:
+    """Say what keeps a comparison open."""
+    if judgement.reason:
+        return judgement.reason
+    few = f"fewer than {FEWEST_UNITS} units" if judgement.n < FEWEST_UNITS else ""
+    if not np.isfinite([judgement.low, judgement.high]).all():
+        return few or "no interval"
+    if not np.isfinite(judgement.floor):
+        return "its numerical floor is not known"
+    if not judgement.each:
+        return "not in every unit"
+    if few:
+        return few
+    if judgement.kind == "mean" and _below_floor(judgement):
+        return "the difference is below the numerical floor"
+    if min(judgement.p_for, judgement.p_against) < 0.05:
+        return f"not significant after Holm's correction (level {level:.2g})"
+    if judgement.n < judgement.total:
+        return f"observed in {judgement.n} of {judgement.total} only"
+    return "the interval decides neither way"
+
+
+def _below_floor(judgement: Judgement) -> bool:
+    distance = min(abs(judgement.estimate - judgement.null_low), abs(judgement.estimate - judgement.null_high))
+    return distance <= judgement.floor
+
+
+def _scale(study: Study, claim: Claim, names: tuple[str, ...], experiments: Experiments) -> str:
+    """Say where the settings differ from the published ones."""
+    if not names:
+        return f"not in this config (role {claim.role})"
+    published = study.roles[claim.role].published
+    differences = []
+    for key, wanted in published.items():
+        values = list(dict.fromkeys(setting(experiments[name], key) for name in names))
+        if values != [wanted]:
+            shown = "/".join(_plain(value) for value in values)
+            differences.append(f"{key} {shown} (published {_plain(wanted)})")
+    return ", ".join(differences) or "as published"
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

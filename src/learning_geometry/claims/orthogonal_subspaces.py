@@ -1,0 +1,294 @@
+"""Claims about copying, induction and the subspaces of the embedding; fixed before the runs that judge them.
+
+Windows are relative to t, the first evaluation with an out-of-distribution error below .5. Where a work gives
+no number, the choices made here (windows, margins, rank 10 of the bridge, a tenth as "no longer") are ours.
+
+Sources: Song, Xu and Zhong, "Out-of-distribution generalization via composition: a lens through induction heads
+in Transformers", PNAS 2025 (arXiv 2408.09503), its published checkpoints, and Zhong's notes that follow it.
+"""
+
+from learning_geometry.claims.claim import Claim, Comparison, Role, Series, Study, Window
+
+PAPER = "Song, Xu & Zhong 2025 (arXiv 2408.09503)"
+NOTES = "Zhong, notes that follow arXiv 2408.09503"
+STUDY_NAME = "orthogonal_subspaces"
+
+IN, OUT = "in_distribution", "out_of_distribution"
+
+BEFORE = Window(0.5, 0.75)
+AT = Window(0.9, 1.1)
+AFTER = Window(1.1, 1.5)
+LATE = Window(0.9, 1.0, of="training", not_before=1.5)
+END = Window(0.9, 1.0, of="training")
+
+TRANSITION = Series("first_step_below_0.5", data=OUT)
+FIRST = Series("first_step_below_0.9", data=OUT)
+LAST = Series("first_step_below_0.2", data=OUT)
+RUNNING_ERROR = Series("running_error", data=OUT)
+
+ROUNDING = 1.0e-4
+"""Floor of cosines and energies of subspaces: float32 rounding of weights (6e-8), magnified where neighbouring
+singular values differ by a thousandth."""
+
+TWO_LAYERS = {"task.name": "copying", "model.layers": 2, "model.heads": 1, "model.mlp_width": 0}
+PUBLISHED = {
+    "training.steps": 20_000,
+    "training.batch_size": 50,
+    "optimizer.learning_rate": 1.0e-3,
+    "optimizer.weight_decay": 5.0e-4,
+    "task.vocabulary": 64,
+    "task.length": 64,
+    "model.width": 64,
+    "model.dropout": 0.1,
+    "model.positions": "rotary",
+}
+
+ROLES = {
+    "two_layers": Role(TWO_LAYERS | {"task.pool_size": None, "model.positions": "rotary"}, PUBLISHED),
+    "one_layer": Role(TWO_LAYERS | {"model.layers": 1, "task.pool_size": None, "model.positions": "rotary"}, PUBLISHED),
+    "small_pool": Role(
+        TWO_LAYERS | {"task.pool_size": {"at_most": 700}, "model.positions": "rotary"},
+        PUBLISHED | {"training.steps": 10_000},
+    ),
+}
+
+
+def _head_score(name: str, quantity: Series, statement: str) -> Claim:
+    return Claim(
+        name=name,
+        study=STUDY_NAME,
+        statement=statement,
+        source=PAPER,
+        published="rises where the error falls",
+        role="two_layers",
+        quantity=quantity,
+        event=TRANSITION,
+        comparisons=(
+            Comparison("uniform_attention", "level", {"window": END, "side": "above"}),
+            Comparison("transition_step", "onset", {"margin": 0.25}),
+        ),
+        floor="evaluation_noise",
+        figure="transition_timeline",
+    )
+
+
+def _bridge(part: str) -> Series:
+    return Series("bridge_energy_key", part=f"embedding.{part}", index=10)
+
+
+MATCH = Series("subspace_match_rms_cosine", part="layers.1", index=10)
+FIRST_GAP = Series("singular_value_gap", part="embedding", index=1, relative_to="gaussian_matrix")
+LOWER_GAP = Series("singular_value_gap", part="embedding", index=(20, 50), relative_to="gaussian_matrix")
+
+CLAIMS = (
+    Claim(
+        name="transition_is_sharp",
+        study=STUDY_NAME,
+        statement="Once the out-of-distribution error is below .9, it falls below .2 in less time than it took to "
+        "get there.",
+        source=PAPER,
+        published="one run: below .9 at step 2024, below .2 at step 3160, so 1136 after 2024 steps (−888)",
+        role="two_layers",
+        quantity=RUNNING_ERROR,
+        comparisons=(Comparison("time_to_0.9", "duration", {"first": FIRST, "second": LAST, "grid": RUNNING_ERROR}),),
+        floor="evaluation_noise",
+        figure="transition_timeline",
+    ),
+    Claim(
+        name="one_layer_cannot",
+        study=STUDY_NAME,
+        statement="With one layer there is no transition: the out-of-distribution error stays above .9.",
+        source=PAPER,
+        published="no transition within 20\u00a0000 steps",
+        role="one_layer",
+        quantity=Series("error", data=OUT),
+        comparisons=(
+            Comparison(
+                "error_0.9", "level", {"window": Window(1.0, 1.0, "training"), "side": "above", "threshold": 0.9}
+            ),
+        ),
+        floor="evaluation_noise",
+        steps_to_support=20_000,
+        figure="transition_timeline",
+    ),
+    Claim(
+        name="in_distribution_plateau_precedes",
+        study=STUDY_NAME,
+        statement="Before the out-of-distribution error falls, the in-distribution error sits on the plateau of "
+        "predicting the most frequent token.",
+        source=PAPER,
+        published="0.911, one minus the largest token probability",
+        role="two_layers",
+        quantity=Series("running_error", data=IN),
+        event=FIRST,
+        comparisons=(
+            Comparison(
+                "constant_prediction",
+                "level",
+                {
+                    "window": Window(0.5, 0.75),
+                    "side": "within",
+                    "paired": True,
+                    "margin": 0.02,
+                    "reference": Series("error", data=IN),
+                },
+            ),
+        ),
+        floor="evaluation_noise",
+        figure="transition_timeline",
+    ),
+    _head_score(
+        "previous_token_score_rises_with_the_transition",
+        Series("previous_token_score", part="layers.0", data=OUT),
+        "Layer 1 comes to attend to the previous token when the out-of-distribution error falls.",
+    ),
+    _head_score(
+        "induction_score_rises_with_the_transition",
+        Series("induction_score", part="layers.1", data=OUT),
+        "Layer 2 comes to attend to the token after the match when the out-of-distribution error falls.",
+    ),
+    Claim(
+        name="subspace_match_peaks_at_the_transition",
+        study=STUDY_NAME,
+        statement="The match of what layer 1 writes with what layer 2 reads peaks at the transition, above chance.",
+        source=PAPER,
+        published="a peak at the transition",
+        role="two_layers",
+        quantity=MATCH,
+        event=TRANSITION,
+        comparisons=(
+            Comparison("random_subspaces", "level", {"window": AT, "side": "above"}),
+            Comparison("before_the_transition", "change", {"start": BEFORE, "stop": AT, "side": "above"}),
+            Comparison("end_of_training", "change", {"start": AT, "stop": LATE, "side": "below"}),
+        ),
+        floor=ROUNDING,
+        figure="subspace_match",
+    ),
+    Claim(
+        name="bridge_leaves_the_medium_subspace",
+        study=STUDY_NAME,
+        statement="After the transition the bridge leaves the embedding's medium subspace and becomes nearly "
+        "orthogonal to it.",
+        source=NOTES,
+        published="nearly orthogonal to the medium subspace",
+        role="two_layers",
+        quantity=_bridge("medium"),
+        event=TRANSITION,
+        comparisons=(
+            Comparison("random_subspace", "level", {"window": LATE, "side": "below"}),
+            Comparison("at_the_transition", "change", {"start": AT, "stop": LATE, "side": "below"}),
+        ),
+        floor=ROUNDING,
+        steps_to_reject=20_000,
+        figure="bridge_energy",
+    ),
+    Claim(
+        name="bridge_enters_the_bottom_subspace",
+        study=STUDY_NAME,
+        statement="After the transition the bridge moves into the embedding's bottom subspace.",
+        source=NOTES,
+        published="correlated with the bottom subspace",
+        role="two_layers",
+        quantity=_bridge("bottom"),
+        event=TRANSITION,
+        comparisons=(
+            Comparison("random_subspace", "level", {"window": LATE, "side": "above"}),
+            Comparison("at_the_transition", "change", {"start": AT, "stop": LATE, "side": "above"}),
+        ),
+        floor=ROUNDING,
+        steps_to_reject=20_000,
+        figure="bridge_energy",
+    ),
+    Claim(
+        name="bridge_aligns_with_the_top_direction_late",
+        study=STUDY_NAME,
+        statement="Late in training the bridge aligns with the embedding's top direction.",
+        source=NOTES,
+        published="correlated with the top subspace",
+        role="two_layers",
+        quantity=_bridge("top"),
+        event=TRANSITION,
+        comparisons=(
+            Comparison("random_subspace", "level", {"window": LATE, "side": "above"}),
+            Comparison("at_the_transition", "change", {"start": AT, "stop": LATE, "side": "above"}),
+        ),
+        floor=ROUNDING,
+        steps_to_reject=20_000,
+        figure="bridge_energy",
+    ),
+    Claim(
+        name="embedding_splits_into_three_groups_late",
+        study=STUDY_NAME,
+        statement="Late in training the embedding's singular values form three groups: one large, about 35 medium, "
+        "the rest small, with gaps wider than in a Gaussian matrix.",
+        source="published checkpoints of arXiv 2408.09503",
+        published="1 + 34 + 29 at 20\u00a0000 steps; σ35/σ36 = 1.02 at 2000, 1.31 at 10 000, 2.13 at 20 000",
+        role="two_layers",
+        quantity=LOWER_GAP,
+        event=TRANSITION,
+        comparisons=(
+            Comparison(
+                "gaussian_matrix_first_gap",
+                "level",
+                {"window": LATE, "side": "above", "threshold": 1.0, "quantity": FIRST_GAP},
+            ),
+            Comparison("gaussian_matrix_lower_gap", "level", {"window": LATE, "side": "above", "threshold": 1.0}),
+            Comparison("at_the_transition", "change", {"start": AT, "stop": LATE, "side": "above"}),
+        ),
+        floor=ROUNDING,
+        steps_to_reject=20_000,
+        figure="embedding_singular_values",
+    ),
+    Claim(
+        name="layer_1_stops_using_content",
+        study=STUDY_NAME,
+        statement="Layer 1 stops using the content of tokens: its attention logits come to depend on position alone.",
+        source=NOTES,
+        published="",
+        role="two_layers",
+        quantity=Series("attention_logit_share_content", part="layers.0", data=OUT),
+        event=TRANSITION,
+        comparisons=(
+            Comparison("untrained", "level", {"window": LATE, "side": "below", "paired": True}),
+            Comparison("before_the_transition", "change", {"start": BEFORE, "stop": LATE, "side": "below"}),
+            Comparison("a_tenth", "level", {"window": LATE, "side": "below", "threshold": 0.1}),
+        ),
+        floor=ROUNDING,  # computed from the weights, without sampling
+        figure="layer_one_logits",
+    ),
+    Claim(
+        name="sharpness_rises_through_the_transition",
+        study=STUDY_NAME,
+        statement="The sharpness of the in-distribution loss rises through the transition, by more than its trend "
+        "before.",
+        source=NOTES,
+        published="",
+        role="two_layers",
+        quantity=Series("largest_hessian_eigenvalue", data=IN),
+        event=TRANSITION,
+        comparisons=(
+            Comparison("before_the_transition", "change", {"start": BEFORE, "stop": AFTER, "side": "above"}),
+            Comparison(
+                "trend_before",
+                "excess_over_trend",
+                {"early": Window(0.2, 0.4), "start": BEFORE, "stop": AFTER, "side": "above"},
+            ),
+        ),
+        floor="estimator_error",
+        figure="transition_timeline",
+    ),
+    Claim(
+        name="small_pools_never_transition",
+        study=STUDY_NAME,
+        statement="With at most 700 segments to learn from, the out-of-distribution error never falls below .5.",
+        source=PAPER,
+        published="no generalisation at 10 000 steps up to 700 segments, full from 750 on",
+        role="small_pool",
+        quantity=RUNNING_ERROR,
+        comparisons=(Comparison("half_of_the_seeds", "crossed", {"event": TRANSITION, "side": "below"}),),
+        floor=0.0,
+        steps_to_support=10_000,
+    ),
+)
+
+STUDY = Study(STUDY_NAME, "Orthogonal subspaces: copying, induction, sharpness", ROLES, CLAIMS)

@@ -1,0 +1,276 @@
+"""The rules by which claims are judged: each reduces every run to one number and compares it with a null.
+
+A rule is a function of an ``Evidence`` (the tables and one claim) and the parameters of one comparison. It
+returns a ``Judgement``. The side of the null is "above", "below" or "within".
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from learning_geometry.claims.claim import Claim, Series, Window
+from learning_geometry.claims.evidence import Curve, Event, Run, Tables, bounds, window_mean
+from learning_geometry.claims.statistics import UNOBSERVED, Judgement, Side, judge_mean, judge_share, nothing
+
+NAN = float("nan")
+
+
+class Missing(LookupError):
+    """A quantity that a rule reads is not in the tables."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The tables of the experiment that a claim is judged on, and the runs that count."""
+
+    claim: Claim
+    tables: Tables
+    runs: tuple[Run, ...]
+
+    def curves(self, series: Series, null: str = "") -> dict[Run, Curve]:
+        """Return the curve of every run.
+
+        Raises:
+            Missing: some run has none.
+        """
+        found = self.tables.curves(series, null)
+        self._complete(found, series, null or series.relative_to)
+        return found
+
+    def events(self, series: Series | None) -> dict[Run, Event]:
+        """Return the event of every run.
+
+        Raises:
+            Missing: some run has none.
+        """
+        if series is None:
+            raise ValueError(f"{self.claim.name}: its windows are relative to an event; give the claim one")
+        found = self.tables.events(series)
+        self._complete(found, series, "")
+        return found
+
+    def _complete(self, found: Mapping[Run, object], series: Series, null: str) -> None:
+        if not set(self.runs) <= set(found):
+            with_null = f" with its null {null}" if null else ""
+            raise Missing(f"not measured: {series.quantity} of {series.part}{with_null}")
+
+    def per_unit(self, by_run: Mapping[Run, float]) -> Float[np.ndarray, " units"]:
+        """Return one number per unit: per seed, or per model the mean of its seeds."""
+        if self.claim.unit == "seed":
+            return np.array([by_run[run] for run in self.runs], dtype=np.float64)
+        models = sorted({experiment for experiment, _ in self.runs})
+        return np.array([np.mean([by_run[run] for run in self.runs if run[0] == model]) for model in models])
+
+    def in_window(self, series: Series, window: Window, null: str = "") -> dict[Run, Curve]:
+        """Return, per run, a curve of a single point: the means over a window, NaN where it was not observed."""
+        events = self.events(self.claim.event) if window.of == "transition" or window.not_before else {}
+        result = {}
+        for run, curve in self.curves(series, null).items():
+            transition = events[run].step if run in events else NAN
+            start, stop = bounds(window, transition, float(self.tables.last_step[run]))
+            means = (np.array([window_mean(curve.steps, field, start, stop)]) for field in curve[1:])
+            result[run] = Curve(np.array([(start + stop) / 2]), *means)
+        return result
+
+    def value(self, series: Series, window: Window, null: str = "") -> Float[np.ndarray, " units"]:
+        """Return the mean over a window, one per unit."""
+        found = self.in_window(series, window, null)
+        return self.per_unit({run: float(found[run].values[0]) for run in self.runs})
+
+    def floor(self, series: Series, *windows: Window) -> float:
+        """Return the numerical floor of a difference of the means over some windows; the largest of all runs.
+
+        - "evaluation_noise": √(v (1 − v) / n) for a mean v of n fractions, the largest standard error that it
+          can have.
+        - "estimator_error": half the width of the interval that the measurement gives.
+        - a number: the claim's own.
+        """
+        kind = self.claim.floor
+        if not isinstance(kind, str):
+            return float(kind)
+        if kind not in ("evaluation_noise", "estimator_error"):
+            raise ValueError(
+                f'{self.claim.name}: the floor {kind!r} is unknown here; use a number or "evaluation_noise"'
+            )
+        total = dict.fromkeys(self.runs, 0.0)
+        for window in windows:
+            points = self.in_window(series, window)
+            for run in self.runs:
+                _, value, low, high, n = (float(field[0]) for field in points[run])
+                if kind == "evaluation_noise":
+                    total[run] += np.sqrt(max(value * (1 - value), 0.0) / n)
+                else:
+                    total[run] += (high - low) / 2
+        observed = [each for each in total.values() if np.isfinite(each)]
+        return max(observed, default=NAN)
+
+
+def level(
+    evidence: Evidence,
+    null: str,
+    window: Window,
+    side: Side,
+    threshold: float | None = None,
+    margin: float | None = None,
+    reference: Series | None = None,
+    quantity: Series | None = None,
+    paired: bool = False,
+) -> Judgement:
+    """Compare the mean of a curve over a window with a threshold or with a null of the tables.
+
+    With ``threshold``: the values themselves against it. Otherwise the null's rows of the same series (or of
+    ``reference``) over the same window: the values against its central 95 % range, averaged over runs; if
+    ``paired``, the difference from the null's mean in the same run against 0, or within ± ``margin``.
+    """
+    series = quantity or evidence.claim.quantity
+    values, floor = evidence.value(series, window), evidence.floor(series, window)
+    if threshold is not None:
+        return judge_mean(values, threshold, threshold, side, floor)
+    reference = reference or series
+    if paired:
+        differences = values - evidence.value(reference, window, null)
+        return judge_mean(differences, -(margin or 0.0), margin or 0.0, side, floor)
+    points = evidence.in_window(reference, window, null)
+    observed = [points[run] for run in evidence.runs if np.isfinite(points[run].values[0])]
+    if not observed:
+        return nothing(UNOBSERVED, len(values), side)
+    low, high = (float(np.mean([point[field][0] for point in observed])) for field in (2, 3))
+    return judge_mean(values, low, high, side, floor)
+
+
+def change(
+    evidence: Evidence, null: str, start: Window, stop: Window, side: Side, quantity: Series | None = None
+) -> Judgement:
+    """Compare the change of a curve from one window to another, in the same run, with 0."""
+    series = quantity or evidence.claim.quantity
+    differences = evidence.value(series, stop) - evidence.value(series, start)
+    return judge_mean(differences, 0.0, 0.0, side, evidence.floor(series, start, stop))
+
+
+def excess_over_trend(
+    evidence: Evidence, null: str, early: Window, start: Window, stop: Window, side: Side
+) -> Judgement:
+    """Compare a change from ``start`` to ``stop`` with the trend before it, continued, in the same run.
+
+    With f the mean over a window and m its middle: f(stop) − f(start) − (f(start) − f(early)) ·
+    (m(stop) − m(start)) / (m(start) − m(early)), against 0.
+    """
+    series = evidence.claim.quantity
+    middle = [(window.start + window.stop) / 2 for window in (early, start, stop)]
+    factor = (middle[2] - middle[1]) / (middle[1] - middle[0])
+    first, second, third = (evidence.value(series, window) for window in (early, start, stop))
+    floor = evidence.floor(series, start, stop) + factor * evidence.floor(series, early, start)
+    return judge_mean(third - second - factor * (second - first), 0.0, 0.0, side, floor)
+
+
+def onset(evidence: Evidence, null: str, margin: float) -> Judgement:
+    """Compare the onset of a curve with the claim's event in the same run: onset / event − 1 within ± ``margin``.
+
+    The onset is the first recorded step at which the curve is above the middle between its first and its last
+    value. A curve that does not rise has none, and counts as not observed. The floor is the larger spacing of
+    recorded steps, of the curve and of the event, over the event's step.
+    """
+    curves, events = evidence.curves(evidence.claim.quantity), evidence.events(evidence.claim.event)
+    by_run = {run: _onset(curves[run]) / events[run].step - 1 for run in evidence.runs}
+    steps = [events[run].step for run in evidence.runs if events[run].step > 0]
+    if not steps:
+        return nothing(UNOBSERVED, len(evidence.per_unit(by_run)), "within")
+    floor = _grid([curves[run].steps for run in evidence.runs]) / min(steps)
+    return judge_mean(evidence.per_unit(by_run), -margin, margin, "within", floor)
+
+
+def duration(evidence: Evidence, null: str, first: Series, second: Series, grid: Series) -> Judgement:
+    """Compare the time from a first event to a second with the time from step 0 to the first.
+
+    Per run (t₂ − t₁) − t₁ steps, below 0, in every run that reaches both. The floor is twice the spacing of the
+    steps of ``grid``, the curve whose crossings the events are: each crossing is known up to that spacing.
+    """
+    early, late = evidence.events(first), evidence.events(second)
+    by_run = {run: late[run].step - 2 * early[run].step for run in evidence.runs}
+    spacing = _grid([evidence.curves(grid)[run].steps for run in evidence.runs])
+    return judge_mean(evidence.per_unit(by_run), 0.0, 0.0, "below", 2 * spacing, each=True)
+
+
+def crossed(evidence: Evidence, null: str, event: Series, side: Side) -> Judgement:
+    """Compare the share of units in which an event happened with one half; of a model, in all of its seeds."""
+    if side == "within":
+        raise ValueError(f'{evidence.claim.name}: a share is "above" or "below" one half')
+    events = evidence.events(event)
+    happened = evidence.per_unit({run: float(np.isfinite(events[run].step)) for run in evidence.runs})
+    return judge_share(happened == 1.0, len(happened), side)
+
+
+Rule = Callable[..., Judgement]
+
+RULES: dict[str, Rule] = {rule.__name__: rule for rule in (level, change, excess_over_trend, onset, duration, crossed)}
+"""Every rule by its name in the claims."""
+
+
+def _onset(curve: Curve) -> float:
+    middle = (curve.values[0] + curve.values[-1]) / 2
+    above = curve.values > middle
+    return float(curve.steps[np.argmax(above)]) if curve.values[-1] > curve.values[0] and above.any() else NAN
+
+
+def _grid(steps: list[Float[np.ndarray, " n"]]) -> float:
+    """Return the largest spacing of recorded steps; infinite if a curve has one step only."""
+    return max(float(np.max(np.diff(each))) if each.size > 1 else float("inf") for each in steps)
+
+
+# How a rule reads in the ledger --------------------------------------------------------------------------
+
+
+def describe(claim: Claim, rule: str, null: str, parameters: Mapping[str, Any]) -> str:
+    """Return in words what a comparison computes and demands; made from its data alone."""
+    p = parameters
+    series = p.get("quantity") or claim.quantity
+    name = _series(series)
+    if rule == "level":
+        where = f"{name}, {_window(p['window'])}"
+        if p.get("threshold") is not None:
+            return f"{where}, {p['side']} {p['threshold']:g}"
+        if p.get("paired"):
+            limit = f"within ±{p['margin']:g}" if p.get("margin") else f"{p['side']} 0"
+            return f"{where}, minus {_words(null)} in the same run, {limit}"
+        return f"{where}, {p['side']} the central 95 % range of {_words(null)}"
+    if rule == "change":
+        return f"{name}, from {_window(p['start'])} to {_window(p['stop'])}, same run, {p['side']} 0"
+    if rule == "excess_over_trend":
+        return (
+            f"{name}, change from {_window(p['start'])} to {_window(p['stop'])}, minus what the trend since "
+            f"{_window(p['early'])} predicts, same run, {p['side']} 0"
+        )
+    if rule == "onset":
+        return f"(step of half rise of {name}) / t − 1, same run, within ±{p['margin']:g}"
+    if rule == "duration":
+        first, second = p["first"].quantity, p["second"].quantity
+        return f"({second} − {first}) − {first}, same run, below 0 in every run that reaches both"
+    if rule == "crossed":
+        return f"share of units that reach {p['event'].quantity} ({_words(p['event'].data)}), {p['side']} one half"
+    raise ValueError(f"{claim.name}: no rule {rule!r}; rules: {', '.join(RULES)}")
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _series(series: Series) -> str:
+    places = [series.part] if series.part != "model" else []
+    if isinstance(series.index, tuple):
+        places.append(f"largest of indices {series.index[0]} to {series.index[1]}")
+    elif series.index:
+        places.append(f"index {series.index}")
+    if series.data:
+        places.append(_words(series.data))
+    if series.relative_to:
+        places.append(f"over the upper limit of {_words(series.relative_to)}")
+    return _words(series.quantity) + (f" ({', '.join(places)})" if places else "")
+
+
+def _window(window: Window) -> str:
+    unit = "t" if window.of == "transition" else "training"
+    text = f"{window.start:g}–{window.stop:g} {unit}"
+    return text + (f" (not before {window.not_before:g} t)" if window.not_before else "")

@@ -1,0 +1,262 @@
+"""From one number per unit to evidence: interval, p values for and against, and Holm's correction.
+
+All functions are pure: arrays in, numbers out. The rules of the ledger that hold for every claim are here:
+95 % intervals (Student's t below ten units, BCa bootstrap from ten on), at least five units to hold, and a
+difference up to the floor is no evidence.
+
+Student's t takes the units to be normal. Symmetric ones, however heavy their tails, keep the error rates
+(tests/claims); strongly skewed ones do not: for exponential units a study of six claims without an effect gets
+one verdict too many in a quarter of all cases, at five units as at ten, always on the side away from the tail.
+"""
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy import special
+
+from learning_geometry.geometry.uncertainty import interval
+
+LEVEL = 0.05
+"""Family-wise error rate of the claims of one study."""
+
+FEWEST_UNITS = 5
+"""A comparison of fewer units never holds, whatever its interval says."""
+
+UNOBSERVED = "the event was reached, and its windows lie within training, in no unit"
+
+Side = Literal["above", "below", "within"]
+Outcome = Literal["holds", "fails", "open"]
+
+
+class Judgement(NamedTuple):
+    """The evidence of one comparison.
+
+    Attributes:
+        estimate: Mean over the units; or, if `kind` is "share", the share of units.
+        low: Lower end of its 95 % interval, NaN where none exists.
+        high: Upper end.
+        n: Units that the estimate rests on.
+        total: Units there are; more than n if the event or window was not observed in some (right-censored).
+        null_low: Lower end of what the estimate is compared with.
+        null_high: Upper end; the same for a threshold.
+        floor: Differences up to this are no evidence.
+        p_for: Twice the one-sided p value of the claimed side, NaN without an interval.
+        p_against: The same of the opposite side.
+        side: The claimed side of the null.
+        kind: "mean" or "share".
+        each: False if the claim must hold in every unit and some unit does not show it.
+        reason: Why there is no evidence, if so.
+    """
+
+    estimate: float
+    low: float
+    high: float
+    n: int
+    total: int
+    null_low: float
+    null_high: float
+    floor: float
+    p_for: float
+    p_against: float
+    side: Side
+    kind: Literal["mean", "share"] = "mean"
+    each: bool = True
+    reason: str = ""
+
+
+def nothing(reason: str, total: int = 0, side: Side = "above") -> Judgement:
+    """Return the judgement of no unit at all, and why there is none."""
+    nan = float("nan")
+    return Judgement(nan, nan, nan, 0, total, nan, nan, nan, nan, nan, side, reason=reason)
+
+
+def tail(values: Float[np.ndarray, " n"], threshold: float) -> float:
+    """One-sided p value of Student's t test that the mean is at most ``threshold``; NaN for one value.
+
+    >>> tail(np.array([-1.0, 1.0]), 0.0)
+    0.5
+    """
+    if values.size < 2:
+        return float("nan")
+    difference = float(np.mean(values)) - threshold
+    error = 0.0 if np.ptp(values) == 0 else float(np.std(values, ddof=1) / np.sqrt(values.size))
+    if error == 0:
+        return 0.5 if difference == 0 else float(difference < 0)
+    return float(special.stdtr(values.size - 1, -difference / error))
+
+
+def judge_mean(
+    values: Float[np.ndarray, " units"],
+    null_low: float,
+    null_high: float,
+    side: Side,
+    floor: float,
+    each: bool = False,
+) -> Judgement:
+    """Compare the mean of one number per unit with a null; units without a number (NaN) were not observed.
+
+    The claimed side is above ``null_high``, below ``null_low``, or within both. If some unit was not observed,
+    a mean over the others would be biased, so the share of them on the claimed side, by more than the floor,
+    is compared with one half instead (sign test).
+
+    Args:
+        values: One number per unit, shape (units,); NaN if not observed.
+        null_low: Lower end of the null's central 95 % range, or the threshold.
+        null_high: Upper end, or the same threshold.
+        side: The claimed side.
+        floor: Numerical floor of a difference from the null.
+        each: Whether every single unit must be on the claimed side.
+
+    Raises:
+        ValueError: there is no unit, the null's ends are reversed, or the side is unknown.
+
+    >>> seen = judge_mean(np.array([1.0, 1.2, 0.9, 1.1, 0.8]), 0.0, 0.0, "above", 0.0)
+    >>> outcome(seen, LEVEL)
+    'holds'
+    """
+    if values.size == 0:
+        raise ValueError("values: a comparison of no units was asked for; pass one number per unit, NaN if unobserved")
+    if null_low > null_high:
+        raise ValueError(f"null: its lower end {null_low} is above its upper end {null_high}; exchange them")
+    if side not in ("above", "below", "within"):
+        raise ValueError(f'side: {side!r} is unknown; use "above", "below" or "within"')
+    seen = values[np.isfinite(values)]
+    on_side = _on_side(seen, null_low, null_high, side, floor)
+    if seen.size < values.size:
+        share = judge_share(on_side, values.size, "above", floor)
+        return share._replace(each=bool(on_side.all()) or not each)
+    mean = interval(seen)
+    over_low, under_low = tail(seen, null_low), 1 - tail(seen, null_low)
+    over_high, under_high = tail(seen, null_high), 1 - tail(seen, null_high)
+    p_for, p_against = {
+        "above": (over_high, under_high),
+        "below": (under_low, over_low),
+        "within": (max(over_low, under_high), min(under_low, over_high)),
+    }[side]
+    return Judgement(
+        mean.estimate,
+        mean.low,
+        mean.high,
+        seen.size,
+        values.size,
+        float(null_low),
+        float(null_high),
+        float(floor),
+        min(1.0, 2 * p_for) if np.isfinite(p_for) else p_for,
+        min(1.0, 2 * p_against) if np.isfinite(p_against) else p_against,
+        side,
+        each=bool(on_side.all()) or not each,
+    )
+
+
+def _on_side(
+    values: Float[np.ndarray, " n"], null_low: float, null_high: float, side: Side, floor: float
+) -> Bool[np.ndarray, " n"]:
+    above, below = values - null_high > floor, null_low - values > floor
+    inside = (values - null_low > floor) & (null_high - values > floor)
+    return {"above": above, "below": below, "within": inside}[side]
+
+
+def judge_share(
+    successes: Bool[np.ndarray, " n"], total: int, side: Literal["above", "below"], floor: float = 0.0
+) -> Judgement:
+    """Compare the share of units that show something with one half: Clopper-Pearson interval, binomial test.
+
+    Args:
+        successes: Whether each unit that was observed shows it, shape (n,).
+        total: How many units there are.
+        side: Whether more or fewer than half are claimed to show it.
+        floor: Numerical floor that the successes already respect; for the record.
+
+    Source: Clopper and Pearson 1934, "The use of confidence or fiducial limits".
+
+    >>> five = judge_share(np.ones(5, dtype=bool), 5, "above")  # 2 * 0.5 ** 5 is not below .05
+    >>> five.p_for, outcome(five, LEVEL)
+    (0.0625, 'open')
+    """
+    n, k = successes.size, int(successes.sum())
+    if n == 0:
+        return nothing(UNOBSERVED, total, side)
+    low = float(special.betaincinv(k, n - k + 1, 0.025)) if k else 0.0
+    high = float(special.betaincinv(k + 1, n - k, 0.975)) if k < n else 1.0
+    p_many = float(special.bdtrc(k - 1, n, 0.5)) if k else 1.0  # P(at least k)
+    p_few = float(special.bdtr(k, n, 0.5))  # P(at most k)
+    p_for, p_against = (p_many, p_few) if side == "above" else (p_few, p_many)
+    return Judgement(
+        k / n, low, high, n, total, 0.5, 0.5, floor, min(1.0, 2 * p_for), min(1.0, 2 * p_against), side, "share"
+    )
+
+
+def outcome(judgement: Judgement, level: float, rows: int = 1) -> Outcome:
+    """Say whether one comparison holds, fails, or leaves the question open.
+
+    - It holds if the 95 % interval lies on the claimed side of the null, ``p_for`` is below ``level``, the
+      estimate is beyond the null by more than the floor, there are at least five units, and, where every unit
+      must show it, every unit does.
+    - It fails if the interval lies on the other side of the null, ``p_against`` times ``rows`` is below
+      ``level``, and the estimate is beyond the null by more than the floor.
+    - It is open otherwise.
+
+    Args:
+        judgement: The evidence.
+        level: The level that Holm's correction leaves, at most .05.
+        rows: How many comparisons the claim has: one that fails is enough against it (Bonferroni).
+    """
+    j = judgement
+    if not np.isfinite([j.low, j.high, j.null_low, j.null_high, j.floor]).all():
+        return "open"
+    floor = 0.0 if j.kind == "share" else j.floor  # the successes already respect it
+    above = j.low > j.null_high and j.estimate - j.null_high > floor
+    below = j.high < j.null_low and j.null_low - j.estimate > floor
+    # against "above" it is enough to lie below the upper end of the null, and vice versa
+    not_above = j.high < j.null_high and j.null_high - j.estimate > floor
+    not_below = j.low > j.null_low and j.estimate - j.null_low > floor
+    inside = (
+        j.low > j.null_low and j.high < j.null_high and min(j.estimate - j.null_low, j.null_high - j.estimate) > floor
+    )
+    shown, contradicted = {
+        "above": (above, not_above),
+        "below": (below, not_below),
+        "within": (inside, above or below),
+    }[j.side]
+    if shown and j.p_for < level and j.n >= FEWEST_UNITS and j.each:
+        return "holds"
+    if contradicted and j.p_against * rows < level:
+        return "fails"
+    return "open"
+
+
+def p_values(judgements: list[Judgement]) -> tuple[float, float]:
+    """Return the p values for and against a claim of several comparisons.
+
+    For the claim all must hold: the largest (intersection-union test). Against it one is enough: the smallest,
+    times their number (Bonferroni). NaN where no comparison has one.
+    """
+    for_it = [j.p_for for j in judgements]
+    against = [j.p_against for j in judgements if np.isfinite(j.p_against)]
+    p_for = max(for_it) if for_it and np.isfinite(for_it).all() else float("nan")
+    return p_for, min(1.0, len(judgements) * min(against)) if against else float("nan")
+
+
+def holm_levels(p: Float[np.ndarray, " m"], level: float = LEVEL) -> Float[np.ndarray, " m"]:
+    """Return, for each hypothesis, the level that Holm's step-down procedure compares its p value with.
+
+    Sorted by p, the i-th of m (from 0) is compared with level / (m − i); from the first that is not below its
+    level on, none is rejected, and that level is given for all of them. Hypotheses without a p value (NaN)
+    were not tested and do not count.
+
+    Source: Holm 1979, "A simple sequentially rejective multiple test procedure".
+
+    >>> holm_levels(np.array([0.04, 0.01, np.nan])).round(3)  # .01 < .05 / 2, then .04 < .05 / 1
+    array([0.05 , 0.025, 0.05 ])
+    """
+    levels = np.full(p.shape, level)
+    tested = np.flatnonzero(np.isfinite(p))
+    order = tested[np.argsort(p[tested], kind="stable")]
+    for i, hypothesis in enumerate(order):
+        levels[hypothesis] = level / (len(order) - i)
+        if p[hypothesis] >= levels[hypothesis]:
+            levels[order[i:]] = levels[hypothesis]
+            break
+    return levels

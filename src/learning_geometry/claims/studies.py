@@ -1,0 +1,67 @@
+"""Every study that has claims, and which experiments of a config its claims need; imports no table library."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from learning_geometry.claims.claim import Role, Study
+from learning_geometry.claims.orthogonal_subspaces import STUDY as ORTHOGONAL_SUBSPACES
+
+STUDIES: tuple[Study, ...] = (ORTHOGONAL_SUBSPACES,)
+
+Experiments = Mapping[str, Mapping[str, Any]]
+"""Name -> settings of an experiment, as the config holds them after its check."""
+
+
+def setting(experiment: Mapping[str, Any], key: str) -> Any:
+    """Return the setting of a dotted key, None where a section or key is missing.
+
+    >>> setting({"model": {"layers": 2}}, "model.layers")
+    2
+    """
+    value: Any = experiment
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def plays(experiment: Mapping[str, Any], role: Role) -> bool:
+    """Whether the settings of an experiment meet all conditions of a role.
+
+    Raises:
+        ValueError: a condition has an unknown form.
+    """
+    return all(_meets(setting(experiment, key), wanted) for key, wanted in role.conditions.items())
+
+
+def _meets(value: Any, wanted: Any) -> bool:
+    if not isinstance(wanted, Mapping):
+        return bool(value == wanted)
+    if set(wanted) != {"at_most"}:
+        raise ValueError(f'role: the condition {dict(wanted)} is unknown; write a value or {{"at_most": number}}')
+    return value is not None and value <= wanted["at_most"]
+
+
+def players(study: Study, role: str, experiments: Experiments) -> list[str]:
+    """Return the experiments of the study that play a role, in the order of the config."""
+    return [
+        name
+        for name, experiment in experiments.items()
+        if experiment["study"] == study.name and plays(experiment, study.roles[role])
+    ]
+
+
+def judged_studies(experiments: Experiments, studies: tuple[Study, ...] = STUDIES) -> list[Study]:
+    """Return the studies that have claims and at least one experiment in the config."""
+    present = {experiment["study"] for experiment in experiments.values()}
+    return [study for study in studies if study.name in present]
+
+
+def needed_experiments(experiments: Experiments, studies: tuple[Study, ...] = STUDIES) -> list[str]:
+    """Return the experiments whose tables some claim reads, in the order of the config."""
+    needed = {
+        name
+        for study in judged_studies(experiments, studies)
+        for claim in study.claims
+        for name in players(study, claim.role, experiments)
+    }
+    return [name for name in experiments if name in needed]

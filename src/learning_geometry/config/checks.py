@@ -1,0 +1,111 @@
+"""What each key allows by itself but all together do not, in an experiment and between figures and experiments."""
+
+import importlib
+from typing import Any
+
+from learning_geometry.config.modules import module_literal, unknown_module
+from learning_geometry.config.problems import ConfigError, KeyPath, Problems
+from learning_geometry.config.schemas import entries
+from learning_geometry.config.wording import did_you_mean, yaml_text
+
+
+def check_experiment(experiment: dict[str, Any], path: KeyPath, problems: Problems) -> None:
+    """Report what each key allows by itself but all together do not."""
+
+    def report(key: str, problem: str) -> None:
+        problems.setdefault((*path, *key.split(".")), problem)
+
+    task, model, training = experiment["task"], experiment["model"], experiment["training"]
+    optimizer, steps, grid = experiment["optimizer"], training["steps"], training["checkpoints"]["every"]
+
+    module = importlib.import_module(f"learning_geometry.tasks.{task['name']}")
+    try:
+        module.check(task)
+    except ValueError as error:
+        key, colon, problem = str(error).partition(": ")
+        if colon and key in task:
+            report(f"task.{key}", problem)
+        else:
+            report("task", str(error))
+    else:
+        if model.get("tied_readout") and module.outputs(task) != module.vocabulary(task):
+            report(
+                "model.tied_readout",
+                f"the task has {module.vocabulary(task)} tokens but {module.outputs(task)} outputs; set it to false",
+            )
+
+    width, heads = model.get("width", 1), model.get("heads", 1)
+    if width % heads:
+        divisors = ", ".join(str(number) for number in range(1, width + 1) if width % number == 0)
+        report("model.heads", f"{heads} does not divide the width {width}; use one of {divisors}")
+    elif model.get("positions") == "rotary" and width // heads % 2:
+        report(
+            "model.heads",
+            f"rotary positions need an even head width, and {width} / {heads} is {width // heads}; "
+            "change heads or width, or set positions to learned, alibi or none",
+        )
+
+    if optimizer["name"] != "sgd" and optimizer["momentum"]:
+        report("optimizer.momentum", f"{optimizer['name']} has no momentum; set it to 0, or name to sgd")
+    if optimizer["schedule"]["warmup_steps"] > steps:
+        report(
+            "optimizer.schedule.warmup_steps",
+            f"{optimizer['schedule']['warmup_steps']} is more than the {steps} steps of training; lower it",
+        )
+
+    tests = task.get("test_sequences")
+    if tests is not None and training["evaluation_sequences"] > tests:
+        report(
+            "training.evaluation_sequences",
+            f"{training['evaluation_sequences']} is more than the task's {tests} test_sequences; lower it",
+        )
+    late = [step for step in training["checkpoints"]["steps"] if step > steps]
+    if late:
+        report("training.checkpoints.steps", f"{late[0]} lies beyond the {steps} steps of training; remove it")
+
+    for name, settings in experiment["measurements"].items():
+        every, sequences = settings.get("every"), settings.get("sequences")
+        if isinstance(every, int) and 0 < every <= steps and every % grid and grid % every:
+            report(
+                f"measurements.{name}.every",
+                f"{every} does not fit the checkpoints every {grid} steps; use {grid} or a multiple of it",
+            )
+        if isinstance(sequences, int) and tests is not None and sequences > tests:
+            report(
+                f"measurements.{name}.sequences",
+                f"{sequences} is more than the task's {tests} test_sequences; lower it",
+            )
+
+
+def check_figure(name: str, figure: dict[str, Any], config: dict[str, Any], problems: Problems) -> None:
+    """Report a figure that there is not, and experiments that lack what it reads."""
+    path: KeyPath = ("figures", name)
+    try:
+        required = module_literal("figures", name)
+    except KeyError:
+        problems.setdefault(path, unknown_module("figures", name))
+        return
+    except ConfigError as error:
+        problems.setdefault(path, error.problems[0])
+        return
+    experiments = config.get("experiments")
+    shown = figure.get("experiments")
+    if not isinstance(experiments, dict) or not experiments or not isinstance(shown, list):
+        return
+    for i, experiment in enumerate(shown):
+        if not isinstance(experiment, str):
+            continue
+        if experiment not in experiments:
+            close = did_you_mean(experiment, experiments)
+            problem = f"no experiment {yaml_text(experiment)}{close} experiments: {', '.join(experiments)}"
+            problems.setdefault((*path, "experiments", i), problem)
+            continue
+        present = dict(entries(experiments)).get(experiment, {}).get("measurements")
+        # the further ones are controls, of which a figure shows what training itself recorded
+        missing = [m for m in required if i == 0 and isinstance(present, dict) and m not in present]
+        if missing:
+            problem = (
+                f"{experiment} lacks what the figure reads: {', '.join(missing)}; "
+                f"add it under experiments.{experiment}.measurements, or leave {experiment} out"
+            )
+            problems.setdefault((*path, "experiments", i), problem)

@@ -1,0 +1,116 @@
+"""The modules that a config can name, and the literals in which they describe themselves."""
+
+import ast
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+
+from learning_geometry.config.problems import ConfigError
+from learning_geometry.config.schemas import Validator
+from learning_geometry.config.wording import did_you_mean, kind, yaml_text
+
+PACKAGE = Path(__file__).parents[1]
+"""Folder whose subfolders hold the modules that a config can name."""
+
+LITERALS = {"tasks": "SETTINGS", "models": "SETTINGS", "measurements": "SETTINGS", "figures": "REQUIRES"}
+"""Folder of the package -> the literal that makes a module there usable from a config."""
+
+
+def module_literal(folder: str, name: str) -> Any:
+    """Return the literal that describes ``<folder>/<name>.py`` (see ``LITERALS``), without importing it.
+
+    Raises:
+        KeyError: there is no such module, or it holds no such literal.
+        ConfigError: it is not Python, or what it assigns to that name is not a literal.
+    """
+    path = PACKAGE / folder / f"{name}.py"
+    wanted = LITERALS[folder]
+    if re.fullmatch(r"[a-z]\w*", name, re.ASCII) and path.is_file():
+        for statement in _parsed(path).body:
+            targets: list[ast.expr] = []
+            if isinstance(statement, ast.Assign):
+                targets = statement.targets
+            elif isinstance(statement, ast.AnnAssign):
+                targets = [statement.target]
+            if any(isinstance(target, ast.Name) and target.id == wanted for target in targets):
+                try:
+                    return _as_json(ast.literal_eval(statement.value))  # type: ignore[attr-defined]
+                except ValueError:
+                    raise ConfigError(
+                        [f"{path}: {wanted} is computed; write a plain literal, for it is read as text"]
+                    ) from None
+    raise KeyError(f"{folder}/{name}.py has no {wanted}")
+
+
+def available(folder: str) -> dict[str, str]:
+    """Return name -> first docstring line of the modules in ``folder`` that a config can name, sorted.
+
+    Args:
+        folder: "tasks", "models", "measurements" or "figures".
+    """
+    result = {}
+    for path in sorted((PACKAGE / folder).glob("[a-z]*.py")):
+        try:
+            module_literal(folder, path.stem)
+        except (KeyError, ConfigError):
+            continue
+        docstring = ast.get_docstring(_parsed(path)) or ""
+        result[path.stem] = docstring.partition("\n")[0]
+    return result
+
+
+def settings_schema(folder: str, name: str) -> dict[str, Any]:
+    """Return the JSON Schema of the settings of one task, model or measurement.
+
+    Raises:
+        KeyError: there is no such module.
+        ConfigError: its ``SETTINGS`` is malformed: not a literal, not a valid JSON Schema, or with a key that
+            lacks a default or a description, or whose default it would itself refuse.
+    """
+    settings = module_literal(folder, name)
+    place = f"{PACKAGE / folder / name}.py"
+    problems = []
+    if not isinstance(settings, dict):
+        raise ConfigError([f"{place}: SETTINGS is {kind(settings)}, expected a mapping of key to JSON Schema"])
+    for key, schema in settings.items():
+        if key == "name":
+            problems.append(f"{place}: SETTINGS['name'] is reserved for the module's name; use another key")
+            continue
+        try:
+            Validator.check_schema(schema)
+        except jsonschema.SchemaError as error:
+            problems.append(f"{place}: SETTINGS[{key!r}] is not a JSON Schema: {error.message}")
+            continue
+        missing = [word for word in ("default", "description") if word not in schema]
+        if missing:
+            problems.append(f"{place}: SETTINGS[{key!r}] lacks {' and '.join(missing)}; add it")
+        elif not Validator(schema).is_valid(schema["default"]):
+            problems.append(f"{place}: SETTINGS[{key!r}] refuses its own default {yaml_text(schema['default'])}")
+    if problems:
+        raise ConfigError(problems)
+    return {"type": "object", "additionalProperties": False, "properties": settings}
+
+
+def unknown_module(folder: str, name: str) -> str:
+    """Return the message for a name that no module in ``folder`` bears."""
+    names = list(available(folder))
+    close = did_you_mean(name, names)
+    return (
+        f"no {folder.removesuffix('s')} {yaml_text(name)}{close} available: {', '.join(names) or 'none'} "
+        f"(a new one is a file {folder}/<name>.py with {LITERALS[folder]})"
+    )
+
+
+def _parsed(path: Path) -> ast.Module:
+    try:
+        return ast.parse(path.read_text(encoding="utf-8"))
+    except SyntaxError as error:
+        raise ConfigError([f"{path}, line {error.lineno}: {error.msg}; correct the Python of this file"]) from None
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _as_json(entry) for key, entry in value.items()}
+    return [_as_json(entry) for entry in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,32 @@
+"""What is wrong with a config: the error, and where in the config a problem lies."""
+
+from collections.abc import Sequence
+
+SHOWN_PROBLEMS = 10
+
+KeyPath = tuple[str | int, ...]
+"""The keys and list indices that lead to a place in the config."""
+
+Problems = dict[KeyPath, str]
+"""Key path -> what is wrong there; the first problem of a path counts."""
+
+
+class ConfigError(ValueError):
+    """The config is not usable; the message has one line per problem: key path, what is given, what to do.
+
+    Attributes:
+        problems: those lines, all of them (the message shows the first ten).
+    """
+
+    def __init__(self, problems: Sequence[str]):
+        self.problems = tuple(problems)
+        lines = list(self.problems[:SHOWN_PROBLEMS])
+        if len(self.problems) > SHOWN_PROBLEMS:
+            lines.append(f"and {len(self.problems) - SHOWN_PROBLEMS} more")
+        super().__init__("\n".join(lines))
+
+
+def dotted(path: KeyPath) -> str:
+    """Return a key path as messages write it: ``experiments.copying.seeds[1]``."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return text.removeprefix(".") or "config"

@@ -1,0 +1,123 @@
+"""Texts made from the config: the plan of what it asks for, and config/README.md."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from learning_geometry.config.modules import LITERALS, available, module_literal, settings_schema
+from learning_geometry.config.reading import read_yaml
+from learning_geometry.config.schemas import SCHEMA
+from learning_geometry.config.wording import expected, yaml_text
+
+
+def plan(config: dict[str, Any]) -> str:
+    """Return one screen of text that says what a valid config asks for.
+
+    Args:
+        config: as :func:`validate` returns it.
+    """
+    experiments = config["experiments"]
+    runs = sum(len(experiment["seeds"]) for experiment in experiments.values())
+    lines = [f"{len(experiments)} experiments, {runs} runs, results in {config['results']}", ""]
+    rows = [["experiment", "task", "model", "seeds", "steps", "checkpoints"]]
+    for name, experiment in experiments.items():
+        training = experiment["training"]
+        checkpoints, more = training["checkpoints"], len(training["checkpoints"]["steps"])
+        rows.append(
+            [
+                name,
+                _changed("tasks", experiment["task"]),
+                _changed("models", experiment["model"]),
+                _ranges(experiment["seeds"]),
+                str(training["steps"]),
+                f"every {checkpoints['every']}, {checkpoints['logarithmic']} early"
+                + (f", {more} more" if more else ""),
+            ]
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        lines.append("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    lines.append("")
+    measured: dict[str, list[str]] = {}
+    for name, experiment in experiments.items():
+        for measurement in experiment["measurements"]:
+            measured.setdefault(measurement, []).append(name)
+    for measurement, names in measured.items():
+        others = [name for name in experiments if name not in names]
+        shown = ", ".join(names)
+        if len(others) < len(names):
+            shown = f"all but {', '.join(others)}" if others else "all"
+        lines.append(f"measurement {measurement}: {shown}")
+    for name, figure in config["figures"].items():
+        lines.append(f"figure {name}: {', '.join(figure['experiments'])}")
+    return "\n".join(lines).rstrip()
+
+
+def _changed(folder: str, section: dict[str, Any]) -> str:
+    """Return the name of a task or model and the settings that are not at their default."""
+    properties = settings_schema(folder, section["name"])["properties"]
+    changed = [f"{key} {yaml_text(section[key])}" for key in properties if section[key] != properties[key]["default"]]
+    return ", ".join([section["name"], *changed])
+
+
+def _ranges(seeds: Sequence[int]) -> str:
+    """Return "0-4, 7" for [0, 1, 2, 3, 4, 7]."""
+    runs: list[list[int]] = []
+    for seed in sorted(seeds):
+        if runs and seed == runs[-1][-1] + 1:
+            runs[-1].append(seed)
+        else:
+            runs.append([seed])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+def readme(schema: Path | str = SCHEMA) -> str:
+    """Return the text of config/README.md: how config files work, and a table of keys per section.
+
+    Args:
+        schema: JSON Schema of the fixed keys.
+    """
+    fixed = read_yaml(schema)
+    blocks = [f"# {fixed['title']}", fixed["description"].strip(), "## Top level"]
+    blocks.extend(_section("", fixed | {"description": ""}))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _section(title: str, schema: dict[str, Any]) -> Iterator[str]:
+    """Yield the Markdown blocks of a mapping of the schema and of what lies below it."""
+    properties = schema.get("properties", {})
+    if title:
+        yield f"## `{title}`"
+    if schema.get("description"):
+        yield schema["description"]
+    if properties:
+        yield _table(properties)
+    for key, entry in properties.items():
+        where = f"{title}.{key}".removeprefix(".")
+        others = entry.get("additionalProperties")
+        if isinstance(others, dict):
+            yield from _section(f"{where}.<name>", others)
+        elif "properties" in entry:
+            yield from _section(where, entry)
+        folder = key if key in LITERALS else f"{key}s"
+        if folder not in LITERALS:
+            continue
+        for name, summary in available(folder).items():
+            yield f"### {folder.removesuffix('s')} `{name}`"
+            if folder == "figures":
+                reads = ", ".join(f"`{measurement}`" for measurement in module_literal(folder, name))
+                yield f"{summary} Reads {reads}."
+            else:
+                yield summary
+                yield _table(settings_schema(folder, name)["properties"])
+
+
+def _table(properties: dict[str, Any]) -> str:
+    lines = ["| key | type | default | meaning |", "|---|---|---|---|"]
+    for key, entry in properties.items():
+        default = entry.get("default")
+        text = default if isinstance(default, str) else yaml_text(default)
+        shown = f"`{text}`" if "default" in entry else "required"
+        cells = [f"`{key}`", expected(entry), shown, entry["description"]]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines)

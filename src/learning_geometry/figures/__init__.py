@@ -1,0 +1,1 @@
+"""One file per figure; figures read tables, never models."""

@@ -1,0 +1,1 @@
+"""Estimators: pure functions on tensors and arrays; no files, no models."""

@@ -1,0 +1,244 @@
+"""Confidence intervals that are right for few repetitions, and first crossings of a threshold."""
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Real
+from scipy import special
+
+SMALLEST_BOOTSTRAP_SAMPLE = 10
+"""From this many values on the BCa bootstrap is used; below it undercovers and Student's t is used."""
+
+RESAMPLES = 10_000
+BOOTSTRAP_SEED = 20_240_229
+
+
+class Interval(NamedTuple):
+    """A mean with its confidence interval.
+
+    Attributes:
+        estimate: Mean of the values, in their unit.
+        low: Lower end, NaN where no interval exists.
+        high: Upper end, NaN where no interval exists.
+        n: Number of values.
+        method: "student_t", "bca", or "none" where no interval exists.
+    """
+
+    estimate: float
+    low: float
+    high: float
+    n: int
+    method: Literal["student_t", "bca", "none"]
+
+
+class Crossing(NamedTuple):
+    """When a curve first passed a threshold.
+
+    Attributes:
+        step: First recorded step past the threshold; the last recorded step if there is none.
+        censored: True if the curve never passed the threshold (right-censored at `step`).
+    """
+
+    step: float
+    censored: bool
+
+
+def _without_interval(values: Real[np.ndarray, " n"]) -> Interval | None:
+    """Degenerate samples: one value or non-finite values have no interval, equal values have width zero."""
+    if values.size == 0:
+        raise ValueError("values: an interval of no values was asked for; pass at least one value")
+    if not np.isfinite(values).all():
+        with np.errstate(invalid="ignore"):
+            return Interval(float(np.mean(values)), np.nan, np.nan, values.size, "none")
+    if values.size == 1:
+        return Interval(float(values[0]), np.nan, np.nan, 1, "none")
+    return None
+
+
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise ValueError(f"level: {level} is not a confidence level; pass a number between 0 and 1")
+
+
+def student_t_interval(values: Real[np.ndarray, " n"], level: float = 0.95) -> Interval:
+    r"""Student's t interval of a mean: $\bar x \pm t_{n-1,(1+\text{level})/2}\, s/\sqrt n$.
+
+    Exact for independent normal values (Student 1908, "The probable error of a mean").
+
+    Args:
+        values: The repetitions, shape (n,), any unit.
+        level: Confidence level in (0, 1).
+
+    Returns:
+        The interval; ends are NaN and method is "none" if n = 1 or a value is not finite. Equal values give
+        an interval of width zero.
+
+    Raises:
+        ValueError: If there is no value or `level` is outside (0, 1).
+
+    Examples:
+        >>> student_t_interval(np.array([-1.0, 1.0])).high.__round__(4)  # t(1; .975) * sqrt(2) / sqrt(2)
+        12.7062
+    """
+    _check_level(level)
+    degenerate = _without_interval(values)
+    if degenerate is not None:
+        return degenerate
+    if np.ptp(values) == 0:
+        return Interval(float(values[0]), float(values[0]), float(values[0]), values.size, "student_t")
+    mean = float(np.mean(values))
+    half_width = special.stdtrit(values.size - 1, (1 + level) / 2) * np.std(values, ddof=1) / np.sqrt(values.size)
+    return Interval(mean, float(mean - half_width), float(mean + half_width), values.size, "student_t")
+
+
+def bca_interval(
+    values: Real[np.ndarray, " n"],
+    generator: np.random.Generator,
+    level: float = 0.95,
+    resamples: int = RESAMPLES,
+) -> Interval:
+    r"""Bias-corrected and accelerated (BCa) bootstrap interval of a mean.
+
+    Efron 1987, "Better bootstrap confidence intervals"; Efron and Tibshirani 1993, "An Introduction to the
+    Bootstrap", equations 14.9 to 14.15.
+
+    With $\hat\theta^*$ the means of resamples drawn with replacement,
+    $z_0 = \Phi^{-1}(P(\hat\theta^* < \hat\theta))$ (ties count half) and the acceleration
+    $a = \sum_i d_i^3 / (6 (\sum_i d_i^2)^{3/2})$ from the jackknife deviations $d_i$, an end of the interval
+    is the quantile of $\hat\theta^*$ at $\Phi(z_0 + (z_0 + z) / (1 - a (z_0 + z)))$ with
+    $z = \Phi^{-1}((1 \mp \text{level}) / 2)$.
+
+    Args:
+        values: The repetitions, shape (n,), any unit.
+        generator: Source of the resamples.
+        level: Confidence level in (0, 1).
+        resamples: Number of bootstrap resamples.
+
+    Returns:
+        The interval; ends are NaN and method is "none" if n = 1 or a value is not finite. Equal values give
+        an interval of width zero.
+
+    Raises:
+        ValueError: If there is no value, no resample, or `level` is outside (0, 1).
+
+    Examples:
+        Of a large normal sample, the mean plus and minus 1.96 standard errors:
+
+        >>> values = special.ndtri((np.arange(400) + 0.5) / 400)
+        >>> bca_interval(values, np.random.default_rng(0)).high.__round__(2)
+        0.1
+    """
+    _check_level(level)
+    if resamples < 1:
+        raise ValueError(f"resamples: {resamples} bootstrap resamples were asked for; pass at least 1")
+    degenerate = _without_interval(values)
+    if degenerate is not None:
+        return degenerate
+    n = values.size
+    if np.ptp(values) == 0:
+        return Interval(float(values[0]), float(values[0]), float(values[0]), n, "bca")
+    mean = float(np.mean(values))
+    means = values[generator.integers(n, size=(resamples, n))].mean(axis=1)
+    below = (np.mean(means < mean) + np.mean(means <= mean)) / 2
+    # half a resample away from 0 and 1, so that the bias correction stays finite
+    bias = special.ndtri(np.clip(below, 0.5 / resamples, 1 - 0.5 / resamples))
+    deviations = (values - mean) / (n - 1)
+    acceleration = np.sum(deviations**3) / (6 * np.sum(deviations**2) ** 1.5)
+    shifted = bias + special.ndtri([(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(means, special.ndtr(bias + shifted / (1 - acceleration * shifted)))
+    return Interval(mean, float(low), float(high), n, "bca")
+
+
+def interval(
+    values: Real[np.ndarray, " n"], generator: np.random.Generator | None = None, level: float = 0.95
+) -> Interval:
+    """Interval of a mean by the method that covers: Student's t below n = 10, BCa bootstrap from 10 on.
+
+    Args:
+        values: The repetitions (seeds, prompts, ...), shape (n,), any unit.
+        generator: Source of the bootstrap; by default one of a fixed seed, so that equal values give equal
+            bits.
+        level: Confidence level in (0, 1).
+
+    Returns:
+        The interval; ends are NaN and method is "none" if n = 1 or a value is not finite.
+
+    Raises:
+        ValueError: If there is no value or `level` is outside (0, 1).
+
+    Examples:
+        >>> [interval(np.arange(float(n))).method for n in (1, 3, 10)]
+        ['none', 'student_t', 'bca']
+    """
+    if values.size < SMALLEST_BOOTSTRAP_SAMPLE:
+        return student_t_interval(values, level)
+    return bca_interval(values, generator or np.random.default_rng(BOOTSTRAP_SEED), level)
+
+
+def paired_difference_interval(
+    first: Real[np.ndarray, " n"],
+    second: Real[np.ndarray, " m"],
+    generator: np.random.Generator | None = None,
+    level: float = 0.95,
+) -> Interval:
+    """Interval of the mean of `first - second` over pairs (same seed, same prompt, ...), see `interval`.
+
+    Args:
+        first: Values of one condition, shape (n,).
+        second: Values of the other condition for the same n units in the same order, same unit.
+        generator: Source of the bootstrap; by default one of a fixed seed.
+        level: Confidence level in (0, 1).
+
+    Returns:
+        The interval of the mean difference; n counts pairs.
+
+    Raises:
+        ValueError: If the two have different lengths or no value, or `level` is outside (0, 1).
+
+    Examples:
+        >>> paired_difference_interval(np.array([2.0, 3.0]), np.array([1.0, 2.0]))[:3]
+        (1.0, 1.0, 1.0)
+    """
+    if first.shape != second.shape:
+        raise ValueError(f"first and second: {first.size} against {second.size} values are no pairs; pass one per unit")
+    return interval(first - second, generator, level)
+
+
+def first_crossing(
+    steps: Real[np.ndarray, " n"],
+    values: Real[np.ndarray, " m"],
+    threshold: float,
+    direction: Literal["below", "above"] = "below",
+) -> Crossing:
+    """First recorded step at which a curve is strictly below (or above) a threshold.
+
+    Args:
+        steps: Training steps, shape (n,), strictly increasing.
+        values: The curve at these steps, shape (n,); NaN never counts as past the threshold.
+        threshold: In the unit of `values`.
+        direction: "below" or "above".
+
+    Returns:
+        The step and whether it is censored, in which case it is the last recorded step.
+
+    Raises:
+        ValueError: If there is no step, steps do not increase, the lengths differ, or `direction` is unknown.
+
+    Examples:
+        >>> first_crossing(np.array([0, 10, 20]), np.array([1.0, 0.4, 0.1]), 0.5)
+        Crossing(step=10.0, censored=False)
+        >>> first_crossing(np.array([0, 10, 20]), np.array([1.0, 0.4, 0.1]), 0.05)
+        Crossing(step=20.0, censored=True)
+    """
+    if steps.shape != values.shape:
+        raise ValueError(f"steps and values: {steps.size} steps for {values.size} values; pass one value per step")
+    if steps.size == 0:
+        raise ValueError("steps: the curve has no recorded step; record at least one")
+    if not (np.diff(steps) > 0).all():
+        raise ValueError("steps: they do not strictly increase; sort them and drop repetitions")
+    if direction not in ("below", "above"):
+        raise ValueError(f'direction: {direction!r} is unknown; pass "below" or "above"')
+    past = values < threshold if direction == "below" else values > threshold
+    if not past.any():
+        return Crossing(float(steps[-1]), True)
+    return Crossing(float(steps[np.argmax(past)]), False)

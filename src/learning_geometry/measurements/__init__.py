@@ -1,0 +1,1 @@
+"""One file per measurement: a run in, one tidy table out."""

@@ -1,0 +1,88 @@
+"""What a measurement is given: one trained run on disk.
+
+Importing this module imports no torch, nor does anything but ``Run.model`` and ``Run.parameters``: a measurement of
+weights alone starts seconds sooner.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from learning_geometry import tasks
+from learning_geometry.files import read_table
+from learning_geometry.tasks.dataset import Arrays, Dataset, read_dataset
+from learning_geometry.training.checkpoints import checkpoint_steps, read_arrays, read_checkpoint
+
+if TYPE_CHECKING:
+    import torch
+
+    import learning_geometry.models
+
+
+@dataclass(frozen=True)
+class Run:
+    """One seed of one experiment: its settings, and where its artifacts lie."""
+
+    experiment: str
+    seed: int
+    settings: dict[str, Any]
+    """The sections ``task`` and ``model`` of the experiment's config."""
+    checkpoints: Path
+    dataset_file: Path
+    metrics_file: Path
+
+    @cached_property
+    def model(self) -> "learning_geometry.models.Model":
+        """The model, to be called with the parameters of a step."""
+        from learning_geometry.training.loop import build_model
+
+        return build_model(self.settings)
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """What the run drew once, and its test sets."""
+        return read_dataset(self.dataset_file)
+
+    @cached_property
+    def metrics(self) -> pd.DataFrame:
+        """The table that training wrote."""
+        return read_table(self.metrics_file)
+
+    @property
+    def task(self) -> Any:
+        """The module of the task."""
+        return tasks.load(self.settings["task"])
+
+    def steps(self, every: int = 1) -> list[int]:
+        """Return the checkpoints' steps that are multiples of ``every``, and the last step."""
+        steps = checkpoint_steps(self.checkpoints)
+        return [step for step in steps if step % every == 0 or step == steps[-1]]
+
+    def parameters(self, step: int) -> dict[str, "torch.Tensor"]:
+        """Return the parameters at ``step``."""
+        return read_checkpoint(self.checkpoints, step)
+
+    def arrays(self, step: int) -> dict[str, np.ndarray]:
+        """Return the parameters at ``step`` as numpy arrays; torch is not imported."""
+        return read_arrays(self.checkpoints, step)
+
+    def test_set(self, name: str, sequences: int | None = None) -> Arrays:
+        """Return (the first ``sequences`` of) a test set.
+
+        Raises:
+            KeyError: the task has no test set of that name, or fewer sequences.
+        """
+        test_sets = self.dataset.test_sets
+        if name not in test_sets:
+            raise KeyError(f"{self.experiment}: no test set {name!r}; the task has {sorted(test_sets)}")
+        test_set = test_sets[name]
+        if sequences is not None and sequences > len(test_set["tokens"]):
+            raise KeyError(
+                f"{self.experiment}: {sequences} sequences asked of {name!r}, which has {len(test_set['tokens'])}; "
+                "lower `sequences` or raise task.test_sequences"
+            )
+        return {key: array[:sequences] for key, array in test_set.items()}

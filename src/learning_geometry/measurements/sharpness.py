@@ -1,0 +1,176 @@
+"""Sharpness of the loss over training: extreme Hessian eigenvalues, trace, mean loss increase nearby."""
+
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from learning_geometry.geometry.curvature import (
+    Eigenpair,
+    extreme_eigenpairs,
+    gradient_with_graph,
+    hutch_plus_plus,
+    largest_eigenpair,
+    mean_loss_increase,
+)
+from learning_geometry.measurements.run import Run
+from learning_geometry.measurements.table import tidy
+from learning_geometry.models.evaluation import cross_entropy
+from learning_geometry.streams import stream
+
+SETTINGS = {
+    "every": {
+        "type": "integer",
+        "minimum": 1,
+        "default": 500,
+        "description": "Measure the checkpoints whose step is a multiple of this, and the last.",
+    },
+    "details_every": {
+        "type": "integer",
+        "minimum": 1,
+        "default": 2000,
+        "description": "Of those, measure the smallest eigenvalue, the trace and the proxy too at the first, the last "
+        "and the multiples of this.",
+    },
+    "sequences": {
+        "type": "integer",
+        "minimum": 1,
+        "default": 64,
+        "description": "In-distribution test sequences in the fixed batch whose loss is differentiated.",
+    },
+    "tolerance": {
+        "type": "number",
+        "exclusiveMinimum": 0,
+        "exclusiveMaximum": 1,
+        "default": 1.0e-3,
+        "description": "Relative error at which the iteration for the largest eigenvalue stops.",
+    },
+    "smallest_tolerance": {
+        "type": "number",
+        "exclusiveMinimum": 0,
+        "exclusiveMaximum": 1,
+        "default": 0.01,
+        "description": "Error of the smallest eigenvalue at which its iteration stops, as a fraction of the largest.",
+    },
+    "maximum_products": {
+        "type": "integer",
+        "minimum": 2,
+        "default": 200,
+        "description": "Hessian-vector products after which the iteration gives up; the measurement then fails.",
+    },
+    "trace_probes": {
+        "type": "integer",
+        "minimum": 2,
+        "default": 8,
+        "description": "Random vectors, one Hessian-vector product each, from whose spread the trace's error follows.",
+    },
+    "trace_sketch": {
+        "type": "integer",
+        "minimum": 0,
+        "default": 0,
+        "description": "Dimension of the subspace on which the trace is exact, two products each; 0 for none.",
+    },
+    "proxy_radius": {
+        "type": "number",
+        "exclusiveMinimum": 0,
+        "default": 1.0e-3,
+        "description": "Standard deviation r of the perturbation of every parameter in the proxy.",
+    },
+    "proxy_pairs": {
+        "type": "integer",
+        "minimum": 2,
+        "default": 6,
+        "description": "Perturbations ±rξ averaged in the proxy.",
+    },
+}
+
+
+def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
+    """Measure the sharpness of the in-distribution loss without dropout, on a fixed batch.
+
+    Rows (nats), n = sequences:
+
+    - ``largest_hessian_eigenvalue``, with [low, high] the value ± its error bound, in float32. Each checkpoint starts
+      from the eigenvector of the one before.
+    - ``smallest_hessian_eigenvalue``: the most negative curvature, in the same way, to a fraction of the largest.
+    - ``hessian_trace``, with [low, high] its 95 % interval over random vectors (Hutch++), in float32.
+    - ``sharpness_proxy``: E[L(θ + rξ) − L(θ)], ξ ~ N(0, 1), antithetic, with [low, high] its 95 % interval over ±ξ;
+      in float64, whose rounding, 1e-15 nats, is its floor. To order r⁴ it is r²/2 times the trace.
+
+    The last three are measured at fewer checkpoints. All checkpoints share their random vectors. Null ``untrained``:
+    the run's own model at its first checkpoint, on the same batch.
+
+    Raises:
+        ArithmeticError: an iteration did not converge, naming the step.
+    """
+    test_set = run.test_set("in_distribution", settings["sequences"])
+    tokens, targets = torch.from_numpy(test_set["tokens"]), torch.from_numpy(test_set["targets"])
+
+    def loss(parameters: dict[str, Tensor], explicit: bool = True) -> Tensor:
+        return cross_entropy(run.model.forward(parameters, tokens, explicit=explicit), targets)
+
+    rows: list[dict[str, Any]] = []
+    untrained: dict[str, dict[str, float]] = {}
+    start: Tensor | None = None
+    steps = run.steps(settings["every"])
+    for step in steps:
+        parameters = run.parameters(step)
+        at = gradient_with_graph(loss, parameters)
+        size = at.gradient.numel()
+        detailed = step % settings["details_every"] == 0 or step in (steps[0], steps[-1])
+        options = {"start": start, "maximum_products": settings["maximum_products"]}
+        if detailed:
+            tolerances = settings["tolerance"], settings["smallest_tolerance"]
+            largest, smallest = extreme_eigenpairs(at.product, size, *tolerances, **options)
+            _check_converged(smallest, "smallest", step, run)
+        else:
+            largest = largest_eigenpair(at.product, size, settings["tolerance"], **options)
+        _check_converged(largest, "largest", step, run)
+        start = largest.vector
+        measured = {"largest_hessian_eigenvalue": _bounds(largest.value, largest.error)}
+        if detailed:
+            measured["smallest_hessian_eigenvalue"] = _bounds(smallest.value, smallest.error)
+            trace = hutch_plus_plus(
+                at.product,
+                size,
+                settings["trace_probes"],
+                settings["trace_sketch"],
+                stream("sharpness", "trace", run.seed),
+            )
+            proxy = mean_loss_increase(
+                lambda parameters: loss(parameters, explicit=False),
+                parameters,
+                settings["proxy_radius"],
+                settings["proxy_pairs"],
+                stream("sharpness", "proxy", run.seed),
+            )
+            for name, estimate in {"hessian_trace": trace, "sharpness_proxy": proxy}.items():
+                low, high = estimate.interval()
+                measured[name] = {"value": estimate.value, "low": low, "high": high}
+        for name, columns in measured.items():
+            row = {
+                "step": step,
+                "quantity": name,
+                "data": "in_distribution",
+                "n": settings["sequences"],
+                "unit": "nats",
+            }
+            rows += [row | columns, row | untrained.setdefault(name, columns) | {"null": "untrained"}]
+        print(f"step {step}: " + ", ".join(f"{name} {columns['value']:.4g}" for name, columns in measured.items()))
+        print(f"step {step}: {largest.products} products for the eigenvalues")
+    return tidy(rows, run.experiment, run.seed)
+
+
+def _bounds(value: float, error: float) -> dict[str, float]:
+    return {"value": value, "low": value - error, "high": value + error}
+
+
+def _check_converged(pair: Eigenpair, name: str, step: int, run: Run) -> None:
+    if not pair.converged:
+        key = "tolerance" if name == "largest" else "smallest_tolerance"
+        raise ArithmeticError(
+            f"{run.experiment} seed {run.seed} step {step}: the {name} Hessian eigenvalue did not converge in "
+            f"{pair.products} products (error bound {pair.error:.2g} of {pair.value:.4g}); raise "
+            f"measurements.sharpness.maximum_products or {key}"
+        )

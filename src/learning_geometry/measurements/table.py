@@ -1,0 +1,170 @@
+"""The tidy table that every measurement returns: one row per number, the same columns everywhere."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+COLUMNS: dict[str, str] = {
+    "experiment": "str",
+    "seed": "int64",
+    "step": "int64",
+    "part": "str",
+    "quantity": "str",
+    "index": "int64",
+    "data": "str",
+    "null": "str",
+    "value": "float64",
+    "low": "float64",
+    "high": "float64",
+    "n": "int64",
+    "unit": "str",
+    "censored": "bool",
+}
+"""Names, order and types of the columns.
+
+``part`` is the part of the model, ``index`` the rank of a singular value, a lag, ... (0 if none), ``data``
+the data set measured on ("" if none). ``null`` is "" for a measured value and otherwise names the null
+baseline of the row: then ``value`` is its mean over ``n`` draws and [``low``, ``high``] its central 95 %
+range. For a measured value ``low`` and ``high`` are NaN unless the sampling interval within the run is known,
+and ``n`` counts what was averaged. ``censored``: the event had not happened by ``value``, the last step
+observed.
+"""
+
+KEY = ["experiment", "seed", "step", "part", "quantity", "index", "data", "null"]
+"""The columns that tell one row from all others."""
+
+REQUIRED = ("step", "quantity", "value")
+"""The columns without a default in ``tidy``."""
+
+_DEFAULTS: dict[str, Any] = {
+    "part": "model",
+    "index": 0,
+    "data": "",
+    "null": "",
+    "low": np.nan,
+    "high": np.nan,
+    "n": 1,
+    "unit": "1",
+    "censored": False,
+}
+
+
+def tidy(rows: Iterable[Mapping[str, Any]], experiment: str, seed: int) -> pd.DataFrame:
+    """Return the checked table of the measurements of one run.
+
+    Args:
+        rows: dictionaries with at least "step", "quantity" and "value"; the other columns default to
+            part "model", index 0, data "", null "", low and high NaN, n 1, unit "1", censored False.
+            Entries that are one-dimensional arrays or lists, all of one length, make that many rows; the
+            scalars beside them are repeated (a whole spectrum is one dictionary).
+        experiment: name of the experiment, in every row.
+        seed: seed of the run, in every row.
+
+    Raises:
+        ValueError: a key is unknown or missing, arrays differ in length, or the table fails ``check_table``.
+
+    >>> tidy([{"step": 0, "quantity": "singular_value", "index": [1, 2], "value": [3.0, 1.0]}], "copying", 0)[
+    ...     ["step", "quantity", "index", "value"]
+    ... ]
+       step        quantity  index  value
+    0     0  singular_value      1    3.0
+    1     0  singular_value      2    1.0
+    """
+    columns: dict[str, list[Any]] = {name: [] for name in REQUIRED} | {name: [] for name in _DEFAULTS}
+    for row in rows:
+        _append(columns, row)
+    length = len(columns["value"])
+    columns["experiment"] = [experiment] * length
+    columns["seed"] = [seed] * length
+    table = pd.DataFrame({name: _typed(name, columns[name]) for name in COLUMNS})
+    check_table(table)
+    return table
+
+
+def central_range(draws: np.ndarray, null: str) -> dict[str, Any]:
+    """Return the columns of a null row from its draws (first axis): mean and central 95 % range, n = draws.
+
+    >>> row = central_range(np.linspace(0.0, 1.0, 41), "uniform")
+    >>> {name: row[name] if name in ("null", "n") else round(float(row[name]), 3) for name in row}
+    {'null': 'uniform', 'value': 0.5, 'low': 0.025, 'high': 0.975, 'n': 41}
+    """
+    low, high = np.quantile(draws, [0.025, 0.975], axis=0)
+    return {"null": null, "value": draws.mean(0), "low": low, "high": high, "n": len(draws)}
+
+
+def check_table(table: pd.DataFrame) -> None:
+    """Check that a table has the columns, types and ranges of ``COLUMNS`` and no row twice.
+
+    Raises:
+        ValueError: naming the column at fault.
+    """
+    if list(table.columns) != list(COLUMNS):
+        missing = [name for name in COLUMNS if name not in table.columns]
+        unknown = [name for name in table.columns if name not in COLUMNS]
+        raise ValueError(
+            f"check_table: columns missing {missing}, unknown {unknown}; expected, in order, {list(COLUMNS)}"
+        )
+    for name, dtype in COLUMNS.items():
+        column = table[name]
+        if dtype == "str":
+            # object columns of strings are what pandas 2 has in place of the string type
+            if not pd.api.types.is_string_dtype(column) or column.isna().any():
+                raise ValueError(f"check_table: column {name!r} must hold strings, got {column.dtype}")
+        elif column.dtype != dtype:
+            raise ValueError(f"check_table: column {name!r} must be {dtype}, got {column.dtype}")
+    for name in ("seed", "step", "n"):
+        if (table[name] < 0).any():
+            raise ValueError(f"check_table: column {name!r} holds a negative number")
+    for name in ("experiment", "part", "quantity", "unit"):
+        if (table[name] == "").any():
+            raise ValueError(f"check_table: column {name!r} holds an empty string")
+    if (table["low"] > table["high"]).any():
+        raise ValueError("check_table: column 'low' is above column 'high' in some row")
+    repeated = table.duplicated(KEY)
+    if repeated.any():
+        first = table.loc[repeated, KEY].iloc[0].to_dict()
+        raise ValueError(f"check_table: columns {KEY} must tell rows apart, but {first} is there twice")
+
+
+def _append(columns: dict[str, list[Any]], row: Mapping[str, Any]) -> None:
+    unknown = [name for name in row if name not in columns]
+    missing = [name for name in REQUIRED if row.get(name) is None]
+    if unknown or missing:
+        raise ValueError(
+            f"tidy: row {dict(row)} has unknown keys {unknown}, lacks {missing}; known keys: {list(columns)}"
+        )
+    shapes = {shape for shape in map(_shape, row.values()) if shape}
+    if len(shapes) > 1 or any(len(shape) > 1 for shape in shapes):
+        raise ValueError(
+            f"tidy: the arrays of the row of {row['quantity']!r} must be one-dimensional and of one length"
+        )
+    length = shapes.pop()[0] if shapes else 1
+    for name, column in columns.items():
+        entry = row.get(name, _DEFAULTS.get(name))
+        if _shape(entry):
+            column.extend(np.asarray(entry).tolist())
+        else:
+            column.extend([entry] * length)
+
+
+def _shape(entry: Any) -> tuple[int, ...]:
+    return () if isinstance(entry, (str, int, float)) else np.shape(entry)
+
+
+def _typed(name: str, entries: list[Any]) -> "pd.Series[Any]":
+    """Convert one column without losing anything: no rounding, no numbers turned into strings."""
+    dtype = COLUMNS[name]
+    if dtype == "str":
+        if not all(isinstance(entry, str) for entry in entries):
+            raise ValueError(f"tidy: column {name!r} must hold strings")
+        return pd.Series(entries, dtype="str")
+    array = np.asarray(entries) if entries else np.empty(0, dtype)
+    allowed = {"int64": "iu", "bool": "b", "float64": "iufO"}[dtype]
+    if array.dtype.kind not in allowed:
+        raise ValueError(f"tidy: column {name!r} must be {dtype}, got {array.dtype}")
+    try:
+        return pd.Series(array.astype(dtype))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"tidy: column {name!r} must be {dtype}: {error}") from error

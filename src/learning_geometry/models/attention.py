@@ -1,0 +1,184 @@
+"""Causal softmax attention twice: explicit (any derivative, readable patterns) and fused (fast training)."""
+
+import math
+from functools import lru_cache
+
+import torch
+from jaxtyping import Complex, Float, Int64
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+Rotation = Complex[Tensor, "position pairs"]
+"""Unit complex numbers e^{i t θ_j}: what rotary positions multiply pair j at position t by."""
+
+
+@lru_cache(maxsize=16)
+def rotation(length: int, head_width: int, base: float, dtype: torch.dtype, device: str) -> Rotation:
+    """Return the rotary factors of ``length`` positions for heads of ``head_width`` (an even number).
+
+    Source: Su et al. 2021 (arXiv 2104.09864), eq. 15, on interleaved pairs: θ_j = base^(−2j / head_width).
+    """
+    frequency = base ** (-torch.arange(0, head_width, 2, dtype=torch.float64) / head_width)
+    angle = torch.arange(length, dtype=torch.float64)[:, None] * frequency
+    complex_dtype = torch.complex128 if dtype == torch.float64 else torch.complex64
+    return torch.polar(torch.ones_like(angle), angle).to(dtype=complex_dtype, device=device)
+
+
+@lru_cache(maxsize=16)
+def score_bias(
+    length: int, heads: int, causal: bool, alibi: bool, dtype: torch.dtype, device: str
+) -> Float[Tensor, "heads position position"]:
+    """Return what is added to the attention scores: −∞ on the future if ``causal``, and ALiBi's slopes.
+
+    Source: Press et al. 2022 (arXiv 2108.12409): head h penalises distance with slope 2^(−8 h / heads).
+    """
+    distance = torch.arange(length)[:, None] - torch.arange(length)[None, :]
+    bias = torch.zeros(heads, length, length, dtype=dtype)
+    if alibi:
+        slopes = 2.0 ** (-8.0 * torch.arange(1, heads + 1, dtype=dtype) / heads)
+        bias = bias - slopes[:, None, None] * distance.abs().to(dtype)
+    if causal:
+        bias = bias.masked_fill(distance < 0, -math.inf)
+    return bias.to(device)
+
+
+def rotate(x: Float[Tensor, "*batch position width"], factors: Rotation) -> Float[Tensor, "*batch position width"]:
+    """Return ``x`` with its interleaved pairs turned by the rotary factors."""
+    return torch.view_as_real(_pairs(x) * factors).flatten(-2)
+
+
+def attention_pattern(
+    query: Float[Tensor, "batch heads position head_width"],
+    key: Float[Tensor, "batch heads position head_width"],
+    bias: Float[Tensor, "heads position position"],
+) -> Float[Tensor, "batch heads position position"]:
+    """Return softmax(q kᵀ / √head_width + bias), query index first."""
+    scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
+    return (scores + bias).softmax(-1)
+
+
+def fused_attention(
+    x: Float[Tensor, "*rows width"],
+    tokens: Int64[Tensor, "batch position"] | None,
+    norm: tuple[Float[Tensor, "width"], Float[Tensor, "width"]] | None,
+    weights: tuple[Float[Tensor, "width width"], ...],
+    biases: tuple[Float[Tensor, "width"], ...] | None,
+    heads: int,
+    factors: Rotation | None,
+    bias: Float[Tensor, "heads position position"],
+    dropout: tuple[Float[Tensor, "batch position width"], float] | None = None,
+) -> Float[Tensor, "batch position width"]:
+    """Return the residual stream after an attention sublayer, with one derivative only.
+
+    Computes, to rounding, ``x + dropout(output(attention(norm(x))))`` as LayerNorm, the projections,
+    :func:`rotate`, :func:`attention_pattern` and the mix of the values do, but faster: rotations and sums of
+    gradients happen in place, and a single head is never copied between layouts. If ``x`` holds one row per
+    token of the vocabulary (the first layer), these rows are normed and projected, then looked up: far fewer
+    than one per position. Curvature code must use the explicit functions.
+
+    Args:
+        x: the residual stream (batch, position, width), or one row per token of the vocabulary.
+        tokens: which row of ``x`` stands at each position; None if ``x`` is the residual stream.
+        norm: weight and bias of the LayerNorm, or None for no norm.
+        weights: of query, key, value and output, as of ``torch.nn.Linear`` (output dimension first).
+        biases: of query, key, value and output, or None.
+        heads: number of heads; divides the width.
+        factors: rotary factors, or None.
+        bias: what is added to the scores.
+        dropout: mask and scale of the update, or None.
+    """
+    options = (tokens, heads, factors, bias, *(dropout or (None, 1.0)))
+    result: Tensor = _FusedAttention.apply(options, x, *(norm or (None,) * 2), *weights, *(biases or (None,) * 4))
+    return result
+
+
+class _FusedAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, options, x, norm_weight, norm_bias, w_query, w_key, w_value, w_output, *biases):
+        tokens, heads, factors, bias, kept, kept_scale = options
+        shape = (*(x if tokens is None else tokens).shape[:2], x.shape[-1])
+        batch, width = shape[0], shape[-1]
+        rows = normed = x.reshape(-1, width)
+        moments = ()
+        if norm_weight is not None:
+            normed, *moments = torch.native_layer_norm(rows, (width,), norm_weight, norm_bias, 1e-5)
+
+        def look_up(y):
+            return (y if tokens is None else y.index_select(0, tokens.flatten())).view(shape)
+
+        def project(weight, linear_bias):
+            y = normed @ weight.T if linear_bias is None else torch.addmm(linear_bias, normed, weight.T)
+            return _by_head(look_up(y), heads)
+
+        query, key, value = (project(w, b) for w, b in zip((w_query, w_key, w_value), biases[:3], strict=True))
+        if factors is not None:
+            _pairs(query).mul_(factors)
+            _pairs(key).mul_(factors)
+        bias = bias.repeat(batch, 1, 1) if heads > 1 else bias
+        scores = torch.baddbmm(bias, query, key.transpose(1, 2), alpha=math.sqrt(heads / width))
+        pattern = torch.softmax(scores, -1, out=scores)
+        mixed = _by_position(torch.bmm(pattern, value), heads)
+        update = mixed @ w_output.T if biases[3] is None else torch.addmm(biases[3], mixed, w_output.T)
+        ctx.options, ctx.x_shape, ctx.biased = options, x.shape, biases[0] is not None
+        activations = (rows, normed, query, key, value, pattern, mixed)
+        ctx.save_for_backward(*activations, w_query, w_key, w_value, w_output, norm_weight, norm_bias, *moments)
+        residual, update = look_up(rows), update.view(shape)
+        return update.add_(residual) if kept is None else residual.addcmul(update, kept, value=kept_scale)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        tokens, heads, factors, _, kept, kept_scale = ctx.options
+        rows, normed, query, key, value, pattern, mixed, *saved = ctx.saved_tensors
+        w_query, w_key, w_value, w_output, *norm_saved = saved
+        width = gradient.shape[-1]
+
+        def gather(y):  # sum over the positions that look up the same row
+            y = y.reshape(-1, width)
+            return y if tokens is None else torch.zeros_like(rows).index_add_(0, tokens.flatten(), y)
+
+        to_update = gradient if kept is None else (gradient * kept).mul_(kept_scale)
+        to_update = to_update.reshape(-1, width)
+        to_mixed = _by_head((to_update @ w_output).view(gradient.shape), heads)
+        # the scale of the scores enters here once, instead of in the two products that follow
+        to_pattern = torch.baddbmm(
+            to_mixed.new_empty(1, 1, 1),
+            to_mixed,
+            value.transpose(1, 2),
+            beta=0,
+            alpha=math.sqrt(heads / width),
+        )
+        to_scores = torch._softmax_backward_data(to_pattern, pattern, -1, pattern.dtype)
+        to_query, to_key = torch.bmm(to_scores, key), torch.bmm(to_scores.transpose(1, 2), query)
+        to_value = torch.bmm(pattern.transpose(1, 2), to_mixed)
+        if factors is not None:
+            inverse = factors.conj().resolve_conj()
+            _pairs(to_query).mul_(inverse)
+            _pairs(to_key).mul_(inverse)
+        to_query, to_key, to_value = (gather(_by_position(y, heads)) for y in (to_query, to_key, to_value))
+        to_weights = [y.T @ normed for y in (to_query, to_key, to_value)] + [to_update.T @ mixed]
+        to_biases = [y.sum(0) if ctx.biased else None for y in (to_query, to_key, to_value, to_update)]
+        to_x, to_norm = to_query @ w_query, [None, None]
+        to_x.addmm_(to_key, w_key).addmm_(to_value, w_value)
+        if norm_saved[0] is not None:
+            norm_weight, norm_bias, *moments = norm_saved
+            to_x, *to_norm = torch.ops.aten.native_layer_norm_backward(
+                to_x, rows, [width], *moments, norm_weight, norm_bias, [True, True, True]
+            )
+        return None, to_x.add_(gather(gradient)).view(ctx.x_shape), *to_norm, *to_weights, *to_biases
+
+
+def _pairs(x: Tensor) -> Tensor:
+    return torch.view_as_complex(x.unflatten(-1, (x.shape[-1] // 2, 2)))
+
+
+def _by_head(x: Tensor, heads: int) -> Tensor:
+    """Return (batch, position, width) as (batch heads, position, head width); a view for one head."""
+    batch, length, width = x.shape
+    return x.view(batch, length, heads, width // heads).transpose(1, 2).reshape(-1, length, width // heads)
+
+
+def _by_position(x: Tensor, heads: int) -> Tensor:
+    """Undo :func:`_by_head`, flat over batch and position."""
+    _, length, head_width = x.shape
+    return x.view(-1, heads, length, head_width).transpose(1, 2).reshape(-1, heads * head_width)

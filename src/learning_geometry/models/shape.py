@@ -1,0 +1,11 @@
+"""The sizes a task imposes on a model."""
+
+from typing import NamedTuple
+
+
+class Shape(NamedTuple):
+    """Number of input tokens, number of output classes, and number of positions."""
+
+    vocabulary: int
+    outputs: int
+    length: int

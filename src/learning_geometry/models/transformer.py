@@ -1,0 +1,239 @@
+"""One transformer for every study: a pure function of a dictionary of named parameters."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from learning_geometry.models.attention import (
+    attention_pattern,
+    fused_attention,
+    rotate,
+    rotation,
+    score_bias,
+)
+from learning_geometry.models.dropout import dropout_mask, dropped_residual
+from learning_geometry.models.shape import Shape
+
+SETTINGS = {
+    "layers": {"type": "integer", "minimum": 1, "default": 2, "description": "Number of layers."},
+    "heads": {
+        "type": "integer",
+        "minimum": 1,
+        "default": 1,
+        "description": "Attention heads per layer; must divide the width.",
+    },
+    "width": {
+        "type": "integer",
+        "minimum": 1,
+        "default": 64,
+        "description": "Width d of the residual stream.",
+    },
+    "mlp_width": {
+        "type": "integer",
+        "minimum": 0,
+        "default": 0,
+        "description": "Hidden width of the MLP after each attention; 0 for attention only.",
+    },
+    "activation": {
+        "enum": ["gelu", "relu"],
+        "default": "gelu",
+        "description": "Activation function of the MLP.",
+    },
+    "norm": {
+        "enum": ["pre", "none"],
+        "default": "pre",
+        "description": "LayerNorm (with affine) before each sublayer, or none.",
+    },
+    "final_norm": {"type": "boolean", "default": False, "description": "LayerNorm before the read-out."},
+    "positions": {
+        "enum": ["rotary", "learned", "none", "alibi"],
+        "default": "rotary",
+        "description": "How positions enter: rotary on all dimensions of queries and keys (interleaved pairs), "
+        "a learned embedding, not at all, or ALiBi's slopes on the scores.",
+    },
+    "rotary_base": {
+        "type": "number",
+        "exclusiveMinimum": 0,
+        "default": 10000.0,
+        "description": "Base θ of the rotary frequencies.",
+    },
+    "bias": {
+        "type": "boolean",
+        "default": True,
+        "description": "Biases on the query, key, value, output, MLP and read-out layers.",
+    },
+    "tied_readout": {
+        "type": "boolean",
+        "default": False,
+        "description": "Read out with the token embedding instead of a matrix of its own.",
+    },
+    "dropout": {
+        "type": "number",
+        "minimum": 0,
+        "exclusiveMaximum": 1,
+        "default": 0.0,
+        "description": "Dropout rate on each attention output, in training only.",
+    },
+    "causal": {"type": "boolean", "default": True, "description": "Whether attention looks back only."},
+    "readout": {
+        "enum": ["all", "last"],
+        "default": "all",
+        "description": "Logits at all positions or at the last one.",
+    },
+}
+
+Parameters = dict[str, Tensor]
+Hook = Callable[[str, Tensor], Tensor]
+"""Called with the name and value of every internal activation; what it returns is used instead."""
+
+
+def initialise(settings: dict[str, Any], shape: Shape, generator: np.random.Generator) -> Parameters:
+    """Draw float32 parameters as PyTorch's default initialisation does.
+
+    Linear layers: weight and bias uniform in ±1/√fan_in; embeddings standard normal; norms one and zero.
+
+    Raises:
+        ValueError: a tied read-out with another number of outputs than tokens.
+    """
+    if settings["tied_readout"] and shape.outputs != shape.vocabulary:
+        raise ValueError(
+            f"tied_readout: the task has {shape.vocabulary} tokens but {shape.outputs} outputs; set it to false"
+        )
+    width, mlp_width = settings["width"], settings["mlp_width"]
+    parameters: Parameters = {}
+
+    def embedding(name: str, rows: int) -> None:
+        draws = generator.standard_normal((rows, width), dtype=np.float32)
+        parameters[f"{name}.weight"] = torch.from_numpy(draws)
+
+    def linear(name: str, inputs: int, outputs: int, weight: bool = True) -> None:
+        bound = 1 / math.sqrt(inputs)
+        kinds: dict[str, tuple[int, ...]] = {"weight": (outputs, inputs)} if weight else {}
+        kinds |= {"bias": (outputs,)} if settings["bias"] else {}
+        for kind, size in kinds.items():
+            draws = (2 * generator.random(size, dtype=np.float32) - 1) * np.float32(bound)
+            parameters[f"{name}.{kind}"] = torch.from_numpy(draws)
+
+    def norm(name: str) -> None:
+        parameters[f"{name}.weight"] = torch.ones(width)
+        parameters[f"{name}.bias"] = torch.zeros(width)
+
+    embedding("embedding", shape.vocabulary)
+    if settings["positions"] == "learned":
+        embedding("positions", shape.length)
+    for layer in range(settings["layers"]):
+        if settings["norm"] == "pre":
+            norm(f"layers.{layer}.attention_norm")
+        for role in ("query", "key", "value", "output"):
+            linear(f"layers.{layer}.attention.{role}", width, width)
+        if mlp_width:
+            if settings["norm"] == "pre":
+                norm(f"layers.{layer}.mlp_norm")
+            linear(f"layers.{layer}.mlp.up", width, mlp_width)
+            linear(f"layers.{layer}.mlp.down", mlp_width, width)
+    if settings["final_norm"]:
+        norm("final_norm")
+    linear("readout", width, shape.outputs, weight=not settings["tied_readout"])
+    return parameters
+
+
+def forward(
+    parameters: Parameters,
+    tokens: Int64[Tensor, "batch position"],
+    settings: dict[str, Any],
+    *,
+    dropout: np.random.Generator | None = None,
+    hook: Hook | None = None,
+    explicit: bool = False,
+) -> Float[Tensor, "batch read outputs"]:
+    """Return the logits at every position, or at the last one only (``readout: last``).
+
+    Args:
+        parameters: named tensors as :func:`initialise` makes them; any float dtype and device.
+        tokens: token numbers.
+        settings: the options, defaults filled in.
+        dropout: the stream of the masks while training; None evaluates.
+        hook: sees, and may replace, every activation. Per layer l, ``layers.l.`` then ``residual_pre``,
+            ``attention.query``, ``.key`` (rotated), ``.value``, ``.pattern`` (by head), ``.z`` (heads
+            concatenated), ``.output``, ``residual_mid``, ``mlp.hidden``, ``mlp.output``,
+            ``residual_post``; and ``embedding``, ``final``, ``logits``. Implies ``explicit``.
+        explicit: use the attention that has second derivatives.
+
+    Raises:
+        ValueError: more positions than a learned position embedding has.
+    """
+    batch, length = tokens.shape
+    width, heads, positions = settings["width"], settings["heads"], settings["positions"]
+    dtype, device = parameters["embedding.weight"].dtype, str(tokens.device)
+    see: Hook = hook if hook is not None else lambda name, value: value
+    explicit = explicit or hook is not None
+    causal_bias = score_bias(length, heads, settings["causal"], positions == "alibi", dtype, device)
+    factors = None
+    if positions == "rotary":
+        factors = rotation(length, width // heads, float(settings["rotary_base"]), dtype, device)
+
+    def norm(x: Tensor, name: str) -> Tensor:
+        weight = parameters.get(f"{name}.weight")
+        return x if weight is None else F.layer_norm(x, (width,), weight, parameters[f"{name}.bias"])
+
+    def linear(x: Tensor, name: str) -> Tensor:
+        return F.linear(x, parameters[f"{name}.weight"], parameters.get(f"{name}.bias"))
+
+    x = parameters["embedding.weight"]
+    # before any mixing the stream depends on the token alone, and the fused attention computes by token
+    by_token = not explicit and positions != "learned" and len(x) <= tokens.numel()
+    if not by_token:
+        x = x.index_select(0, tokens.flatten()).view(batch, length, width)  # F.embedding's gradient is slow
+    if positions == "learned":
+        if length > len(parameters["positions.weight"]):
+            raise ValueError(
+                f"{length} positions, but the learned position embedding has {len(parameters['positions.weight'])}; "
+                "use shorter sequences or other positions"
+            )
+        x = x + parameters["positions.weight"][:length]
+    x = see("embedding", x)
+
+    for layer in range(settings["layers"]):
+        name = f"layers.{layer}"
+        x = see(f"{name}.residual_pre", x)
+        roles = [f"{name}.attention.{role}" for role in ("query", "key", "value", "output")]
+        masks = dropout if settings["dropout"] > 0 else None
+        if explicit:
+            normed, by_head = norm(x, f"{name}.attention_norm"), (batch, length, heads, width // heads)
+            query, key, value = (linear(normed, role).view(by_head).transpose(1, 2) for role in roles[:3])
+            if factors is not None:
+                query, key = rotate(query, factors), rotate(key, factors)
+            query, key = see(roles[0], query), see(roles[1], key)
+            pattern = see(f"{name}.attention.pattern", attention_pattern(query, key, causal_bias))
+            z = (pattern @ see(roles[2], value)).transpose(1, 2).reshape(batch, length, width)
+            output = see(roles[3], linear(see(f"{name}.attention.z", z), roles[3]))
+            x = x + output if masks is None else dropped_residual(x, output, settings["dropout"], masks)
+        else:
+            weights = tuple(parameters[f"{role}.weight"] for role in roles)
+            biases = tuple(parameters[f"{role}.bias"] for role in roles) if settings["bias"] else None
+            affine, mask = None, None
+            if settings["norm"] == "pre":
+                affine = (parameters[f"{name}.attention_norm.weight"], parameters[f"{name}.attention_norm.bias"])
+            if masks is not None:
+                mask = dropout_mask((batch, length, width), x, settings["dropout"], masks)
+            rows = tokens if by_token and layer == 0 else None
+            x = fused_attention(x, rows, affine, weights, biases, heads, factors, causal_bias, mask)
+        x = see(f"{name}.residual_mid", x)
+        if settings["mlp_width"]:
+            hidden = linear(norm(x, f"{name}.mlp_norm"), f"{name}.mlp.up")
+            hidden = see(f"{name}.mlp.hidden", getattr(F, settings["activation"])(hidden))
+            x = x + see(f"{name}.mlp.output", linear(hidden, f"{name}.mlp.down"))
+        x = see(f"{name}.residual_post", x)
+
+    if settings["readout"] == "last":
+        x = x[:, -1:]
+    x = see("final", norm(x, "final_norm"))
+    readout = "embedding" if settings["tied_readout"] else "readout"
+    logits = F.linear(x, parameters[f"{readout}.weight"], parameters.get("readout.bias"))
+    return see("logits", logits)

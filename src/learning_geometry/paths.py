@@ -1,0 +1,42 @@
+"""The one module that knows where artifacts lie."""
+
+ARTIFACTS = {
+    "dataset": "{experiment}/seed-{seed}/dataset.safetensors",
+    "working": "{experiment}/seed-{seed}/training",
+    "checkpoints": "{experiment}/seed-{seed}/checkpoints",
+    "metrics": "{experiment}/seed-{seed}/training_metrics.parquet",
+    "measurement": "{experiment}/seed-{seed}/{measurement}.parquet",
+    "runs": "{experiment}/runs.parquet",
+    "summary": "{experiment}/summary.parquet",
+    "summary_csv": "{experiment}/summary.csv",
+    "claims_csv": "claims.csv",
+    "claims_markdown": "claims.md",
+    "claims_page": "claims.html",
+    "figure_pdf": "figures/{figure}.pdf",
+    "figure_png": "figures/{figure}.png",
+    "archive": "archive.tar.gz",
+    "run_log": "{experiment}/seed-{seed}/logs/{rule}.log",
+    "experiment_log": "{experiment}/logs/{rule}.log",
+    "log": "logs/{rule}.log",
+}
+"""Every artifact of a run, relative to the ``results`` directory of the config."""
+
+CONCLUDED_FROM = ("runs", "summary")
+"""The artifacts of each experiment that figures and claims are made from; an archive of a run holds these."""
+
+
+def artifact(results: str, name: str, **wildcards: object) -> str:
+    """Return the path of an artifact; wildcards that are not given stay as ``{wildcard}``.
+
+    Raises:
+        KeyError: no artifact of that name.
+
+    >>> artifact("results", "metrics", experiment="copying", seed=0)
+    'results/copying/seed-0/training_metrics.parquet'
+    >>> artifact("results", "metrics", seed=0)
+    'results/{experiment}/seed-0/training_metrics.parquet'
+    """
+    path = ARTIFACTS[name]
+    for key, value in wildcards.items():
+        path = path.replace(f"{{{key}}}", str(value))
+    return f"{results}/{path}"

@@ -1,0 +1,201 @@
+"""The training loop: resumable after any kill, bitwise equal to an uninterrupted run."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from learning_geometry import tasks
+from learning_geometry.files import read_tensor_metadata, read_tensors, write_tensors
+from learning_geometry.models import Model, Shape, build
+from learning_geometry.models.evaluation import cross_entropy, evaluate
+from learning_geometry.streams import stream
+from learning_geometry.tasks.dataset import Dataset
+from learning_geometry.training.checkpoints import schedule, write_checkpoint
+from learning_geometry.training.optimizers import (
+    learning_rate_factor,
+    make_optimizer,
+    optimizer_tensors,
+    restore_optimizer,
+)
+
+Rows = list[dict[str, Any]]
+
+
+class State(NamedTuple):
+    """A run between two steps: what changes is ``flat`` and the optimiser's state.
+
+    The parameters are views of one vector, ``flat``, so that the optimiser runs over one tensor, not dozens.
+    """
+
+    model: Model
+    parameters: dict[str, Tensor]
+    flat: Tensor
+    optimizer: torch.optim.Optimizer
+
+
+def build_model(experiment: dict[str, Any]) -> Model:
+    """Return the experiment's model, sized for its task."""
+    task, settings = tasks.load(experiment["task"]), experiment["task"]
+    shape = Shape(task.vocabulary(settings), task.outputs(settings), task.length(settings))
+    return build(experiment["model"], shape)
+
+
+def train(
+    experiment: dict[str, Any],
+    seed: int,
+    dataset: Dataset,
+    directory: str | Path,
+    provenance: dict[str, Any],
+    report: Callable[[int, Rows], None] = lambda step, rows: None,
+    seconds_between_saves: float = 10.0,
+) -> Rows:
+    """Train one seed, write its checkpoints below ``directory``, and return its metrics.
+
+    The batch of step t comes from ``stream(seed, "batch", t)`` and its dropout masks from
+    ``stream(seed, "dropout", t)``, so a run continues from ``directory/state.safetensors`` without any
+    generator state. A saved state made by other settings, another seed or other code is discarded.
+
+    Args:
+        experiment: the sections ``task``, ``model``, ``optimizer`` and ``training`` of the config.
+        seed: of the initialisation, the batches and the dropout.
+        dataset: what the run draws once, and its test sets.
+        directory: the run's working directory; checkpoints go to ``directory/checkpoints``.
+        provenance: what made the run; stored in every checkpoint.
+        report: called with the step and the metrics so far at every evaluation.
+        seconds_between_saves: how much work a kill may cost; does not affect the result.
+
+    Returns:
+        One row per step, quantity and test set: ``running_loss`` (nats) and the task's errors as
+        ``running_<error>`` (fraction) on the first ``evaluation_sequences`` sequences of each test set, and
+        ``batch_loss`` (nats, mean of the training batches since the last evaluation).
+
+    Raises:
+        FloatingPointError: the loss is not finite, naming the step.
+    """
+    directory = Path(directory)
+    settings, task = experiment["training"], tasks.load(experiment["task"])
+    state, steps = initial_state(experiment, seed), settings["steps"]
+    kept = schedule(settings["checkpoints"], steps)
+    first, rows = _restore(directory, provenance, state)
+    batch_losses: list[Tensor] = []
+    saved_at = time.monotonic()
+
+    for step in range(first, steps + 1):
+        if step in kept:
+            write_checkpoint(directory / "checkpoints", step, state.parameters, provenance | {"uniform": kept[step]})
+        evaluated_before = step == first and bool(rows)
+        if (step % settings["evaluate_every"] == 0 or step == steps) and not evaluated_before:
+            if batch_losses:
+                rows.append(_batch_loss_row(batch_losses, settings["batch_size"], seed, step))
+                batch_losses = []
+            rows += _evaluation_rows(state, task, dataset, settings["evaluation_sequences"], step)
+            report(step, rows)
+            # saved right after an evaluation: no partial mean of batch losses need be kept
+            if step < steps and time.monotonic() - saved_at >= seconds_between_saves:
+                _save(directory, provenance, state, step, rows)
+                saved_at = time.monotonic()
+        if step < steps:
+            batch_losses.append(training_step(state, experiment, dataset, seed, step))
+    return rows
+
+
+def initial_state(experiment: dict[str, Any], seed: int) -> State:
+    """Return a run of ``seed`` before its first step."""
+    model = build_model(experiment)
+    drawn = model.initialise(stream(seed, "initialisation"))
+    flat = torch.cat([value.flatten() for value in drawn.values()])
+    views = flat.split([value.numel() for value in drawn.values()])
+    parameters = {
+        name: view.view(value.shape).requires_grad_() for (name, value), view in zip(drawn.items(), views, strict=True)
+    }
+    return State(model, parameters, flat, make_optimizer(experiment["optimizer"], {"all": flat}))
+
+
+def training_step(
+    state: State, experiment: dict[str, Any], dataset: Dataset, seed: int, step: int
+) -> Float[Tensor, ""]:
+    """Make the optimiser step that follows ``step``, in place, and return its batch's loss (nats)."""
+    settings, task = experiment["optimizer"], tasks.load(experiment["task"])
+    factor = learning_rate_factor(settings["schedule"], step, experiment["training"]["steps"])
+    for group in state.optimizer.param_groups:
+        group["lr"] = settings["learning_rate"] * factor
+    batch = task.training_batch(
+        experiment["task"], dataset.context, stream(seed, "batch", step), experiment["training"]["batch_size"]
+    )
+    tokens, targets = torch.from_numpy(batch.tokens), torch.from_numpy(batch.targets)
+    logits = state.model.forward(state.parameters, tokens, dropout=stream(seed, "dropout", step))
+    loss = cross_entropy(logits, targets)
+    gradients = torch.autograd.grad(loss, list(state.parameters.values()))
+    state.flat.grad = torch.cat([gradient.flatten() for gradient in gradients])
+    if settings["clip_norm"] is not None:
+        torch.nn.utils.clip_grad_norm_(state.flat, settings["clip_norm"])
+    state.optimizer.step()
+    return loss.detach()
+
+
+def _batch_loss_row(losses: list[Tensor], batch_size: int, seed: int, step: int) -> dict[str, Any]:
+    loss = float(torch.stack(losses).double().mean())
+    if not np.isfinite(loss):
+        raise FloatingPointError(
+            f"seed {seed}: the training loss is {loss} before step {step}; lower optimizer.learning_rate"
+        )
+    return {
+        "step": step,
+        "quantity": "batch_loss",
+        "data": "training",
+        "value": loss,
+        "unit": "nats",
+        "n": len(losses) * batch_size,
+    }
+
+
+def _evaluation_rows(state: State, task: Any, dataset: Dataset, sequences: int, step: int) -> Rows:
+    rows: Rows = []
+    for data, test_set in dataset.test_sets.items():
+        some = {name: array[:sequences] for name, array in test_set.items()}
+        result = evaluate(state.model, state.parameters, some["tokens"], some["targets"])
+        values = {"loss": (result.losses, "nats")}
+        values |= {name: (value, "fraction") for name, value in task.errors(result.predictions, some).items()}
+        rows += [
+            {
+                "step": step,
+                "quantity": f"running_{name}",
+                "data": data,
+                "value": float(value.mean()),
+                "unit": unit,
+                "n": len(value),
+            }
+            for name, (value, unit) in values.items()
+        ]
+    return rows
+
+
+def _save(directory: Path, provenance: dict[str, Any], state: State, step: int, rows: Rows) -> None:
+    tensors = {"parameters": state.flat}
+    tensors |= {f"optimizer/{name}": value for name, value in optimizer_tensors(state.optimizer).items()}
+    write_tensors(directory / "state.safetensors", tensors, {"provenance": provenance, "step": step, "rows": rows})
+
+
+def _restore(directory: Path, provenance: dict[str, Any], state: State) -> tuple[int, Rows]:
+    """Load a saved state of the same provenance in place; return its step and metrics, or (0, [])."""
+    path = directory / "state.safetensors"
+    if path.exists():
+        saved = read_tensor_metadata(path)
+        if saved["provenance"] == json.loads(json.dumps(provenance)):
+            tensors = {name: torch.from_numpy(array) for name, array in read_tensors(path).items()}
+            state.flat.copy_(tensors.pop("parameters"))
+            restore_optimizer(
+                state.optimizer, {name.removeprefix("optimizer/"): value for name, value in tensors.items()}
+            )
+            return saved["step"], saved["rows"]
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    return 0, []

@@ -1,0 +1,181 @@
+import numpy as np
+import pytest
+
+from learning_geometry.claims.claim import Comparison, Series, Window
+from learning_geometry.claims.evidence import Tables, bounds, window_mean
+from learning_geometry.claims.rules import RULES, Evidence, Missing
+
+from .conftest import AFTER, AT, BEFORE, END, STEPS, claim, curve, event, tables
+
+NOISE = [-0.02, -0.01, 0.0, 0.01, 0.02]
+
+
+def apply(rule, rows_of_seeds, null="chance", fields=None, **parameters):
+    collected = Tables(tables(*rows_of_seeds))
+    evidence = Evidence(claim(**(fields or {})), collected, tuple(collected.runs))
+    return RULES[rule](evidence, null, **parameters)
+
+
+def test_window_mean_is_the_integral_of_the_broken_line():
+    steps, values = np.array([0.0, 10.0, 20.0]), np.array([0.0, 1.0, 0.0])
+    assert window_mean(steps, values, 0.0, 20.0) == pytest.approx(0.5)
+    assert window_mean(steps, values, 5.0, 15.0) == pytest.approx(0.75)
+    assert window_mean(steps, values, 5.0, 5.0) == pytest.approx(0.5)
+    assert np.isnan(window_mean(steps, values, 15.0, 21.0))  # nothing is extrapolated
+    assert np.isnan(window_mean(steps, values, float("nan"), 21.0))
+    assert window_mean(steps[:1], values[:1] + 3, 5.0, 15.0) == 3.0
+
+
+def test_windows_follow_the_event():
+    assert bounds(Window(0.5, 2.0), 1000.0, 4000.0) == (500.0, 2000.0)
+    assert np.isnan(bounds(Window(0.5, 2.0), float("nan"), 4000.0)[0])
+    late = Window(0.9, 1.0, "training", not_before=1.5)
+    assert bounds(late, 2000.0, 4000.0) == (3600.0, 4000.0)
+    assert np.isnan(bounds(late, 3000.0, 4000.0)[0])
+    assert np.isnan(bounds(late, float("nan"), 4000.0)[0])
+
+
+def test_change_is_paired_within_runs():
+    # the level differs by far more between runs than within them
+    rows = [[event(2000), curve("score", 100 * i + (1 + noise) * (STEPS > 2000))] for i, noise in enumerate(NOISE)]
+    judgement = apply("change", rows, start=BEFORE, stop=AFTER, side="above")
+    assert judgement.estimate == pytest.approx(1.0)
+    assert 0 < judgement.high - judgement.low < 0.1
+
+
+def test_change_where_some_never_cross():
+    rows = [[event(2000 if i < 3 else None), curve("score", 1.0 * (STEPS > 2000))] for i in range(5)]
+    judgement = apply("change", rows, start=BEFORE, stop=AFTER, side="above")
+    assert (judgement.kind, judgement.n, judgement.total) == ("share", 3, 5)
+
+
+def test_excess_over_trend_forgives_a_steady_rise():
+    steady = [[event(2000), curve("score", STEPS * (1 + noise) / 1000)] for noise in NOISE]
+    windows = {"early": Window(0.2, 0.4), "start": BEFORE, "stop": AFTER, "side": "above"}
+    assert apply("excess_over_trend", steady, **windows).estimate == pytest.approx(0.0, abs=1e-9)
+    sudden = [[event(2000), curve("score", STEPS / 1000 + (STEPS > 2000))] for _ in NOISE]
+    assert apply("excess_over_trend", sudden, **windows).estimate == pytest.approx(1.0)
+
+
+def test_level_against_the_range_of_a_null():
+    rows = [
+        [event(2000), curve("score", 0.5 + noise), curve("score", 0.1, null="chance", low=0.0, high=0.2 + noise)]
+        for noise in NOISE
+    ]
+    judgement = apply("level", rows, window=END, side="above")
+    assert judgement.estimate == pytest.approx(0.5)
+    assert (judgement.null_low, judgement.null_high) == pytest.approx((0.0, 0.2))
+
+
+def test_level_paired_with_the_null_of_another_series():
+    rows = [
+        [
+            event(2000),
+            curve("score", 0.9 + noise + 0.005 * i, data="in_distribution"),
+            curve("error", 0.9 + noise, data="in_distribution", null="constant_prediction", low=0.0, high=1.0),
+        ]
+        for i, noise in enumerate(NOISE)
+    ]
+    judgement = apply(
+        "level",
+        rows,
+        null="constant_prediction",
+        quantity=Series("score", data="in_distribution"),
+        reference=Series("error", data="in_distribution"),
+        window=BEFORE,
+        side="within",
+        paired=True,
+        margin=0.02,
+    )
+    assert judgement.estimate == pytest.approx(0.01)
+    assert (judgement.null_low, judgement.null_high) == (-0.02, 0.02)
+
+
+def test_a_range_of_indices_relative_to_its_null():
+    def rows(second):
+        gaps = [curve("gap", value, index=i) for i, value in ((1, 9.0), (20, 1.1), (30, second))]
+        limits = [curve("gap", 1.0, index=i, null="gaussian", low=1.0, high=2.0) for i in (1, 20, 30)]
+        return [event(2000), *gaps, *limits]
+
+    quantity = Series("gap", index=(20, 50), relative_to="gaussian")
+    seeds = [rows(3.0 + noise) for noise in NOISE]
+    judgement = apply("level", seeds, quantity=quantity, window=END, side="above", threshold=1.0)
+    assert judgement.estimate == pytest.approx(1.5)
+
+
+def test_onset_against_the_event():
+    rows = [[event(2000), curve("score", 1.0 / (1 + np.exp(-(STEPS - 2100 - 10 * i) / 50)))] for i in range(5)]
+    judgement = apply("onset", rows, margin=0.25)
+    assert judgement.estimate == pytest.approx(2200 / 2000 - 1, abs=0.03)
+    assert judgement.floor == pytest.approx(100 / 2000)
+    never = [[event(2000), curve("score", -STEPS / 1000)] for _ in range(5)]
+    assert apply("onset", never, margin=0.25).n == 0
+    assert apply("onset", [[event(None), curve("score", STEPS / 1000)]] * 5, margin=0.25).n == 0
+
+
+@pytest.mark.parametrize("second,expected", [(2600, 2600 - 4000), (None, None)])
+def test_duration(second, expected):
+    rows = [
+        [
+            event(2000, "first_step_below_0.9"),
+            event(second, "first_step_below_0.2"),
+            curve("running_error", 0.5, data="out_of_distribution"),
+        ]
+    ] * 5
+    series = [Series(f"first_step_below_{t}", data="out_of_distribution") for t in (0.9, 0.2)]
+    grid = Series("running_error", data="out_of_distribution")
+    judgement = apply("duration", rows, first=series[0], second=series[1], grid=grid)
+    if expected is None:
+        assert (judgement.n, judgement.total) == (0, 5) and np.isnan(judgement.estimate)
+    else:
+        assert judgement.estimate == expected
+        assert judgement.floor == 200
+
+
+def test_crossed_counts():
+    rows = [[event(2000 if i == 0 else None)] for i in range(6)]
+    series = Series("first_step_below_0.5", data="out_of_distribution")
+    judgement = apply("crossed", rows, event=series, side="below")
+    assert (judgement.estimate, judgement.n) == (pytest.approx(1 / 6), 6)
+
+
+def test_floors():
+    rows = [[event(2000), curve("score", 0.2, low=0.15, high=0.25, n=100)]] * 5
+    windows = {"start": BEFORE, "stop": AT, "side": "above"}
+    noise = apply("change", rows, fields={"floor": "evaluation_noise"}, **windows)
+    assert noise.floor == pytest.approx(2 * np.sqrt(0.2 * 0.8 / 100))
+    error = apply("change", rows, fields={"floor": "estimator_error"}, **windows)
+    assert error.floor == pytest.approx(2 * 0.05)
+    unknown = [[event(2000), curve("score", 0.2)]] * 5
+    assert np.isnan(apply("change", unknown, fields={"floor": "estimator_error"}, **windows).floor)
+
+
+def test_what_is_not_measured_is_named():
+    with pytest.raises(Missing, match="score of model with its null chance"):
+        apply("level", [[event(2000), curve("score", 1.0)]] * 5, window=END, side="above")
+    with pytest.raises(Missing, match="first_step"):
+        apply("change", [[curve("score", 1.0)]] * 5, start=BEFORE, stop=AFTER, side="above")
+
+
+def test_models_are_the_mean_of_their_seeds():
+    collected = Tables(
+        table
+        for name in ("a", "b")
+        for table in tables(*[[curve("score", i + (name == "b"))] for i in range(3)], experiment=name)
+    )
+    evidence = Evidence(claim(unit="model"), collected, tuple(collected.runs))
+    judgement = RULES["level"](evidence, "zero", window=END, side="above", threshold=0.0)
+    assert (judgement.n, judgement.estimate) == (2, 1.5)
+
+
+def test_every_rule_is_used_and_described():
+    from learning_geometry.claims.rules import describe
+    from learning_geometry.claims.studies import STUDIES
+
+    used = [(claim, c) for study in STUDIES for claim in study.claims for c in claim.comparisons]
+    assert {comparison.rule for _, comparison in used} == set(RULES)
+    texts = {(claim.name, describe(claim, c.rule, c.null, c.parameters)) for claim, c in used}
+    assert len(texts) == len(used)
+    with pytest.raises(ValueError, match="no rule"):
+        describe(claim(), "wishful", "", {})
+    assert Comparison("null", "level") == Comparison("null", "level", {})

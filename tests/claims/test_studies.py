@@ -1,0 +1,140 @@
+"""The claims themselves: well-formed data, found by the experiments of the configs, judged on planted runs."""
+
+import ast
+import inspect
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import learning_geometry
+from learning_geometry.claims import orthogonal_subspaces
+from learning_geometry.claims.claim import Role
+from learning_geometry.claims.judge import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, judge
+from learning_geometry.claims.orthogonal_subspaces import CLAIMS, STUDY
+from learning_geometry.claims.rules import RULES
+from learning_geometry.claims.studies import STUDIES, needed_experiments, players, plays
+from learning_geometry.config import load
+
+from .conftest import curve, event, tables
+
+CONFIG = Path(__file__).parents[2] / "config"
+OUT, IN = "out_of_distribution", "in_distribution"
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
+def test_claims_are_well_formed(study):
+    assert len({claim.name for claim in study.claims}) == len(study.claims)
+    for claim in study.claims:
+        assert claim.study == study.name
+        assert claim.role in study.roles
+        assert claim.statement.endswith(".") and claim.source
+        assert claim.comparisons
+        nulls = [comparison.null for comparison in claim.comparisons]
+        assert all(nulls) and len(set(nulls)) == len(nulls)
+        for comparison in claim.comparisons:
+            inspect.signature(RULES[comparison.rule]).bind(None, comparison.null, **comparison.parameters)
+
+
+def test_no_verdict_is_typed_by_hand():
+    tree = ast.parse(Path(orthogonal_subspaces.__file__).read_text())
+    texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    assert len(texts) > 100
+    for verdict in (SUPPORTED, NOT_SUPPORTED, INCONCLUSIVE):
+        assert [text for text in texts if verdict in text.lower()] == []
+
+
+def test_parsing_the_snakefile_stays_fast():
+    code = (
+        "import learning_geometry.claims.studies, sys; print({'numpy', 'pandas', 'scipy', 'torch'} & set(sys.modules))"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(learning_geometry.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert (done.stdout, done.stderr) == ("set()\n", "")
+
+
+def test_experiments_find_their_roles():
+    default = load(CONFIG / "config.yaml")["experiments"]
+    assert players(STUDY, "two_layers", default)[:1] == ["copying"]
+    assert players(STUDY, "one_layer", default) == ["copying_one_layer"]
+    paper = load(CONFIG / "paper.yaml")["experiments"]
+    assert players(STUDY, "two_layers", paper) == ["copying"]
+    assert players(STUDY, "small_pool", paper) == [f"copying_pool_{size}" for size in (300, 500, 600, 700)]
+    assert "copying_mlp" not in needed_experiments(paper) and "copying_pool_750" not in needed_experiments(paper)
+    assert needed_experiments({"mine": default["copying"] | {"study": "none"}}) == []
+    with pytest.raises(ValueError, match="unknown"):
+        plays(default["copying"], Role({"model.layers": {"about": 2}}, {}))
+
+
+STEPS = np.arange(0, 20_001, 200)
+
+
+def seed_rows(seed, sharp=True, layers=2):
+    """One run in which, at step 2000, everything happens as the study says (or, without ``sharp``, slowly)."""
+    wiggle = 1 + 0.01 * np.random.default_rng(seed).standard_normal(len(STEPS))
+    step = 2000 + 10 * seed
+    after = 1 / (1 + np.exp(-(STEPS - step) / 40))  # 0 before, 1 after
+    peak = np.exp(-(((STEPS - step) / 500) ** 2))
+    late = 1 / (1 + np.exp(-(STEPS - 8000) / 1000))
+    times = (step - 100, step, step + (400 if sharp else 3 * step))
+    if layers == 1:
+        times, after = (None, None, None), 0 * after
+    rows = [event(t, f"first_step_below_{x}", 20_000) for t, x in zip(times, (0.9, 0.5, 0.2), strict=True)]
+
+    def add(quantity, values, null=None, limits=(0.0, 0.0), **where):
+        rows.append(curve(quantity, values * wiggle, STEPS, **where))
+        if null:
+            low, high = limits
+            where = {"n": 100} | where | {"low": low, "high": high}
+            rows.append(curve(quantity, (low + high) / 2, STEPS, null=null, **where))
+
+    n = {"n": 5000}
+    add("running_error", 0.98 - 0.97 * after, data=OUT, **n)
+    add("error", 0.98 - 0.97 * after, data=OUT, **n)
+    rows.append(curve("running_error", 0.911 - 0.9 * after, STEPS, data=IN, n=500))
+    rows.append(curve("error", 0.911, STEPS, data=IN, null="constant_prediction", low=0.911, high=0.911, n=500))
+    for quantity, part in (("previous_token_score", "layers.0"), ("induction_score", "layers.1")):
+        add(quantity, 0.05 + 0.8 * after, "uniform_attention", (0.05, 0.05), data=OUT, part=part, **n)
+    add("subspace_match_rms_cosine", 0.4 + 0.4 * peak, "random_subspaces", (0.35, 0.45), part="layers.1", index=10)
+    for part, values, limits in (
+        ("medium", 0.5 - 0.4 * late, (0.45, 0.6)),
+        ("bottom", 0.45 + 0.4 * late, (0.4, 0.5)),
+        ("top", 0.01 + 0.08 * late, (0.0, 0.04)),
+    ):
+        add("bridge_energy_key", values, "random_subspace", limits, part=f"embedding.{part}", index=10)
+    for index, values in ((1, 3 + late), (35, 1 + late), (36, np.ones(len(STEPS)))):
+        add("singular_value_gap", values, "gaussian_matrix", (1.0, 1.3), part="embedding", index=index)
+    add("attention_logit_share_content", 0.6 - 0.55 * late, "untrained", (0.6, 0.6), part="layers.0", data=OUT)
+    sharpness = (1 + 5 * after) * wiggle
+    where = {"data": IN, "low": sharpness - 0.01, "high": sharpness + 0.01}
+    rows.append(curve("largest_hessian_eigenvalue", sharpness, STEPS, **where))
+    return rows
+
+
+def planted_study(seeds=10, **options):
+    experiments = load(CONFIG / "paper.yaml")["experiments"]
+    chosen = {name: experiments[name] for name in ("copying", "copying_one_layer", "copying_pool_300")}
+    made = [
+        *tables(*(seed_rows(seed, **options) for seed in range(seeds)), experiment="copying"),
+        *tables(*(seed_rows(seed, layers=1) for seed in range(seeds)), experiment="copying_one_layer"),
+        *tables(*(seed_rows(seed, layers=1) for seed in range(seeds)), experiment="copying_pool_300"),
+    ]
+    ledger = judge(chosen, made)
+    return dict(zip(ledger.table["claim"], ledger.table["verdict"], strict=True)), ledger
+
+
+def test_every_claim_is_supported_where_it_is_planted():
+    verdicts, ledger = planted_study()
+    assert verdicts == dict.fromkeys((claim.name for claim in CLAIMS), "supported"), ledger.notes["why"].unique()
+
+
+def test_three_seeds_support_nothing():
+    verdicts, _ = planted_study(seeds=3)
+    assert set(verdicts.values()) == {"inconclusive"}
+
+
+def test_a_slow_transition_is_not_sharp():
+    assert planted_study(sharp=False)[0]["transition_is_sharp"] == "not supported"

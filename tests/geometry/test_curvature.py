@@ -1,0 +1,204 @@
+import warnings
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from scipy.sparse.linalg import eigsh
+from torch import nn
+from torch.func import functional_call, hessian
+
+from learning_geometry.geometry.curvature import flatten, gradient_with_graph, largest_eigenpair, unflatten
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from curvlinops import HessianLinearOperator
+
+
+def network(dtype=torch.float64, widths=(3, 6, 5, 2), seed=0):
+    torch.manual_seed(seed)
+    layers = []
+    for rows, columns in pairwise(widths):
+        layers += [nn.Linear(rows, columns), nn.Tanh()]
+    model = nn.Sequential(*layers[:-1]).to(dtype)
+    inputs = torch.randn(20, widths[0], dtype=dtype)
+    targets = torch.randint(widths[-1], (20,))
+    return model, inputs, targets
+
+
+def cross_entropy(model, inputs, targets):
+    return lambda parameters: nn.functional.cross_entropy(functional_call(model, parameters, (inputs,)), targets)
+
+
+def planted(spectrum, seed=0, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    size = len(spectrum)
+    basis = torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64))[0]
+    matrix = (basis * torch.as_tensor(spectrum, dtype=torch.float64)) @ basis.T
+    return ((matrix + matrix.T) / 2).to(dtype), basis
+
+
+def test_flatten_and_unflatten_are_inverse():
+    tensors = {"b": torch.randn(2, 3), "a": torch.randn(()), "c": torch.randn(4)}
+    again = unflatten(flatten(tensors), tensors)
+    assert list(again) == ["b", "a", "c"]
+    assert all(torch.equal(again[name], tensors[name]) for name in tensors)
+
+
+def test_least_squares_has_the_gram_matrix_as_hessian():
+    generator = torch.Generator().manual_seed(1)
+    design = torch.randn(30, 6, generator=generator, dtype=torch.float64)
+    response = torch.randn(30, generator=generator, dtype=torch.float64)
+    point = {"weights": torch.randn(6, generator=generator, dtype=torch.float64)}
+    result = gradient_with_graph(lambda p: ((design @ p["weights"] - response) ** 2).mean() / 2, point)
+    gram = design.T @ design / 30
+    residuals = design @ point["weights"] - response
+    assert np.isclose(result.value, float((residuals**2).mean() / 2))
+    assert torch.allclose(result.gradient, design.T @ residuals / 30)
+    assert torch.allclose(torch.stack([result.product(row) for row in torch.eye(6, dtype=torch.float64)]), gram)
+    pair = largest_eigenpair(result.product, 6, 1e-12, dtype=torch.float64)
+    assert np.isclose(pair.value, float(torch.linalg.eigvalsh(gram)[-1]), rtol=1e-10)
+
+
+# torch.func.hessian loads rules that torch itself still scripts
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+def test_products_agree_with_the_dense_hessian_of_a_network():
+    model, inputs, targets = network()
+    parameters = dict(model.named_parameters())
+    loss = cross_entropy(model, inputs, targets)
+    flat = flatten(parameters).detach()
+    dense = hessian(lambda vector: loss(unflatten(vector, parameters)))(flat)
+    result = gradient_with_graph(loss, parameters)
+    ours = torch.stack([result.product(row) for row in torch.eye(len(flat), dtype=torch.float64)])
+    assert torch.allclose(ours, dense, atol=1e-12)
+    eigenvalues = torch.linalg.eigvalsh(dense)
+    top = largest_eigenpair(result.product, len(flat), 1e-8, dtype=torch.float64)
+    bottom = largest_eigenpair(lambda v: -result.product(v), len(flat), 1e-8, dtype=torch.float64)
+    assert np.isclose(top.value, float(eigenvalues[-1]), rtol=1e-8)
+    assert np.isclose(-bottom.value, float(eigenvalues[0]), rtol=1e-8) and eigenvalues[0] < 0
+    assert torch.allclose(dense @ top.vector, top.value * top.vector, atol=2 * top.residual + 1e-12)
+
+
+def test_agrees_with_curvlinops_and_scipy():
+    model, inputs, targets = network(widths=(4, 12, 10, 3))
+    parameters = dict(model.named_parameters())
+    operator = HessianLinearOperator(
+        model,
+        nn.CrossEntropyLoss(),
+        list(parameters.values()),
+        [(inputs, targets)],
+        check_deterministic=False,
+    )
+    expected = eigsh(operator.to_scipy(), k=1, which="LA", tol=1e-10, v0=np.ones(operator.shape[0]))[0][0]
+    product = gradient_with_graph(cross_entropy(model, inputs, targets), parameters).product
+    pair = largest_eigenpair(product, operator.shape[0], 1e-6, dtype=torch.float64)
+    assert pair.converged and pair.products < operator.shape[0] / 2
+    assert np.isclose(pair.value, expected, rtol=1e-5)
+
+
+def test_point_is_left_alone_and_unused_and_linear_parameters_have_no_curvature():
+    parameters = {
+        "used": nn.Parameter(torch.tensor([2.0, 1.0])),
+        "unused": nn.Parameter(torch.ones(2)),
+        "linear": nn.Parameter(torch.ones(1)),
+    }
+    with torch.no_grad():
+        result = gradient_with_graph(lambda p: (p["used"] ** 3).sum() + 5 * p["linear"].sum(), parameters)
+    assert torch.equal(result.gradient, torch.tensor([12.0, 3.0, 0.0, 0.0, 5.0]))
+    assert torch.equal(result.product(torch.ones(5)), torch.tensor([12.0, 6.0, 0.0, 0.0, 0.0]))
+    assert all(parameter.grad is None for parameter in parameters.values())
+    flat = gradient_with_graph(lambda p: p["linear"].sum(), parameters)
+    assert torch.equal(flat.product(torch.ones(5)), torch.zeros(5))
+    assert largest_eigenpair(flat.product, 5, 1e-3)[0] == 0.0
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("top", [3.0, 0.5, -0.01])
+def test_planted_algebraically_largest_eigenvalue(dtype, tolerance, top):
+    spectrum = np.concatenate([[top], np.linspace(-4.0, top - 0.4, 199)])
+    matrix, basis = planted(spectrum, dtype=dtype)
+    pair = largest_eigenpair(lambda v: matrix @ v, 200, tolerance, dtype=dtype)
+    assert pair.vector.dtype == dtype and pair.converged and pair.products < 200
+    # float32: rounding of the matrix itself, of norm 4
+    assert abs(pair.value - top) <= tolerance * abs(top) + 50 * torch.finfo(dtype).eps
+    assert abs(float(pair.vector.double() @ basis[:, 0])) > 1 - 1e-4
+
+
+@pytest.mark.parametrize("tolerance", [1e-1, 1e-2, 1e-4, 1e-7])
+@pytest.mark.parametrize("seed", range(5))
+def test_error_bound_and_residual_hold(tolerance, seed):
+    spectrum = np.sort(np.random.default_rng(seed).standard_gamma(0.3, size=150))
+    matrix, _ = planted(spectrum, seed)
+    generator = torch.Generator().manual_seed(seed)
+    pair = largest_eigenpair(lambda v: matrix @ v, 150, tolerance, generator=generator, dtype=torch.float64)
+    assert pair.converged and pair.error <= tolerance * pair.value
+    assert -1e-12 <= spectrum[-1] - pair.value <= tolerance * pair.value + 1e-12
+    true = float(torch.linalg.vector_norm(matrix @ pair.vector - pair.value * pair.vector))
+    assert np.isclose(pair.residual, true, rtol=1e-3, atol=1e-12)
+
+
+def test_warm_start_saves_products():
+    generator = np.random.default_rng(3)
+    spectrum = np.concatenate([generator.uniform(-1, 1, 990), np.linspace(1.5, 2.5, 10)])
+    matrix, _ = planted(spectrum)
+    change = torch.from_numpy(generator.standard_normal((1000, 1000)))
+    moved = matrix + 2e-4 * (change + change.T)
+    cold = largest_eigenpair(lambda v: matrix @ v, 1000, 1e-3, dtype=torch.float64)
+    again = largest_eigenpair(lambda v: moved @ v, 1000, 1e-3, dtype=torch.float64)
+    warm = largest_eigenpair(lambda v: moved @ v, 1000, 1e-3, start=cold.vector)
+    assert warm.products < again.products
+    assert np.isclose(warm.value, again.value, rtol=2e-3)
+
+
+def test_warm_start_follows_a_crossing_of_eigenvalues():
+    spectrum = np.concatenate([[5.0, 4.0], np.linspace(-1, 1, 298)])
+    matrix, basis = planted(spectrum)
+    # the eigenvector of 4 was the largest before: an exact eigenvector, but no longer the top one
+    pair = largest_eigenpair(lambda v: matrix @ v, 300, 1e-4, start=basis[:, 1].contiguous())
+    assert np.isclose(pair.value, 5.0, rtol=1e-4)
+
+
+def test_not_converged_is_reported():
+    matrix, _ = planted(np.linspace(0.0, 1.0, 300))
+    pair = largest_eigenpair(lambda v: matrix @ v, 300, 1e-10, maximum_products=5, dtype=torch.float64)
+    assert not pair.converged and pair.products == 5 and pair.error > 1e-10
+
+
+def test_small_and_degenerate_matrices():
+    one = largest_eigenpair(lambda v: -3.0 * v, 1, 1e-6)
+    assert one.converged and one.products == 1 and abs(one.value + 3.0) < 1e-6
+    same = largest_eigenpair(lambda v: v, 50, 1e-6)
+    assert same.converged and same.products == 1 and abs(same.value - 1.0) < 1e-6
+    zero = largest_eigenpair(torch.zeros_like, 50, 1e-6)
+    assert zero.converged and zero.value == 0.0
+
+
+def test_same_generator_same_bits():
+    matrix, _ = planted(np.linspace(-1.0, 1.0, 60), dtype=torch.float32)
+    first, second = (largest_eigenpair(lambda v: matrix @ v, 60, 1e-4) for _ in range(2))
+    assert first.value == second.value and torch.equal(first.vector, second.vector)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: largest_eigenpair(lambda v: v * torch.nan, 4, 1e-3),
+            "product: it is not finite at product 1",
+        ),
+        (lambda: largest_eigenpair(lambda v: v * torch.inf, 4, 1e-3), "not finite"),
+        (lambda: largest_eigenpair(lambda v: v, 4, 1e-3, start=torch.zeros(4)), "start: it is zero"),
+        (lambda: largest_eigenpair(lambda v: v, 4, 1e-3, start=torch.full((4,), torch.nan)), "not finite"),
+        (lambda: largest_eigenpair(lambda v: v, 4, 0.0), "tolerance"),
+        (lambda: largest_eigenpair(lambda v: v, 0, 1e-3), "dimension"),
+        (lambda: largest_eigenpair(lambda v: v, 4, 1e-3, maximum_products=0), "maximum_products"),
+        (lambda: gradient_with_graph(lambda p: p["x"], {"x": torch.ones(2)}), "scalar"),
+        (lambda: gradient_with_graph(lambda p: p["x"].log(), {"x": torch.tensor(-1.0)}), "finite"),
+        (lambda: gradient_with_graph(lambda p: torch.ones(()), {}), "none to differentiate"),
+        (lambda: unflatten(torch.zeros(3), {"x": torch.zeros(2)}), "3 entries for 2"),
+        (lambda: flatten({}), "none to flatten"),
+    ],
+)
+def test_errors_name_what_is_wrong(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -1,0 +1,74 @@
+"""Small runs on disk, made without training."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from learning_geometry.measurements.run import Run
+from learning_geometry.tasks import copying
+from learning_geometry.tasks.dataset import make_dataset, write_dataset
+from learning_geometry.training.checkpoints import write_checkpoint
+from learning_geometry.training.loop import build_model
+
+TASK = {
+    "name": "copying",
+    "vocabulary": 24,
+    "length": 24,
+    "segment_length": [6, 7],
+    "out_of_distribution_segment_length": 8,
+    "test_sequences": 40,
+}
+MODEL = {"name": "transformer", "layers": 2, "heads": 2, "width": 16, "rotary_base": 100.0}
+
+
+def defaults(properties):
+    return {name: schema["default"] for name, schema in properties.items()}
+
+
+@pytest.fixture
+def make_run(tmp_path):
+    """Write the checkpoints of a model, each the initial parameters changed by a function, and return the run."""
+    from learning_geometry.models.transformer import SETTINGS
+
+    def make(*changes, model=None, seed=0):
+        task = defaults(copying.SETTINGS) | TASK
+        settings = {"task": task, "model": defaults(SETTINGS) | MODEL | (model or {})}
+        write_dataset(tmp_path / "dataset.safetensors", make_dataset(task, seed), {})
+        for step, change in enumerate(changes or [lambda parameters: None]):
+            parameters = build_model(settings).initialise(np.random.default_rng(seed))
+            change(parameters)
+            write_checkpoint(tmp_path / "checkpoints", 10 * step, parameters, {})
+        files = [tmp_path / name for name in ("checkpoints", "dataset.safetensors", "metrics.parquet")]
+        return Run("tiny", seed, settings, *files)
+
+    return make
+
+
+@pytest.fixture
+def measured():
+    """Run a measurement with its default settings, changed, and return a function that looks values up."""
+
+    def measure(module, run, **settings):
+        table = module.measure(run, defaults(module.SETTINGS) | {"every": 1} | settings)
+
+        def find(quantity, part=None, null="", **columns):
+            chosen = table[(table["quantity"] == quantity) & (table["null"] == null)]
+            for name, value in (columns | ({"part": part} if part else {})).items():
+                chosen = chosen[chosen[name] == value]
+            return chosen
+
+        def value(*arguments, **columns):
+            (found,) = find(*arguments, **columns)["value"]
+            return found
+
+        return SimpleNamespace(table=table, find=find, value=value)
+
+    return measure
+
+
+def put(parameters, name, array):
+    """Replace a parameter by an array of the same shape."""
+    assert parameters[name].shape == array.shape
+    parameters[name] = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))

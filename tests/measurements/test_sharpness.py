@@ -1,0 +1,61 @@
+import numpy as np
+import pytest
+import torch
+
+from learning_geometry.geometry.curvature import gradient_with_graph
+from learning_geometry.measurements import sharpness
+from learning_geometry.models.evaluation import cross_entropy
+
+MODEL = {"layers": 1, "heads": 1, "width": 4}
+SETTINGS = {"sequences": 5, "details_every": 20, "tolerance": 1e-4}
+
+
+def scaled(factor):
+    def change(parameters):
+        for value in parameters.values():
+            value *= factor
+
+    return change
+
+
+def test_every_quantity_agrees_with_the_dense_hessian_on_its_grid(make_run, measured):
+    run = make_run(scaled(1.0), scaled(1.5), scaled(0.9), scaled(1.2), model=MODEL)
+    table = measured(sharpness, run, smallest_tolerance=1e-3, trace_probes=25, proxy_pairs=25, **SETTINGS)
+    batch = run.test_set("in_distribution", 5)
+    tokens, targets = torch.from_numpy(batch["tokens"]), torch.from_numpy(batch["targets"])
+    parameters = {name: value.double() for name, value in run.parameters(30).items()}
+
+    def loss(p):
+        return cross_entropy(run.model.forward(p, tokens, explicit=True), targets)
+
+    at = gradient_with_graph(loss, parameters)
+    dense = torch.stack([at.product(row) for row in torch.eye(at.gradient.numel(), dtype=torch.float64)])
+    exact, trace = torch.linalg.eigvalsh((dense + dense.T) / 2).numpy(), float(dense.trace())
+    largest, smallest, found_trace, proxy = (
+        table.find(name, step=30).iloc[0]
+        for name in ("largest_hessian_eigenvalue", "smallest_hessian_eigenvalue", "hessian_trace", "sharpness_proxy")
+    )
+    assert largest["value"] == pytest.approx(exact[-1], rel=1e-3)
+    assert smallest["value"] == pytest.approx(exact[0], abs=2e-3 * exact[-1])
+    for row, expected in ((found_trace, trace), (proxy, 1e-6 / 2 * trace)):
+        half_width = (row["high"] - row["low"]) / 2
+        assert row["value"] == pytest.approx((row["low"] + row["high"]) / 2)
+        assert abs(row["value"] - expected) < 2 * half_width < expected
+    assert set(table.table["n"]) == {5} and set(table.table["unit"]) == {"nats"}
+    # all but the largest eigenvalue on a grid of their own, each beside the untrained model
+    assert table.find("largest_hessian_eigenvalue")["step"].tolist() == [0, 10, 20, 30]
+    for name in ("smallest_hessian_eigenvalue", "hessian_trace", "sharpness_proxy"):
+        rows, nulls = table.find(name), table.find(name, null="untrained")
+        assert rows["step"].tolist() == nulls["step"].tolist() == [0, 20, 30]
+        assert set(nulls["value"]) == {rows["value"].iloc[0]} and rows["value"].nunique() == 3
+
+
+def test_an_iteration_that_does_not_converge_fails_with_the_step(make_run, measured):
+    with pytest.raises(ArithmeticError, match=r"tiny seed 0 step 0: the \w+ Hessian eigenvalue did not converge in 2 "):
+        measured(sharpness, make_run(model=MODEL), maximum_products=2, **SETTINGS)
+
+
+def test_same_run_same_bits(make_run, measured):
+    run = make_run(model=MODEL)
+    first, second = (measured(sharpness, run, **SETTINGS).table["value"].to_numpy() for _ in range(2))
+    assert np.array_equal(first, second)

@@ -1,0 +1,83 @@
+"""That the benchmarks run and what they write; how fast anything is decides no test."""
+
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from learning_geometry.config import load
+from learning_geometry.streams import stream
+from learning_geometry.training.loop import build_model
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch):
+    monkeypatch.syspath_prepend(REPOSITORY)
+
+
+def test_every_module_of_the_folder_is_found_and_helpers_are_not(tmp_path):
+    from benchmarks.__main__ import discover
+
+    for name in ("second.py", "first.py", "_helper.py", "__init__.py", "notes.md"):
+        (tmp_path / name).touch()
+    assert discover(tmp_path) == ["first", "second"]
+    assert "training_step" in discover()
+
+
+def test_all_benchmarks_run_small_and_write_the_table(tmp_path, capsys):
+    from benchmarks.__main__ import discover, main
+
+    main(discover(), rounds=1, output=tmp_path / "new" / "benchmarks.csv", small=True)
+    table = pd.read_csv(tmp_path / "new" / "benchmarks.csv")
+    assert list(table) == ["benchmark", "peer", "ours", "theirs", "unit", "ratio", "spread"]
+    assert table.iloc[0][["benchmark", "peer"]].tolist() == ["training step", "its matrix products alone"]
+    assert (table[["ours", "theirs", "ratio"]] > 0).all(axis=None)
+    assert not table.duplicated(["benchmark", "peer"]).any()
+    printed = capsys.readouterr().out
+    assert all(column in printed for column in table)
+
+
+def test_a_row_is_made_of_medians_of_alternating_timings(monkeypatch):
+    from benchmarks._timing import Case, compare
+
+    clock, calls = [0.0], []
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+
+    def takes(name, seconds):
+        def function():
+            calls.append(name)
+            clock[0] += seconds
+
+        return function
+
+    row = compare(Case("work", "a peer", takes("ours", 2.0), takes("theirs", 4.0)), rounds=3)
+    assert (row["ours"], row["theirs"]) == (2000, 4000)
+    assert (row["unit"], row["ratio"], row["spread"]) == ("ms", 0.5, 0)
+    assert calls == ["theirs", "ours", "ours", "theirs"] * 2 + ["theirs", "ours"]
+
+
+def test_the_plain_modules_compute_the_same_model():
+    """The peer of two rows is the same architecture: equal logits for equal parameters."""
+    from benchmarks import training_step
+
+    experiment = load(training_step.CONFIG)["experiments"]["copying"]
+    model = build_model(experiment)
+    parameters = model.initialise(stream(0))
+    plain = training_step.plain_model(experiment).eval()
+    names = {"0": "embedding", "3": "readout"}
+    for layer in range(2):
+        names[f"{layer + 1}.norm"] = f"layers.{layer}.attention_norm"
+        for role in ("query", "key", "value", "output"):
+            names[f"{layer + 1}.{role}"] = f"layers.{layer}.attention.{role}"
+    state = {
+        f"{ours}.{kind}": parameters.get(f"{name}.{kind}")
+        for ours, name in names.items()
+        for kind in ("weight", "bias")
+    }
+    plain.load_state_dict({name: value for name, value in state.items() if value is not None}, strict=False)
+    tokens = torch.from_numpy(stream(1).integers(64, size=(3, 64)))
+    torch.testing.assert_close(plain(tokens), model.forward(parameters, tokens), rtol=1e-4, atol=1e-5)

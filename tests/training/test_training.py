@@ -1,0 +1,242 @@
+"""The training loop: what it learns, that it resumes bitwise, and what it records."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from learning_geometry import tasks
+from learning_geometry.config import read_yaml, validate
+from learning_geometry.tasks.dataset import make_dataset, read_dataset, write_dataset
+from learning_geometry.training.checkpoints import (
+    checkpoint_path,
+    checkpoint_steps,
+    read_checkpoint,
+    read_provenance,
+    schedule,
+)
+from learning_geometry.training.loop import train
+from learning_geometry.training.optimizers import (
+    learning_rate_factor,
+    make_optimizer,
+    optimizer_tensors,
+    restore_optimizer,
+)
+
+TASK = {
+    "name": "copying",
+    "vocabulary": 8,
+    "length": 24,
+    "segment_length": [6, 7],
+    "out_of_distribution_segment_length": 8,
+    "test_sequences": 40,
+}
+
+
+@pytest.fixture(scope="module")
+def experiment():
+    raw = {
+        "experiments": {
+            "tiny": {
+                "study": "orthogonal_subspaces",
+                "seeds": [0],
+                "task": TASK,
+                "model": {"width": 8, "dropout": 0.1},
+                "training": {
+                    "steps": 60,
+                    "batch_size": 5,
+                    "evaluate_every": 10,
+                    "evaluation_sequences": 20,
+                    "checkpoints": {"logarithmic": 2, "every": 20, "steps": [7]},
+                },
+                "measurements": {},
+            }
+        },
+        "figures": {},
+    }
+    return validate(raw)["experiments"]["tiny"]
+
+
+@pytest.fixture(scope="module")
+def dataset(experiment):
+    return make_dataset(experiment["task"], 0)
+
+
+def final(directory, step=60):
+    return read_checkpoint(directory / "checkpoints", step)
+
+
+def same(one, other):
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_schedule_is_log_spaced_early_then_uniform_with_named_and_last_steps():
+    kept = schedule({"logarithmic": 4, "every": 100, "steps": [250]}, 430)
+    assert kept == {
+        0: True, 1: False, 3: False, 10: False, 32: False,
+        100: True, 200: True, 250: False, 300: True, 400: True, 430: False,
+    }  # fmt: skip
+    assert schedule({"logarithmic": 0, "every": 5, "steps": []}, 10) == {0: True, 5: True, 10: True}
+
+
+def test_two_runs_are_the_same_bits_and_seeds_differ(experiment, dataset, tmp_path):
+    rows = [train(experiment, seed, dataset, tmp_path / str(i), {}) for i, seed in enumerate((0, 0, 1))]
+    assert rows[0] == rows[1] != rows[2]
+    for step in checkpoint_steps(tmp_path / "0/checkpoints"):
+        files = [checkpoint_path(tmp_path / str(i) / "checkpoints", step).read_bytes() for i in range(3)]
+        assert files[0] == files[1] != files[2]
+
+
+@pytest.mark.parametrize("killed_at", [0, 10, 30, 60])
+def test_an_interrupted_run_ends_bitwise_equal(experiment, dataset, tmp_path, killed_at):
+    def interrupt(step, rows):
+        if step == killed_at:
+            raise KeyboardInterrupt
+
+    expected = train(experiment, 0, dataset, tmp_path / "whole", {})
+    with pytest.raises(KeyboardInterrupt):
+        train(experiment, 0, dataset, tmp_path / "killed", {}, interrupt, seconds_between_saves=0.0)
+    seen = []
+    rows = train(experiment, 0, dataset, tmp_path / "killed", {}, lambda step, rows: seen.append(step), 0.0)
+    assert rows == expected
+    if killed_at >= 20:
+        assert seen[0] >= killed_at  # it did continue, from the evaluation before the interruption
+    for step in checkpoint_steps(tmp_path / "whole/checkpoints"):
+        whole, killed = (checkpoint_path(tmp_path / d / "checkpoints", step) for d in ("whole", "killed"))
+        assert whole.read_bytes() == killed.read_bytes()
+
+
+def test_a_state_made_by_other_settings_is_discarded(experiment, dataset, tmp_path):
+    def interrupt(step, rows):
+        if step == 40:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(experiment, 0, dataset, tmp_path, {"code": "old"}, interrupt, seconds_between_saves=0.0)
+    seen = []
+    train(experiment, 0, dataset, tmp_path, {"code": "new"}, lambda step, rows: seen.append(step))
+    assert seen[0] == 0
+
+
+def test_evaluation_does_not_touch_training(experiment, dataset, tmp_path):
+    often = copy.deepcopy(experiment)
+    often["training"] |= {"evaluate_every": 3, "evaluation_sequences": 7}
+    train(experiment, 0, dataset, tmp_path / "seldom", {})
+    train(often, 0, dataset, tmp_path / "often", {})
+    assert same(final(tmp_path / "seldom"), final(tmp_path / "often"))
+
+
+def test_metrics_rows(experiment, dataset, tmp_path):
+    rows = train(experiment, 0, dataset, tmp_path, {})
+    losses = {r["step"]: r for r in rows if (r["quantity"], r["data"]) == ("running_loss", "out_of_distribution")}
+    assert list(losses) == list(range(0, 61, 10))
+    assert losses[0]["n"] == 20
+    # random parameters predict about uniformly over 8 tokens
+    assert abs(losses[0]["value"] - np.log(8)) < 0.7
+    batch = [r for r in rows if r["quantity"] == "batch_loss"]
+    assert [r["step"] for r in batch] == list(range(10, 61, 10))
+    assert {r["n"] for r in batch} == {50}
+
+
+def test_training_learns_the_token_frequencies(experiment, dataset, tmp_path):
+    longer = copy.deepcopy(experiment)
+    longer["training"]["steps"] = 300
+    longer["optimizer"]["learning_rate"] = 1e-2
+    rows = train(longer, 0, dataset, tmp_path, {})
+    losses = [row["value"] for row in rows if (row["quantity"], row["data"]) == ("running_loss", "in_distribution")]
+    probabilities = tasks.load(TASK).token_probabilities(longer["task"])
+    entropy = -(probabilities * np.log(probabilities)).sum()
+    assert losses[0] > entropy + 0.2
+    assert losses[-1] < entropy + 0.1
+
+
+def test_checkpoints_carry_what_made_them(experiment, dataset, tmp_path):
+    train(experiment, 0, dataset, tmp_path, {"seed": 0, "code": "abc"})
+    directory = tmp_path / "checkpoints"
+    assert checkpoint_steps(directory) == [0, 1, 4, 7, 20, 40, 60]
+    assert read_provenance(directory, 7) == {"seed": 0, "code": "abc", "step": 7, "uniform": False}
+    assert read_provenance(directory, 20)["uniform"] is True
+    assert checkpoint_path(directory, 7).name == "step-000007.safetensors"
+    assert set(read_checkpoint(directory, 0)) >= {"embedding.weight", "layers.1.attention.query.bias"}
+
+
+def test_missing_checkpoints_are_named(experiment, dataset, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no checkpoint"):
+        checkpoint_steps(tmp_path)
+    train(experiment, 0, dataset, tmp_path, {})
+    with pytest.raises(FileNotFoundError, match=r"there are steps \[0, 1, 4"):
+        read_checkpoint(tmp_path / "checkpoints", 5)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(experiment, dataset, tmp_path):
+    wild = copy.deepcopy(experiment)
+    wild["optimizer"] |= {"name": "sgd", "learning_rate": 1e30}
+    wild["model"]["norm"] = "none"
+    with pytest.raises(FloatingPointError, match=r"before step 10; lower optimizer.learning_rate"):
+        train(wild, 0, dataset, tmp_path, {})
+
+
+def test_finite_pool_survives_the_dataset_file(experiment, tmp_path):
+    settings = experiment["task"] | {"pool_size": 3}
+    dataset = make_dataset(settings, 5)
+    write_dataset(tmp_path / "d.safetensors", dataset, {"seed": 5})
+    again = read_dataset(tmp_path / "d.safetensors")
+    assert dataset.context.keys() == again.context.keys() and dataset.context
+    for name, array in dataset.context.items():
+        assert np.array_equal(array, again.context[name])
+    for name, test_set in dataset.test_sets.items():
+        for key, array in test_set.items():
+            assert np.array_equal(array, again.test_sets[name][key])
+
+
+OPTIMIZER = {
+    "name": "adamw", "learning_rate": 0.1, "betas": [0.9, 0.98], "epsilon": 1e-9, "weight_decay": 0.5, "momentum": 0.0,
+}  # fmt: skip
+
+
+def test_adamw_first_step_by_hand():
+    parameter = torch.tensor([2.0, -1.0], requires_grad=True)
+    optimizer = make_optimizer(OPTIMIZER, {"w": parameter})
+    (parameter * torch.tensor([3.0, -5.0])).sum().backward()
+    optimizer.step()
+    # decay by 1 − lr·wd, then a step of lr against the sign of the gradient
+    torch.testing.assert_close(parameter.detach(), torch.tensor([2 * 0.95 - 0.1, -0.95 + 0.1]))
+
+
+def test_sgd_momentum_state_survives():
+    settings = OPTIMIZER | {"name": "sgd", "momentum": 0.9, "weight_decay": 0.0}
+    results = []
+    for restore in (False, True):
+        parameter = torch.tensor([1.0], requires_grad=True)
+        optimizer = make_optimizer(settings, {"w": parameter})
+        for step in range(4):
+            if step == 2 and restore:
+                tensors = {k: v.clone() for k, v in optimizer_tensors(optimizer).items()}
+                optimizer = make_optimizer(settings, {"w": parameter})
+                restore_optimizer(optimizer, tensors)
+            optimizer.zero_grad()
+            parameter.square().sum().backward()
+            optimizer.step()
+        results.append(parameter.item())
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("name,middle,end", [("linear", 0.55, 0.1), ("cosine", 0.55, 0.1), ("constant", 1, 1)])
+def test_schedules(name, middle, end):
+    settings = {"name": name, "warmup_steps": 10, "warmup_factor": 1 / 3, "final_factor": 0.1}
+    assert learning_rate_factor(settings, 9, 110) == 1 / 3
+    assert learning_rate_factor(settings, 10, 110) == 1
+    assert learning_rate_factor(settings, 60, 110) == pytest.approx(middle)
+    assert learning_rate_factor(settings, 110, 110) == pytest.approx(end)
+
+
+def test_unknown_optimizer_is_named():
+    with pytest.raises(ValueError, match="'adam' is not known; use adamw or sgd"):
+        make_optimizer(OPTIMIZER | {"name": "adam"}, {"w": torch.zeros(1, requires_grad=True)})
+
+
+def test_tiny_config_is_what_the_default_config_would_be(experiment):
+    default = validate(read_yaml("config/config.yaml"))["experiments"]["copying"]
+    assert default["training"].keys() == experiment["training"].keys()
+    assert default["optimizer"]["betas"] == [0.9, 0.98]

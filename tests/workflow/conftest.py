@@ -1,0 +1,154 @@
+"""Whole-DAG runs: a copy of the workflow in a temporary folder, driven as a user drives it."""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+REPOSITORY = Path(__file__).parents[2]
+FIGURES = (
+    "transition_timeline",
+    "embedding_singular_values",
+    "progress_timeline",
+    "subspace_match",
+    "bridge_energy",
+    "layer_one_logits",
+    "attention_patterns",
+)
+PARTS = ["Snakefile", "redraw.smk", "environment.yml", "config", "profiles", "src", "workflow"]
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A copy of the workflow that tests may edit."""
+
+    folder: Path
+
+    def write_config(self, config):
+        (self.folder / "tiny.yaml").write_text(yaml.safe_dump(config))
+
+    def command(self, *arguments, config="tiny.yaml"):
+        configuration = ["--configfile", config] if config else []
+        return [sys.executable, "-m", "snakemake", *configuration, *arguments]
+
+    def snakemake(self, *arguments, config="tiny.yaml", check=True):
+        """Run Snakemake and return the finished process; its output is one text."""
+        done = subprocess.run(
+            self.command(*arguments, config=config),
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment(),
+        )
+        assert not check or done.returncode == 0, done.stdout
+        return done
+
+    def planned(self, *arguments, **options):
+        """Return how many jobs of each rule a dry run plans."""
+        lines = self.snakemake("--dry-run", "--cores", "1", *arguments, **options).stdout.splitlines()
+        if "Job stats:" not in lines:
+            return {}
+        table = lines[lines.index("Job stats:") + 3 :]
+        jobs = dict(line.split() for line in table[: table.index("")])
+        return {rule: int(count) for rule, count in jobs.items() if rule not in ("total", "all")}
+
+    def edit(self, path, old, new):
+        """Replace the first occurrence of a text in a file; the text must be there."""
+        file = self.folder / path
+        text = file.read_text()
+        assert old in text, f"{path}: no {old!r}"
+        file.write_text(text.replace(old, new, 1))
+
+    def tables(self, results="results"):
+        """Return the bytes of every table by path."""
+        root = self.folder / results
+        return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*.parquet"))}
+
+
+def environment():
+    return {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
+
+
+def copy_workflow(folder):
+    for part in PARTS:
+        source = REPOSITORY / part
+        if source.is_dir():
+            shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, folder / part)
+    return Copy(folder)
+
+
+def tiny_config():
+    """Real training of two seeds, seconds long."""
+    return {
+        "experiments": {
+            "tiny": {
+                "study": "orthogonal_subspaces",
+                "seeds": [0, 1],
+                "task": {
+                    "name": "copying",
+                    "vocabulary": 8,
+                    "length": 24,
+                    "segment_length": [6, 7],
+                    "out_of_distribution_segment_length": 8,
+                    "test_sequences": 60,
+                },
+                "model": {"width": 8, "dropout": 0.1},
+                "training": {
+                    "steps": 40,
+                    "batch_size": 5,
+                    "evaluate_every": 10,
+                    "evaluation_sequences": 20,
+                    "checkpoints": {"logarithmic": 2, "every": 20},
+                },
+                "measurements": {
+                    "copying_errors": {"every": 20},
+                    "head_scores": {"every": 20, "sequences": 20},
+                    "embedding_spectrum": {"every": 20, "null_draws": 40, "gap_draws": 400},
+                    "attention_logits": {"every": 20},
+                    "composition": {"every": 20, "ranks": [2, 5], "null_draws": 40, "subspace_draws": 40},
+                    "bridge_energy": {
+                        "every": 20,
+                        "ranks": [2],
+                        "medium": 4,
+                        "lag_rank": 2,
+                        "lags": 3,
+                        "null_draws": 40,
+                    },
+                    "attention_patterns": {},
+                    "sharpness": {"every": 20, "details_every": 40, "sequences": 10},
+                },
+            }
+        },
+        "figures": {name: {"experiments": ["tiny"]} for name in FIGURES},
+    }
+
+
+@pytest.fixture
+def workflow_copy(tmp_path):
+    """A fresh copy, nothing run yet."""
+    copy = copy_workflow(tmp_path)
+    copy.write_config(tiny_config())
+    return copy
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A copy with the whole tiny DAG run once, not to be changed, and what the run printed."""
+    copy = copy_workflow(tmp_path_factory.mktemp("finished"))
+    copy.write_config(tiny_config())
+    return copy, copy.snakemake("--cores", "2").stdout
+
+
+@pytest.fixture
+def editable(finished, tmp_path):
+    """A copy of the finished run, its files as old as the original's, that a test may edit."""
+    shutil.copytree(finished[0].folder, tmp_path / "copy")
+    return Copy(tmp_path / "copy")

@@ -1,0 +1,225 @@
+"""What a user sees: one command builds everything; an edit reruns what depends on it and nothing else."""
+
+import re
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from learning_geometry.claims.orthogonal_subspaces import CLAIMS
+from learning_geometry.config import read_yaml
+from learning_geometry.files import read_provenance, read_table
+from learning_geometry.measurements.table import check_table
+
+from .conftest import FIGURES, REPOSITORY, tiny_config
+
+MEASUREMENTS = tuple(tiny_config()["experiments"]["tiny"]["measurements"])
+PER_RUN = (*MEASUREMENTS, "training_metrics")
+FIGURE_RULES = tuple(f"figure_{name}" for name in FIGURES)
+CONCLUSIONS = (*FIGURE_RULES, "judge_claims")
+"""What reads the tables of experiments."""
+
+SOURCE = "src/learning_geometry"
+
+
+def test_every_artifact_is_there_and_tidy(finished):
+    results = finished[0].folder / "results"
+    for seed in (0, 1):
+        for name in PER_RUN:
+            table = read_table(results / f"tiny/seed-{seed}/{name}.parquet")
+            check_table(table)
+            assert set(table["seed"]) == {seed}
+            assert read_provenance(results / f"tiny/seed-{seed}/{name}.parquet")["code"]
+        steps = [path.stem for path in sorted((results / f"tiny/seed-{seed}/checkpoints").glob("*.safetensors"))]
+        assert steps == ["step-000000", "step-000001", "step-000004", "step-000020", "step-000040"]
+        assert not (results / f"tiny/seed-{seed}/training").exists()
+    summary = read_table(results / "tiny/summary.parquet")
+    measured = summary[summary["null"] == ""]
+    assert set(measured["n"]) == {2}
+    assert {
+        "error",
+        "running_error",
+        "previous_token_score",
+        "singular_value",
+        "largest_hessian_eigenvalue",
+        "hessian_trace",
+        "attention_logit_share_content",
+        "composition_z_score",
+        "bridge_energy_key_at_lag",
+    } <= set(measured["quantity"])
+    pd.testing.assert_frame_equal(
+        pd.read_csv(results / "tiny/summary.csv", keep_default_na=False)[["quantity", "step"]],
+        summary[["quantity", "step"]],
+        check_dtype=False,
+    )
+
+
+def test_a_measured_number_can_be_recomputed_by_hand(finished):
+    results = finished[0].folder / "results"
+    errors = [read_table(results / f"tiny/seed-{seed}/copying_errors.parquet") for seed in (0, 1)]
+    chosen = [
+        table.query("quantity == 'loss' and step == 40 and data == 'out_of_distribution'")["value"].item()
+        for table in errors
+    ]
+    summary = read_table(results / "tiny/summary.parquet")
+    row = summary.query("quantity == 'loss' and step == 40 and data == 'out_of_distribution'").iloc[0]
+    assert row["estimate"] == pytest.approx(sum(chosen) / 2)
+    # Student t with one degree of freedom: 12.706 standard errors
+    assert row["high"] - row["estimate"] == pytest.approx(12.7062 * abs(chosen[0] - chosen[1]) / 2, rel=1e-4)
+
+
+def test_every_claim_has_a_row_and_none_a_verdict_that_two_seeds_cannot_give(finished):
+    results = finished[0].folder / "results"
+    ledger = pd.read_csv(results / "claims.csv", keep_default_na=False, na_values=[""])
+    assert ",".join(ledger.columns) == (
+        "claim,study,statement,source,published,experiment,scale,unit,n,estimate,low,high,"
+        "null,null_low,null_high,floor,rule,verdict"
+    )
+    assert set(ledger["claim"]) == {claim.name for claim in CLAIMS}
+    assert not ledger.duplicated(["claim", "experiment", "null"]).any()
+    assert set(ledger["verdict"]) <= {"not supported", "inconclusive"}
+    by_claim = ledger.groupby("claim")
+    assert by_claim.get_group("one_layer_cannot")["n"].tolist() == [0]
+    assert by_claim.get_group("sharpness_rises_through_the_transition")["experiment"].tolist() == ["tiny"] * 2
+    scale = by_claim.get_group("transition_is_sharp")["scale"].item()
+    assert scale.startswith("observed in 0 of 2 seeds; training.steps 40 (published 20000)")
+    page = (results / "claims.html").read_text()
+    assert page.count("<tr data-verdict=") == len(ledger) and 'href="figures/transition_timeline.png"' in page
+    assert "## Orthogonal subspaces" in (results / "claims.md").read_text()
+
+
+@pytest.mark.parametrize("figure", FIGURES)
+def test_figures_are_there_and_not_blank(finished, figure):
+    figures = finished[0].folder / "results/figures"
+    assert (figures / f"{figure}.pdf").read_bytes().startswith(b"%PDF")
+    with Image.open(figures / f"{figure}.png") as image:
+        assert image.width > 500
+        assert len(image.convert("RGB").getcolors(maxcolors=2**24)) > 20
+
+
+def test_the_terminal_tells_each_finished_job(finished):
+    output = finished[1]
+    assert re.search(r"tiny seed 1: 40 steps in \d+ s", output)
+    assert re.search(r"sharpness, tiny seed 0: \d+ numbers in \d+ s", output)
+    assert "100%" in output
+    log = finished[0].folder / "results/tiny/seed-0/logs/measure_sharpness.log"
+    assert "products" in log.read_text()
+
+
+def test_a_second_run_does_nothing(finished):
+    assert "Nothing to be done" in finished[0].snakemake("--cores", "1").stdout
+
+
+def test_two_runs_are_the_same_bits(finished, workflow_copy):
+    workflow_copy.snakemake("--cores", "2")
+    first, second = finished[0].tables(), workflow_copy.tables()
+    assert first.keys() == second.keys() and len(first) == 2 * len(PER_RUN) + 2
+    assert [path for path in first if first[path] != second[path]] == []
+    results = finished[0].folder / "results"
+    for path in sorted([*results.glob("figures/*"), *results.glob("claims.*")]):
+        assert path.read_bytes() == (workflow_copy.folder / "results" / path.relative_to(results)).read_bytes()
+
+
+def test_one_more_seed_trains_one_run(editable):
+    config = tiny_config()
+    config["experiments"]["tiny"]["seeds"].append(2)
+    editable.write_config(config)
+    expected = {"make_dataset": 1, "train": 1, "measure": len(MEASUREMENTS), "summarize": 1} | dict.fromkeys(
+        CONCLUSIONS, 1
+    )
+    assert editable.planned() == expected
+
+
+def test_one_changed_setting_reruns_what_depends_on_it(editable):
+    config = tiny_config()
+    config["experiments"]["tiny"]["measurements"]["head_scores"]["sequences"] = 30
+    editable.write_config(config)
+    assert editable.planned() == {"measure": 2, "summarize": 1} | dict.fromkeys(CONCLUSIONS, 1)
+    config["experiments"]["tiny"]["optimizer"] = {"learning_rate": 0.002}
+    editable.write_config(config)
+    assert editable.planned() == {"train": 2, "measure": 2 * len(MEASUREMENTS), "summarize": 1} | dict.fromkeys(
+        CONCLUSIONS, 1
+    )
+
+
+def test_comments_docstrings_and_layout_rerun_nothing(editable):
+    editable.edit(f"{SOURCE}/training/loop.py", '"""The training loop:', '"""The loop of training, reworded:')
+    editable.edit(f"{SOURCE}/models/transformer.py", "import math\n", "import math  # a comment\n\n")
+    editable.edit("workflow/scripts/train.py", "import shutil\n", "import shutil  # a comment\n")
+    assert editable.planned() == {}
+
+
+def test_an_edit_of_code_reruns_what_uses_it(editable):
+    editable.edit(f"{SOURCE}/figures/transition_timeline.py", "\nimport ", "\nimport os\nimport ")
+    assert editable.planned() == {"figure_transition_timeline": 1}
+    editable.edit(f"{SOURCE}/measurements/sharpness.py", "import torch\n", "import os\n\nimport torch\n")
+    assert editable.planned() == {"measure": 2, "summarize": 1} | dict.fromkeys(CONCLUSIONS, 1)
+    editable.edit(f"{SOURCE}/training/optimizers.py", "import math\n", "import math\nimport os\n")
+    assert editable.planned()["train"] == 2
+
+
+def test_a_study_is_a_target(workflow_copy):
+    planned = workflow_copy.planned("orthogonal_subspaces")
+    assert planned["train"] == 2 and planned["figure_transition_timeline"] == 1
+
+
+def test_the_report_holds_figures_and_captions(finished):
+    copy, _ = finished
+    copy.snakemake("--cores", "1", "--report", "report.html")
+    text = (copy.folder / "report.html").read_text()
+    labels = (
+        "Timeline of the transition",
+        "Singular values of the embedding",
+        "summary over seeds",
+        "claims and verdicts",
+    )
+    for label in labels:
+        assert label in text
+
+
+@pytest.mark.parametrize(
+    "section,key,value,message",
+    [
+        ("model", "heads", 3, r"experiments\.tiny\.model\.heads: .*does not divide"),
+        ("training", "stepz", 3, r"experiments\.tiny\.training.*stepz.*steps"),
+        ("task", "segment_length", [20, 30], r"experiments\.tiny\.task.*segment_length"),
+    ],
+)
+def test_a_bad_config_is_one_clear_message_and_no_job(workflow_copy, section, key, value, message):
+    config = tiny_config()
+    config["experiments"]["tiny"][section][key] = value
+    workflow_copy.write_config(config)
+    done = workflow_copy.snakemake("--cores", "1", check=False)
+    assert done.returncode != 0
+    assert re.search(message, done.stdout), done.stdout
+    assert "Traceback" not in done.stdout
+    assert len(done.stdout.splitlines()) < 10
+    assert not (workflow_copy.folder / "results").exists()
+
+
+def test_a_key_given_twice_is_refused(workflow_copy):
+    with open(workflow_copy.folder / "tiny.yaml", "a") as file:
+        file.write("results: elsewhere\nresults: here\n")
+    done = workflow_copy.snakemake("--cores", "1", check=False)
+    assert done.returncode != 0 and "results" in done.stdout and "twice" in done.stdout
+
+
+def test_the_default_config_is_read_unless_another_is_named(workflow_copy):
+    default, paper = (workflow_copy.planned(config=config) for config in (None, "config/paper.yaml"))
+    experiments = read_yaml(REPOSITORY / "config/config.yaml")["experiments"].values()
+    assert default["train"] == sum(len(experiment["seeds"]) for experiment in experiments)
+    assert paper["train"] >= 10 * 5 and paper["train"] % 10 == 0
+
+
+def test_slurm_profile_plans_the_same_jobs(workflow_copy):
+    slurm = workflow_copy.planned("--workflow-profile", "profiles/slurm")
+    assert slurm == workflow_copy.planned()
+
+
+def test_a_failing_job_says_where_to_look(workflow_copy):
+    config = tiny_config()
+    config["experiments"]["tiny"]["measurements"]["sharpness"]["maximum_products"] = 2
+    workflow_copy.write_config(config)
+    done = workflow_copy.snakemake("--cores", "2", "results/tiny/seed-0/sharpness.parquet", check=False)
+    assert done.returncode != 0
+    assert re.search(r"did not converge in 2 products.*see results/tiny/seed-0/logs/measure_sharpness.log", done.stdout)

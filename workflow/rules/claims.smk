@@ -1,0 +1,23 @@
+# The ledger: every claim of the studies in this config, judged by rules that were fixed before the run.
+rule judge_claims:
+    input:
+        [result("runs", experiment=name) for name in JUDGED],
+    output:
+        csv=result("claims_csv"),
+        markdown=result("claims_markdown"),
+        page=report(
+            result("claims_page"),
+            caption="../report/claims.rst",
+            category="Claims",
+            labels={"table": "claims and verdicts"},
+        ),
+    log:
+        result("log", rule="judge_claims"),
+    conda:
+        "../../environment.yml"
+    params:
+        experiments=judged_settings(),
+        figures=drawn_figures(),
+        code=code("judge_claims.py"),
+    script:
+        "../scripts/judge_claims.py"

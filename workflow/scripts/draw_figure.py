@@ -1,0 +1,20 @@
+"""Draw one figure from the tables of its experiments; writes a PDF and a PNG."""
+
+from importlib import import_module
+
+import pandas as pd
+
+from learning_geometry.figures import style
+from learning_geometry.files import read_table
+from learning_geometry.progress import log_to
+
+with log_to(snakemake.log[0]) as log:
+    tables = {
+        name: pd.concat([read_table(path) for path in snakemake.input[name]], ignore_index=True)
+        for name in ("summary", "runs")
+    }
+    module = import_module(f"learning_geometry.figures.{snakemake.params.figure}")
+    with style.applied():
+        figure = module.draw(tables, snakemake.params.options)
+        style.save(figure, snakemake.output.pdf, snakemake.output.png)
+    log.terminal(f"figure {snakemake.output.png}")

@@ -1,0 +1,18 @@
+"""Gather every table of an experiment, and summarise it over seeds with intervals."""
+
+import pandas as pd
+
+from learning_geometry.files import atomic_path, read_provenance, read_table, write_table
+from learning_geometry.measurements.summary import summarize
+from learning_geometry.progress import log_to
+
+with log_to(snakemake.log[0]) as log:
+    tables = [read_table(path) for path in snakemake.input]
+    made = {path: read_provenance(path) for path in snakemake.input}
+    provenance = {"tables": made, "code": snakemake.params.code}
+    summary = summarize(tables)
+    write_table(pd.concat(tables, ignore_index=True), snakemake.output.runs, provenance)
+    write_table(summary, snakemake.output.summary, provenance)
+    with atomic_path(snakemake.output.csv) as path:
+        summary.to_csv(path, index=False, float_format="%.6g")
+    log.terminal(f"{snakemake.wildcards.experiment}: {len(summary)} numbers over seeds")

@@ -1,0 +1,37 @@
+"""Train one seed; writes its checkpoints (a directory) and its metrics (a table).
+
+Work in progress lies in the working directory and is moved to the outputs at the end, so that a job killed
+at any moment and started again continues from its last saved state.
+"""
+
+import shutil
+from pathlib import Path
+
+import torch
+
+from learning_geometry.files import write_table
+from learning_geometry.measurements.table import tidy
+from learning_geometry.progress import Progress, log_to
+from learning_geometry.tasks.dataset import read_dataset
+from learning_geometry.training.loop import train
+
+with log_to(snakemake.log[0]) as log:
+    torch.set_num_threads(snakemake.threads)
+    experiment, seed = snakemake.params.experiment, snakemake.params.seed
+    name, working = snakemake.wildcards.experiment, Path(snakemake.params.working)
+    provenance = experiment | {"name": name, "seed": seed, "code": snakemake.params.code}
+    progress = Progress(experiment["training"]["steps"], f"{name} seed {seed}")
+
+    def report(step, rows):
+        """Show the step and its losses and errors in the log."""
+        shown = {f"running_{quantity}": quantity for quantity in ("loss", "error")}
+        latest = [row for row in rows if row["step"] == step and row["quantity"] in shown]
+        notes = [f"{row['data']} {shown[row['quantity']]} {row['value']:.3f}" for row in latest]
+        progress(step, ", ".join(notes))
+
+    dataset, pause = read_dataset(snakemake.input.dataset), snakemake.config["seconds_between_saves"]
+    rows = train(experiment, seed, dataset, working, provenance, report, pause)
+    write_table(tidy(rows, name, seed), snakemake.output.metrics, provenance)
+    (working / "checkpoints").replace(snakemake.output.checkpoints)
+    shutil.rmtree(working)
+    log.terminal(progress.summary())
