@@ -10,16 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from learning_geometry.config import available
+
 REPOSITORY = Path(__file__).parents[2]
-FIGURES = (
-    "transition_timeline",
-    "embedding_singular_values",
-    "progress_timeline",
-    "subspace_match",
-    "bridge_energy",
-    "layer_one_logits",
-    "attention_patterns",
-)
+FIGURES = tuple(available("figures"))
 PARTS = ["Snakefile", "redraw.smk", "environment.yml", "config", "profiles", "src", "workflow"]
 
 

@@ -15,7 +15,7 @@ environment.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**30))
 from snakemake.exceptions import WorkflowError
 
 from learning_geometry.claims.studies import needed_experiments
-from learning_geometry.config import ConfigError, read_yaml, validate
+from learning_geometry.config import ConfigError, available, read_yaml, validate
 from learning_geometry.fingerprint import code_fingerprint
 from learning_geometry.paths import CONCLUDED_FROM, artifact
 
@@ -92,6 +92,17 @@ def figure_options(figure):
     return options | {
         "tasks": {name: EXPERIMENTS[name]["task"] for name in options["experiments"]}
     }
+
+
+def in_words(name):
+    """A name of the config as a heading."""
+    return name.replace("_", " ").capitalize()
+
+
+def figure_category(figure):
+    """Where the report lists a figure: under the study of the experiment that it shows first."""
+    shown = FIGURES.get(figure, {"experiments": []})["experiments"]
+    return in_words(EXPERIMENTS[shown[0]]["study"]) if shown else "Figures"
 
 
 def judged_settings():
