@@ -2,13 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from learning_geometry.geometry.curvature import (
-    extreme_eigenpairs,
-    gradient_with_graph,
-    hutch_plus_plus,
-    largest_eigenpair,
-    mean_loss_increase,
-)
+from learning_geometry.geometry.curvature.lanczos import extreme_eigenpairs, largest_eigenpair
+from learning_geometry.geometry.curvature.products import gradient_with_graph
+from learning_geometry.geometry.curvature.trace import hutch_plus_plus, mean_loss_increase
 
 
 def planted(spectrum, seed=0):

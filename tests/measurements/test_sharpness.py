@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from learning_geometry.geometry.curvature import gradient_with_graph
+from learning_geometry.geometry.curvature.products import gradient_with_graph
 from learning_geometry.measurements import sharpness
 from learning_geometry.models.evaluation import cross_entropy
 

@@ -6,14 +6,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from learning_geometry.geometry.curvature import (
-    Eigenpair,
-    extreme_eigenpairs,
-    gradient_with_graph,
-    hutch_plus_plus,
-    largest_eigenpair,
-    mean_loss_increase,
-)
+from learning_geometry.geometry.curvature.lanczos import Eigenpair, extreme_eigenpairs, largest_eigenpair
+from learning_geometry.geometry.curvature.products import gradient_with_graph
+from learning_geometry.geometry.curvature.trace import hutch_plus_plus, mean_loss_increase
 from learning_geometry.measurements.run import Run
 from learning_geometry.measurements.table import tidy
 from learning_geometry.models.evaluation import cross_entropy

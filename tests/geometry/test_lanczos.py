@@ -8,7 +8,8 @@ from scipy.sparse.linalg import eigsh
 from torch import nn
 from torch.func import functional_call, hessian
 
-from learning_geometry.geometry.curvature import flatten, gradient_with_graph, largest_eigenpair, unflatten
+from learning_geometry.geometry.curvature.lanczos import largest_eigenpair
+from learning_geometry.geometry.curvature.products import flatten, gradient_with_graph, unflatten
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
