@@ -108,7 +108,7 @@ def test_every_figure_and_ledger_is_the_same_bytes(finished, redrawn):
 
 def test_the_report_holds_what_the_report_of_the_run_holds(redrawn):
     text = (redrawn[0].folder / "again/report.html").read_text()
-    for label in ("Timeline of the transition", "summary over seeds", "claims and verdicts"):
+    for label in ("Transition timeline", "summary over seeds", "claims and verdicts"):
         assert label in text
 
 

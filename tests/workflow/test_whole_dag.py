@@ -167,13 +167,8 @@ def test_the_report_holds_figures_and_captions(finished):
     copy, _ = finished
     copy.snakemake("--cores", "1", "--report", "report.html")
     text = (copy.folder / "report.html").read_text()
-    labels = (
-        "Timeline of the transition",
-        "Singular values of the embedding",
-        "summary over seeds",
-        "claims and verdicts",
-    )
-    for label in labels:
+    labels = [name.replace("_", " ").capitalize() for name in FIGURES]
+    for label in (*labels, "summary over seeds", "claims and verdicts"):
         assert label in text
 
 
