@@ -51,9 +51,9 @@ def eigenpairs(
     The error of a Ritz value θ is bounded by min(r, r² / δ), r its residual norm and δ the gap to the nearest other
     Ritz value, lessened by r (Parlett 1998, section 11.7). The iteration stops when every bound has been below
     `tolerance` times the largest Ritz value in size for two further rounds over which no value moved by more. The
-    first block has max(k, j) + 1 random columns, so that an eigenvalue of that multiplicity is found that many times,
-    almost surely; of a higher multiplicity, copies can be missed. As with every Krylov method, an eigenvalue very
-    close to one found can stay hidden.
+    first block has at least max(k, j) + 1 random columns, so that an eigenvalue of that multiplicity is found that many
+    times, almost surely; of a higher multiplicity, copies can be missed. As with every Krylov method, an eigenvalue
+    very close to one found can stay hidden.
 
     Args:
         product: Symmetric matrix-vector product of flat vectors.
@@ -61,8 +61,8 @@ def eigenpairs(
         largest: Number k of largest eigenvalues, from 0.
         smallest: Number j of smallest eigenvalues, from 0; together from 1 to `dimension`.
         tolerance: Error allowed, as a fraction of the eigenvalue largest in size; positive.
-        start: Columns to start from besides the random ones, such as the last checkpoint's eigenvectors; need not be
-            orthonormal. Their dtype and device are used.
+        start: Columns to start from, such as the last checkpoint's eigenvectors; need not be orthonormal. They are
+            mixed with noise of equal norm. Their dtype and device are used.
         generator: Source of the random columns; by default one of seed 0 on the CPU.
         maximum_products: Products after which the iteration gives up with `converged` False. Memory is two vectors
             per product.
@@ -163,16 +163,19 @@ def _first_block(
     dtype: torch.dtype,
     device: torch.device | str,
 ) -> Tensor:
-    """Return orthonormal rows: the given columns, then random ones."""
+    """Return orthonormal rows: the given columns mixed with noise of equal norm, then noise alone."""
     if start is None:
         start = torch.empty(dimension, 0, dtype=dtype, device=device)
     if start.ndim != 2 or len(start) != dimension or not torch.isfinite(start).all():
         raise ValueError(
             f"start: shape {tuple(start.shape)}, or an entry is not finite; pass finite columns of {dimension} entries"
         )
-    given = start.T.contiguous()
-    rows = torch.cat([given, _noise(min(columns, dimension), dimension, generator, given)])
-    rows = rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_min(torch.finfo(rows.dtype).tiny)
+    tiny = torch.finfo(start.dtype).tiny
+    given = start.T / torch.linalg.vector_norm(start, dim=0)[:, None].clamp_min(tiny)
+    rows = _noise(min(max(columns, len(given)), dimension), dimension, generator, given)
+    rows = rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    # exact eigenvectors would pass for converged, and hide larger eigenvalues
+    rows[: len(given)] += given[: len(rows)]
     return _orthonormal_outside(rows, rows[:0], 1e3 * torch.finfo(rows.dtype).eps)
 
 
