@@ -14,8 +14,9 @@ import pandas as pd
 
 from learning_geometry import tasks
 from learning_geometry.files import read_table
+from learning_geometry.streams import stream
 from learning_geometry.tasks.dataset import Arrays, Dataset, read_dataset
-from learning_geometry.training.checkpoints import checkpoint_steps, read_arrays, read_checkpoint
+from learning_geometry.training.checkpoints import checkpoint_path, checkpoint_steps, read_arrays, read_checkpoint
 
 if TYPE_CHECKING:
     import torch
@@ -63,8 +64,28 @@ class Run:
         return [step for step in steps if step % every == 0 or step == steps[-1]]
 
     def parameters(self, step: int) -> dict[str, "torch.Tensor"]:
-        """Return the parameters at ``step``."""
-        return read_checkpoint(self.checkpoints, step)
+        """Return the parameters at ``step``.
+
+        Raises:
+            FileNotFoundError: there is no such checkpoint.
+            ValueError: the checkpoint is not one of the run's model, naming the first parameter at fault.
+        """
+        parameters = read_checkpoint(self.checkpoints, step)
+        shapes = {name: tuple(tensor.shape) for name, tensor in parameters.items()}
+        for name in sorted(shapes.keys() | self._shapes.keys()):
+            found, expected = shapes.get(name), self._shapes.get(name)
+            if found != expected:
+                raise ValueError(
+                    f"{checkpoint_path(self.checkpoints, step)}: {name} {_has(found)}, but in the model of "
+                    f"{self.experiment} it {_has(expected)}; the checkpoint is of another model: correct the config's "
+                    "`model` and `task`, or delete the checkpoints and train again"
+                )
+        return parameters
+
+    @cached_property
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        drawn = self.model.initialise(stream("run", "shapes"))
+        return {name: tuple(tensor.shape) for name, tensor in drawn.items()}
 
     def arrays(self, step: int) -> dict[str, np.ndarray]:
         """Return the parameters at ``step`` as numpy arrays; torch is not imported."""
@@ -86,3 +107,7 @@ class Run:
                 "lower `sequences` or raise task.test_sequences"
             )
         return {key: array[:sequences] for key, array in test_set.items()}
+
+
+def _has(shape: tuple[int, ...] | None) -> str:
+    return "is missing" if shape is None else f"has shape {shape}"
