@@ -8,7 +8,7 @@ import torch
 from torch.autograd.functional import hessian, jacobian
 
 from learning_geometry import models
-from learning_geometry.geometry.curvature.density import mass_below, moments, smoothed, spectral_density
+from learning_geometry.geometry.curvature.density import mass_below, mass_bounds, moments, smoothed, spectral_density
 from learning_geometry.geometry.curvature.eigenpairs import eigenpairs
 from learning_geometry.geometry.curvature.products import (
     compressed,
@@ -200,8 +200,15 @@ def test_trace_and_density_moments(tiny, exact, spectrum):
         assert found.standard_error < 0.5 * abs((spectrum**order).mean())
     assert density.nodes.max() == pytest.approx(spectrum[-1], rel=1e-6)
     assert density.nodes.min() == pytest.approx(spectrum[0], rel=1e-3)
-    negative, true = mass_below(density, -1e-3 * spectrum[-1]), (spectrum < -1e-3 * spectrum[-1]).mean()
-    assert 0.05 < true < 0.6 and abs(negative.value - true) < 3.5 * negative.standard_error + 0.03
+    for threshold in (-0.1, -1e-2, -1e-3, 1e-3, 0.1):
+        threshold *= spectrum[-1]
+        low, high = mass_bounds(density, threshold)
+        true = (spectrum < threshold).mean()
+        assert low.value - 3 * low.standard_error <= true <= high.value + 3 * high.standard_error
+        assert low.value <= mass_below(density, threshold).value <= high.value
+    # sharp where few eigenvalues lie
+    low, high = mass_bounds(density, -0.1 * spectrum[-1])
+    assert high.value - low.value < 0.05 and low.value > 0
 
 
 class OfTokens(torch.nn.Module):

@@ -84,7 +84,8 @@ def spectral_density(
 def mass_below(density: SpectralDensity, threshold: float) -> Estimate:
     """Share of the eigenvalues below a threshold, in [0, 1], with its standard error over probes.
 
-    Nodes near the threshold count whole or not at all: the resolution is the spacing of the nodes there.
+    Nodes count whole or not at all: with few steps this is far off where many eigenvalues lie close to the threshold,
+    and `mass_bounds` tells how far it can be.
 
     Examples:
         >>> two = SpectralDensity(np.array([[-1.0, 2.0], [-1.0, 2.0]]), np.array([[0.25, 0.75], [0.35, 0.65]]), 9)
@@ -92,6 +93,29 @@ def mass_below(density: SpectralDensity, threshold: float) -> Estimate:
         [0.3, 0.05, 2]
     """
     return _over_probes((density.weights * (density.nodes < threshold)).sum(1))
+
+
+def mass_bounds(density: SpectralDensity, threshold: float) -> tuple[Estimate, Estimate]:
+    """Bounds of the share of the eigenvalues below a threshold that hold for any number of steps.
+
+    Of each probe's own measure, the share below a node lies between the weights of the nodes before it and those up to
+    and with it (the separation theorem of Chebyshev, Markov and Stieltjes; Szegő 1975, "Orthogonal polynomials",
+    theorem 3.41.1). So the last node below the threshold may count or not, and so may the first one above.
+
+    Returns:
+        The lower and the upper bound, each a mean over probes with its standard error.
+
+    Examples:
+        >>> two = SpectralDensity(np.array([[-1.0, 0.5, 2.0]] * 2), np.array([[0.2, 0.3, 0.5]] * 2), 9)
+        >>> [round(bound.value, 3) for bound in mass_bounds(two, 1.0)]
+        [0.2, 1.0]
+    """
+    cumulative = np.concatenate([np.zeros((len(density.nodes), 1)), density.weights.cumsum(1)], axis=1)
+    below = (density.nodes < threshold).sum(1)
+    rows = np.arange(len(below))
+    low = cumulative[rows, np.maximum(below - 1, 0)]
+    high = cumulative[rows, np.minimum(below + 1, density.nodes.shape[1])]
+    return _over_probes(low), _over_probes(high)
 
 
 def moments(density: SpectralDensity, order: int) -> Estimate:
