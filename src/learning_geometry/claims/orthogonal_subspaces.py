@@ -20,6 +20,8 @@ AT = Window(0.9, 1.1)
 AFTER = Window(1.1, 1.5)
 LATE = Window(0.9, 1.0, of="training", not_before=1.5)
 END = Window(0.9, 1.0, of="training")
+FINISHED = Window(1.0, 1.0, of="training", not_before=1.1)
+"""The last checkpoint, of a run that made its transition well before: what is expensive is measured at few steps."""
 
 TRANSITION = Series("first_step_below_0.5", data=OUT)
 FIRST = Series("first_step_below_0.9", data=OUT)
@@ -255,6 +257,58 @@ CLAIMS = (
         ),
         floor=ROUNDING,  # computed from the weights, without sampling
         figure="layer_one_logits",
+    ),
+    # each function in the layer that performs it, with the other layer intact: layer 2 cannot match without layer 1, so
+    # one lesion of both layers could never spare the induction score
+    Claim(
+        name="subspaces_are_functionally_distinct",
+        study=STUDY_NAME,
+        statement="The embedding's subspaces are functionally distinct and complementary: layer 1's attention to the "
+        "previous position needs the bottom subspace more than the medium one, and layer 2's matching of tokens needs "
+        "the medium subspace more than the bottom one, each by more than random subspaces of the same dimensions.",
+        source=NOTES,
+        published="functionally distinct and complementary: binding the previous position against matching tokens",
+        role="two_layers",
+        quantity=Series("induction_score_dissociation", part="layers.1.query_key", data=OUT),
+        event=TRANSITION,
+        comparisons=(
+            Comparison(
+                "random_subspace_matching",
+                "level",
+                {"window": FINISHED, "side": "above", "baseline": "random_subspace"},
+            ),
+            Comparison(
+                "random_subspace_previous_position",
+                "level",
+                {
+                    "window": FINISHED,
+                    "side": "above",
+                    "baseline": "random_subspace",
+                    "quantity": Series("previous_token_score_dissociation", part="layers.0.query_key", data=OUT),
+                },
+            ),
+        ),
+        floor="estimator_error",
+        # the notes describe the subspaces at the end of long training; the embedding splits late
+        steps_to_reject=20_000,
+        figure="subspace_function",
+    ),
+    Claim(
+        name="removing_the_bridge_destroys_copying",
+        study=STUDY_NAME,
+        statement="After the transition, removing the bridge from what layer 2's keys read raises the out-of-distribution "
+        "error above that of removing random subspaces of the same rank, or of the same Frobenius norm.",
+        source=NOTES,
+        published="",
+        role="two_layers",
+        quantity=Series("error_after_removal", part="layers.1.key-bridge", data=OUT, index=10),
+        event=TRANSITION,
+        comparisons=(
+            Comparison("random_subspace", "level", {"window": FINISHED, "side": "above"}),
+            Comparison("equal_norm_removal", "level", {"window": FINISHED, "side": "above"}),
+        ),
+        floor="estimator_error",
+        figure="subspace_function",
     ),
     Claim(
         name="sharpness_rises_through_the_transition",

@@ -118,13 +118,16 @@ def level(
     reference: Series | None = None,
     quantity: Series | None = None,
     paired: bool = False,
+    baseline: str | None = None,
 ) -> Judgement:
     """Compare the mean of a curve over a window with a threshold or with a null of the tables.
 
     With ``threshold``: the values themselves against it. Otherwise the null's rows of the same series (or of
     ``reference``) over the same window: the values against its central 95 % range, averaged over runs; if
-    ``paired``, the difference from the null's mean in the same run against 0, or within ± ``margin``.
+    ``paired``, the difference from the null's mean in the same run against 0, or within ± ``margin``. ``baseline`` is
+    the null's name in the tables if it is not ``null``: a claim may compare two quantities with nulls of one name.
     """
+    null = baseline or null
     series = quantity or evidence.claim.quantity
     values, floor = evidence.value(series, window), evidence.floor(series, window)
     if threshold is not None:
@@ -232,6 +235,7 @@ def describe(claim: Claim, rule: str, null: str, parameters: Mapping[str, Any]) 
         where = f"{name}, {_window(p['window'])}"
         if p.get("threshold") is not None:
             return f"{where}, {p['side']} {p['threshold']:g}"
+        null = p.get("baseline") or null
         if p.get("paired"):
             limit = f"within ±{p['margin']:g}" if p.get("margin") else f"{p['side']} 0"
             return f"{where}, minus {_words(null)} in the same run, {limit}"

@@ -1,0 +1,268 @@
+"""What the embedding's subspaces and the bridge are for: head scores and errors without them."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from learning_geometry.geometry.composition import query_key_products
+from learning_geometry.geometry.nulls import haar_subspaces
+from learning_geometry.geometry.removal import equal_norm_removal, projector, removed_norm
+from learning_geometry.geometry.subspaces import right_singular_subspace, top_right_singular_subspace
+from learning_geometry.measurements.lesions import (
+    INDUCTION,
+    LOSS,
+    PREVIOUS,
+    Circuit,
+    Component,
+    Outcome,
+    changed_weights,
+    components,
+    joint_weight,
+    open_circuit,
+    outcome,
+)
+from learning_geometry.measurements.run import Run
+from learning_geometry.measurements.table import central_range, tidy
+from learning_geometry.streams import stream
+
+SETTINGS = {
+    "every": {
+        "type": "integer",
+        "minimum": 1,
+        "default": 1000,
+        "description": "Measure the checkpoints whose step is a multiple of this, and the last.",
+    },
+    "first_step": {
+        "type": "integer",
+        "minimum": 0,
+        "default": 1,
+        "description": "Leave out the checkpoints before this step, but not the last.",
+    },
+    "sequences": {
+        "type": "integer",
+        "minimum": 2,
+        "default": 50,
+        "description": "Number of out-of-distribution test sequences.",
+    },
+    "writing_layer": {
+        "type": "integer",
+        "minimum": 0,
+        "default": 0,
+        "description": "Layer, counted from 0, of the previous-token head.",
+    },
+    "reading_layer": {
+        "type": "integer",
+        "minimum": 1,
+        "default": 1,
+        "description": "Later layer, counted from 0, of the induction head, whose query-key product holds the bridge.",
+    },
+    "top": {
+        "type": "integer",
+        "minimum": 1,
+        "default": 1,
+        "description": "Number of right singular vectors of the embedding in its top subspace.",
+    },
+    "medium": {
+        "type": "integer",
+        "minimum": 1,
+        "default": 34,
+        "description": "Number of the next ones, in its medium subspace; the rest is its bottom subspace.",
+    },
+    "ranks": {
+        "type": "array",
+        "items": {"type": "integer", "minimum": 1},
+        "minItems": 1,
+        "uniqueItems": True,
+        "default": [10],
+        "description": "Ranks of the bridge; those from the width on are left out.",
+    },
+    "keep_mean": {
+        "type": "boolean",
+        "default": False,
+        "description": "Put the mean of what is removed back as a constant, so that only its variation is removed.",
+    },
+    "null_draws": {
+        "type": "integer",
+        "minimum": 2,
+        "default": 8,
+        "description": "Random rotations drawn once per run, each evaluated at every removal for both nulls.",
+    },
+}
+
+GROUPS = ("top", "medium", "bottom")
+RANDOM, EQUAL_NORM = NULLS = ("random_subspace", "equal_norm_removal")
+REMOVED, ALONE = "after_removal", "kept_alone"
+
+Outcomes = dict[str, list[Outcome]]
+"""Null, "" for the measured one -> outcomes: a single one, or one per draw."""
+
+
+class Removal(NamedTuple):
+    """Which directions are removed from which component, and the name of the rows."""
+
+    component: Component
+    subspace: str
+    basis: np.ndarray
+    """Orthonormal columns that span the stream."""
+    start: int
+    stop: int
+    """The columns removed."""
+    kind: str = REMOVED
+    index: int = 0
+
+
+def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
+    r"""Measure head scores, error and loss out of distribution with subspaces projected out of weights.
+
+    Of a removal R (a projector) a weight W that reads the stream becomes W (1 − R), on the normalised stream before γ
+    (see ``lesions``), and one that writes (1 − R) W. With w the writing and r the reading layer, the embedding's top,
+    medium and bottom right singular subspaces are removed from
+
+    - ``layers.<w>.query_key``: W_q and W_k; ``layers.<w>.value_output``: the input of W_v, what the head copies;
+    - ``layers.<r>.query_key``: W_q and W_k, and each alone as ``layers.<r>.query`` and ``layers.<r>.key``; they read what
+      layer w wrote in the subspace, too; ``readout``.
+
+    The bridge of rank k, the top-k right singular subspace of W_qᵀ W_k of layer r with γ folded in (of all heads below
+    each other), is removed from, or kept alone in, ``layers.<r>.key`` (W_k) and ``layers.<w>.output`` (W_o, as written).
+
+    Rows, part ``<component>-embedding.<group>`` (index 0) or ``<component>-bridge`` (index = rank), data
+    ``out_of_distribution``, n = sequences, with the 95 % interval over sequences:
+
+    - ``previous_token_score_after_removal``, ``induction_score_…``, ``error_…`` (fraction), ``loss_…`` (nats): the scores
+      of the two heads, in layers w and r, that have the largest when intact. Those that cannot change are left out.
+      ``…_kept_alone`` for the bridge kept alone.
+    - ``previous_token_score_change_after_removal`` and so on: minus the intact model's on the same sequences.
+    - ``previous_token_score_intact`` and so on: part ``model``.
+    - ``previous_token_score_dissociation``, part ``layers.<w>.query_key``: change without medium − change without bottom,
+      above 0 if the bottom subspace is needed more. ``induction_score_dissociation``, parts ``layers.<r>.query_key``,
+      ``.query``, ``.key``: change without bottom − change without medium, above 0 if the medium one is needed more.
+
+    Null ``random_subspace``: the same directions' numbers of a random rotation, so that groups of a draw are complementary
+    as well. Null ``equal_norm_removal``: successive directions of the rotation, the last one in part, until what is removed
+    has the Frobenius norm of the real removal, of all weights of the component together.
+
+    Raises:
+        ValueError: the model has no such layers, or the groups do not fit in its width.
+    """
+    model, writer, reader = run.settings["model"], settings["writing_layer"], settings["reading_layer"]
+    _check(model, settings)
+    parts = components(model, writer, reader)
+    generator = stream("subspace_function", "rotations", run.seed)
+    rotations = haar_subspaces(model["width"], model["width"], settings["null_draws"], generator)
+    rows: list[dict[str, Any]] = []
+    steps = run.steps(settings["every"])
+    for step in [step for step in steps if step >= settings["first_step"] or step == steps[-1]]:
+        circuit = open_circuit(run, step, settings["sequences"], writer, reader)
+        here = {"step": step, "data": "out_of_distribution"}
+        rows += [
+            here | _unit(name) | {"quantity": f"{name}_intact"} | _over_sequences(values)
+            for name, values in circuit.intact.items()
+        ]
+        changes: dict[tuple[str, str], Outcomes] = {}
+        for removal in _removals(circuit, parts, settings):
+            found = _with_nulls(circuit, removal, rotations, settings["keep_mean"])
+            part = f"{removal.component.part}-{removal.subspace}"
+            at = here | {"part": part, "index": removal.index}
+            rows += _rows(at, found, removal.kind)
+            change = {
+                null: [{name: value - circuit.intact[name] for name, value in one.items()} for one in several]
+                for null, several in found.items()
+            }
+            rows += _rows(at, change, f"change_{removal.kind}")
+            changes[removal.component.part, removal.subspace] = change
+        for part, (name, needed, spared) in _contrasts(writer, reader).items():
+            needed_change, spared_change = (changes[part, f"embedding.{group}"] for group in (needed, spared))
+            contrast = {
+                null: [
+                    {name: b[name] - a[name]} for a, b in zip(needed_change[null], spared_change[null], strict=True)
+                ]
+                for null in needed_change
+            }
+            rows += _rows(here | {"part": part}, contrast, "dissociation")
+    return tidy(rows, run.experiment, run.seed)
+
+
+def _contrasts(writer: int, reader: int) -> dict[str, tuple[str, str, str]]:
+    """Return part -> the score judged, the subspace that it is said to need, and the one that it is said not to."""
+    matching = (INDUCTION, "medium", "bottom")
+    second = f"layers.{reader}"
+    return {
+        f"layers.{writer}.query_key": (PREVIOUS, "bottom", "medium"),
+        f"{second}.query_key": matching,
+        f"{second}.query": matching,
+        f"{second}.key": matching,
+    }
+
+
+def _removals(circuit: Circuit, parts: dict[str, Component], settings: dict[str, Any]) -> Iterator[Removal]:
+    embedding = circuit.arrays["embedding.weight"]
+    width = embedding.shape[1]
+    reader = settings["reading_layer"]
+    embedded = right_singular_subspace(embedding, 1, width)
+    ends = [0, settings["top"], settings["top"] + settings["medium"], width]
+    for component in parts.values():
+        if not component.writes:
+            for group, start, stop in zip(GROUPS, ends[:-1], ends[1:], strict=True):
+                yield Removal(component, f"embedding.{group}", embedded, start, stop)
+    query, key = (circuit.arrays[f"layers.{reader}.attention.{role}.weight"] for role in ("query", "key"))
+    products = query_key_products(query, key, circuit.settings["heads"])
+    bridge = top_right_singular_subspace(products.reshape(-1, width), width)
+    for part in (f"layers.{reader}.key", f"layers.{settings['writing_layer']}.output"):
+        for rank in [rank for rank in settings["ranks"] if rank < width]:
+            yield Removal(parts[part], "bridge", bridge, 0, rank, REMOVED, rank)
+            yield Removal(parts[part], "bridge", bridge, rank, width, ALONE, rank)
+
+
+def _with_nulls(circuit: Circuit, removal: Removal, rotations: np.ndarray, keep_mean: bool) -> Outcomes:
+    def without(matrix: np.ndarray) -> Outcome:
+        changed = changed_weights(circuit, removal.component, matrix, keep_mean)
+        return outcome(circuit, removal.component, changed)
+
+    weight = joint_weight(circuit, removal.component)
+    directions = slice(removal.start, removal.stop)
+    real = projector(removal.basis[:, directions])
+    norm = removed_norm(weight, real)
+    return {
+        "": [without(real)],
+        RANDOM: [without(projector(rotation[:, directions])) for rotation in rotations],
+        EQUAL_NORM: [
+            without(equal_norm_removal(weight, np.roll(rotation, -removal.start, axis=1), norm))
+            for rotation in rotations
+        ],
+    }
+
+
+def _rows(here: dict[str, Any], found: Outcomes, kind: str) -> list[dict[str, Any]]:
+    rows = []
+    for name, values in found[""][0].items():
+        row = here | _unit(name) | {"quantity": f"{name}_{kind}"}
+        rows.append(row | _over_sequences(values))
+        for null in NULLS:
+            draws = np.array([one[name].mean() for one in found[null]])
+            rows.append(row | central_range(draws, null))
+    return rows
+
+
+def _over_sequences(values: np.ndarray) -> dict[str, Any]:
+    mean, error = values.mean(), values.std(ddof=1) / np.sqrt(len(values))
+    return {"value": mean, "low": mean - 1.96 * error, "high": mean + 1.96 * error, "n": len(values)}
+
+
+def _unit(name: str) -> dict[str, str]:
+    return {"unit": "nats" if name == LOSS else "fraction"}
+
+
+def _check(model: dict[str, Any], settings: dict[str, Any]) -> None:
+    writer, reader = settings["writing_layer"], settings["reading_layer"]
+    if not writer < reader < model["layers"]:
+        raise ValueError(
+            f"measurements.subspace_function: layer {reader} cannot read layer {writer} in a model of "
+            f"{model['layers']} layers; set writing_layer < reading_layer < layers, or leave this measurement out"
+        )
+    if settings["top"] + settings["medium"] >= model["width"]:
+        raise ValueError(
+            f"measurements.subspace_function: top {settings['top']} and medium {settings['medium']} leave nothing of "
+            f"width {model['width']} for the bottom subspace; lower medium"
+        )
