@@ -296,8 +296,9 @@ CLAIMS = (
     Claim(
         name="removing_the_bridge_destroys_copying",
         study=STUDY_NAME,
-        statement="After the transition, removing the bridge from what layer 2's keys read raises the out-of-distribution "
-        "error above that of removing random subspaces of the same rank, or of the same Frobenius norm.",
+        statement="After the transition, removing the bridge from what layer 2's keys read raises the "
+        "out-of-distribution error above that of removing random subspaces of the same rank, or of the same Frobenius "
+        "norm.",
         source=NOTES,
         published="",
         role="two_layers",

@@ -1,8 +1,8 @@
 """Removals of a subspace from what a weight reads or writes, and random removals to compare them with.
 
-A removal is a symmetric matrix R on the residual stream (width × width) with eigenvalues in [0, 1]: a weight W that reads
-becomes W (1 − R), one that writes becomes (1 − R) W. Of a whole subspace R is the projector on it; keeping it alone is
-the removal of its complement. What is removed has the Frobenius norm ‖W R‖ or ‖R W‖; no removal ever reflects a
+A removal is a symmetric matrix R on the residual stream (width × width) with eigenvalues in [0, 1]: a weight W that
+reads becomes W (1 − R), one that writes becomes (1 − R) W. Of a whole subspace R is the projector on it; keeping it alone
+is the removal of its complement. What is removed has the Frobenius norm ‖W R‖ or ‖R W‖; no removal ever reflects a
 direction, because no eigenvalue exceeds 1.
 """
 
@@ -36,8 +36,8 @@ def equal_norm_removal(
 ) -> Float[np.ndarray, "width width"]:
     r"""Removal of successive directions of a rotation, as many as have a given Frobenius norm together.
 
-    With q₁, q₂, … the columns, $\|W \sum_i c_i q_i q_i^\top\|_F^2 = \sum_i c_i^2 \|W q_i\|^2$: directions are removed whole
-    (c = 1) while the norm is not reached, and the next one in part, so that the norm is met exactly. For a Haar
+    With q₁, q₂, … the columns, $\|W \sum_i c_i q_i q_i^\top\|_F^2 = \sum_i c_i^2 \|W q_i\|^2$: directions are removed
+    whole (c = 1) while the norm is not reached, and the next one in part, so that the norm is met exactly. For a Haar
     rotation this is a random subspace whose dimension is set by the norm instead of given.
 
     Args:

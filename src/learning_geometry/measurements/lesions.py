@@ -2,9 +2,9 @@
 
 All on weights. The norms are folded in first: with x̂ the normalised stream before γ and β, every weight W that reads it
 becomes W diag(γ) and its bias b + W β, which changes no output. So a removal R acts on x̂, which has the coordinates of
-the residual stream, where the singular subspaces of the embedding live; β, a constant, stays. (A removal after γ would be
-of another subspace, W R diag(γ) instead of W diag(γ) R, and would take a part of β.) The mean over a stream's coordinates
-and the division by its length precede it: R takes the part of the normalised stream, whose length the whole stream sets.
+the residual stream, where the singular subspaces of the embedding live; β, a constant, stays. (A removal after γ would
+be of another subspace, W R diag(γ) instead of W diag(γ) R, and would take a part of β.) The norm's own mean and length
+are those of the whole stream: R takes a part of the normalised stream, which is not normalised again.
 """
 
 from collections.abc import Iterable, Mapping
@@ -148,8 +148,8 @@ def open_circuit(run: Run, step: int, sequences: int, writer: int, reader: int) 
         {},
     )
     by_head = _outcome_by_head(circuit, {}, 0)
-    heads = tuple(int(by_head[name].mean(0).argmax()) for name in (PREVIOUS, INDUCTION))
-    circuit = circuit._replace(heads=heads)
+    previous, induction = (int(by_head[name].mean(0).argmax()) for name in (PREVIOUS, INDUCTION))
+    circuit = circuit._replace(heads=(previous, induction))
     return circuit._replace(intact=_of_heads(circuit, by_head))
 
 
@@ -196,7 +196,7 @@ def _of_heads(circuit: Circuit, by_head: Outcome) -> Outcome:
 
 
 def _outcome_by_head(circuit: Circuit, changed: Arrays, first: int) -> Outcome:
-    """Run the layers from ``first`` on: a transformer of fewer layers, of which every position is a token of its own."""
+    """Run the layers from ``first`` on: a transformer of fewer layers, every position a token of its own."""
     writer, reader = circuit.layers
     stream = circuit.streams[first]
     sequences, length, width = stream.shape
@@ -206,7 +206,10 @@ def _outcome_by_head(circuit: Circuit, changed: Arrays, first: int) -> Outcome:
     positions = "none" if circuit.settings["positions"] == "learned" else circuit.settings["positions"]
     settings = circuit.settings | {"layers": circuit.settings["layers"] - first, "positions": positions}
     model = build(settings, circuit.shape)
-    places = {f"layers.{writer - first}.attention.pattern": PREVIOUS, f"layers.{reader - first}.attention.pattern": INDUCTION}
+    places = {
+        f"layers.{writer - first}.attention.pattern": PREVIOUS,
+        f"layers.{reader - first}.attention.pattern": INDUCTION,
+    }
     found: dict[str, list[np.ndarray]] = {}
     predictions = []
     for start in range(0, sequences, BATCH):

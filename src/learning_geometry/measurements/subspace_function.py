@@ -78,15 +78,16 @@ SETTINGS = {
         "default": [10],
         "description": "Ranks of the bridge; those from the width on are left out.",
     },
-    "keep_mean": {
+    "mean_kept_everywhere": {
         "type": "boolean",
         "default": False,
-        "description": "Put the mean of what is removed back as a constant, so that only its variation is removed.",
+        "description": "Repeat every removal with the mean of what it takes put back, not only those from the writing "
+        "layer's query-key.",
     },
     "null_draws": {
         "type": "integer",
         "minimum": 2,
-        "default": 8,
+        "default": 6,
         "description": "Random rotations drawn once per run, each evaluated at every removal for both nulls.",
     },
 }
@@ -94,6 +95,7 @@ SETTINGS = {
 GROUPS = ("top", "medium", "bottom")
 RANDOM, EQUAL_NORM = NULLS = ("random_subspace", "equal_norm_removal")
 REMOVED, ALONE = "after_removal", "kept_alone"
+MEAN_KEPT = "_mean_kept"
 
 Outcomes = dict[str, list[Outcome]]
 """Null, "" for the measured one -> outcomes: a single one, or one per draw."""
@@ -110,7 +112,13 @@ class Removal(NamedTuple):
     stop: int
     """The columns removed."""
     kind: str = REMOVED
-    index: int = 0
+    rank: int = 0
+    keep_mean: bool = False
+
+    @property
+    def suffix(self) -> str:
+        """What the names of its quantities end with."""
+        return self.kind + MEAN_KEPT * self.keep_mean
 
 
 def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
@@ -121,27 +129,31 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
     medium and bottom right singular subspaces are removed from
 
     - ``layers.<w>.query_key``: W_q and W_k; ``layers.<w>.value_output``: the input of W_v, what the head copies;
-    - ``layers.<r>.query_key``: W_q and W_k, and each alone as ``layers.<r>.query`` and ``layers.<r>.key``; they read what
-      layer w wrote in the subspace, too; ``readout``.
+    - ``layers.<r>.query_key``: W_q and W_k, and each alone as ``layers.<r>.query`` and ``layers.<r>.key``, which read
+      what layer w wrote in the subspace, too; ``readout``.
 
     The bridge of rank k, the top-k right singular subspace of W_qᵀ W_k of layer r with γ folded in (of all heads below
-    each other), is removed from, or kept alone in, ``layers.<r>.key`` (W_k) and ``layers.<w>.output`` (W_o, as written).
+    each other), is removed from, or kept alone in, ``layers.<r>.key`` (W_k) and ``layers.<w>.output`` (W_o, written).
 
     Rows, part ``<component>-embedding.<group>`` (index 0) or ``<component>-bridge`` (index = rank), data
     ``out_of_distribution``, n = sequences, with the 95 % interval over sequences:
 
-    - ``previous_token_score_after_removal``, ``induction_score_…``, ``error_…`` (fraction), ``loss_…`` (nats): the scores
-      of the two heads, in layers w and r, that have the largest when intact. Those that cannot change are left out.
-      ``…_kept_alone`` for the bridge kept alone.
+    - ``previous_token_score_after_removal``, ``induction_score_…``, ``error_…`` (fraction), ``loss_…`` (nats): the
+      scores of the two heads, in layers w and r, that have the largest when intact. Those that cannot change are left
+      out. ``…_kept_alone`` for the bridge kept alone.
+    - the same with ``…_mean_kept``, from ``layers.<w>.query_key`` or everywhere: the mean of what the intact model reads
+      in the subspace (over sequences and positions) stays as a constant. A plain removal takes it too, so it also hurts
+      where the subspace only carries a constant, as it may in attention by position alone.
     - ``previous_token_score_change_after_removal`` and so on: minus the intact model's on the same sequences.
     - ``previous_token_score_intact`` and so on: part ``model``.
-    - ``previous_token_score_dissociation``, part ``layers.<w>.query_key``: change without medium − change without bottom,
-      above 0 if the bottom subspace is needed more. ``induction_score_dissociation``, parts ``layers.<r>.query_key``,
-      ``.query``, ``.key``: change without bottom − change without medium, above 0 if the medium one is needed more.
+    - ``previous_token_score_dissociation``, part ``layers.<w>.query_key``: change without medium − change without
+      bottom, above 0 if the bottom subspace is needed more. ``induction_score_dissociation``, parts
+      ``layers.<r>.query_key``, ``.query``, ``.key``: change without bottom − change without medium, above 0 if the
+      medium one is needed more. ``…_dissociation_mean_kept`` likewise.
 
-    Null ``random_subspace``: the same directions' numbers of a random rotation, so that groups of a draw are complementary
-    as well. Null ``equal_norm_removal``: successive directions of the rotation, the last one in part, until what is removed
-    has the Frobenius norm of the real removal, of all weights of the component together.
+    Null ``random_subspace``: the same directions' numbers of a random rotation, so that the groups of a draw are
+    complementary as well. Null ``equal_norm_removal``: successive directions of the rotation, the last one in part,
+    until what is removed has the Frobenius norm of the real removal, of all weights of the component together.
 
     Raises:
         ValueError: the model has no such layers, or the groups do not fit in its width.
@@ -160,64 +172,68 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
             here | _unit(name) | {"quantity": f"{name}_intact"} | _over_sequences(values)
             for name, values in circuit.intact.items()
         ]
-        changes: dict[tuple[str, str], Outcomes] = {}
+        changes: dict[tuple[str, str, bool], Outcomes] = {}
         for removal in _removals(circuit, parts, settings):
-            found = _with_nulls(circuit, removal, rotations, settings["keep_mean"])
-            part = f"{removal.component.part}-{removal.subspace}"
-            at = here | {"part": part, "index": removal.index}
-            rows += _rows(at, found, removal.kind)
+            found = _with_nulls(circuit, removal, rotations)
+            at = here | {"part": f"{removal.component.part}-{removal.subspace}", "index": removal.rank}
             change = {
                 null: [{name: value - circuit.intact[name] for name, value in one.items()} for one in several]
                 for null, several in found.items()
             }
-            rows += _rows(at, change, f"change_{removal.kind}")
-            changes[removal.component.part, removal.subspace] = change
-        for part, (name, needed, spared) in _contrasts(writer, reader).items():
-            needed_change, spared_change = (changes[part, f"embedding.{group}"] for group in (needed, spared))
-            contrast = {
-                null: [
-                    {name: b[name] - a[name]} for a, b in zip(needed_change[null], spared_change[null], strict=True)
-                ]
-                for null in needed_change
-            }
-            rows += _rows(here | {"part": part}, contrast, "dissociation")
+            rows += _rows(at, found, removal.suffix) + _rows(at, change, f"change_{removal.suffix}")
+            changes[removal.component.part, removal.subspace, removal.keep_mean] = change
+        rows += _dissociations(here, changes, writer, reader)
     return tidy(rows, run.experiment, run.seed)
 
 
-def _contrasts(writer: int, reader: int) -> dict[str, tuple[str, str, str]]:
-    """Return part -> the score judged, the subspace that it is said to need, and the one that it is said not to."""
+def _dissociations(
+    here: dict[str, Any], changes: dict[tuple[str, str, bool], Outcomes], writer: int, reader: int
+) -> list[dict[str, Any]]:
+    # part -> the score judged, the subspace that it is said to need, and the one that it is said not to
     matching = (INDUCTION, "medium", "bottom")
-    second = f"layers.{reader}"
-    return {
-        f"layers.{writer}.query_key": (PREVIOUS, "bottom", "medium"),
-        f"{second}.query_key": matching,
-        f"{second}.query": matching,
-        f"{second}.key": matching,
-    }
+    said = {f"layers.{writer}.query_key": (PREVIOUS, "bottom", "medium")}
+    said |= {f"layers.{reader}.{roles}": matching for roles in ("query_key", "query", "key")}
+    rows = []
+    for part, (score, needed, spared) in said.items():
+        for keep_mean in (False, True):
+            if (part, f"embedding.{needed}", keep_mean) in changes:
+                without_needed, without_spared = (
+                    changes[part, f"embedding.{group}", keep_mean] for group in (needed, spared)
+                )
+                contrast = {
+                    null: [{score: b[score] - a[score]} for a, b in zip(draws, without_spared[null], strict=True)]
+                    for null, draws in without_needed.items()
+                }
+                rows += _rows(here | {"part": part}, contrast, "dissociation" + MEAN_KEPT * keep_mean)
+    return rows
 
 
 def _removals(circuit: Circuit, parts: dict[str, Component], settings: dict[str, Any]) -> Iterator[Removal]:
     embedding = circuit.arrays["embedding.weight"]
     width = embedding.shape[1]
-    reader = settings["reading_layer"]
+    writer, reader = settings["writing_layer"], settings["reading_layer"]
+    everywhere = settings["mean_kept_everywhere"]
     embedded = right_singular_subspace(embedding, 1, width)
     ends = [0, settings["top"], settings["top"] + settings["medium"], width]
-    for component in parts.values():
-        if not component.writes:
+    for component in [component for component in parts.values() if not component.writes]:
+        also = everywhere or component.part == f"layers.{writer}.query_key"
+        for keep_mean in (False, True) if also else (False,):
             for group, start, stop in zip(GROUPS, ends[:-1], ends[1:], strict=True):
-                yield Removal(component, f"embedding.{group}", embedded, start, stop)
+                subspace = f"embedding.{group}"
+                yield Removal(component, subspace, embedded, start, stop, keep_mean=keep_mean)
     query, key = (circuit.arrays[f"layers.{reader}.attention.{role}.weight"] for role in ("query", "key"))
     products = query_key_products(query, key, circuit.settings["heads"])
     bridge = top_right_singular_subspace(products.reshape(-1, width), width)
-    for part in (f"layers.{reader}.key", f"layers.{settings['writing_layer']}.output"):
+    for part in (f"layers.{reader}.key", f"layers.{writer}.output"):
         for rank in [rank for rank in settings["ranks"] if rank < width]:
-            yield Removal(parts[part], "bridge", bridge, 0, rank, REMOVED, rank)
-            yield Removal(parts[part], "bridge", bridge, rank, width, ALONE, rank)
+            for keep_mean in (False, True) if everywhere else (False,):
+                yield Removal(parts[part], "bridge", bridge, 0, rank, REMOVED, rank, keep_mean)
+                yield Removal(parts[part], "bridge", bridge, rank, width, ALONE, rank, keep_mean)
 
 
-def _with_nulls(circuit: Circuit, removal: Removal, rotations: np.ndarray, keep_mean: bool) -> Outcomes:
+def _with_nulls(circuit: Circuit, removal: Removal, rotations: np.ndarray) -> Outcomes:
     def without(matrix: np.ndarray) -> Outcome:
-        changed = changed_weights(circuit, removal.component, matrix, keep_mean)
+        changed = changed_weights(circuit, removal.component, matrix, removal.keep_mean)
         return outcome(circuit, removal.component, changed)
 
     weight = joint_weight(circuit, removal.component)
