@@ -1,9 +1,9 @@
 """Removals of a subspace from what a weight reads or writes, and random removals to compare them with.
 
 A removal is a symmetric matrix R on the residual stream (width × width) with eigenvalues in [0, 1]: a weight W that
-reads becomes W (1 − R), one that writes becomes (1 − R) W. Of a whole subspace R is the projector on it; keeping it alone
-is the removal of its complement. What is removed has the Frobenius norm ‖W R‖ or ‖R W‖; no removal ever reflects a
-direction, because no eigenvalue exceeds 1.
+reads becomes W (1 − R), one that writes becomes (1 − R) W. Of a whole subspace R is the projector on it; keeping it
+alone is the removal of its complement. What is removed has the Frobenius norm ‖W R‖ or ‖R W‖; no removal ever reflects
+a direction, because no eigenvalue exceeds 1.
 """
 
 import numpy as np

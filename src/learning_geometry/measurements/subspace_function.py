@@ -141,9 +141,9 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
     - ``previous_token_score_after_removal``, ``induction_score_…``, ``error_…`` (fraction), ``loss_…`` (nats): the
       scores of the two heads, in layers w and r, that have the largest when intact. Those that cannot change are left
       out. ``…_kept_alone`` for the bridge kept alone.
-    - the same with ``…_mean_kept``, from ``layers.<w>.query_key`` or everywhere: the mean of what the intact model reads
-      in the subspace (over sequences and positions) stays as a constant. A plain removal takes it too, so it also hurts
-      where the subspace only carries a constant, as it may in attention by position alone.
+    - the same with ``…_mean_kept``, from ``layers.<w>.query_key`` or everywhere: the mean of what the intact model
+      reads in the subspace (over sequences and positions) stays as a constant. A plain removal takes it too, so it also
+      hurts where the subspace only carries a constant, as it may in attention by position alone.
     - ``previous_token_score_change_after_removal`` and so on: minus the intact model's on the same sequences.
     - ``previous_token_score_intact`` and so on: part ``model``.
     - ``previous_token_score_dissociation``, part ``layers.<w>.query_key``: change without medium − change without
