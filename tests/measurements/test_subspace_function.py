@@ -27,7 +27,7 @@ from .conftest import put
 TOKENS, WIDTH, HEAD = 24, 100, 50
 CIRCUIT = {"width": WIDTH, "heads": 2, "norm": "none", "positions": "learned"}
 GROUPS = {"top": 1, "medium": TOKENS - 1}
-SETTINGS = GROUPS | {"ranks": [TOKENS, 400], "sequences": 40, "null_draws": 4, "first_step": 0}
+SETTINGS = GROUPS | {"ranks": [TOKENS, 400], "sequences": 40, "null_draws": 3, "first_step": 0}
 
 BASIS = haar_subspaces(WIDTH, WIDTH, 1, np.random.default_rng(0))[0].T
 COMMON, TOKEN, POSITION, BRIDGE, ANSWER = np.split(BASIS, 1 + TOKENS * np.arange(5))[:5]
@@ -104,7 +104,7 @@ def test_the_double_dissociation_is_beyond_random_subspaces(planted):
         value = planted.value(f"{score}_dissociation", part)
         null = planted.find(f"{score}_dissociation", part, "random_subspace").iloc[0]
         assert sign * value > 0.5 and (value > null["high"] if sign > 0 else value < null["low"])
-        assert null["n"] == 4
+        assert null["n"] == 3
     # changes are differences of the same sequences, and the contrast is of changes
     parts = [f"layers.0.query_key-embedding.{group}" for group in ("medium", "bottom")]
     medium, bottom = (planted.value("previous_token_score_change_after_removal", part) for part in parts)
@@ -121,7 +121,7 @@ def test_the_bridge_is_what_keys_read_and_layer_1_writes(planted):
         removed, null = rows["value"].item(), planted.find("error_change_after_removal", part, "random_subspace")
         assert removed > 0.5 > null["high"].item() + 0.2
         assert planted.value("error_change_kept_alone", part) == pytest.approx(0, abs=1e-6)
-        assert planted.value("error_change_kept_alone", part, "random_subspace") > 0.1
+        assert planted.value("error_change_kept_alone", part, "random_subspace") > 0.05
 
 
 def random_norms(seed=5):
@@ -248,24 +248,24 @@ def test_writing_is_removed_on_the_side_of_the_output(make_run):
 
 
 def test_steps_draws_and_units(make_run, measured):
-    run = make_run(*[lambda parameters: None] * 3)
-    settings = {"top": 1, "medium": 5, "ranks": [2, 3], "sequences": 5, "null_draws": 3, "every": 10}
+    run = make_run(*[lambda parameters: None] * 2)
+    settings = {"top": 1, "medium": 5, "ranks": [2, 3], "sequences": 5, "null_draws": 2, "every": 10}
     found = measured(subspace_function, run, **settings, first_step=5)
-    assert sorted(found.table["step"].unique()) == [10, 20]
+    assert found.table["step"].unique().tolist() == [10]
     nulls = found.table[found.table["null"] != ""]
-    assert set(nulls["null"]) == {"random_subspace", "equal_norm_removal"} and (nulls["n"] == 3).all()
+    assert set(nulls["null"]) == {"random_subspace", "equal_norm_removal"} and (nulls["n"] == 2).all()
     rows = found.table[found.table["null"] == ""]
     assert (rows["n"] == 5).all() and (rows["low"] <= rows["value"]).all() and (rows["value"] <= rows["high"]).all()
     assert (found.table["unit"] == np.where(found.table["quantity"].str.startswith("loss"), "nats", "fraction")).all()
     assert found.find("error_after_removal", "layers.1.key-bridge")["index"].tolist() == [2, 3] * 2
-    # the last step alone; the same draws, whatever else is measured
-    last = measured(subspace_function, run, **settings, first_step=99, mean_kept_everywhere=True)
-    assert last.table["step"].unique() == [20]
-    assert len(last.find("error_kept_alone_mean_kept", "layers.0.output-bridge")) == 2
-    assert len(last.find("error_after_removal_mean_kept", "readout-embedding.medium")) == 1
+    # the same draws, whatever else is measured
+    last = measured(subspace_function, run, **settings, first_step=0, mean_kept_everywhere=True)
+    assert last.table["step"].unique().tolist() == [0, 10]
+    assert len(last.find("error_kept_alone_mean_kept", "layers.0.output-bridge", step=10)) == 2
+    assert len(last.find("error_after_removal_mean_kept", "readout-embedding.medium", step=10)) == 1
     for null in ("", "random_subspace", "equal_norm_removal"):
         for quantity in ("loss_after_removal", "induction_score_dissociation"):
-            first, second = (each.find(quantity, null=null, step=20) for each in (found, last))
+            first, second = (each.find(quantity, null=null, step=10) for each in (found, last))
             assert first["value"].tolist() == second["value"].tolist()
 
 
