@@ -67,6 +67,12 @@ def test_level_against_the_range_of_a_null():
     assert (judgement.null_low, judgement.null_high) == pytest.approx((0.0, 0.2))
 
 
+def test_level_against_a_null_that_has_another_name_in_the_tables():
+    rows = [[event(2000), curve("score", 0.5), curve("score", 0.1, null="chance", low=0.0, high=0.2)] for _ in NOISE]
+    judgement = apply("level", rows, null="chance_of_the_score", baseline="chance", window=END, side="above")
+    assert (judgement.null_low, judgement.null_high) == pytest.approx((0.0, 0.2))
+
+
 def test_level_paired_with_the_null_of_another_series():
     rows = [
         [

@@ -72,7 +72,7 @@ def test_experiments_find_their_roles():
 STEPS = np.arange(0, 20_001, 200)
 
 
-def seed_rows(seed, sharp=True, layers=2):
+def seed_rows(seed, sharp=True, layers=2, contrast=0.5, bridge=True):
     """One run in which, at step 2000, everything happens as the study says (or, without ``sharp``, slowly)."""
     wiggle = 1 + 0.01 * np.random.default_rng(seed).standard_normal(len(STEPS))
     step = 2000 + 10 * seed
@@ -108,6 +108,21 @@ def seed_rows(seed, sharp=True, layers=2):
     for index, values in ((1, 3 + late), (35, 1 + late), (36, np.ones(len(STEPS)))):
         add("singular_value_gap", values, "gaussian_matrix", (1.0, 1.3), part="embedding", index=index)
     add("attention_logit_share_content", 0.6 - 0.55 * late, "untrained", (0.6, 0.6), part="layers.0", data=OUT)
+    function = {"data": OUT, "n": 50}
+    for quantity, part in (("induction_score", "layers.1"), ("previous_token_score", "layers.0")):
+        where = function | {
+            "part": f"{part}.query_key",
+            "low": contrast * after - 0.02,
+            "high": contrast * after + 0.02,
+        }
+        rows.append(curve(f"{quantity}_dissociation", contrast * after * wiggle, STEPS, **where))
+        where |= {"null": "random_subspace", "low": -0.1, "high": 0.1}
+        rows.append(curve(f"{quantity}_dissociation", 0.0, STEPS, **where))
+    where = function | {"part": "layers.1.key-bridge", "index": 10}
+    error = {"random_subspace": 0.1, "equal_norm_removal": 0.3, "": 0.9 if bridge else 0.2}
+    for null, value in error.items():
+        limits = {"null": null, "low": value - 0.05, "high": value + 0.05}
+        rows.append(curve("error_after_removal", 0.98 + (value - 0.98) * after * wiggle, STEPS, **where, **limits))
     sharpness = (1 + 5 * after) * wiggle
     where = {"data": IN, "low": sharpness - 0.01, "high": sharpness + 0.01}
     rows.append(curve("largest_hessian_eigenvalue", sharpness, STEPS, **where))
@@ -134,6 +149,52 @@ def test_every_claim_is_supported_where_it_is_planted():
 def test_three_seeds_support_nothing():
     verdicts, _ = planted_study(seeds=3)
     assert set(verdicts.values()) == {"inconclusive"}
+
+
+@pytest.mark.parametrize("contrast", [-0.5, 0.05])
+def test_subspaces_without_a_dissociation_are_not_distinct(contrast):
+    # of the other sign, or no larger than between random subspaces
+    assert planted_study(contrast=contrast)[0]["subspaces_are_functionally_distinct"] == "not supported"
+
+
+def test_both_halves_of_the_dissociation_must_hold():
+    experiments = {"copying": load(CONFIG / "paper.yaml")["experiments"]["copying"]}
+    made = dissociated(5)
+    assert verdict(experiments, made, "subspaces_are_functionally_distinct") == "supported"
+    for table in made:
+        half = table["quantity"] == "previous_token_score_dissociation"
+        table.loc[half & (table["null"] == ""), ["value", "low", "high"]] *= -1
+        table[["low", "high"]] = np.sort(table[["low", "high"]], axis=1)
+    assert verdict(experiments, made, "subspaces_are_functionally_distinct") == "not supported"
+
+
+def test_short_training_cannot_speak_against_the_dissociation_but_for_it():
+    experiment = load(CONFIG / "config.yaml")["experiments"]["copying"]
+    for contrast, expected in ((0.5, "supported"), (-0.5, "inconclusive")):
+        made = dissociated(5, contrast=contrast)
+        for table in made:
+            table.loc[table["quantity"].str.startswith("first_step"), "step"] = 3500
+        made = [table[table["step"] <= 3500] for table in made]
+        assert verdict({"copying": experiment}, made, "subspaces_are_functionally_distinct") == expected
+
+
+@pytest.mark.parametrize(
+    ("seeds", "bridge", "expected"), [(5, True, "supported"), (3, True, "inconclusive"), (5, False, "not supported")]
+)
+def test_removing_the_bridge(seeds, bridge, expected):
+    # without an effect the error is above that of a random subspace, but not of a removal of equal norm
+    experiments = {"copying": load(CONFIG / "paper.yaml")["experiments"]["copying"]}
+    assert verdict(experiments, dissociated(seeds, bridge=bridge), "removing_the_bridge_destroys_copying") == expected
+
+
+def dissociated(seeds, **options):
+    return tables(*(seed_rows(seed, **options) for seed in range(seeds)), experiment="copying")
+
+
+def verdict(experiments, made, name):
+    ledger = judge(experiments, made).table
+    (found,) = ledger.loc[ledger["claim"] == name, "verdict"].unique()
+    return found
 
 
 def test_a_slow_transition_is_not_sharp():

@@ -136,6 +136,52 @@ def geometry_rows(seed, width=64):
     return rows
 
 
+def function_rows(seed):
+    """Removals with a double dissociation: layer 2's queries need the medium subspace, its keys the bottom one."""
+    noise = np.random.default_rng([seed, 5])
+    transition = TRANSITIONS[seed % 5]
+    scores = {"previous_token_score": 0.6, "induction_score": 0.8, "error": -0.9, "loss": -1.0}
+    needs = {"layers.0.query_key": "", "layers.0.value_output": "medium", "layers.1.query_key": "medium bottom"}
+    needs |= {"layers.1.query": "medium", "layers.1.key": "bottom", "readout": "bottom"}
+    rows = []
+    for step in (1000, 2000, 3000, 3500):
+        grown = float(sigmoid(step, transition))
+        here = {"step": step, "data": "out_of_distribution", "n": 50}
+
+        def add(part, kind, lost, random, reaches, here=here, grown=grown, index=0):
+            for name in reaches:
+                size = scores[name] * grown
+                unit = "nats" if name == "loss" else "fraction"
+                for quantity, start in ((f"{name}_change_{kind}", 0.0), (f"{name}_{kind}", size + (size < 0))):
+                    row = here | {"part": part, "quantity": quantity, "index": index, "unit": unit}
+                    value = start - size * lost * (1 + noise.normal(0, 0.02))
+                    rows.append(row | {"value": value, "low": value - 0.02, "high": value + 0.02})
+                    for null, share in (("random_subspace", random), ("equal_norm_removal", (lost + random) / 2)):
+                        value = start - size * share
+                        drawn = {"null": null, "n": 6, "value": value, "low": value - 0.03, "high": value + 0.03}
+                        rows.append(row | drawn)
+
+        for name, size in scores.items():
+            unit = "nats" if name == "loss" else "fraction"
+            row = here | {"quantity": f"{name}_intact", "unit": unit}
+            rows.append(row | {"value": size * grown + (size < 0)})
+        names = list(scores)
+        for component, needed in needs.items():
+            first = {"layers.0.query_key": 0, "readout": 2}.get(component, 1)
+            for group, random in (("top", 0.01), ("medium", 0.5), ("bottom", 0.4)):
+                part = f"{component}-embedding.{group}"
+                lost = 0.9 if group in needed else 0.01
+                add(part, "after_removal", lost, random, names[first:])
+                if first == 0:
+                    add(part, "after_removal_mean_kept", 0.0, 0.1, names)
+        for component in ("layers.1.key", "layers.0.output"):
+            for rank in (5, 10):
+                part = f"{component}-bridge"
+                add(part, "after_removal", 0.08 * rank, 0.05, names[1:], index=rank)
+                add(part, "kept_alone", 1 - 0.08 * rank, 0.9, names[1:], index=rank)
+    return rows
+
+
 COPY_STARTS = (6, 35)
 SEGMENT = 25
 
@@ -229,6 +275,16 @@ def geometry_tables():
             [*copying_rows(seed, 2, seed < crossing), *geometry_rows(seed), *spectrum_rows(seed)]
             for seed in range(seeds)
         ]
+        return gather(*(tidy(of_seed, "copying", seed) for seed, of_seed in enumerate(rows)))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def function_tables():
+    @functools.cache
+    def make(seeds=5, crossing=5):
+        rows = [[*copying_rows(seed, 2, seed < crossing), *function_rows(seed)] for seed in range(seeds)]
         return gather(*(tidy(of_seed, "copying", seed) for seed, of_seed in enumerate(rows)))
 
     return make

@@ -257,7 +257,7 @@ def test_steps_draws_and_units(make_run, measured):
     rows = found.table[found.table["null"] == ""]
     assert (rows["n"] == 5).all() and (rows["low"] <= rows["value"]).all() and (rows["value"] <= rows["high"]).all()
     assert (found.table["unit"] == np.where(found.table["quantity"].str.startswith("loss"), "nats", "fraction")).all()
-    assert found.find("error_after_removal", "layers.1.key-bridge")["index"].tolist() == [2, 3] * 2
+    assert found.find("error_after_removal", "layers.1.key-bridge")["index"].tolist() == [2, 3]
     # the same draws, whatever else is measured
     last = measured(subspace_function, run, **settings, first_step=0, mean_kept_everywhere=True)
     assert last.table["step"].unique().tolist() == [0, 10]

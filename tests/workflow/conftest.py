@@ -116,6 +116,13 @@ def tiny_config():
                         "lags": 3,
                         "null_draws": 40,
                     },
+                    "subspace_function": {
+                        "every": 20,
+                        "sequences": 10,
+                        "medium": 4,
+                        "ranks": [2],
+                        "null_draws": 2,
+                    },
                     "attention_patterns": {},
                     "sharpness": {"every": 20, "details_every": 40, "sequences": 10},
                 },
