@@ -173,8 +173,8 @@ def test_short_training_cannot_speak_against_the_dissociation_but_for_it():
     for contrast, expected in ((0.5, "supported"), (-0.5, "inconclusive")):
         made = dissociated(5, contrast=contrast)
         for table in made:
-            table.loc[table["quantity"].str.startswith("first_step"), "step"] = 3500
-        made = [table[table["step"] <= 3500] for table in made]
+            table.loc[table["quantity"].str.startswith("first_step"), "step"] = 3400
+        made = [table[table["step"] <= 3400] for table in made]
         assert verdict({"copying": experiment}, made, "subspaces_are_functionally_distinct") == expected
 
 
