@@ -46,6 +46,7 @@ def test_every_artifact_is_there_and_tidy(finished):
         "attention_logit_share_content",
         "composition_z_score",
         "bridge_energy_key_at_lag",
+        "induction_score_after_removal",
     } <= set(measured["quantity"])
     pd.testing.assert_frame_equal(
         pd.read_csv(results / "tiny/summary.csv", keep_default_na=False)[["quantity", "step"]],

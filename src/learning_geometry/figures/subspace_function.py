@@ -150,7 +150,7 @@ def _draw_cell(axes: Axes, cell: pd.DataFrame, column: int, at: int, harmful: in
     text = _number(estimate)
     if np.isfinite(ends).all():
         text += f" [{', '.join(_number(end) for end in ends)}]"
-    controls = "   ".join(f"{name} {_number(low)} to {_number(high)}" for name, (low, high) in ranges.items())
+    controls = "   ".join(f"{name} {_number(low)}\u2026{_number(high)}" for name, (low, high) in ranges.items())
     axes.text(column + 0.5, at + 0.30, text, ha="center", va="center", fontsize=6.3)
     axes.text(column + 0.5, at + 0.74, controls, ha="center", va="center", fontsize=4.9, color="#333333")
 
