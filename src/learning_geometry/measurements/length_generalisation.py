@@ -104,12 +104,12 @@ def draw_test_sets(run: Run, settings: dict[str, Any]) -> dict[tuple[int, str], 
         ValueError: as :func:`measure`.
     """
     task = run.settings["task"]
-    if not (hasattr(run.task, "out_of_distribution") and {"length"} <= set(task)):
+    if not (hasattr(run.task, "out_of_distribution") and {"length", "out_of_distribution_segment_length"} <= set(task)):
         raise ValueError(
             f"measurements.length_generalisation: the task {task['name']} cannot be drawn at another length; give it "
-            "a setting `length` and a function `out_of_distribution` as tasks/copying.py has, or leave this out"
+            "the settings and the function `out_of_distribution` of tasks/copying.py, or leave this out"
         )
-    limit = task["length"] if run.settings["model"]["positions"] == "learned" else None
+    limit = task["length"] if run.settings["model"].get("positions") == "learned" else None
     lengths = sorted({round(factor * task["length"]) for factor in settings["factors"]})
     readable = [length for length in lengths if limit is None or length <= limit]
     if not readable:
