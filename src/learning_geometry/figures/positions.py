@@ -48,7 +48,7 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
     with style.applied():
         figure = Figure(figsize=(style.DOUBLE_WIDTH, 4.6), layout="constrained")
         grid = figure.subplots(2, 2)
-        (errors, previous), (lengths, induction) = grid
+        (errors, previous), (induction, lengths) = grid
         for experiment in options["experiments"]:
             scheme = options["models"][experiment]["positions"]
             label, color, line = SCHEMES[scheme]
@@ -107,14 +107,14 @@ def _null_lines(errors: Axes, lengths: Axes, summary: pd.DataFrame, experiment: 
 
 
 def _label(grid: Any, summary: pd.DataFrame, experiments: list[str]) -> None:
-    (errors, previous), (lengths, induction) = grid
+    (errors, previous), (induction, lengths) = grid
     shown = summary[summary["experiment"].isin(experiments)]
     steps = shown.loc[shown["quantity"] == "running_error", "step"].tolist()
     for axes, letter, label in (
         (errors, "a", "OOD error (fraction)"),
         (previous, "b", "previous-token score"),
-        (lengths, "d", "OOD error (fraction)"),
         (induction, "c", "induction score"),
+        (lengths, "d", "OOD error (fraction)"),
     ):
         style.panel_letter(axes, letter)
         axes.set_ylabel(label)
