@@ -46,12 +46,7 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
     last = min(int(rows["step"].max()) for rows in curves.values())
     curves = {name: rows[rows["step"] <= last] for name, rows in curves.items()}
     finite = sorted({size for size in sizes.values() if size is not None})
-    # fresh segments, an infinite pool, stand one place to the right of the largest
-    beyond = (
-        finite[-1] * (finite[-1] / finite[0]) ** (1 / (len(finite) - 1))
-        if len(finite) > 1
-        else 10 * max(finite, default=1)
-    )
+    beyond = _beyond(finite)
     places = {name: float(beyond if size is None else size) for name, size in sizes.items()}
     vocabulary = options["tasks"][options["experiments"][0]].get("vocabulary")
     with style.applied():
@@ -67,6 +62,13 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
             for axes in (errors, shares):
                 axes.axvline(np.sqrt(finite[-1] * beyond), color=style.BLACK, linewidth=0.5, linestyle=(0, (1, 3)))
     return figure
+
+
+def _beyond(finite: list[int]) -> float:
+    """Return the place of fresh segments, an infinite pool: one to the right of the largest."""
+    if len(finite) < 2:
+        return 10.0 * max(finite, default=1)
+    return float(finite[-1] * (finite[-1] / finite[0]) ** (1 / (len(finite) - 1)))
 
 
 def _draw_errors(

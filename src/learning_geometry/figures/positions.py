@@ -18,7 +18,7 @@ SCHEMES = {
     "rotary": ("rotary", style.BLUE, "-"),
     "learned": ("learned", style.VERMILION, "--"),
     "none": ("none", style.BLACK, "-."),
-    "alibi": ("ALiBi", style.GREEN, (0, (4, 1, 1, 1, 1, 1))),
+    "alibi": ("ALiBi", style.GREEN, ":"),
 }
 """Value of ``model.positions`` -> its name, colour and line."""
 
@@ -84,7 +84,7 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
     return figure
 
 
-def _draw_lengths(axes: Axes, tables: Mapping[str, pd.DataFrame], color: str, line: Any) -> int:
+def _draw_lengths(axes: Axes, tables: Mapping[str, pd.DataFrame], color: str, line: str) -> int:
     """Draw the error at the last checkpoint by test length; return the longest."""
     where: dict[str, Any] = {"quantity": "error_at_length", "data": OUT}
     where["step"] = int(style.select(tables["summary"], **where)["step"].max())
