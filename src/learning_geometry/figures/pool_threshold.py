@@ -100,7 +100,7 @@ def _draw_errors(
                     zorder=2,
                     clip_on=False,
                 )
-        where = {"experiment": name, "quantity": "running_error", "data": OUT, "step": at, "null": ""}
+        where: dict[str, Any] = {"experiment": name, "quantity": "running_error", "data": OUT, "step": at, "null": ""}
         mean = style.select(summary, **where).iloc[0]
         known = np.isfinite([mean["low"], mean["high"]]).all()
         bars = [[mean["estimate"] - mean["low"]], [mean["high"] - mean["estimate"]]] if known else None

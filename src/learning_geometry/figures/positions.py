@@ -53,13 +53,13 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
             scheme = options["models"][experiment]["positions"]
             label, color, line = SCHEMES[scheme]
             of_one = {name: table[table["experiment"] == experiment] for name, table in tables.items()}
-            where = {"quantity": "running_error", "data": OUT}
-            ((with_n, handle),) = style.curve(errors, of_one, where, color, label, line).items()
+            of_curve: dict[str, str | int] = {"quantity": "running_error", "data": OUT}
+            ((with_n, handle),) = style.curve(errors, of_one, of_curve, color, label, line).items()
             for axes, score, choose in (
                 (previous, "previous_token_score", first_layer),
                 (induction, "induction_score", last_layer),
             ):
-                where = {"quantity": f"{score}_at_length", "data": OUT, "index": trained}
+                where = of_curve | {"quantity": f"{score}_at_length", "index": trained}
                 rows = style.select(of_one["summary"], **where, null="")
                 parts = rows.loc[choose(rows["part"]), "part"].unique()
                 chosen = {name: table[table["part"].isin(parts)] for name, table in of_one.items()}

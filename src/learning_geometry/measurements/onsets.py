@@ -57,10 +57,10 @@ def onsets(table: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Tidy rows.
     """
-    last = table.groupby("experiment")["step"].max()
     made = [
-        tidy(_of_run(run, int(last[experiment])), str(experiment), int(seed))
-        for (experiment, seed), run in table.groupby(["experiment", "seed"], sort=True)
+        tidy(_of_run(run, int(of_experiment["step"].max())), str(experiment), int(run["seed"].iloc[0]))
+        for experiment, of_experiment in table.groupby("experiment", sort=True)
+        for _, run in of_experiment.groupby("seed", sort=True)
     ]
     return pd.concat(made, ignore_index=True) if made else tidy([], "none", 0)
 
@@ -89,8 +89,9 @@ def _events(run: pd.DataFrame, measure: ProgressMeasure) -> Iterator[dict[str, A
     if measure.largest_of is not None:
         rows = rows.sort_values("value", kind="stable").drop_duplicates("step", keep="last")
         rows = rows.assign(index=measure.largest_of[0])
-    for (part, index), curve in rows.groupby(["part", "index"], sort=True):
+    for _, curve in rows.groupby(["part", "index"], sort=True):
         curve = curve.sort_values("step")
+        part, index = curve[["part", "index"]].iloc[0]
         steps, values = curve["step"].to_numpy(), curve["value"].to_numpy()
         if len(steps) < FEWEST_STEPS:
             continue
@@ -123,11 +124,11 @@ def _null_width(run: pd.DataFrame, measure: ProgressMeasure, curve: pd.DataFrame
 
 def _sampling_width(curve: pd.DataFrame) -> float:
     ends = curve.iloc[[0, -1]]
-    known = (ends["high"] - ends["low"]) / 2
-    share = ends["value"].clip(0, 1)
-    binomial = 1.96 * np.sqrt(share * (1 - share) / ends["n"].clip(lower=1))
-    counted = (ends["unit"] == "fraction") & (ends["n"] > 1)
-    return float(known.fillna(binomial.where(counted, 0.0)).sum())
+    known = (ends["high"] - ends["low"]).to_numpy() / 2
+    share, n = ends["value"].clip(0, 1).to_numpy(), ends["n"].to_numpy()
+    counted = (ends["unit"] == "fraction").to_numpy() & (n > 1)
+    binomial = np.where(counted, 1.96 * np.sqrt(share * (1 - share) / np.maximum(n, 1)), 0.0)
+    return float(np.where(np.isnan(known), binomial, known).sum())
 
 
 def _rough(values: np.ndarray) -> float:
