@@ -89,10 +89,14 @@ def _draw_lengths(axes: Axes, tables: Mapping[str, pd.DataFrame], color: str, li
     where: dict[str, Any] = {"quantity": "error_at_length", "data": OUT}
     where["step"] = int(style.select(tables["summary"], **where)["step"].max())
     rows = style.select(tables["summary"], **where, null="")
+    seeds = style.select(tables["runs"], **where, null="")
     if rows["n"].max() > 1:
-        style.seed_lines(axes, style.select(tables["runs"], **where, null=""), "index", color, line)
+        style.seed_lines(axes, seeds, "index", color, line)
     style.mean_line(axes, rows, "index", color, line)
     rows = rows.sort_values("index")
+    if len(rows) == 1:  # where no line or band can be seen: the seeds and the interval at one place
+        axes.plot(seeds["index"], seeds["value"], linestyle="none", marker="_", markersize=5, color=color)
+        axes.vlines(rows["index"], rows["low"], rows["high"], color=color, linewidth=1.0)
     axes.plot(rows["index"], rows["estimate"], linestyle="none", marker="o", markersize=3, color=color, zorder=4)
     return int(rows["index"].max())
 
