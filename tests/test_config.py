@@ -260,17 +260,19 @@ def test_shipped_config_is_valid_and_has_a_plan(name: str) -> None:
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_config_uses_the_published_optimizer(name: str) -> None:
-    for experiment in load(ROOT / "config" / name)["experiments"].values():
+    for label, experiment in load(ROOT / "config" / name)["experiments"].items():
         optimizer = experiment["optimizer"]
+        reduced = label.startswith("small_")
+        assert reduced == (experiment["task"]["vocabulary"] != 64) and not (reduced and name == "paper.yaml")
         assert optimizer["name"] == "adamw"
-        assert (optimizer["learning_rate"], optimizer["betas"]) == (1e-3, [0.9, 0.98])
+        assert (optimizer["learning_rate"], optimizer["betas"]) == (5e-3 if reduced else 1e-3, [0.9, 0.98])
         assert (optimizer["epsilon"], optimizer["weight_decay"]) == (1e-9, 5e-4)
         assert optimizer["clip_norm"] is None
         assert optimizer["schedule"] == {
             "name": "constant", "warmup_steps": 5, "warmup_factor": pytest.approx(1 / 3), "final_factor": 0.0,
         }  # fmt: skip
         assert experiment["model"]["dropout"] == 0.1
-        assert experiment["training"]["batch_size"] == 50
+        assert experiment["training"]["batch_size"] == (32 if reduced else 50)
 
 
 def test_plan_says_what_differs_from_the_defaults() -> None:

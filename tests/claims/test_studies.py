@@ -60,11 +60,19 @@ def test_experiments_find_their_roles():
     default = load(CONFIG / "config.yaml")["experiments"]
     assert players(STUDY, "two_layers", default)[:1] == ["copying"]
     assert players(STUDY, "one_layer", default) == ["copying_one_layer"]
+    # the reduced runs of positions and pools are no runs of the published task
+    assert not any(name.startswith("small_") for name in needed_experiments(default))
     paper = load(CONFIG / "paper.yaml")["experiments"]
     assert players(STUDY, "two_layers", paper) == ["copying"]
     assert players(STUDY, "small_pool", paper) == [f"copying_pool_{size}" for size in (300, 500, 600, 700)]
     assert "copying_mlp" not in needed_experiments(paper) and "copying_pool_750" not in needed_experiments(paper)
     assert needed_experiments({"mine": default["copying"] | {"study": "none"}}) == []
+    pool = paper["copying_pool_300"]
+    reduced = {
+        "mine": pool | {"task": pool["task"] | {"vocabulary": 32}},
+        "shorter": pool | {"task": pool["task"] | {"length": 40}},
+    }
+    assert players(STUDY, "small_pool", reduced) == []
     with pytest.raises(ValueError, match="unknown"):
         plays(default["copying"], Role({"model.layers": {"about": 2}}, {}))
 

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from learning_geometry.figures.progress_timeline import PANELS, draw
+from learning_geometry.figures.progress_timeline import draw
+from learning_geometry.measurements.progress_measures import TIMELINE
 
 OPTIONS = {"experiments": ["copying"], "tasks": {}}
 TITLES = [
@@ -54,7 +55,7 @@ def test_every_panel_shows_its_quantity(geometry_tables):
 
 
 def test_fractions_share_one_scale(geometry_tables):
-    for axes, panel in zip(draw(geometry_tables(), OPTIONS).axes, PANELS, strict=True):
+    for axes, panel in zip(draw(geometry_tables(), OPTIONS).axes, TIMELINE, strict=True):
         assert (axes.get_ylim() == (0.0, 1.02)) == (panel.unit in ("fraction", "cosine"))
 
 
@@ -73,7 +74,7 @@ def test_the_nearest_rank_stands_in(geometry_tables):
     assert {"subspace match, r = 5", "bridge in bottom, r = 5"} <= set(titles)
 
 
-@pytest.mark.parametrize("quantity", [panel.quantity for panel in PANELS])
+@pytest.mark.parametrize("quantity", [panel.quantity for panel in TIMELINE])
 def test_missing_quantity_is_named(geometry_tables, quantity):
     tables = {name: table[table["quantity"] != quantity] for name, table in geometry_tables(1, 1).items()}
     with pytest.raises(ValueError, match=quantity):

@@ -5,8 +5,10 @@ from scipy import stats
 from learning_geometry.geometry.uncertainty import (
     bca_interval,
     first_crossing,
+    half_change,
     interval,
     paired_difference_interval,
+    roughness,
     student_t_interval,
 )
 
@@ -138,3 +140,32 @@ def test_first_crossing_takes_the_first_of_several_and_is_strict():
     assert first_crossing(steps, values, 0.85, "above") == (0.0, False)
     assert first_crossing(steps[1:], values[1:], 0.5, "above") == (15.0, False)
     assert first_crossing(steps, np.array([np.nan, np.nan, 0.1, 0.2]), 0.5) == (10.0, False)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_half_change_of_a_sigmoid_is_its_middle(sign):
+    steps = np.arange(0, 1000, 10)
+    for middle in (205, 500.5, 805):
+        crossing = half_change(steps, sign / (1 + np.exp(-(steps - middle) / 8)))
+        assert crossing.step == steps[steps > middle][0] and not crossing.censored
+
+
+def test_half_change_needs_a_change():
+    steps = np.arange(5)
+    assert half_change(steps, np.ones(5)) == (4.0, True)
+    assert half_change(steps, np.array([0.0, 5, 5, 5, 1]), noise=1.0) == (4.0, True)
+    assert half_change(steps, np.array([0.0, 5, 5, 5, 1]), noise=0.9) == (1.0, False)
+    assert half_change(steps, np.array([0.0, 1, 1, 1, np.nan])).censored
+    assert half_change(steps, np.array([np.nan, 1, 1, 1, 1])).censored
+    with pytest.raises(ValueError, match="noise: -1"):
+        half_change(steps, np.ones(5), noise=-1.0)
+    with pytest.raises(ValueError, match="no recorded step"):
+        half_change(np.array([]), np.array([]))
+
+
+def test_roughness_forgives_trends_and_jumps():
+    x = np.linspace(0, 1, 400)
+    noise = np.random.default_rng(0).normal(0, 0.1, 400)
+    for smooth in (0 * x, 5 * x, 30 * (x > 0.5), np.sin(6 * x), 9 / (1 + np.exp((0.4 - x) * 60))):
+        assert roughness(smooth + noise) == pytest.approx(0.1, rel=0.2)
+    assert np.isnan(roughness(np.array([1.0, 2.0])))

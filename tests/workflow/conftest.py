@@ -124,6 +124,7 @@ def tiny_config():
                         "null_draws": 2,
                     },
                     "attention_patterns": {},
+                    "length_generalisation": {"every": 40, "factors": [1.0, 1.5], "test_sequences": 20},
                     "sharpness": {"every": 20, "details_every": 40, "sequences": 10},
                 },
             }

@@ -47,6 +47,9 @@ def test_every_artifact_is_there_and_tidy(finished):
         "composition_z_score",
         "bridge_energy_key_at_lag",
         "induction_score_after_removal",
+        "error_at_length",
+        "half_change_step_of_running_error",
+        "lag_of_half_change_step_of_running_error",
     } <= set(measured["quantity"])
     pd.testing.assert_frame_equal(
         pd.read_csv(results / "tiny/summary.csv", keep_default_na=False)[["quantity", "step"]],
@@ -136,7 +139,7 @@ def test_one_changed_setting_reruns_what_depends_on_it(editable):
     config["experiments"]["tiny"]["measurements"]["head_scores"]["sequences"] = 30
     editable.write_config(config)
     assert editable.planned() == {"measure": 2, "summarize": 1} | dict.fromkeys(CONCLUSIONS, 1)
-    config["experiments"]["tiny"]["optimizer"] = {"learning_rate": 0.002}
+    config["experiments"]["tiny"]["optimizer"] = {"learning_rate": 0.0005}
     editable.write_config(config)
     assert editable.planned() == {"train": 2, "measure": 2 * len(MEASUREMENTS), "summarize": 1} | dict.fromkeys(
         CONCLUSIONS, 1

@@ -87,10 +87,13 @@ def figure_inputs(figure, table):
 
 
 def figure_options(figure):
-    """A figure's section of the config, and the tasks of its experiments."""
+    """A figure's section of the config, and the tasks and models of its experiments."""
     options = FIGURES.get(figure, {"experiments": []})
     return options | {
-        "tasks": {name: EXPERIMENTS[name]["task"] for name in options["experiments"]}
+        f"{section}s": {
+            name: EXPERIMENTS[name][section] for name in options["experiments"]
+        }
+        for section in ("task", "model")
     }
 
 

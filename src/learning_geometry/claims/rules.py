@@ -14,6 +14,7 @@ from jaxtyping import Float
 from learning_geometry.claims.claim import Claim, Series, Window
 from learning_geometry.claims.evidence import Curve, Event, Run, Tables, bounds, window_mean
 from learning_geometry.claims.statistics import UNOBSERVED, Judgement, Side, judge_mean, judge_share, nothing
+from learning_geometry.geometry.uncertainty import half_change
 
 NAN = float("nan")
 
@@ -213,9 +214,7 @@ RULES: dict[str, Rule] = {rule.__name__: rule for rule in (level, change, excess
 
 
 def _onset(curve: Curve) -> float:
-    middle = (curve.values[0] + curve.values[-1]) / 2
-    above = curve.values > middle
-    return float(curve.steps[np.argmax(above)]) if curve.values[-1] > curve.values[0] and above.any() else NAN
+    return half_change(curve.steps, curve.values).step if curve.values[-1] > curve.values[0] else NAN
 
 
 def _grid(steps: list[Float[np.ndarray, " n"]]) -> float:

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import special
 
+from learning_geometry.claims.shares import share_interval
 from learning_geometry.geometry.uncertainty import interval
 
 LEVEL = 0.05
@@ -169,8 +170,6 @@ def judge_share(
         side: Whether more or fewer than half are claimed to show it.
         floor: Numerical floor that the successes already respect; for the record.
 
-    Source: Clopper and Pearson 1934, "The use of confidence or fiducial limits".
-
     >>> five = judge_share(np.ones(5, dtype=bool), 5, "above")  # 2 * 0.5 ** 5 is not below .05
     >>> five.p_for, outcome(five, LEVEL)
     (0.0625, 'open')
@@ -178,8 +177,7 @@ def judge_share(
     n, k = successes.size, int(successes.sum())
     if n == 0:
         return nothing(UNOBSERVED, total, side)
-    low = float(special.betaincinv(k, n - k + 1, 0.025)) if k else 0.0
-    high = float(special.betaincinv(k + 1, n - k, 0.975)) if k < n else 1.0
+    low, high = share_interval(k, n)
     p_many = float(special.bdtrc(k - 1, n, 0.5)) if k else 1.0  # P(at least k)
     p_few = float(special.bdtr(k, n, 0.5))  # P(at most k)
     p_for, p_against = (p_many, p_few) if side == "above" else (p_few, p_many)

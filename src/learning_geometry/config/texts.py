@@ -1,5 +1,6 @@
 """Texts made from the config: the plan of what it asks for, and config/README.md."""
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,9 @@ from learning_geometry.config.modules import LITERALS, available, module_literal
 from learning_geometry.config.reading import read_yaml
 from learning_geometry.config.schemas import SCHEMA
 from learning_geometry.config.wording import expected, yaml_text
+
+PLAN_WIDTH = 130
+"""Longest line of a plan, in characters."""
 
 
 def plan(config: dict[str, Any]) -> str:
@@ -26,8 +30,8 @@ def plan(config: dict[str, Any]) -> str:
         rows.append(
             [
                 name,
-                _changed("tasks", experiment["task"]),
-                _changed("models", experiment["model"]),
+                textwrap.shorten(_changed("tasks", experiment["task"]), 34, placeholder=" …"),
+                textwrap.shorten(_changed("models", experiment["model"]), 34, placeholder=" …"),
                 _ranges(experiment["seeds"]),
                 str(training["steps"]),
                 f"every {checkpoints['every']}, {checkpoints['logarithmic']} early"
@@ -48,8 +52,11 @@ def plan(config: dict[str, Any]) -> str:
         if len(others) < len(names):
             shown = f"all but {', '.join(others)}" if others else "all"
         lines.append(f"measurement {measurement}: {shown}")
+    figures: dict[str, list[str]] = {}
     for name, figure in config["figures"].items():
-        lines.append(f"figure {name}: {', '.join(figure['experiments'])}")
+        figures.setdefault(", ".join(figure["experiments"]), []).append(name)
+    for shown, names in figures.items():
+        lines += textwrap.wrap(f"figure {', '.join(names)}: {shown}", PLAN_WIDTH, subsequent_indent="  ")
     return "\n".join(lines).rstrip()
 
 

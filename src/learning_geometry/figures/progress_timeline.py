@@ -1,6 +1,6 @@
 """Every progress measure of the copying task over one axis of training steps."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from learning_geometry.figures import style
+from learning_geometry.measurements.progress_measures import TIMELINE, ProgressMeasure
 
 REQUIRES = (
     "copying_errors",
@@ -21,60 +22,6 @@ REQUIRES = (
 )
 """The measurements whose tables the figure reads."""
 
-IN, OUT = "in_distribution", "out_of_distribution"
-RANK = 10
-
-
-def _all(parts: pd.Series) -> pd.Series:
-    return parts == parts
-
-
-def _first(parts: pd.Series) -> pd.Series:
-    return parts == min(parts, key=_layer)
-
-
-def _last(parts: pd.Series) -> pd.Series:
-    return parts == max(parts, key=_layer)
-
-
-def _bottom(parts: pd.Series) -> pd.Series:
-    return parts.str.endswith("embedding.bottom")
-
-
-def _layer(part: str) -> int:
-    return int(part.split(".")[1])
-
-
-class Panel(NamedTuple):
-    """What one panel shows."""
-
-    title: str
-    """Where the rows have a rank, its place is ``{rank}``."""
-    unit: str
-    quantity: str
-    data: str = ""
-    parts: Callable[[pd.Series], pd.Series] = _all
-    """Which parts of the model, from those there are."""
-    ranked: bool = False
-    """Whether the index is a rank, of which the one nearest to ``RANK`` is shown."""
-    null_of: str = ""
-    """Quantity whose null is drawn, if not the panel's own."""
-
-
-PANELS = (
-    Panel("OOD error", "fraction", "running_error", OUT, null_of="error"),
-    Panel("ID error", "fraction", "running_error", IN, null_of="error"),
-    Panel("OOD loss", "nats", "running_loss", OUT),
-    Panel("previous-token score", "fraction", "previous_token_score", OUT, _first),
-    Panel("induction score", "fraction", "induction_score", OUT, _last),
-    Panel("content share of logits", "fraction", "attention_logit_share_content", OUT),
-    Panel("composition z-score", "z", "composition_z_score"),
-    Panel("subspace match, r = {rank}", "cosine", "subspace_match_rms_cosine", ranked=True),
-    Panel("token mismatch", "fraction", "token_mismatch"),
-    Panel("bridge in bottom, r = {rank}", "fraction", "bridge_energy_key", parts=_bottom, ranked=True),
-    Panel("effective rank of embedding", "rank", "effective_rank", parts=lambda parts: parts == "embedding"),
-    Panel("largest Hessian eigenvalue", "nats", "largest_hessian_eigenvalue", IN),
-)
 UP_TO_ONE = ("fraction", "cosine")
 """Units whose panels span 0 to 1, so that their sizes compare."""
 
@@ -102,7 +49,7 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
     with style.applied():
         figure = Figure(figsize=(style.DOUBLE_WIDTH, 6.4), layout="constrained")
         grid = figure.subplots(4, 3, sharex=True)
-        drawn = [_draw_panel(axes, tables, panel) for axes, panel in zip(grid.flat, PANELS, strict=True)]
+        drawn = [_draw_panel(axes, tables, panel) for axes, panel in zip(grid.flat, TIMELINE, strict=True)]
         for axes, letter in zip(grid.flat, "abcdefghijkl", strict=True):
             style.panel_letter(axes, letter)
         rows = pd.concat([panel.rows for panel in drawn])
@@ -126,28 +73,26 @@ class _Drawn(NamedTuple):
     null: tuple[Artist, ...]
 
 
-def _draw_panel(axes: Axes, tables: Mapping[str, pd.DataFrame], panel: Panel) -> _Drawn:
-    where: dict[str, str | int] = {"quantity": panel.quantity}
-    if panel.data:
-        where["data"] = panel.data
-    rows = style.select(tables["summary"], **where, null="")
-    rows = rows[panel.parts(rows["part"])]
+def _draw_panel(axes: Axes, tables: Mapping[str, pd.DataFrame], measure: ProgressMeasure) -> _Drawn:
+    where: dict[str, str | int] = {"quantity": measure.quantity}
+    if measure.data:
+        where["data"] = measure.data
+    style.select(tables["summary"], **where, null="")  # says what is missing
+    rows = measure.rows(tables["summary"])
     if rows.empty:
-        raise ValueError(f"progress_timeline: {panel.quantity} is not measured of the parts that the figure shows")
-    title = panel.title
-    if panel.ranked:
-        where["index"] = style.nearest_index(rows, RANK)
-        title = title.format(rank=where["index"])
+        raise ValueError(f"progress_timeline: {measure.quantity} is not measured of the parts that the figure shows")
+    if measure.ranked:
+        where["index"] = int(rows["index"].iloc[0])
     chosen = {name: table[table["part"].isin(rows["part"].unique())] for name, table in tables.items()}
-    (curve,) = style.curves(axes, chosen, where, style.BLUE, panel.quantity).values()
+    (curve,) = style.curves(axes, chosen, where, style.BLUE, measure.quantity).values()
     # the nulls of all parts are alike
-    null_where = where | {"part": rows["part"].iloc[0]}
-    nulls = style.null_curves(axes, tables, null_where | ({"quantity": panel.null_of} if panel.null_of else {}))
-    axes.set_title(title, loc="left")
-    axes.set_ylabel(panel.unit)
-    if panel.unit in UP_TO_ONE:
+    null_where = where | {"part": rows["part"].iloc[0], "quantity": measure.null_of or measure.quantity}
+    nulls = style.null_curves(axes, tables, null_where)
+    axes.set_title(measure.named(rows), loc="left")
+    axes.set_ylabel(measure.unit)
+    if measure.unit in UP_TO_ONE:
         axes.set_ylim(0.0, 1.02)
         axes.set_yticks([0.0, 0.5, 1.0])
-    elif panel.quantity == "largest_hessian_eigenvalue":
+    elif measure.quantity == "largest_hessian_eigenvalue":
         axes.set_ylim(bottom=0.0)
     return _Drawn(rows, curve, next(iter(nulls.values()), ()))

@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from learning_geometry.files import atomic_path
+from learning_geometry.measurements.progress_measures import nearest_index as nearest_index
 
 COLUMN_WIDTH = 3.3
 """Width of a figure in one column of text, in inches."""
@@ -241,15 +242,6 @@ def mark_transition(panels: Iterable[Axes], summary: pd.DataFrame, experiment: s
         if transition["censored"] == 0:
             line = axes.axvline(transition["estimate"], color=BLACK, linestyle="-.", linewidth=0.5, zorder=0)
     return line
-
-
-def nearest_index(rows: pd.DataFrame, wanted: int) -> int:
-    """Return the index in the rows that is nearest to the one wanted, the smaller of two.
-
-    >>> nearest_index(pd.DataFrame({"index": [5, 10, 20]}), 10), nearest_index(pd.DataFrame({"index": [2, 5]}), 10)
-    (10, 5)
-    """
-    return int(min(rows["index"].unique(), key=lambda index: (abs(index - wanted), index)))
 
 
 def one_experiment(figure: str, options: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Confidence intervals that are right for few repetitions, and first crossings of a threshold."""
+"""Confidence intervals that are right for few repetitions; first crossings of a threshold and of half a change."""
 
 from typing import Literal, NamedTuple
 
@@ -242,3 +242,61 @@ def first_crossing(
     if not past.any():
         return Crossing(float(steps[-1]), True)
     return Crossing(float(steps[np.argmax(past)]), False)
+
+
+def half_change(steps: Real[np.ndarray, " n"], values: Real[np.ndarray, " m"], noise: float = 0.0) -> Crossing:
+    """First recorded step at which a curve has made more than half of its change from its first to its last value.
+
+    The curve may rise or fall, smoothly or not; what counts is the first recorded step on the far side of the middle
+    between the two ends. A curve that has come back by the end has changed by what is left. An even drift makes half
+    of its change at half of the recorded time.
+
+    Args:
+        steps: Training steps, shape (n,), strictly increasing.
+        values: The curve at these steps, shape (n,).
+        noise: Changes up to this are none, in the unit of `values`.
+
+    Returns:
+        The step; censored at the last one if the change does not exceed `noise` or an end is NaN.
+
+    Raises:
+        ValueError: As `first_crossing`, or if `noise` is negative.
+
+    Examples:
+        >>> half_change(np.array([0, 10, 20]), np.array([1.0, 0.4, 0.1]))
+        Crossing(step=10.0, censored=False)
+        >>> half_change(np.array([0, 10, 20]), np.array([0.0, 0.3, 0.1]), noise=0.2)
+        Crossing(step=20.0, censored=True)
+    """
+    if noise < 0:
+        raise ValueError(f"noise: {noise} is negative; pass the size of changes that are none, 0 or more")
+    middle = (values[0] + values[-1]) / 2 if values.size else np.nan
+    rises = bool(values.size) and values[-1] > values[0]
+    crossing = first_crossing(steps, values, float(middle), "above" if rises else "below")
+    if not abs(values[-1] - values[0]) > noise:  # NaN has not changed
+        return Crossing(float(steps[-1]), True)
+    return crossing
+
+
+def roughness(values: Real[np.ndarray, " n"]) -> float:
+    """Standard deviation of the independent noise on a smooth curve, from its second differences.
+
+    Noise of standard deviation s gives second differences of standard deviation √6 s, trends and slow curves none. The
+    median of their sizes is used, so that a sudden change, which is in few of them, does not count as noise.
+
+    Args:
+        values: The curve at evenly spaced places, shape (n,).
+
+    Returns:
+        The standard deviation in the unit of `values`; NaN for fewer than three values.
+
+    Examples:
+        >>> roughness(np.arange(50.0)), roughness(np.where(np.arange(50) < 30, 0.0, 9.0))  # a trend, a jump
+        (0.0, 0.0)
+        >>> roughness(np.random.default_rng(0).normal(0, 0.5, 20_000)).__round__(2)
+        0.5
+    """
+    if values.size < 3:
+        return float("nan")
+    # the median of |z| of a standard normal z is 0.6745
+    return float(np.median(np.abs(np.diff(values, 2))) / (special.ndtri(0.75) * np.sqrt(6)))

@@ -39,7 +39,7 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
     """
     rows: list[dict[str, Any]] = []
     for data, test_set in run.dataset.test_sets.items():
-        constant = _constant_errors(run, test_set)
+        constant = constant_errors(run, test_set)
         for step in run.steps(settings["every"]):
             result = evaluate(run.model, run.parameters(step), test_set["tokens"], test_set["targets"])
             at = {"step": step, "data": data, "n": len(result.losses)}
@@ -52,7 +52,7 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
     return tidy(rows + _transition_rows(run, settings["thresholds"]), run.experiment, run.seed)
 
 
-def _constant_errors(run: Run, test_set: dict[str, np.ndarray]) -> dict[str, float]:
+def constant_errors(run: Run, test_set: dict[str, np.ndarray]) -> dict[str, float]:
     """Return, per error, the smallest that predicting one and the same token everywhere gives."""
     outputs = run.model.shape.outputs
     by_token = [

@@ -72,13 +72,10 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
     """
     test_set = run.test_set("out_of_distribution", settings["sequences"])
     copies = [torch.from_numpy(test_set[name]) for name in ("first_start", "second_start", "segment_length")]
-    length = test_set["tokens"].shape[1]
-    uniform = torch.tril(torch.ones(length, length)) / torch.arange(1, length + 1)[:, None]
-    null = _scores(uniform.expand(len(test_set["tokens"]), 1, length, length), copies)
-    null_values = {name: float(scores.double().mean()) for name, scores in null.items()}
+    null_values = uniform_scores(test_set["tokens"].shape[1], copies)
     rows: list[dict[str, Any]] = []
     for step in run.steps(settings["every"]):
-        for part, scores in _scores_by_layer(run, step, test_set["tokens"], copies).items():
+        for part, scores in scores_by_layer(run, step, test_set["tokens"], copies).items():
             for name, by_head in scores.items():
                 row = {"step": step, "part": part, "quantity": name, "data": "out_of_distribution"}
                 row |= {"unit": "fraction", "n": len(by_head), "index": np.arange(by_head.shape[1])}
@@ -95,9 +92,31 @@ def _scores(pattern: Tensor, copies: list[Tensor]) -> dict[str, Tensor]:
     }
 
 
-def _scores_by_layer(
+def uniform_scores(length: int, copies: list[Tensor]) -> dict[str, float]:
+    """Return the mean of both scores if every position attends alike to itself and all earlier ones.
+
+    Args:
+        length: positions per sequence.
+        copies: per sequence, where the first and second copy start, and how long they are.
+    """
+    uniform = torch.tril(torch.ones(length, length)) / torch.arange(1, length + 1)[:, None]
+    null = _scores(uniform.expand(len(copies[0]), 1, length, length), copies)
+    return {name: float(scores.double().mean()) for name, scores in null.items()}
+
+
+@torch.no_grad()
+def scores_by_layer(
     run: Run, step: int, tokens: np.ndarray, copies: list[Tensor], batch_size: int = 100
 ) -> dict[str, dict[str, Tensor]]:
+    """Return by layer and by name both scores, one row per sequence and one column per head.
+
+    Args:
+        run: the run.
+        step: of its checkpoint.
+        tokens: the sequences.
+        copies: per sequence, where the first and second copy start, and how long they are.
+        batch_size: sequences per forward pass.
+    """
     parameters = run.parameters(step)
     parts: dict[str, dict[str, list[Tensor]]] = {}
     for start in range(0, len(tokens), batch_size):

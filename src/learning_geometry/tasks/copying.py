@@ -178,14 +178,24 @@ def test_sets(
         ``first_start``, ``second_start`` and ``segment_length`` [test_sequences] say where the copies are.
     """
     del seed  # part of every task's interface
-    size, length = settings["test_sequences"], settings["length"]
-    lengths = np.full(size, settings["out_of_distribution_segment_length"], dtype=np.int64)
-    generator = stream("copying", "test", "out_of_distribution")
-    uniform = generator.integers(settings["vocabulary"], size=(size, length))
+    size = settings["test_sequences"]
     return {
         "in_distribution": _in_distribution(settings, context, stream("copying", "test", "in_distribution"), size),
-        "out_of_distribution": _sequences(uniform, lengths, generator),
+        "out_of_distribution": out_of_distribution(settings, stream("copying", "test", "out_of_distribution"), size),
     }
+
+
+def out_of_distribution(
+    settings: Mapping[str, Any], generator: np.random.Generator, size: int
+) -> dict[str, np.ndarray]:
+    """Draw ``size`` out-of-distribution sequences; with another ``length`` in the settings, of that length.
+
+    Returns:
+        Arrays as of :func:`test_sets`.
+    """
+    lengths = np.full(size, settings["out_of_distribution_segment_length"], dtype=np.int64)
+    uniform = generator.integers(settings["vocabulary"], size=(size, settings["length"]))
+    return _sequences(uniform, lengths, generator)
 
 
 def errors(
