@@ -57,6 +57,41 @@ def test_excess_over_trend_forgives_a_steady_rise():
     assert apply("excess_over_trend", sudden, **windows).estimate == pytest.approx(1.0)
 
 
+def moments(part, *values, error=0.001):
+    return [
+        {"step": 4000, "quantity": "score", "part": part, "index": index, "value": value}
+        | {"low": value - error, "high": value + error, "censored": bool(np.isnan(value))}
+        for index, value in zip((60, 125), values, strict=True)
+    ]
+
+
+def test_growth_is_a_ratio_within_runs():
+    # levels differ by far more between runs and parts than they grow
+    rows = [
+        [event(2000), *moments("model", 10.0**i, 2 * 10.0**i * (1 + noise)), *moments("rest", 7.0, 14.0 * (1 - noise))]
+        for i, noise in enumerate(NOISE)
+    ]
+    at = {"start": 60, "stop": 125, "side": "above"}
+    alone = apply("growth", rows, **at)
+    assert alone.estimate == pytest.approx(np.log(2), abs=1e-3) and alone.low > 0.6
+    assert alone.floor == 0.01  # the claim's own
+    estimated = {"fields": {"floor": "estimator_error"}}
+    against = apply("growth", rows, against=Series("score", part="rest"), **at, **estimated)
+    assert against.estimate == pytest.approx(0.0, abs=1e-3)
+    smallest = 2 * (1 - 0.02)  # run 0 has the largest relative errors
+    assert against.floor == pytest.approx(0.001 * (1 + 1 / smallest + 1 / 7 + 1 / (14 * 1.02)), rel=1e-6)
+    with pytest.raises(ValueError, match="floor"):
+        apply("growth", rows, **at, fields={"floor": "evaluation_noise"})
+
+
+def test_growth_where_a_moment_was_not_reached_or_is_not_positive():
+    rows = [[event(2000), *moments("model", 1.0, value)] for value in (2.0, 3.0, float("nan"), 2.5, -1.0)]
+    judgement = apply("growth", rows, start=60, stop=125, side="above")
+    assert (judgement.kind, judgement.n, judgement.total) == ("share", 3, 5)
+    nothing = apply("growth", rows[2:3], start=60, stop=125, side="above")
+    assert nothing.n == 0 and nothing.reason
+
+
 def test_level_against_the_range_of_a_null():
     rows = [
         [event(2000), curve("score", 0.5 + noise), curve("score", 0.1, null="chance", low=0.0, high=0.2 + noise)]

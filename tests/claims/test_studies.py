@@ -80,6 +80,13 @@ def test_experiments_find_their_roles():
 STEPS = np.arange(0, 20_001, 200)
 
 
+def moment_row(part, moment, value):
+    """The largest eigenvalue of a group of blocks at a moment of the transition; None if it never came."""
+    row = {"step": 20_000, "part": part, "quantity": "block_largest_hessian_eigenvalue_at_moment", "index": moment}
+    value = np.nan if value is None else value
+    return row | {"data": IN, "value": value, "low": 0.999 * value, "high": 1.001 * value, "censored": np.isnan(value)}
+
+
 def seed_rows(seed, sharp=True, layers=2, contrast=0.5, bridge=True):
     """One run in which, at step 2000, everything happens as the study says (or, without ``sharp``, slowly)."""
     wiggle = 1 + 0.01 * np.random.default_rng(seed).standard_normal(len(STEPS))
@@ -134,6 +141,9 @@ def seed_rows(seed, sharp=True, layers=2, contrast=0.5, bridge=True):
     sharpness = (1 + 5 * after) * wiggle
     where = {"data": IN, "low": sharpness - 0.01, "high": sharpness + 0.01}
     rows.append(curve("largest_hessian_eigenvalue", sharpness, STEPS, **where))
+    for part, factor in (("positional", 3.0), ("matching", 4.0), ("rest", 1.5)):
+        for moment, value in ((60, 1.0), (125, factor * wiggle[seed] if layers == 2 else None)):
+            rows.append(moment_row(part, moment, value))
     return rows
 
 
@@ -207,3 +217,27 @@ def verdict(experiments, made, name):
 
 def test_a_slow_transition_is_not_sharp():
     assert planted_study(sharp=False)[0]["transition_is_sharp"] == "not supported"
+
+
+def test_sharpness_that_rises_everywhere_alike_rises_in_no_blocks():
+    """A rise of a group alone is no evidence; nor is one that the rest shares."""
+    names = ["sharpness_rises_in_positional_blocks", "sharpness_rises_in_matching_blocks"]
+    experiments = {"copying": load(CONFIG / "paper.yaml")["experiments"]["copying"]}
+
+    def verdicts(positional, matching, rest, seeds=10):
+        factors = {"positional": positional, "matching": matching, "rest": rest}
+        rows = []
+        for seed in range(seeds):
+            wiggle = np.random.default_rng(seed).normal(1, 0.05, 3)
+            rows.append([event(2000, "first_step_below_0.5", 20_000)])
+            for (part, factor), noise in zip(factors.items(), wiggle, strict=True):
+                rows[-1] += [moment_row(part, 60, 2.0), moment_row(part, 125, 2 * factor * noise)]
+        table = judge(experiments, tables(*rows, experiment="copying")).table
+        return [table.loc[table["claim"] == name, "verdict"].iloc[0] for name in names]
+
+    assert verdicts(3.0, 5.0, 1.0) == ["supported", "supported"]
+    assert verdicts(3.0, 3.0, 6.0) == ["not supported", "not supported"]
+    assert verdicts(3.0, 1.0, 1.0) == ["supported", "inconclusive"]
+    assert verdicts(3.0, 3.0, 3.0) == ["inconclusive", "inconclusive"]
+    assert verdicts(0.5, 3.0, 0.3) == ["not supported", "supported"]  # it falls less than the rest: no rise
+    assert verdicts(3.0, 5.0, 1.0, seeds=3) == ["inconclusive", "inconclusive"]

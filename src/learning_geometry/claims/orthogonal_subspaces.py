@@ -7,6 +7,8 @@ Sources: Song, Xu and Zhong, "Out-of-distribution generalization via composition
 in Transformers", PNAS 2025 (arXiv 2408.09503), its published checkpoints, and Zhong's notes that follow it.
 """
 
+from typing import Any
+
 from learning_geometry.claims.claim import Claim, Comparison, Role, Series, Study, Window
 
 PAPER = "Song, Xu & Zhong 2025 (arXiv 2408.09503)"
@@ -88,6 +90,34 @@ def _head_score(name: str, quantity: Series, statement: str) -> Claim:
 
 def _bridge(part: str) -> Series:
     return Series("bridge_energy_key", part=f"embedding.{part}", index=10)
+
+
+def _block(part: str) -> Series:
+    return Series("block_largest_hessian_eigenvalue_at_moment", part=part, data=IN)
+
+
+# the middle of BEFORE, nearly; and as late as a run of 3500 steps still has for a transition at 2800
+MOMENTS: dict[str, Any] = {"start": 60, "stop": 125, "side": "above"}
+
+
+def _rise_in_blocks(part: str, statement: str) -> Claim:
+    # some block's eigenvalue always rises: it must, and by a larger factor than that of all blocks in neither group
+    return Claim(
+        name=f"sharpness_rises_in_{part}_blocks",
+        study=STUDY_NAME,
+        statement=statement,
+        source=NOTES,
+        published="",
+        role="two_layers",
+        quantity=_block(part),
+        event=TRANSITION,
+        comparisons=(
+            Comparison("before_the_transition", "growth", MOMENTS),
+            Comparison("rest", "growth", MOMENTS | {"against": _block("rest")}),
+        ),
+        floor="estimator_error",
+        figure="curvature_localisation",
+    )
 
 
 MATCH = Series("subspace_match_rms_cosine", part="layers.1", index=10)
@@ -342,7 +372,17 @@ CLAIMS = (
             ),
         ),
         floor="estimator_error",
-        figure="transition_timeline",
+        figure="sharpness",
+    ),
+    _rise_in_blocks(
+        "positional",
+        "Through the transition the sharpness rises in the blocks that find the previous position, the embedding with "
+        "layer 1's queries and keys, by a larger factor than in the rest.",
+    ),
+    _rise_in_blocks(
+        "matching",
+        "Through the transition the sharpness rises in the blocks that match subspaces, layer 1's values and outputs "
+        "with layer 2's queries and keys, by a larger factor than in the rest.",
     ),
     Claim(
         name="small_pools_never_transition",

@@ -5,7 +5,7 @@ returns a ``Judgement``. The side of the null is "above", "below" or "within".
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -170,6 +170,33 @@ def excess_over_trend(
     return judge_mean(third - second - factor * (second - first), 0.0, 0.0, side, floor)
 
 
+def growth(
+    evidence: Evidence, null: str, start: int, stop: int, side: Side, against: Series | None = None
+) -> Judgement:
+    """Compare the growth of a positive quantity between two moments with 0, or with that of another series.
+
+    The moments are indices of the series, percent of the event's step, with one row each. Per run
+    log(value(stop) / value(start)), minus the same of ``against``: factors of size, such as the number of parameters of
+    a block, cancel. The floor "estimator_error" is the sum of all relative half widths. A moment that a run did not
+    reach, or a value that is not positive, is not observed.
+    """
+    total = dict.fromkeys(evidence.runs, 0.0)
+    error = dict.fromkeys(evidence.runs, 0.0)
+    for series, sign in ((evidence.claim.quantity, 1), *(((against, -1),) if against else ())):
+        for index, direction in ((stop, 1), (start, -1)):
+            curves = evidence.curves(replace(series, index=index))
+            for run in evidence.runs:
+                _, value, low, high, _ = (float(field[-1]) for field in curves[run])
+                total[run] += sign * direction * (np.log(value) if value > 0 else NAN)
+                error[run] += (high - low) / (2 * value) if value > 0 else NAN
+    kind = evidence.claim.floor
+    if isinstance(kind, str) and kind != "estimator_error":
+        raise ValueError(f'{evidence.claim.name}: the floor {kind!r} is unknown here; use a number or "estimator_error"')
+    observed = [each for each in error.values() if np.isfinite(each)]
+    floor = max(observed, default=NAN) if isinstance(kind, str) else float(kind)
+    return judge_mean(evidence.per_unit(total), 0.0, 0.0, side, floor)
+
+
 def onset(evidence: Evidence, null: str, margin: float) -> Judgement:
     """Compare the onset of a curve with the claim's event in the same run: onset / event − 1 within ± ``margin``.
 
@@ -209,7 +236,9 @@ def crossed(evidence: Evidence, null: str, event: Series, side: Side) -> Judgeme
 
 Rule = Callable[..., Judgement]
 
-RULES: dict[str, Rule] = {rule.__name__: rule for rule in (level, change, excess_over_trend, onset, duration, crossed)}
+RULES: dict[str, Rule] = {
+    rule.__name__: rule for rule in (level, change, excess_over_trend, growth, onset, duration, crossed)
+}
 """Every rule by its name in the claims."""
 
 
@@ -246,6 +275,9 @@ def describe(claim: Claim, rule: str, null: str, parameters: Mapping[str, Any]) 
             f"{name}, change from {_window(p['start'])} to {_window(p['stop'])}, minus what the trend since "
             f"{_window(p['early'])} predicts, same run, {p['side']} 0"
         )
+    if rule == "growth":
+        against = f", minus that of {_series(p['against'])}" if p.get("against") else ""
+        return f"log ratio of {name} from {p['start']} % to {p['stop']} % of t{against}, same run, {p['side']} 0"
     if rule == "onset":
         return f"(step of half rise of {name}) / t − 1, same run, within ±{p['margin']:g}"
     if rule == "duration":

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from learning_geometry.geometry.uncertainty import first_crossing
 from learning_geometry.measurements.run import Run
 from learning_geometry.measurements.table import tidy
+from learning_geometry.measurements.transition import DATA, nearest, transition
 
 SETTINGS = {
     "seeds": {
@@ -36,8 +36,6 @@ SETTINGS = {
         "description": "Out-of-distribution error whose first crossing is the transition.",
     },
 }
-
-DATA = "out_of_distribution"
 
 
 def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
@@ -86,18 +84,10 @@ def moments(run: Run, threshold: float) -> tuple[list[int], bool]:
     Raises:
         ValueError: training recorded no out-of-distribution error.
     """
-    metrics = run.metrics
-    curve = metrics[(metrics["quantity"] == "running_error") & (metrics["data"] == DATA)].sort_values("step")
-    if curve.empty:
-        raise ValueError(
-            f"{run.experiment} seed {run.seed}: the training metrics hold no running_error {DATA}, so there is no "
-            "transition step; leave attention_patterns out, or use a task with that test set and error"
-        )
-    crossing = first_crossing(curve["step"].to_numpy(), curve["value"].to_numpy(), threshold)
-    checkpoints = np.array(run.steps())
+    crossing = transition(run, threshold)
+    checkpoints = run.steps()
     at = checkpoints[-1] / 2 if crossing.censored else crossing.step
-    nearest = [int(checkpoints[np.abs(checkpoints - wanted).argmin()]) for wanted in (at / 2, at)]
-    return [*nearest, int(checkpoints[-1])], crossing.censored
+    return [nearest(checkpoints, at / 2), nearest(checkpoints, at), checkpoints[-1]], crossing.censored
 
 
 def _patterns(run: Run, step: int, tokens: np.ndarray, heads: int) -> list[dict[str, Any]]:
