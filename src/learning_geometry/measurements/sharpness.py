@@ -1,4 +1,4 @@
-"""Sharpness of the loss over training: extreme Hessian eigenvalues, trace, mean loss increase nearby."""
+"""Sharpness of the loss over training: Hessian eigenvalues, where the top one sits, trace, mean loss increase."""
 
 from typing import Any
 
@@ -7,10 +7,12 @@ import torch
 from torch import Tensor
 
 from learning_geometry.geometry.curvature.lanczos import Eigenpair, extreme_eigenpairs, largest_eigenpair
+from learning_geometry.geometry.curvature.localisation import masses, random_direction_mass, sine_bound
 from learning_geometry.geometry.curvature.products import gradient_with_graph
 from learning_geometry.geometry.curvature.trace import hutch_plus_plus, mean_loss_increase
 from learning_geometry.measurements.run import Run
 from learning_geometry.measurements.table import tidy
+from learning_geometry.models.blocks import parts, sizes
 from learning_geometry.models.evaluation import cross_entropy
 from learning_geometry.streams import stream
 
@@ -84,17 +86,21 @@ SETTINGS = {
 def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
     """Measure the sharpness of the in-distribution loss without dropout, on a fixed batch.
 
-    Rows (nats), n = sequences:
+    Rows (nats unless said otherwise), n = sequences:
 
     - ``largest_hessian_eigenvalue``, with [low, high] the value ± its error bound, in float32. Each checkpoint starts
       from the eigenvector of the one before.
+    - ``top_eigenvector_mass`` (fraction), part = block or group of blocks (``models.blocks``): share of the squared norm
+      of that eigenvalue's vector, and so of the eigenvalue; sums to 1 over blocks, and over groups. [low, high] is the
+      value ± the sine of the vector's largest possible angle to the eigenvector. Null ``random_direction``: the part's
+      share of all parameters, and its exact central 95 % range.
     - ``smallest_hessian_eigenvalue``: the most negative curvature, in the same way, to a fraction of the largest.
     - ``hessian_trace``, with [low, high] its 95 % interval over random vectors (Hutch++), in float32.
     - ``sharpness_proxy``: E[L(θ + rξ) − L(θ)], ξ ~ N(0, 1), antithetic, with [low, high] its 95 % interval over ±ξ;
       in float64, whose rounding, 1e-15 nats, is its floor. To order r⁴ it is r²/2 times the trace.
 
-    The last three are measured at fewer checkpoints. All checkpoints share their random vectors. Null ``untrained``:
-    the run's own model at its first checkpoint, on the same batch.
+    The last three are measured at fewer checkpoints. All checkpoints share their random vectors. Null ``untrained`` of
+    all but the mass: the run's own model at its first checkpoint, on the same batch.
 
     Raises:
         ArithmeticError: an iteration did not converge, naming the step.
@@ -152,9 +158,27 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
                 "unit": "nats",
             }
             rows += [row | columns, row | untrained.setdefault(name, columns) | {"null": "untrained"}]
+        rows += [
+            {"step": step, "quantity": "top_eigenvector_mass", "data": "in_distribution", "unit": "fraction"} | columns
+            for columns in _masses(largest, parameters, settings["sequences"])
+        ]
         print(f"step {step}: " + ", ".join(f"{name} {columns['value']:.4g}" for name, columns in measured.items()))
         print(f"step {step}: {largest.products} products for the eigenvalues")
     return tidy(rows, run.experiment, run.seed)
+
+
+def _masses(pair: Eigenpair, parameters: dict[str, Tensor], sequences: int) -> list[dict[str, Any]]:
+    """Return the columns of the rows of the eigenvector's mass in every part, each followed by its null."""
+    of_parts = parts(parameters)
+    numbers = sizes(of_parts, {name: tensor.numel() for name, tensor in parameters.items()})
+    doubt, rows = sine_bound(pair), []
+    for part, mass in masses(pair.vector, parameters, of_parts).items():
+        mean, low, high = random_direction_mass(numbers[part], pair.vector.numel())
+        rows += [
+            {"part": part, "value": mass, "n": sequences, "low": max(mass - doubt, 0.0), "high": min(mass + doubt, 1.0)},
+            {"part": part, "null": "random_direction", "value": mean, "low": low, "high": high},
+        ]
+    return rows
 
 
 def _bounds(value: float, error: float) -> dict[str, float]:
