@@ -240,6 +240,61 @@ def spectrum_rows(seed, width=64):
     return rows
 
 
+BLOCK_SHARES = {  # of all parameters; and of the top eigenvector before and after
+    "embedding": (0.1, 0.01, 0.02),
+    "layers.0.attention.query_key": (0.2, 0.01, 0.5),
+    "layers.0.attention.value_output": (0.2, 0.15, 0.08),
+    "layers.1.attention.query_key": (0.2, 0.01, 0.05),
+    "layers.1.attention.value_output": (0.19, 0.15, 0.05),
+    "norms": (0.01, 0.02, 0.02),
+    "readout": (0.1, 0.65, 0.28),
+    "positional": (0.3, 0.02, 0.52),
+    "matching": (0.4, 0.16, 0.13),
+    "rest": (0.3, 0.82, 0.35),
+}
+
+
+def curvature_rows(seed, reached):
+    """The rest of what ``sharpness`` gives, and ``block_curvature``: positional curvature appears at the transition."""
+    noise = np.random.default_rng([seed, 11])
+    transition = TRANSITIONS[seed % 5]
+    spectral = {"data": "in_distribution", "unit": "nats"}
+    rows = []
+    for name, value in (("smallest_hessian_eigenvalue", -1.0), ("hessian_trace", 200.0), ("sharpness_proxy", 1e-4)):
+        for step in (0, 3500):
+            here = spectral | {"step": step, "quantity": name}
+            drawn = value * (1 + step / 3500) * float(noise.normal(1, 0.05))
+            rows += [here | {"value": drawn}, here | {"value": value, "null": "untrained"}]
+    for step in range(0, LAST_STEP + 1, 500):
+        grown = float(sigmoid(step, transition))
+        for part, (share, before, after) in BLOCK_SHARES.items():
+            row = {"step": step, "part": part, "quantity": "top_eigenvector_mass", "data": "in_distribution"}
+            row |= {"unit": "fraction"}
+            rows += [
+                row | {"value": before + (after - before) * grown},
+                row | {"value": share, "low": share - 0.01, "high": share + 0.01, "null": "random_direction"},
+            ]
+    places = {("", 0, 0): 0.0, ("", 3500, 0): 1.0}
+    for index, multiple in ((60, 0.0), (100, 0.5), (125, 1.0)):
+        there = reached or index < 125
+        places["_at_moment", 3500, index] = multiple if there else np.nan
+        moment = {"step": 3500, "quantity": "curvature_moment", "index": index, "unit": "steps"}
+        rows.append(moment | {"value": float(transition * index // 100 if there else 3500), "censored": not there})
+    for (suffix, step, index), grown in places.items():
+        here = spectral | {"step": step, "index": index, "censored": bool(np.isnan(grown))}
+        for part, (_, before, after) in BLOCK_SHARES.items():
+            value = 2 * before * (after / before) ** grown * float(noise.normal(1, 0.05))
+            row = here | {"part": part, "quantity": f"block_largest_hessian_eigenvalue{suffix}"}
+            rows += [row | {"value": value}, row | {"value": 0.1, "null": "untrained", "censored": False}]
+        for weight, scale in (("embedding", 1e-5), ("layers.1.attention.key", 1e-6)):
+            for subspace, factor in (("top", 4.0), ("medium", 1.0), ("bottom", 0.3), ("bridge", 2.0)):
+                row = here | {"part": f"{weight}-{subspace}", "quantity": f"noise_loss_increase{suffix}"}
+                value = scale * 10**grown
+                drawn = {"null": "random_subspace", "n": 10, "value": value, "low": 0.6 * value, "high": 1.4 * value}
+                rows += [row | {"value": factor * value * float(noise.normal(1, 0.05))}, row | drawn]
+    return rows
+
+
 def gather(*tables):
     # read-only, so that tests can share them
     return MappingProxyType({"summary": summarize(tables), "runs": pd.concat(tables, ignore_index=True)})
@@ -285,6 +340,18 @@ def function_tables():
     @functools.cache
     def make(seeds=5, crossing=5):
         rows = [[*copying_rows(seed, 2, seed < crossing), *function_rows(seed)] for seed in range(seeds)]
+        return gather(*(tidy(of_seed, "copying", seed) for seed, of_seed in enumerate(rows)))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def curvature_tables():
+    """Sharpness of copying runs and where it sits; seeds from ``reached`` on end before 1.25 times their transition."""
+
+    @functools.cache
+    def make(seeds=5, reached=5):
+        rows = [[*copying_rows(seed, 2, True), *curvature_rows(seed, seed < reached)] for seed in range(seeds)]
         return gather(*(tidy(of_seed, "copying", seed) for seed, of_seed in enumerate(rows)))
 
     return make

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from learning_geometry.files import write_table
 from learning_geometry.measurements.run import Run
+from learning_geometry.measurements.table import tidy
 from learning_geometry.tasks import copying
 from learning_geometry.tasks.dataset import make_dataset, write_dataset
 from learning_geometry.training.checkpoints import write_checkpoint
@@ -72,3 +74,13 @@ def put(parameters, name, array):
     """Replace a parameter by an array of the same shape."""
     assert parameters[name].shape == array.shape
     parameters[name] = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+
+
+def write_errors(run, errors, data="out_of_distribution"):
+    """Let training have evaluated these errors, one every 5 steps, and return the run."""
+    rows = [
+        {"step": 5 * i, "quantity": "running_error", "data": data, "value": error, "unit": "fraction"}
+        for i, error in enumerate(errors)
+    ]
+    write_table(tidy(rows, run.experiment, run.seed), run.metrics_file, {})
+    return run

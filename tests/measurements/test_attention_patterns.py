@@ -4,21 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from learning_geometry.files import write_table
 from learning_geometry.measurements import attention_patterns
 from learning_geometry.measurements.attention_patterns import moments
-from learning_geometry.measurements.table import tidy
 
-from .conftest import put
-
-
-def write_errors(run, errors, data="out_of_distribution"):
-    rows = [
-        {"step": 5 * i, "quantity": "running_error", "data": data, "value": error, "unit": "fraction"}
-        for i, error in enumerate(errors)
-    ]
-    write_table(tidy(rows, run.experiment, run.seed), run.metrics_file, {})
-    return run
+from .conftest import put, write_errors
 
 
 def unchanged(parameters):

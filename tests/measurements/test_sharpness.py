@@ -4,6 +4,7 @@ import torch
 
 from learning_geometry.geometry.curvature.products import gradient_with_graph
 from learning_geometry.measurements import sharpness
+from learning_geometry.models.blocks import blocks, groups, parts
 from learning_geometry.models.evaluation import cross_entropy
 
 MODEL = {"layers": 1, "heads": 1, "width": 4}
@@ -41,13 +42,45 @@ def test_every_quantity_agrees_with_the_dense_hessian_on_its_grid(make_run, meas
         half_width = (row["high"] - row["low"]) / 2
         assert row["value"] == pytest.approx((row["low"] + row["high"]) / 2)
         assert abs(row["value"] - expected) < 2 * half_width < expected
-    assert set(table.table["n"]) == {5} and set(table.table["unit"]) == {"nats"}
+    spectral = table.table[table.table["quantity"] != "top_eigenvector_mass"]
+    assert set(spectral["n"]) == {5} and set(spectral["unit"]) == {"nats"}
     # all but the largest eigenvalue on a grid of their own, each beside the untrained model
     assert table.find("largest_hessian_eigenvalue")["step"].tolist() == [0, 10, 20, 30]
     for name in ("smallest_hessian_eigenvalue", "hessian_trace", "sharpness_proxy"):
         rows, nulls = table.find(name), table.find(name, null="untrained")
         assert rows["step"].tolist() == nulls["step"].tolist() == [0, 20, 30]
         assert set(nulls["value"]) == {rows["value"].iloc[0]} and rows["value"].nunique() == 3
+
+
+@pytest.mark.parametrize("model", [MODEL, {"layers": 2, "heads": 2, "width": 4, "mlp_width": 2}])
+def test_masses_are_those_of_the_dense_eigenvector(make_run, measured, model):
+    run = make_run(scaled(1.0), scaled(1.5), model=model)
+    table = measured(sharpness, run, **SETTINGS | {"tolerance": 1e-5})
+    batch = run.test_set("in_distribution", 5)
+    tokens, targets = torch.from_numpy(batch["tokens"]), torch.from_numpy(batch["targets"])
+    parameters = {name: value.double() for name, value in run.parameters(10).items()}
+    sizes = [value.numel() for value in parameters.values()]
+
+    def loss(vector):
+        pieces = zip(parameters.items(), vector.split(sizes), strict=True)
+        shaped = {name: piece.view(value.shape) for (name, value), piece in pieces}
+        return cross_entropy(run.model.forward(shaped, tokens, explicit=True), targets)
+
+    point = torch.cat([value.flatten() for value in parameters.values()])
+    squares = torch.linalg.eigh(torch.autograd.functional.hessian(loss, point))[1][:, -1].numpy() ** 2
+    names = np.repeat(list(parameters), sizes)
+    of_parts = parts(parameters)
+    rows = table.find("top_eigenvector_mass", step=10)
+    assert rows["part"].tolist() == list(of_parts)
+    for row in rows.to_dict("records"):
+        exact = squares[np.isin(names, of_parts[row["part"]])].sum()
+        assert row["value"] == pytest.approx(exact, abs=2e-3)
+        assert row["low"] - 1e-3 <= exact <= row["high"] + 1e-3
+        null = table.find("top_eigenvector_mass", row["part"], null="random_direction", step=10).iloc[0]
+        assert null["value"] == pytest.approx(np.isin(names, of_parts[row["part"]]).mean())
+        assert null["low"] < null["value"] < null["high"]
+    for partition in (blocks(parameters), groups(parameters)):
+        assert rows.loc[rows["part"].isin(partition), "value"].sum() == pytest.approx(1)
 
 
 def test_an_iteration_that_does_not_converge_fails_with_the_step(make_run, measured):

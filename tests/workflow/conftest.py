@@ -126,6 +126,16 @@ def tiny_config():
                     "attention_patterns": {},
                     "length_generalisation": {"every": 40, "factors": [1.0, 1.5], "test_sequences": 20},
                     "sharpness": {"every": 20, "details_every": 40, "sequences": 10},
+                    "block_curvature": {
+                        "every": 40,
+                        "sequences": 5,
+                        "tolerance": 0.1,
+                        "medium": 4,
+                        "bridge_rank": 2,
+                        "noise_pairs": 2,
+                        "noise_sequences": 5,
+                        "null_draws": 2,
+                    },
                 },
             }
         },

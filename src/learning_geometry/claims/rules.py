@@ -191,7 +191,9 @@ def growth(
                 error[run] += (high - low) / (2 * value) if value > 0 else NAN
     kind = evidence.claim.floor
     if isinstance(kind, str) and kind != "estimator_error":
-        raise ValueError(f'{evidence.claim.name}: the floor {kind!r} is unknown here; use a number or "estimator_error"')
+        raise ValueError(
+            f'{evidence.claim.name}: the floor {kind!r} is unknown here; use a number or "estimator_error"'
+        )
     observed = [each for each in error.values() if np.isfinite(each)]
     floor = max(observed, default=NAN) if isinstance(kind, str) else float(kind)
     return judge_mean(evidence.per_unit(total), 0.0, 0.0, side, floor)

@@ -1,6 +1,7 @@
 """Where the curvature is: sharpness of each block of parameters, loss increase under noise inside subspaces."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -112,6 +113,8 @@ SETTINGS = {
     },
 }
 
+Loss = Callable[[dict[str, Tensor]], Tensor]
+
 EIGENVALUE, INCREASE = "block_largest_hessian_eigenvalue", "noise_loss_increase"
 
 
@@ -133,11 +136,11 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
       model at its first checkpoint.
     - ``noise_loss_increase``, part = ``<weight>-<subspace>``: mean loss increase when noise is added to one weight,
       ``embedding`` or ``layers.<l>.attention.key``, whose rows lie in a subspace of the residual stream: ``top``,
-      ``medium`` and ``bottom`` right singular vectors of the embedding, and ``bridge``, the top right singular vectors of
-      layer l's W_QK (of several heads: of all of them stacked). The noise has a fixed fraction of the weight's Frobenius
-      norm, in every subspace the same; ± pairs cancel the gradient. [low, high] is its 95 % interval over n pairs; in
-      float64, whose rounding, 1e-15 nats, is its floor. Null ``random_subspace``: random subspaces of the same
-      dimension, one pair each. Its mean is the same for every dimension; one dimension spreads more than many.
+      ``medium`` and ``bottom`` right singular vectors of the embedding, and ``bridge``, the top right singular vectors
+      of layer l's W_QK (of several heads: of all of them stacked). The noise has a fixed fraction of the weight's
+      Frobenius norm, in every subspace the same; ± pairs cancel the gradient. [low, high] is its 95 % interval over n
+      pairs; in float64, whose rounding, 1e-15 nats, is its floor. Null ``random_subspace``: random subspaces of the
+      same dimension, one pair each. Its mean is the same for every dimension; one dimension spreads more than many.
     - ``curvature_moment`` (steps), index = percent of the transition step: the checkpoint nearest to it.
     - both quantities with the suffix ``_at_moment`` and that index, at these checkpoints. Their step is the last one in
       all runs. Where a run made no transition, or ends before the moment, the row is marked as censored, its value NaN.
@@ -157,7 +160,9 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
     ]
     increases = _Increases(run, settings)
     untrained: dict[tuple[str, str], dict[str, Any]] = {}
-    for step, eigenvalues in _eigenvalues(run, settings, sorted(grid | {m.step for m in moments if m.step is not None})):
+    for step, eigenvalues in _eigenvalues(
+        run, settings, sorted(grid | {m.step for m in moments if m.step is not None})
+    ):
         measured = eigenvalues | increases.at(step)
         for key, (columns, null) in measured.items():
             row = {"step": step, "quantity": key[0], "part": key[1], "data": "in_distribution", "unit": "nats"}
@@ -183,8 +188,8 @@ def _check(run: Run, settings: dict[str, Any]) -> None:
         )
     if settings["top"] + settings["medium"] >= width or settings["bridge_rank"] > width:
         raise ValueError(
-            f"measurements.block_curvature: top {settings['top']} and medium {settings['medium']} leave nothing of width "
-            f"{width} for the bottom subspace, or bridge_rank {settings['bridge_rank']} is above it; lower them"
+            f"measurements.block_curvature: top {settings['top']} and medium {settings['medium']} leave nothing of "
+            f"width {width} for the bottom subspace, or bridge_rank {settings['bridge_rank']} is above it; lower them"
         )
 
 
@@ -199,10 +204,14 @@ def _moments(run: Run, settings: dict[str, Any]) -> list[_Moment]:
     ]
 
 
-def _loss(run: Run, sequences: int, explicit: bool) -> Callable[[dict[str, Tensor]], Tensor]:
+def _loss(run: Run, sequences: int, explicit: bool) -> Loss:
     test_set = run.test_set("in_distribution", sequences)
     tokens, targets = torch.from_numpy(test_set["tokens"]), torch.from_numpy(test_set["targets"])
     return lambda parameters: cross_entropy(run.model.forward(parameters, tokens, explicit=explicit), targets)
+
+
+def _moved(loss: Loss, parameters: dict[str, Tensor], chosen: dict[str, Tensor]) -> Tensor:
+    return loss({**parameters, **chosen})
 
 
 Measured = dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any] | None]]
@@ -218,10 +227,7 @@ def _eigenvalues(run: Run, settings: dict[str, Any], steps: list[int]) -> Iterat
         found: Measured = {}
         products = 0
         for part, names in parts(parameters).items():
-            at = gradient_with_graph(
-                lambda chosen, parameters=parameters: loss({**parameters, **chosen}),
-                {name: parameters[name] for name in names},
-            )
+            at = gradient_with_graph(partial(_moved, loss, parameters), {name: parameters[name] for name in names})
             options = {"start": starts.get(part), "maximum_products": settings["maximum_products"]}
             pair = largest_eigenpair(at.product, at.gradient.numel(), settings["tolerance"], **options)
             if not pair.converged:
@@ -234,7 +240,9 @@ def _eigenvalues(run: Run, settings: dict[str, Any], steps: list[int]) -> Iterat
             products += pair.products
             value = {"value": pair.value, "low": pair.value - pair.error, "high": pair.value + pair.error}
             found[EIGENVALUE, part] = value | {"n": settings["sequences"]}, None
-        print(f"step {step}: " + ", ".join(f"{part} {columns['value']:.4g}" for (_, part), (columns, _) in found.items()))
+        print(
+            f"step {step}: " + ", ".join(f"{part} {columns['value']:.4g}" for (_, part), (columns, _) in found.items())
+        )
         print(f"step {step}: {products} products for the eigenvalues of {len(found)} parts")
         yield step, found
 
@@ -288,4 +296,9 @@ def _subspaces(arrays: dict[str, np.ndarray], settings: dict[str, Any], heads: i
     query, key = (arrays[f"layers.{settings['layer']}.attention.{role}.weight"] for role in ("query", "key"))
     stacked = query_key_products(query, key, heads).reshape(-1, width)
     bridge = top_right_singular_subspace(stacked, settings["bridge_rank"])
-    return {"top": embedded[:, :top], "medium": embedded[:, top:medium], "bottom": embedded[:, medium:], "bridge": bridge}
+    return {
+        "top": embedded[:, :top],
+        "medium": embedded[:, top:medium],
+        "bottom": embedded[:, medium:],
+        "bridge": bridge,
+    }

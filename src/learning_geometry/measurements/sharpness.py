@@ -90,10 +90,10 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
 
     - ``largest_hessian_eigenvalue``, with [low, high] the value ± its error bound, in float32. Each checkpoint starts
       from the eigenvector of the one before.
-    - ``top_eigenvector_mass`` (fraction), part = block or group of blocks (``models.blocks``): share of the squared norm
-      of that eigenvalue's vector, and so of the eigenvalue; sums to 1 over blocks, and over groups. [low, high] is the
-      value ± the sine of the vector's largest possible angle to the eigenvector. Null ``random_direction``: the part's
-      share of all parameters, and its exact central 95 % range.
+    - ``top_eigenvector_mass`` (fraction), part = block or group of blocks (``models.blocks``): share of the squared
+      norm of that eigenvalue's vector, and so of the eigenvalue; sums to 1 over blocks, and over groups. [low, high] is
+      the value ± the sine of the vector's largest possible angle to the eigenvector. Null ``random_direction``: the
+      part's share of all parameters, and its exact central 95 % range.
     - ``smallest_hessian_eigenvalue``: the most negative curvature, in the same way, to a fraction of the largest.
     - ``hessian_trace``, with [low, high] its 95 % interval over random vectors (Hutch++), in float32.
     - ``sharpness_proxy``: E[L(θ + rξ) − L(θ)], ξ ~ N(0, 1), antithetic, with [low, high] its 95 % interval over ±ξ;
@@ -175,7 +175,13 @@ def _masses(pair: Eigenpair, parameters: dict[str, Tensor], sequences: int) -> l
     for part, mass in masses(pair.vector, parameters, of_parts).items():
         mean, low, high = random_direction_mass(numbers[part], pair.vector.numel())
         rows += [
-            {"part": part, "value": mass, "n": sequences, "low": max(mass - doubt, 0.0), "high": min(mass + doubt, 1.0)},
+            {
+                "part": part,
+                "value": mass,
+                "n": sequences,
+                "low": max(mass - doubt, 0.0),
+                "high": min(mass + doubt, 1.0),
+            },
             {"part": part, "null": "random_direction", "value": mean, "low": low, "high": high},
         ]
     return rows

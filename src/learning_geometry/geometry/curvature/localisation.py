@@ -92,11 +92,11 @@ def subspace_noise(
 ) -> Float[np.ndarray, "rows columns"]:
     r"""Noise Ξ P of a weight matrix, inside a subspace of its input side, at a given Frobenius norm.
 
-    P projects on the subspace, Ξ has independent standard normal entries, and the product is rescaled to the norm. Every
-    row lies in the subspace. In a loss quadratic around the weights, with Hessian H over the entries by row, the mean
-    increase is $\|\delta\|_F^2 / (2\, \mathrm{rows}\, \mathrm{rank}) \cdot \sum_i \mathrm{tr}(P H_{ii})$, $H_{ii}$ the
+    P projects on the subspace, Ξ has independent standard normal entries, and the product is rescaled to the norm.
+    Every row lies in the subspace. In a loss quadratic around the weights, with Hessian H over the entries by row, the
+    mean increase is $\|\delta\|_F^2 / (2\, \mathrm{rows}\, \mathrm{rank}) \cdot \sum_i \mathrm{tr}(P H_{ii})$, $H_{ii}$ the
     block of row i: half the mean curvature in the subspace times the squared norm. So over random subspaces of any
-    rank it has the same mean, that of noise in all directions; only the spread depends on the rank.
+    rank it has the same mean, that of noise in all directions; the spread is larger in few dimensions.
 
     Args:
         rows: Number of rows of the weight.
@@ -115,7 +115,7 @@ def subspace_noise(
 
 
 def loss_increases(
-    loss: Callable[[Mapping[str, Tensor]], Tensor],
+    loss: Callable[[dict[str, Tensor]], Tensor],
     parameters: Mapping[str, Tensor],
     name: str,
     noises: Sequence[Float[np.ndarray, "rows columns"]],
@@ -143,7 +143,7 @@ def loss_increases(
     """
     weight = parameters[name]
     with torch.no_grad():
-        here = float(loss(parameters))
+        here = float(loss(dict(parameters)))
         found = np.empty(len(noises))
         for index, noise in enumerate(noises):
             moved = torch.from_numpy(noise).to(weight)
