@@ -64,6 +64,19 @@ def test_a_moment_that_was_not_reached_is_said_in_words(curvature_tables):
         assert len(axes.containers) == 4 * 3
 
 
+def test_curvature_below_zero_has_a_place(curvature_tables):
+    tables = {}
+    for name, table in curvature_tables(2, 2).items():
+        chosen = (table["part"] == "embedding-medium") & (table["null"] == "")
+        tables[name] = table.copy()
+        for column in {"value", "estimate", "low", "high"} & set(table.columns):
+            tables[name].loc[chosen, column] *= -1
+        tables[name][["low", "high"]] = np.sort(tables[name][["low", "high"]], axis=1)
+    *_, embedding, keys = draw(tables, OPTIONS).axes
+    assert (embedding.get_yscale(), keys.get_yscale()) == ("symlog", "log")
+    assert embedding.get_ylim()[0] < 0
+
+
 def test_no_moment_at_all(curvature_tables):
     """Only the grid was asked for."""
     tables = {

@@ -1,7 +1,7 @@
 """Where the sharpness sits before, at and after the transition: blocks of parameters, and subspaces."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -93,6 +93,7 @@ def _draw_masses(axes: Axes, tables: Mapping[str, pd.DataFrame], parts: Mapping[
 def _draw_eigenvalues(axes: Axes, tables: Mapping[str, pd.DataFrame], parts: Mapping[str, Look]) -> None:
     """Draw one line for each part through untrained, the moments and the end; points where there is a gap."""
     labels: list[str] = []
+    values: list[float] = []
     for part, (color, dashes) in parts.items():
         on_grid = style.select(tables["summary"], quantity=EIGENVALUE, part=part, null="").sort_values("step")
         moments = _at_moments(tables["summary"], EIGENVALUE, part)
@@ -113,8 +114,8 @@ def _draw_eigenvalues(axes: Axes, tables: Mapping[str, pd.DataFrame], parts: Map
             elinewidth=0.8,
             zorder=3,
         )
-        _seed_dots(axes, tables["runs"], part, rows, color)
-    axes.set_yscale("log")
+        values += [*rows["estimate"], *_seed_dots(axes, tables["runs"], part, rows, color)]
+    _logarithmic(axes, values)
     axes.set_xticks(np.arange(len(labels)), labels)
     axes.set_xlim(-0.3, len(labels) - 0.7)
     axes.set_ylabel("largest eigenvalue (nats)")
@@ -122,13 +123,16 @@ def _draw_eigenvalues(axes: Axes, tables: Mapping[str, pd.DataFrame], parts: Map
     _say_what_is_missing(axes, tables["runs"])
 
 
-def _seed_dots(axes: Axes, runs: pd.DataFrame, part: str, rows: pd.DataFrame, color: str) -> None:
-    """Draw the value of each seed beside the estimate of every row."""
+def _seed_dots(axes: Axes, runs: pd.DataFrame, part: str, rows: pd.DataFrame, color: str) -> list[float]:
+    """Draw the value of each seed beside the estimate of every row, and return all values."""
+    drawn: list[float] = []
     of_part = runs[(runs["part"] == part) & (runs["null"] == "")]
     for place, (quantity, step, index) in enumerate(zip(rows["quantity"], rows["step"], rows["index"], strict=True)):
         chosen = (of_part["quantity"] == quantity) & (of_part["step"] == step) & (of_part["index"] == index)
         values = of_part.loc[chosen, "value"]
         axes.plot(np.full(len(values), place + 0.12), values, ".", color=color, markersize=2, alpha=0.6, zorder=2)
+        drawn += values.tolist()
+    return drawn
 
 
 def _draw_increases(axes: Axes, tables: Mapping[str, pd.DataFrame], weight: str) -> dict[str, Any]:
@@ -142,6 +146,7 @@ def _draw_increases(axes: Axes, tables: Mapping[str, pd.DataFrame], weight: str)
     ]
     wanted.append(("end", INCREASE, int(first["step"].max()), 0))
     entries: dict[str, Any] = {}
+    values: list[float] = []
     width = 0.8 / len(wanted)
     for number, (label, quantity, step, index) in enumerate(wanted):
         color = MOMENT_COLORS[number % len(MOMENT_COLORS)]
@@ -163,9 +168,10 @@ def _draw_increases(axes: Axes, tables: Mapping[str, pd.DataFrame], weight: str)
             null_entry = {"null: random subspace": (box, line)}
             seeds = style.select(tables["runs"], **where, null="")["value"]
             axes.plot(np.full(len(seeds), x + 0.2 * width), seeds, ".", color=color, markersize=2, alpha=0.6)
+            values += [row.estimate, *seeds]
             point = axes.errorbar(x, row.estimate, yerr=_lengths(row), color=color, marker="o", markersize=3)
             entries.setdefault(label, point)
-    axes.set_yscale("log")
+    _logarithmic(axes, values)
     axes.set_xticks(np.arange(len(SUBSPACES)), SUBSPACES)
     axes.set_ylabel("mean loss increase (nats)")
     _say_what_is_missing(axes, tables["runs"])
@@ -173,10 +179,20 @@ def _draw_increases(axes: Axes, tables: Mapping[str, pd.DataFrame], weight: str)
 
 
 def _lengths(row: Any) -> list[list[float]]:
-    """Return how far an interval reaches below and above; not to zero, which a logarithmic axis does not have."""
+    """Return how far an interval reaches below and above; from a positive value not to zero, for a logarithmic axis."""
     if not np.isfinite([row.low, row.high]).all():
         return [[0.0], [0.0]]
-    return [[min(row.estimate - row.low, 0.9 * row.estimate)], [row.high - row.estimate]]
+    below = row.estimate - row.low
+    return [[min(below, 0.9 * row.estimate) if row.estimate > 0 else below], [row.high - row.estimate]]
+
+
+def _logarithmic(axes: Axes, values: Iterable[float]) -> None:
+    """Make the y axis logarithmic; with room for zero and below if some value is not positive."""
+    finite = [value for value in values if np.isfinite(value)]
+    if min(finite) > 0:
+        axes.set_yscale("log")
+    else:
+        axes.set_yscale("symlog", linthresh=max(map(abs, finite)) / 100 or 1.0)
 
 
 def _at_moments(summary: pd.DataFrame, quantity: str, part: str) -> pd.DataFrame:

@@ -94,9 +94,9 @@ def subspace_noise(
 
     P projects on the subspace, Ξ has independent standard normal entries, and the product is rescaled to the norm.
     Every row lies in the subspace. In a loss quadratic around the weights, with Hessian H over the entries by row, the
-    mean increase is $\|\delta\|_F^2 / (2\, \mathrm{rows}\, \mathrm{rank}) \cdot \sum_i \mathrm{tr}(P H_{ii})$, $H_{ii}$ the
-    block of row i: half the mean curvature in the subspace times the squared norm. So over random subspaces of any
-    rank it has the same mean, that of noise in all directions; the spread is larger in few dimensions.
+    mean increase is $\|\delta\|_F^2 / (2\, \mathrm{rows}\, \mathrm{rank}) \cdot \sum_i \mathrm{tr}(P H_{ii})$, with
+    $H_{ii}$ the block of row i: half the mean curvature in the subspace times the squared norm. So over random
+    subspaces of any rank it has the same mean, that of noise in all directions; the spread is larger in few dimensions.
 
     Args:
         rows: Number of rows of the weight.
