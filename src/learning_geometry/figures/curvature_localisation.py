@@ -32,8 +32,8 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
     with the shares of a random direction. (c) Largest eigenvalue of the Hessian of each block alone, untrained, at
     multiples of the transition step t, and at the end; (d) of each group. (e) Mean loss increase when noise is added to
     the embedding inside one of its subspaces or the bridge, and (f) to the keys of the second layer, at the same
-    moments, each beside random subspaces of the same dimension. Where some seed did not reach a moment, the panel says
-    so.
+    moments, each beside random subspaces of the same dimension. Where some seeds did not reach a moment, dots show
+    those that did, and the figure says how many.
 
     Args:
         tables: "summary", summary rows; "runs", tidy rows of all seeds.
@@ -64,7 +64,7 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
         for axes, weight in zip(grid[2], sorted(weights, key=lambda name: name != "embedding"), strict=True):
             entries = _draw_increases(axes, tables, weight)
             axes.set_xlabel(f"subspace of the noise on {_words(weight)}")
-        style.legend_above(grid[2, 0], entries, columns=3)
+        style.legend_above(grid[2, 0], entries, columns=2)
         for axes, letter in zip(grid.flat, "abcdef", strict=True):
             style.panel_letter(axes, letter)
         style.mark_transition(grid[0], summary, experiment)
@@ -94,13 +94,14 @@ def _draw_eigenvalues(axes: Axes, tables: Mapping[str, pd.DataFrame], parts: Map
     """Draw one line for each part through untrained, the moments and the end; points where there is a gap."""
     labels: list[str] = []
     values: list[float] = []
+    missing = _missing(tables["runs"])
     for part, (color, dashes) in parts.items():
         on_grid = style.select(tables["summary"], quantity=EIGENVALUE, part=part, null="").sort_values("step")
         moments = _at_moments(tables["summary"], EIGENVALUE, part)
         rows = pd.concat([on_grid.iloc[:1], moments, on_grid.iloc[1:].tail(1)])
         labels = [
             "untrained",
-            *(_moment(index) for index in moments["index"]),
+            *(_moment(index) + (f"\n({missing[index]})" if index in missing else "") for index in moments["index"]),
             *("end" for _ in range(len(rows) - len(moments) - 1)),
         ]
         axes.errorbar(
@@ -120,7 +121,6 @@ def _draw_eigenvalues(axes: Axes, tables: Mapping[str, pd.DataFrame], parts: Map
     axes.set_xlim(-0.3, len(labels) - 0.7)
     axes.set_ylabel("largest eigenvalue (nats)")
     axes.set_xlabel("when (t: transition step)")
-    _say_what_is_missing(axes, tables["runs"])
 
 
 def _seed_dots(axes: Axes, runs: pd.DataFrame, part: str, rows: pd.DataFrame, color: str) -> list[float]:
@@ -147,6 +147,7 @@ def _draw_increases(axes: Axes, tables: Mapping[str, pd.DataFrame], weight: str)
     wanted.append(("end", INCREASE, int(first["step"].max()), 0))
     entries: dict[str, Any] = {}
     values: list[float] = []
+    missing = _missing(tables["runs"])
     width = 0.8 / len(wanted)
     for number, (label, quantity, step, index) in enumerate(wanted):
         color = MOMENT_COLORS[number % len(MOMENT_COLORS)]
@@ -160,21 +161,22 @@ def _draw_increases(axes: Axes, tables: Mapping[str, pd.DataFrame], weight: str)
             x = place + (number - (len(wanted) - 1) / 2) * width
             null: Any = style.select(summary, **where, null="random_subspace").iloc[0]
             row: Any = style.select(summary, **where, null="").iloc[0]
-            if not np.isfinite(row.estimate):
+            seeds = style.select(tables["runs"], **where, null="")["value"]
+            (dots,) = axes.plot(np.full(len(seeds), x + 0.2 * width), seeds, ".", color=color, markersize=2, alpha=0.6)
+            values += [row.estimate, *seeds]
+            if index in missing:
+                entries[f"{label}: {missing[index]} seeds"] = dots
                 continue
             half = 0.45 * width
             box = axes.fill_between([x - half, x + half], null.low, null.high, color=style.NULL_GREY, alpha=0.35)
             (line,) = axes.plot([x - half, x + half], [null.estimate] * 2, color=style.NULL_GREY, linewidth=1.0)
             null_entry = {"null: random subspace": (box, line)}
-            seeds = style.select(tables["runs"], **where, null="")["value"]
-            axes.plot(np.full(len(seeds), x + 0.2 * width), seeds, ".", color=color, markersize=2, alpha=0.6)
-            values += [row.estimate, *seeds]
             point = axes.errorbar(x, row.estimate, yerr=_lengths(row), color=color, marker="o", markersize=3)
             entries.setdefault(label, point)
     _logarithmic(axes, values)
     axes.set_xticks(np.arange(len(SUBSPACES)), SUBSPACES)
+    axes.set_xlim(-0.5, len(SUBSPACES) - 0.5)
     axes.set_ylabel("mean loss increase (nats)")
-    _say_what_is_missing(axes, tables["runs"])
     return entries | null_entry
 
 
@@ -201,13 +203,14 @@ def _at_moments(summary: pd.DataFrame, quantity: str, part: str) -> pd.DataFrame
     return summary[chosen].sort_values("index")
 
 
-def _say_what_is_missing(axes: Axes, runs: pd.DataFrame) -> None:
+def _missing(runs: pd.DataFrame) -> dict[int, str]:
+    """Return, for each moment that some seed did not reach, how many did: "3 of 5"."""
     moments = runs[runs["quantity"] == "curvature_moment"]
-    missing = moments[moments["censored"]]
-    for number, index in enumerate(sorted(missing["index"].unique().tolist())):
-        censored = int((missing["index"] == index).sum())
-        text = f"{_moment(index)} not reached by {censored} of {moments['seed'].nunique()} seeds"
-        axes.text(0.02, 0.96 - 0.09 * number, text, transform=axes.transAxes, fontsize=7, va="top")
+    return {
+        index: f"{(~censored).sum()} of {len(censored)}"
+        for index in moments["index"].unique().tolist()
+        if (censored := moments.loc[moments["index"] == index, "censored"]).any()
+    }
 
 
 def _moment(percent: int) -> str:
