@@ -77,7 +77,8 @@ def _draw_masses(axes: Axes, tables: Mapping[str, pd.DataFrame], parts: Mapping[
         where = {"quantity": MASS, "part": part}
         rows = style.select(tables["summary"], **where, null="")
         style.seed_lines(axes, style.select(tables["runs"], **where, null=""), "step", color, dashes)
-        entries[_words(part)] = style.mean_line(axes, rows, "step", color, dashes)
+        label = f"{part}, {style.seeds_text(rows)}" if part in GROUPS else _words(part)
+        entries[label] = style.mean_line(axes, rows, "step", color, dashes)
         null = style.select(tables["summary"], **where, null="random_direction")
         if len(parts) <= len(GROUPS):
             style.null_band(axes, null, "step", color=color)
