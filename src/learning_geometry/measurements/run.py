@@ -43,6 +43,11 @@ class Run:
         return build_model(self.settings)
 
     @cached_property
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        parameters = self.model.initialise(np.random.default_rng(0))
+        return {name: tuple(parameter.shape) for name, parameter in parameters.items()}
+
+    @cached_property
     def dataset(self) -> Dataset:
         """What the run drew once, and its test sets."""
         return read_dataset(self.dataset_file)
@@ -63,8 +68,12 @@ class Run:
         return [step for step in steps if step % every == 0 or step == steps[-1]]
 
     def parameters(self, step: int) -> dict[str, "torch.Tensor"]:
-        """Return the parameters at ``step``."""
-        return read_checkpoint(self.checkpoints, step)
+        """Return the parameters at ``step``.
+
+        Raises:
+            ValueError: they are not those of the model, naming the file, the parameter, and both shapes.
+        """
+        return read_checkpoint(self.checkpoints, step, self._shapes)
 
     def arrays(self, step: int) -> dict[str, np.ndarray]:
         """Return the parameters at ``step`` as numpy arrays; torch is not imported."""
