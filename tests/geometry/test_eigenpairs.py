@@ -84,12 +84,13 @@ def test_bounds_and_residuals_hold_and_hidden_copies_are_rare():
 
 
 def test_the_error_bound_of_a_cluster_is_quadratic():
-    # cut behind the cluster: a bound from the gap inside it could not be below the residual
     spectrum = np.concatenate([[5.0, 5.0 - 1e-7, 5.0 - 2e-7], BULK])
     matrix, _ = planted(spectrum)
-    found = eigenpairs(lambda v: matrix @ v, len(spectrum), 3, 0, 1e-6, dtype=torch.float64)
-    assert all(pair.error < 0.1 * pair.residual for pair in found.largest if pair.residual > 1e-6)
-    assert (np.abs(outward_errors(found, spectrum)) < 1e-6 * 5).all()
+    found = eigenpairs(lambda v: matrix @ v, len(spectrum), 3, 0, 1e-2, dtype=torch.float64)
+    worst = max(found.largest, key=lambda pair: pair.residual)
+    # the gap inside the cluster gives no better bound than the residual; that behind it does
+    assert worst.residual**2 / 1e-7 > worst.residual > 1e-7
+    assert outward_errors(found, spectrum).max() <= worst.error + 1e-14 and worst.error < 1e-3 * worst.residual
 
 
 def test_a_start_from_eigenvectors_saves_products_and_a_crossing_is_followed():
