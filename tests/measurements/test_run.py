@@ -1,33 +1,20 @@
-"""What a measurement is given: checkpoints that are those of the model."""
+"""A run opened with settings that are not its own."""
 
-import re
+from dataclasses import replace
 
 import pytest
-import torch
-
-
-def drop(parameters):
-    del parameters["layers.1.attention.key.bias"]
-
-
-def widen(parameters):
-    parameters["readout.weight"] = torch.zeros(24, 20)
-
-
-def add(parameters):
-    parameters["layers.2.attention.key.bias"] = torch.zeros(16)
 
 
 @pytest.mark.parametrize(
-    "change, message",
+    ("model", "message"),
     [
-        (drop, r"layers.1.attention.key.bias is missing, but in the model of tiny it has shape (16,)"),
-        (widen, r"readout.weight has shape (24, 20), but in the model of tiny it has shape (24, 16)"),
-        (add, r"layers.2.attention.key.bias has shape (16,), but in the model of tiny it is missing"),
+        ({"width": 8, "heads": 2}, r"step-000000.safetensors: parameter embedding.weight: expected shape \(24, 8\)"),
+        ({"layers": 3}, "layers.2.attention_norm.weight: expected shape .* found no such parameter"),
+        ({"layers": 1}, r"layers.1.attention.key.bias: expected no such parameter, found one of shape \(16,\)"),
     ],
 )
-def test_a_checkpoint_of_another_model_is_said(make_run, change, message):
-    run = make_run(lambda parameters: None, change)
-    assert run.parameters(0).keys() >= {"embedding.weight"}
-    with pytest.raises(ValueError, match=re.escape("step-000010.safetensors: " + message)):
-        run.parameters(10)
+def test_parameters_that_do_not_match_the_model_are_named(make_run, model, message):
+    run = make_run()
+    other = replace(run, settings={**run.settings, "model": run.settings["model"] | model})
+    with pytest.raises(ValueError, match=message):
+        other.parameters(0)

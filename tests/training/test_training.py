@@ -15,6 +15,7 @@ from learning_geometry.training.checkpoints import (
     read_checkpoint,
     read_provenance,
     schedule,
+    write_checkpoint,
 )
 from learning_geometry.training.loop import train
 from learning_geometry.training.optimizers import (
@@ -167,6 +168,24 @@ def test_missing_checkpoints_are_named(experiment, dataset, tmp_path):
     train(experiment, 0, dataset, tmp_path, {})
     with pytest.raises(FileNotFoundError, match=r"there are steps \[0, 1, 4"):
         read_checkpoint(tmp_path / "checkpoints", 5)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"embedding.weight": (9, 8)}, r"step-000003.*embedding.weight: expected shape \(9, 8\), found \(8, 8\)"),
+        ({"positions.weight": (24, 8)}, r"positions.weight: expected shape \(24, 8\), found no such parameter"),
+        ({"readout.bias": None}, r"readout.bias: expected no such parameter, found one of shape \(8,\)"),
+    ],
+)  # fmt: skip
+def test_a_checkpoint_that_does_not_match_its_model_is_named(tmp_path, changed, message):
+    parameters = {"embedding.weight": torch.zeros(8, 8), "readout.bias": torch.zeros(8)}
+    write_checkpoint(tmp_path, 3, parameters, {})
+    shapes = {"embedding.weight": (8, 8), "readout.bias": (8,)}
+    assert same(parameters, read_checkpoint(tmp_path, 3, shapes))
+    expected = {name: shape for name, shape in (shapes | changed).items() if shape is not None}
+    with pytest.raises(ValueError, match=message):
+        read_checkpoint(tmp_path, 3, expected)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(experiment, dataset, tmp_path):

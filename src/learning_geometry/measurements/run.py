@@ -14,9 +14,8 @@ import pandas as pd
 
 from learning_geometry import tasks
 from learning_geometry.files import read_table
-from learning_geometry.streams import stream
 from learning_geometry.tasks.dataset import Arrays, Dataset, read_dataset
-from learning_geometry.training.checkpoints import checkpoint_path, checkpoint_steps, read_arrays, read_checkpoint
+from learning_geometry.training.checkpoints import checkpoint_steps, read_arrays, read_checkpoint
 
 if TYPE_CHECKING:
     import torch
@@ -44,6 +43,11 @@ class Run:
         return build_model(self.settings)
 
     @cached_property
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        parameters = self.model.initialise(np.random.default_rng(0))
+        return {name: tuple(parameter.shape) for name, parameter in parameters.items()}
+
+    @cached_property
     def dataset(self) -> Dataset:
         """What the run drew once, and its test sets."""
         return read_dataset(self.dataset_file)
@@ -67,25 +71,9 @@ class Run:
         """Return the parameters at ``step``.
 
         Raises:
-            FileNotFoundError: there is no such checkpoint.
-            ValueError: the checkpoint is not one of the run's model, naming the first parameter at fault.
+            ValueError: they are not those of the model, naming the file, the parameter, and both shapes.
         """
-        parameters = read_checkpoint(self.checkpoints, step)
-        shapes = {name: tuple(tensor.shape) for name, tensor in parameters.items()}
-        for name in sorted(shapes.keys() | self._shapes.keys()):
-            found, expected = shapes.get(name), self._shapes.get(name)
-            if found != expected:
-                raise ValueError(
-                    f"{checkpoint_path(self.checkpoints, step)}: {name} {_has(found)}, but in the model of "
-                    f"{self.experiment} it {_has(expected)}; the checkpoint is of another model: correct the config's "
-                    "`model` and `task`, or delete the checkpoints and train again"
-                )
-        return parameters
-
-    @cached_property
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
-        drawn = self.model.initialise(stream("run", "shapes"))
-        return {name: tuple(tensor.shape) for name, tensor in drawn.items()}
+        return read_checkpoint(self.checkpoints, step, self._shapes)
 
     def arrays(self, step: int) -> dict[str, np.ndarray]:
         """Return the parameters at ``step`` as numpy arrays; torch is not imported."""
@@ -107,7 +95,3 @@ class Run:
                 "lower `sequences` or raise task.test_sequences"
             )
         return {key: array[:sequences] for key, array in test_set.items()}
-
-
-def _has(shape: tuple[int, ...] | None) -> str:
-    return "is missing" if shape is None else f"has shape {shape}"

@@ -1,5 +1,6 @@
 """The one module that knows the checkpoint format: one safetensors file per step, plain names."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,15 +55,21 @@ def write_checkpoint(
     write_tensors(checkpoint_path(directory, step), tensors, provenance | {"step": step})
 
 
-def read_checkpoint(directory: str | Path, step: int) -> dict[str, "torch.Tensor"]:
-    """Return the parameters at ``step``, on the CPU.
+def read_checkpoint(
+    directory: str | Path, step: int, shapes: Mapping[str, tuple[int, ...]] | None = None
+) -> dict[str, "torch.Tensor"]:
+    """Return the parameters at ``step``, on the CPU; if the ``shapes`` of a model's are given, compared with them.
 
     Raises:
         FileNotFoundError: no checkpoint of that step, naming those there are.
+        ValueError: names or shapes are not those expected, naming the file and the first parameter that differs.
     """
     import torch
 
-    return {name: torch.from_numpy(array) for name, array in read_arrays(directory, step).items()}
+    arrays = read_arrays(directory, step)
+    if shapes is not None:
+        _check_shapes(checkpoint_path(directory, step), {name: array.shape for name, array in arrays.items()}, shapes)
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
 def read_arrays(directory: str | Path, step: int) -> dict[str, np.ndarray]:
@@ -75,6 +82,21 @@ def read_arrays(directory: str | Path, step: int) -> dict[str, np.ndarray]:
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such checkpoint; there are steps {checkpoint_steps(directory)}")
     return read_tensors(path)
+
+
+def _check_shapes(path: Path, found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise an error that names the file, the first parameter that differs, and both shapes."""
+    advice = "the model's settings are not those of the run: train again, or open the run with its own settings"
+    for name, shape in expected.items():
+        if name not in found:
+            raise ValueError(f"{path}: parameter {name}: expected shape {shape}, found no such parameter; {advice}")
+        if tuple(found[name]) != tuple(shape):
+            raise ValueError(f"{path}: parameter {name}: expected shape {shape}, found {found[name]}; {advice}")
+    for name in found:
+        if name not in expected:
+            raise ValueError(
+                f"{path}: parameter {name}: expected no such parameter, found one of shape {found[name]}; {advice}"
+            )
 
 
 def read_provenance(directory: str | Path, step: int) -> dict[str, Any]:

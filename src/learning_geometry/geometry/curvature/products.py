@@ -1,4 +1,4 @@
-"""Hessian-vector products from one kept graph, and flat vectors of parameters."""
+"""Hessian- and Gauss–Newton-vector products from one kept graph, and flat vectors of parameters."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -12,13 +12,13 @@ Product = Callable[[Tensor], Tensor]
 
 
 class Gradient(NamedTuple):
-    """A loss at one point, differentiated once, with the graph for further Hessian-vector products.
+    """A loss at one point, differentiated once, with the graph for further products with its curvature matrix.
 
     Attributes:
         value: The loss.
         gradient: Flat gradient, shape (dimension,), in the order of the parameters.
-        product: Hessian-vector product v -> H v of flat vectors. It holds the graph: drop it to free the
-            memory.
+        product: Product v -> H v of flat vectors with the Hessian, or with the Gauss–Newton matrix. It holds the
+            graph: drop it to free the memory.
     """
 
     value: float
@@ -88,12 +88,19 @@ def gradient_with_graph(loss: Callable[[dict[str, Tensor]], Tensor], parameters:
         >>> value, gradient, product = gradient_with_graph(lambda p: p["x"] @ matrix @ p["x"] / 2, point)
         >>> value, gradient, product(torch.tensor([1.0, 0.0]))
         (1.5, tensor([ 1., -2.]), tensor([2., 1.]))
+
+        The Hessian of one block of parameters, at the point of all; the others are constants:
+
+        >>> everything = {"x": torch.tensor([1.0]), "y": torch.tensor([3.0])}
+        >>> loss = lambda p: (p["x"] ** 2 * p["y"]).sum()
+        >>> block = {"x": everything["x"]}
+        >>> gradient_with_graph(lambda chosen: loss(everything | chosen), block).product(torch.ones(1))
+        tensor([6.])
     """
-    if not parameters:
-        raise ValueError("parameters: there is none to differentiate by; pass at least one")
-    leaves = {name: tensor.detach().requires_grad_() for name, tensor in parameters.items()}
+    leaves = _leaves(parameters)
     with torch.enable_grad():
-        value = _finite_scalar(loss(leaves))
+        value = loss(leaves)
+        _check_scalar(value)
         gradients = torch.autograd.grad(value, list(leaves.values()), create_graph=True, materialize_grads=True)
     # gradients of parameters that enter linearly, or not at all, have no graph
     curved = [index for index, gradient in enumerate(gradients) if gradient.requires_grad]
@@ -119,76 +126,118 @@ def gauss_newton_with_graph(
     loss_of_outputs: Callable[[Tensor], Tensor],
     parameters: Mapping[str, Tensor],
 ) -> Gradient:
-    r"""Loss, gradient and Gauss-Newton-vector product at a point, with all graphs kept for all products.
+    r"""Loss, gradient and Gauss–Newton-vector product at a point, with the graphs kept for all products.
 
-    $G v = J^\top H_L J v$ with J the Jacobian of the outputs by the parameters and $H_L$ the Hessian of the loss by the
-    outputs (Schraudolph 2002, "Fast curvature matrix-vector products for second-order gradient descent"). It is the
-    Hessian where the outputs are linear in the parameters, and positive semi-definite where the loss is convex in them.
-    $J v$ is the derivative of $J^\top u$ by u, which is linear in u: reverse mode alone, so any model will do.
+    $G v = J^\top H_L J v$, J the Jacobian of the outputs by the parameters and $H_L$ the Hessian of the loss by
+    the outputs (Schraudolph 2002, "Fast curvature matrix-vector products for second-order gradient descent"). What
+    it leaves out of the Hessian is the curvature of the outputs, so G = H where they are linear; G has no negative
+    eigenvalue where the loss is convex in the outputs. J v is the derivative by u of $J^\top u$, which is linear in u,
+    so backward passes suffice. Each product is three of them: through the graph of $J^\top u$, the loss and the model.
 
     Args:
-        outputs: The outputs as a function of the named parameters.
-        loss_of_outputs: Scalar loss as a function of these, twice differentiable by autograd.
-        parameters: Point, one floating tensor per name; neither changed nor differentiated in place.
+        outputs: Outputs (logits) as a function of the named parameters, any shape, twice differentiable by
+            autograd (fused attention is not), deterministic.
+        loss_of_outputs: Scalar loss as a function of the outputs.
+        parameters: As of :func:`gradient_with_graph`.
+
+    Returns:
+        Value, flat gradient and product.
 
     Raises:
         ValueError: If the loss is not a finite scalar, or there is no parameter.
 
     Examples:
-        Of (w² x)² / 2 at w = 1, x = 1 the Hessian is 6 w² and the Gauss-Newton matrix is (2 w)² = 4:
+        Of a loss y² / 2 of y = x² at x = 3: J = 2 x = 6 and H_L = 1, while the Hessian is 6 x² / 2 · 2 = 54.
 
-        >>> point = {"w": torch.tensor([1.0])}
-        >>> found = gauss_newton_with_graph(lambda p: p["w"] ** 2, lambda z: (z**2).sum() / 2, point)
-        >>> found.value, found.gradient, found.product(torch.tensor([1.0]))
-        (0.5, tensor([2.]), tensor([4.]))
+        >>> point = {"x": torch.tensor(3.0)}
+        >>> at = gauss_newton_with_graph(lambda p: p["x"] ** 2, lambda y: y**2 / 2, point)
+        >>> at.value, at.gradient, at.product(torch.ones(1))
+        (40.5, tensor([54.]), tensor([36.]))
+        >>> gradient_with_graph(lambda p: p["x"] ** 4 / 2, point).product(torch.ones(1))
+        tensor([54.])
     """
-    if not parameters:
-        raise ValueError("parameters: there is none to differentiate by; pass at least one")
-    leaves = {name: tensor.detach().requires_grad_() for name, tensor in parameters.items()}
+    leaves = _leaves(parameters)
     inputs = list(leaves.values())
     with torch.enable_grad():
-        made = outputs(leaves)
-        at = made.detach().requires_grad_()
-        value = _finite_scalar(loss_of_outputs(at))
-        (to_outputs,) = torch.autograd.grad(value, at, create_graph=True, materialize_grads=True)
-        probe = torch.zeros_like(made, requires_grad=True)
-        transposed = torch.autograd.grad(made, inputs, probe, create_graph=True, materialize_grads=True)
-    # where an output is linear in a parameter, its row of Jᵀu depends on u alone, but it does depend on it
-    reached = [index for index, piece in enumerate(transposed) if piece.requires_grad]
+        output = outputs(leaves)
+        cut = output.detach().requires_grad_()
+        value = loss_of_outputs(cut)
+        _check_scalar(value)
+        (slope,) = torch.autograd.grad(value, [cut], create_graph=True, materialize_grads=True)
+        if output.requires_grad:
+            # J^T u: its value does not matter, its derivative by u does
+            dummy = torch.zeros_like(cut, requires_grad=True)
+            pulled = torch.autograd.grad(output, inputs, dummy, create_graph=True, materialize_grads=True)
 
-    def backward(of_outputs: Tensor) -> Tensor:
-        columns = torch.autograd.grad(made, inputs, of_outputs, retain_graph=True, materialize_grads=True)
+    def pull_back(cotangent: Tensor) -> Tensor:
+        columns = torch.autograd.grad(output, inputs, cotangent, retain_graph=True, materialize_grads=True)
         return torch.cat([column.reshape(-1) for column in columns])
+
+    if not output.requires_grad:
+        gradient = torch.zeros_like(flatten(leaves)).detach()
+        return Gradient(float(value.detach()), gradient, torch.zeros_like)
+    used = [index for index, column in enumerate(pulled) if column.requires_grad]
 
     def product(vector: Tensor) -> Tensor:
         pieces = list(unflatten(vector, leaves).values())
-        (tangent,) = torch.autograd.grad(
-            [transposed[index] for index in reached],
-            probe,
-            [pieces[index] for index in reached],
-            retain_graph=True,
-            materialize_grads=True,
-        )
-        if not to_outputs.requires_grad:  # a loss linear in the outputs
+        if not slope.requires_grad:
             return torch.zeros_like(vector)
-        (curved,) = torch.autograd.grad(to_outputs, at, tangent, retain_graph=True, materialize_grads=True)
-        return backward(curved)
+        (pushed,) = torch.autograd.grad(
+            [pulled[index] for index in used], [dummy], [pieces[index] for index in used], retain_graph=True
+        )
+        (curved,) = torch.autograd.grad(slope, [cut], pushed, retain_graph=True, materialize_grads=True)
+        return pull_back(curved)
 
-    return Gradient(float(value.detach()), backward(to_outputs.detach()), product)
+    return Gradient(float(value.detach()), pull_back(slope.detach()), product)
 
 
 def compressed(product: Product, basis: Float[Tensor, "dimension rank"]) -> Product:
-    """Product of the matrix compressed to a subspace: c -> Bᵀ A B c, for orthonormal columns B.
+    r"""Restrict a symmetric matrix to a subspace: the product c -> $B^\top H B c$ of coordinates in the basis B.
+
+    Its eigenvalues lie between those of H (Cauchy's interlacing), its trace is that of H inside the subspace, and
+    B times its eigenvector is the direction in the space of parameters.
+
+    Args:
+        product: Symmetric matrix-vector product of flat vectors.
+        basis: Orthonormal columns, of the dtype and device that `product` takes.
+
+    Returns:
+        The product of vectors with as many entries as the basis has columns.
+
+    Raises:
+        ValueError: If the basis has no column, more columns than rows, or columns that are not orthonormal.
 
     Examples:
-        >>> inside = compressed(lambda v: torch.tensor([1.0, 2.0, 3.0]) * v, torch.eye(3)[:, 1:])
+        >>> diagonal = torch.tensor([1.0, 2.0, 4.0])
+        >>> inside = compressed(lambda v: diagonal * v, torch.eye(3)[:, 1:])
         >>> inside(torch.tensor([1.0, 1.0]))
-        tensor([2., 3.])
+        tensor([2., 4.])
     """
-    return lambda coordinates: basis.T @ product(basis @ coordinates)
+    rows, columns = basis.shape
+    if not 1 <= columns <= rows:
+        raise ValueError(f"basis: {columns} columns in {rows} dimensions; pass at least one, at most one per dimension")
+    gram = (basis.T @ basis).double()
+    distance = float((gram - torch.eye(columns, dtype=gram.dtype, device=gram.device)).abs().max())
+    # sums of `rows` terms: generous for rounding, strict for a basis that was never orthonormalised
+    if not distance <= 100 * torch.finfo(basis.dtype).eps * rows**0.5:
+        raise ValueError(
+            f"basis: its columns are not orthonormal, their inner products are off by {distance:.1g}; "
+            "pass `torch.linalg.qr(basis)[0]`"
+        )
+
+    def inside(coordinates: Tensor) -> Tensor:
+        return basis.T @ product(basis @ coordinates)
+
+    return inside
 
 
-def _finite_scalar(value: Tensor) -> Tensor:
+def _leaves(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the point as tensors to differentiate by, which share its memory."""
+    if not parameters:
+        raise ValueError("parameters: there is none to differentiate by; pass at least one")
+    return {name: tensor.detach().requires_grad_() for name, tensor in parameters.items()}
+
+
+def _check_scalar(value: Tensor) -> None:
     if value.dim() != 0 or not torch.isfinite(value):
         raise ValueError(f"loss: it is {value.detach()} and not a finite scalar; reduce it, or drop this checkpoint")
-    return value

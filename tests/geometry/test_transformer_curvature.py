@@ -1,0 +1,186 @@
+"""Every curvature estimate against the exact Hessian of a tiny transformer."""
+
+import numpy as np
+import pytest
+import torch
+
+from learning_geometry.geometry.curvature.density import mass_bounds, moments, spectral_density
+from learning_geometry.geometry.curvature.lanczos import eigenpairs
+from learning_geometry.geometry.curvature.products import (
+    compressed,
+    flatten,
+    gauss_newton_with_graph,
+    gradient_with_graph,
+    unflatten,
+)
+from learning_geometry.geometry.curvature.trace import hutch_plus_plus
+from learning_geometry.geometry.curvature.trajectory import eigenpairs_along
+from learning_geometry.models import build
+from learning_geometry.models.evaluation import cross_entropy
+from learning_geometry.models.shape import Shape
+from learning_geometry.models.transformer import SETTINGS
+
+
+class Tiny:
+    """Two layers of width 4 on 6 tokens of 5, with its exact Hessian and Gauss–Newton matrix in float64."""
+
+    def __init__(self, **options):
+        settings = {name: schema["default"] for name, schema in SETTINGS.items()}
+        settings |= {"name": "transformer", "width": 4, "heads": 2, "rotary_base": 10.0} | options
+        self.model = build(settings, Shape(5, 5, 6))
+        drawn = self.model.initialise(np.random.default_rng(0))
+        # larger weights: more curvature of the outputs
+        self.point = {name: 2 * tensor.double() for name, tensor in drawn.items()}
+        generator = np.random.default_rng(1)
+        self.tokens, self.targets = (torch.from_numpy(generator.integers(5, size=(8, 6))) for _ in range(2))
+        flat = flatten(self.point)
+        self.size = len(flat)
+        self.hessian = torch.autograd.functional.hessian(lambda v: self.loss(unflatten(v, self.point)), flat)
+        jacobian = torch.autograd.functional.jacobian(lambda v: self.outputs(unflatten(v, self.point)), flat)
+        jacobian = jacobian.reshape(-1, self.size)
+        of_logits = torch.autograd.functional.hessian(
+            lambda z: self.of_outputs(z.view(8, 6, 5)), self.outputs(self.point).reshape(-1)
+        )
+        self.gauss_newton = jacobian.T @ of_logits @ jacobian
+
+    def outputs(self, parameters):
+        return self.model.forward(parameters, self.tokens, explicit=True)
+
+    def of_outputs(self, logits):
+        return cross_entropy(logits, self.targets)
+
+    def loss(self, parameters):
+        return self.of_outputs(self.outputs(parameters))
+
+
+@pytest.fixture(scope="module", params=[{}, {"mlp_width": 6, "positions": "learned", "final_norm": True}])
+def tiny(request):
+    return Tiny(**request.param)
+
+
+def dense(product, size):
+    return torch.stack([product(row) for row in torch.eye(size, dtype=torch.float64)])
+
+
+def near(value, expected, scale):
+    return abs(float(value) - float(expected)) <= 1e-9 * float(scale)
+
+
+def test_products_are_those_of_the_exact_matrices(tiny):
+    hessian = gradient_with_graph(tiny.loss, tiny.point)
+    gauss_newton = gauss_newton_with_graph(tiny.outputs, tiny.of_outputs, tiny.point)
+    for at, exact in ((hessian, tiny.hessian), (gauss_newton, tiny.gauss_newton)):
+        found = dense(at.product, tiny.size)
+        assert torch.allclose(found, exact, atol=1e-11)
+    assert torch.linalg.norm(tiny.hessian - tiny.gauss_newton) > 0.1 * torch.linalg.norm(tiny.hessian)
+
+
+def test_exact_hessian_is_the_difference_quotient_of_the_gradient(tiny):
+    direction = torch.randn(tiny.size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    flat = flatten(tiny.point)
+    step = 1e-5
+    ends = [
+        gradient_with_graph(tiny.loss, unflatten(flat + sign * step * direction, tiny.point)).gradient
+        for sign in (1, -1)
+    ]
+    quotient = (ends[0] - ends[1]) / (2 * step)
+    assert torch.linalg.norm(quotient - tiny.hessian @ direction) < 1e-6 * torch.linalg.norm(quotient)
+
+
+def test_both_ends_of_the_spectrum(tiny):
+    exact = torch.linalg.eigvalsh(tiny.hessian)
+    at = gradient_with_graph(tiny.loss, tiny.point)
+    found = eigenpairs(at.product, tiny.size, 5, 4, 1e-9, dtype=torch.float64)
+    assert found.converged and exact[0] < 0
+    for pair, expected in zip(found.largest + found.smallest, [*exact.flip(0)[:5], *exact[:4]], strict=True):
+        assert near(pair.value, expected, exact[-1])
+        defect = tiny.hessian @ pair.vector - pair.value * pair.vector
+        assert float(torch.linalg.norm(defect)) <= 1.01 * pair.residual + 1e-12
+
+
+def test_every_block(tiny):
+    begin = 0
+    for name, parameter in tiny.point.items():
+        block = slice(begin, begin + parameter.numel())
+        begin += parameter.numel()
+        exact = torch.linalg.eigvalsh(tiny.hessian[block, block])
+        at = gradient_with_graph(lambda chosen: tiny.loss(tiny.point | chosen), {name: parameter})
+        found = eigenpairs(at.product, parameter.numel(), 1, 1, 1e-9, dtype=torch.float64)
+        scale = torch.linalg.norm(tiny.hessian)
+        assert near(found.largest[0].value, exact[-1], scale) and near(found.smallest[0].value, exact[0], scale)
+    assert begin == tiny.size
+
+
+def test_a_subspace_holds_what_the_dense_matrix_says(tiny):
+    basis = torch.linalg.qr(torch.randn(tiny.size, 9, generator=torch.Generator().manual_seed(2)).double())[0]
+    inside = compressed(gradient_with_graph(tiny.loss, tiny.point).product, basis)
+    exact = torch.linalg.eigvalsh(basis.T @ tiny.hessian @ basis)
+    found = eigenpairs(inside, 9, 1, 1, 1e-9, dtype=torch.float64)
+    assert near(found.largest[0].value, exact[-1], exact.abs().max())
+    assert near(found.smallest[0].value, exact[0], exact.abs().max())
+
+
+def test_trace_and_its_error(tiny):
+    product = gradient_with_graph(tiny.loss, tiny.point).product
+    exact = float(tiny.hessian.trace())
+    for sketch in (0, 10):
+        found = [
+            hutch_plus_plus(product, tiny.size, 8, sketch, np.random.default_rng(seed), torch.float64)
+            for seed in range(12)
+        ]
+        values, errors = (np.array([getattr(one, key) for one in found]) for key in ("value", "standard_error"))
+        assert abs(values.mean() - exact) < 4 * np.sqrt((errors**2).mean() / 12)
+        assert 0.5 < np.sqrt((errors**2).mean()) / values.std(ddof=1) < 2.0
+    # the sketch takes the outliers out, so its error is smaller
+    assert np.sqrt((errors**2).mean()) < 0.2 * abs(exact)
+
+
+def test_density_moments_and_negative_share(tiny):
+    product = gradient_with_graph(tiny.loss, tiny.point).product
+    density = spectral_density(product, tiny.size, 16, 45, np.random.default_rng(0), torch.float64)
+    exact = torch.linalg.eigvalsh(tiny.hessian).numpy()
+    for order in (1, 2, 3, 4):
+        found = moments(density, order)
+        assert abs(found.value - (exact**order).mean()) < 4 * found.standard_error
+    # away from zero, where many eigenvalues lie
+    threshold = -0.02 * exact[-1]
+    low, high = mass_bounds(density, threshold)
+    share = (exact < threshold).mean()
+    assert 0 < share < 0.5
+    assert low.value - 4 * low.standard_error <= share <= high.value + 4 * high.standard_error
+    assert high.value - low.value < 0.1
+
+
+def test_float32_agrees_with_float64(tiny):
+    point = {name: tensor.float() for name, tensor in tiny.point.items()}
+    exact = torch.linalg.eigvalsh(tiny.hessian)
+    found = eigenpairs(gradient_with_graph(tiny.loss, point).product, tiny.size, 2, 2, 1e-5)
+    assert found.converged
+    for pair, expected in zip(found.largest + found.smallest, [exact[-1], exact[-2], exact[0], exact[1]], strict=True):
+        assert abs(pair.value - float(expected)) < 1e-4 * float(exact[-1])
+
+
+def test_gauss_newton_is_the_hessian_of_the_read_out(tiny):
+    # logits are linear in the read-out alone
+    block = {name: tensor for name, tensor in tiny.point.items() if name.startswith("readout")}
+    size = sum(tensor.numel() for tensor in block.values())
+    hessian = gradient_with_graph(lambda chosen: tiny.loss(tiny.point | chosen), block)
+    gauss_newton = gauss_newton_with_graph(lambda p: tiny.outputs(tiny.point | p), tiny.of_outputs, block)
+    assert torch.allclose(dense(hessian.product, size), dense(gauss_newton.product, size), atol=1e-12)
+
+
+def test_along_a_line_between_two_points(tiny):
+    def at(share):
+        return {name: (1 + share) * tensor for name, tensor in tiny.point.items()}
+
+    points = [at(share) for share in (0.0, 0.01)]
+    along = eigenpairs_along(points, lambda p: gradient_with_graph(tiny.loss, p), 2, 1, 1e-6, cold_every=1)
+    for point, found in zip(points, along, strict=True):
+        flat = flatten(point)
+        exact = torch.linalg.eigvalsh(
+            torch.autograd.functional.hessian(lambda v: tiny.loss(unflatten(v, tiny.point)), flat)
+        )
+        assert found.pairs.converged and np.isclose(found.gradient.value, float(tiny.loss(point)))
+        values = [pair.value for pair in found.pairs.largest + found.pairs.smallest]
+        assert np.allclose(values, [exact[-1], exact[-2], exact[0]], atol=1e-5 * float(exact[-1]))
+    assert found.cold_gain is not None and found.cold_gain < 1e-5 * float(exact[-1])
