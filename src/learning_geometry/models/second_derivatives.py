@@ -1,4 +1,4 @@
-"""Attention, LayerNorm and cross-entropy whose second derivatives are written out: fast Hessian-vector products.
+"""Attention and LayerNorm whose second derivatives are written out: fast Hessian-vector products.
 
 Each function here equals a plain one to rounding. Its backward pass is a function of its own whose backward pass is
 written out too, so that a product of the Hessian with a vector, taken as the gradient of the gradient, does little
@@ -57,14 +57,6 @@ def layer_norm(
 ) -> Float[Tensor, "rows width"]:
     """Return LayerNorm of the rows (Ba, Kiros & Hinton 2016), with two derivatives."""
     result: Tensor = _LayerNorm.apply(x, weight, bias)
-    return result
-
-
-def cross_entropy(
-    logits: Float[Tensor, "rows outputs"], targets: Int64[Tensor, "rows"], ignored: int
-) -> Float[Tensor, ""]:
-    """Return the mean cross-entropy (nats) over the rows whose target is not ``ignored``, with two derivatives."""
-    result: Tensor = _CrossEntropy.apply(logits, targets, ignored)
     return result
 
 
@@ -199,34 +191,3 @@ def _layer_norm_backward(gradient, x, mean, inverse, weight=None, bias=None, wan
     return torch.ops.aten.native_layer_norm_backward(
         gradient, x, x.shape[-1:], mean, inverse, weight, bias, list(wanted)
     )
-
-
-class _CrossEntropy(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, logits, targets, ignored):
-        log_probabilities = torch.log_softmax(logits, -1)
-        loss = F.nll_loss(log_probabilities, targets, ignore_index=ignored)
-        counted = targets != ignored
-        weight = (counted / counted.sum()).to(logits.dtype).unsqueeze(-1)
-        one_hot = targets.where(counted, 0).unsqueeze(-1)
-        ctx.save_for_backward(logits, log_probabilities.exp_(), one_hot, weight)
-        return loss
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return _CrossEntropyBackward.apply(gradient, *ctx.saved_tensors), None, None
-
-
-class _CrossEntropyBackward(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, gradient, logits, probabilities, one_hot, weight):
-        per_row = probabilities.scatter_add(-1, one_hot, weight.new_full((), -1.0).expand(one_hot.shape)).mul_(weight)
-        ctx.save_for_backward(gradient, probabilities, per_row, weight)
-        return per_row * gradient
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, logits_dot):
-        gradient, probabilities, per_row, weight = ctx.saved_tensors
-        second = torch._softmax_backward_data(logits_dot, probabilities, -1, probabilities.dtype)
-        return torch.vdot(per_row.flatten(), logits_dot.flatten()), second.mul_(weight * gradient), None, None, None

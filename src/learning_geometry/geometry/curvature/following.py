@@ -30,7 +30,7 @@ NEAR = 0.15
 PERSISTENCE = 5
 """Products over which the largest Ritz value must then stay accurate."""
 
-SMALLEST_GAP = 0.05
+SMALLEST_GAP = 0.01
 """Least relative gap assumed between the two largest eigenvalues: a smaller one is not estimated from few products."""
 
 
@@ -57,7 +57,7 @@ def follow_largest(
     That stops when the error of the largest Ritz value $\theta_1$, estimated by $\min(r, r^2 / \delta)$ with r its
     residual norm and $\delta$ the gap to the second eigenvalue (Parlett 1998, "The Symmetric Eigenvalue Problem",
     section 11.7), is below the tolerance. The gap is the smaller of those of the preview, relative to its largest
-    eigenvalue, and between the Ritz values, and not less than 5 % of $\theta_1$.
+    eigenvalue, and between the Ritz values, and not less than 1 % of $\theta_1$.
 
     A top eigenvector with no part in the last one nor in the preview's first ones stays hidden: use
     `largest_eigenpair` where the preview does not resemble the matrix.
