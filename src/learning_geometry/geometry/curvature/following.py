@@ -25,13 +25,16 @@ SHARE = 0.3
 """Their weight in the start, against 1 for the preview's top eigenvector and for the one followed."""
 
 NEAR = 0.15
-"""Relative gap below which the two largest eigenvalues may have crossed: equal weights, and caution before stopping."""
+"""Relative gap below which the two largest eigenvalues may have crossed: equal weights, and persistence."""
 
-PERSISTENCE = 5
+PERSISTENCE = 2
 """Products over which the largest Ritz value must then stay accurate."""
 
+UNCERTAIN = 0.2
+"""What is taken off a relative gap before it enters the error: that of the preview is as uncertain as this."""
+
 SMALLEST_GAP = 0.01
-"""Least relative gap assumed between the two largest eigenvalues: a smaller one is not estimated from few products."""
+"""Least relative gap in the error: two eigenvalues closer than that are taken for one."""
 
 
 def follow_largest(
@@ -56,8 +59,9 @@ def follow_largest(
 
     That stops when the error of the largest Ritz value $\theta_1$, estimated by $\min(r, r^2 / \delta)$ with r its
     residual norm and $\delta$ the gap to the second eigenvalue (Parlett 1998, "The Symmetric Eigenvalue Problem",
-    section 11.7), is below the tolerance. The gap is the smaller of those of the preview, relative to its largest
-    eigenvalue, and between the Ritz values, and not less than 1 % of $\theta_1$.
+    section 11.7), is below the tolerance. The relative gap is the smaller of the preview's and that between the Ritz
+    values, less .2 for its uncertainty, and not less than .01. Where it is below .15 to begin with, the rule must hold
+    for two products more.
 
     A top eigenvector with no part in the last one nor in the preview's first ones stays hidden: use
     `largest_eigenpair` where the preview does not resemble the matrix.
@@ -123,7 +127,9 @@ def follow_largest(
     for found in _krylov(product, mixed, "product", maximum_products):
         value, residual, scale = float(found.values[0]), float(found.residuals[0]), abs(float(found.values[0]))
         gap = min([relative_gap * scale, *(value - found.values[1:2])])
-        error = min(residual, residual**2 / max(gap, SMALLEST_GAP * scale)) if scale > 0 else residual
+        error = (
+            min(residual, residual**2 / max(gap - UNCERTAIN * scale, SMALLEST_GAP * scale)) if scale > 0 else residual
+        )
         allowed = max(tolerance * scale, found.rounding)
         history.append(value)
         persisted = persisted + 1 if error <= allowed and len(history) > 1 else 0
