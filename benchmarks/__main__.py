@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks._timing import COLUMNS, compare
+from benchmarks._timing import COLUMNS, row
 
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -31,7 +31,7 @@ def main(names: Iterable[str], rounds: int, output: Path = OUTPUT, small: bool =
     rows = []
     for name in names:
         for case in import_module(f"benchmarks.{name}").cases(small):
-            rows.append(compare(case, rounds))
+            rows.append(row(case, rounds))
             print(f"{case.benchmark}: done", file=sys.stderr)
     table = pd.DataFrame(rows, columns=COLUMNS)
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from learning_geometry.models import second_derivatives
 from learning_geometry.models.attention import (
     attention_pattern,
     fused_attention,
@@ -162,7 +163,7 @@ def forward(
         hook: sees, and may replace, every activation. Per layer l, ``layers.l.`` then ``residual_pre``,
             ``attention.query``, ``.key`` (rotated), ``.value``, ``.pattern`` (by head), ``.z`` (heads
             concatenated), ``.output``, ``residual_mid``, ``mlp.hidden``, ``mlp.output``,
-            ``residual_post``; and ``embedding``, ``final``, ``logits``. Implies ``explicit``.
+            ``residual_post``; and ``embedding``, ``final``, ``logits``. Any derivative can then be taken.
         explicit: use the attention that has second derivatives.
 
     Raises:
@@ -172,7 +173,6 @@ def forward(
     width, heads, positions = settings["width"], settings["heads"], settings["positions"]
     dtype, device = parameters["embedding.weight"].dtype, str(tokens.device)
     see: Hook = hook if hook is not None else lambda name, value: value
-    explicit = explicit or hook is not None
     causal_bias = score_bias(length, heads, settings["causal"], positions == "alibi", dtype, device)
     factors = None
     if positions == "rotary":
@@ -180,14 +180,18 @@ def forward(
 
     def norm(x: Tensor, name: str) -> Tensor:
         weight = parameters.get(f"{name}.weight")
-        return x if weight is None else F.layer_norm(x, (width,), weight, parameters[f"{name}.bias"])
+        if weight is None:
+            return x
+        if explicit:
+            return second_derivatives.layer_norm(x.reshape(-1, width), weight, parameters[f"{name}.bias"]).view(x.shape)
+        return F.layer_norm(x, (width,), weight, parameters[f"{name}.bias"])
 
     def linear(x: Tensor, name: str) -> Tensor:
         return F.linear(x, parameters[f"{name}.weight"], parameters.get(f"{name}.bias"))
 
     x = parameters["embedding.weight"]
-    # before any mixing the stream depends on the token alone, and the fused attention computes by token
-    by_token = not explicit and positions != "learned" and len(x) <= tokens.numel()
+    # before any mixing the stream depends on the token alone, and attention that is not hooked computes by token
+    by_token = hook is None and positions != "learned" and len(x) <= tokens.numel()
     if not by_token:
         x = x.index_select(0, tokens.flatten()).view(batch, length, width)  # F.embedding's gradient is slow
     if positions == "learned":
@@ -204,7 +208,7 @@ def forward(
         x = see(f"{name}.residual_pre", x)
         roles = [f"{name}.attention.{role}" for role in ("query", "key", "value", "output")]
         masks = dropout if settings["dropout"] > 0 else None
-        if explicit:
+        if hook is not None:
             normed, by_head = norm(x, f"{name}.attention_norm"), (batch, length, heads, width // heads)
             query, key, value = (linear(normed, role).view(by_head).transpose(1, 2) for role in roles[:3])
             if factors is not None:
@@ -222,8 +226,12 @@ def forward(
                 affine = (parameters[f"{name}.attention_norm.weight"], parameters[f"{name}.attention_norm.bias"])
             if masks is not None:
                 mask = dropout_mask((batch, length, width), x, settings["dropout"], masks)
-            rows = tokens if by_token and layer == 0 else None
-            x = fused_attention(x, rows, affine, weights, biases, heads, factors, causal_bias, mask)
+            inputs = (x, tokens if by_token and layer == 0 else None, affine, weights, biases)
+            if explicit:
+                x, output = second_derivatives.attention(*inputs, heads, factors, causal_bias)
+                x = x + output if mask is None else torch.addcmul(x, output, mask[0], value=mask[1])
+            else:
+                x = fused_attention(*inputs, heads, factors, causal_bias, mask)
         x = see(f"{name}.residual_mid", x)
         if settings["mlp_width"]:
             hidden = linear(norm(x, f"{name}.mlp_norm"), f"{name}.mlp.up")

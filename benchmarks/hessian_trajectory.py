@@ -1,0 +1,250 @@
+"""The largest Hessian eigenvalue along a copying run, against curvlinops with scipy's eigsh and against PyHessian."""
+
+import resource
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from scipy.sparse.linalg import LinearOperator, eigsh
+from torch import Tensor, nn
+
+from benchmarks._timing import Case, Count
+from benchmarks.training_step import CONFIG, plain_model
+from learning_geometry.config import load
+from learning_geometry.geometry.curvature.following import follow_largest
+from learning_geometry.geometry.curvature.products import gradient_with_graph
+from learning_geometry.models.evaluation import cross_entropy
+from learning_geometry.tasks.batch import IGNORED
+from learning_geometry.tasks.dataset import Dataset, make_dataset
+from learning_geometry.training.checkpoints import checkpoint_path, read_checkpoint
+from learning_geometry.training.loop import build_model, initial_state, train
+
+with warnings.catch_warnings():
+    # both load what torch itself deprecates
+    warnings.simplefilter("ignore")
+    from curvlinops import HessianLinearOperator
+    from pyhessian import hessian
+
+TOLERANCE = 1e-3
+SEQUENCES = 200
+PREVIEW = 8
+"""Our preview is the loss on one in so many of the sequences."""
+STEPS = range(2000, 3501, 100)
+"""16 checkpoints: the out-of-distribution error of seed 0 falls through .5 near step 2400."""
+FINISHED = Path("results/copying/seed-0/checkpoints")
+OWN = Path("results/benchmarks/copying-seed-0")
+
+
+@dataclass
+class Work:
+    """The same batch and checkpoints for all sides, and what each side found: eigenvalues and products."""
+
+    experiment: dict[str, Any]
+    tokens: Tensor
+    targets: Tensor
+    points: list[dict[str, Tensor]]
+    values: dict[str, list[float]] = field(default_factory=dict)
+    products: dict[str, float] = field(default_factory=dict)
+
+    def counted(self, side: str, product: Callable[[Any], Any], cost: float = 1.0) -> Callable[[Any], Any]:
+        def call(*arguments: Any) -> Any:
+            self.products[side] = self.products.get(side, 0.0) + cost
+            return product(*arguments)
+
+        return call
+
+
+def cases(small: bool) -> list[Case | Count]:
+    """Return the cases on 16 checkpoints and 200 sequences, or on 2 without training and 8."""
+    work = small_work() if small else default_work()
+    parts, name = len(work.points), "hessian trajectory"
+    found: list[Case | Count] = [
+        Case(name, peer, turn(work, "ours"), turn(work, side), parts) for side, peer in PEERS.items()
+    ]
+    for side, peer in PEERS.items():
+        counts = [lambda: work.products["ours"] / len(PEERS), lambda side=side: work.products[side]]
+        found.append(Count(f"{name}, products", peer, *counts, "products"))
+    for side in ("curvlinops", "pyhessian"):
+        peaks = [lambda each=each: peak_memory(each, small) for each in ("ours", side)]
+        found.append(Count(f"{name}, peak memory", PEERS[side], *peaks, "MB"))
+    return found
+
+
+def turn(work: Work, side: str) -> Callable[[], None]:
+    """Return a function that does the next checkpoint; after the last it checks the values against ours."""
+    found: list[float] = []
+    iterator = SIDES[side](work)
+
+    def step() -> None:
+        found.append(next(iterator))
+        if len(found) == len(work.points):
+            work.values[side] = found
+            check({name: work.values[name] for name in (side, "ours") if name in work.values})
+
+    return step
+
+
+def check(values: dict[str, list[float]]) -> None:
+    """Print how far each side's values are from ours; raise ArithmeticError if those with an error bound are.
+
+    PyHessian stops when two iterates differ by less than the tolerance. That bounds no error: where the two largest
+    eigenvalues are close it can stop on the second, so its deviation is printed and is no failure.
+    """
+    for side, found in values.items():
+        if side == "ours" or "ours" not in values:
+            continue
+        difference = np.abs(np.array(found) / np.array(values["ours"]) - 1)
+        print(
+            f"hessian trajectory: {side} within {TOLERANCE} of ours at {(difference <= TOLERANCE).sum()} of "
+            f"{len(found)} checkpoints; largest difference {difference.max():.1e}",
+            file=sys.stderr,
+        )
+        # each of the two may be off by its tolerance
+        if side != "pyhessian" and not difference.max() <= 2 * TOLERANCE:
+            raise ArithmeticError(f"{side}: its largest eigenvalues {found} differ from ours {values['ours']}")
+
+
+def ours(work: Work) -> Iterator[float]:
+    model, start = build_model(work.experiment), None
+    few = -(-len(work.tokens) // PREVIEW)
+    for point in work.points:
+
+        def product(sequences: int, point: dict[str, Tensor] = point) -> Callable[[Tensor], Tensor]:
+            tokens, targets = work.tokens[:sequences], work.targets[:sequences]
+            at = gradient_with_graph(lambda p: cross_entropy(model.forward(p, tokens, explicit=True), targets), point)
+            return work.counted("ours", at.product, sequences / len(work.tokens))
+
+        size = sum(tensor.numel() for tensor in point.values())
+        pair = follow_largest(product(len(work.tokens)), product(few), size, TOLERANCE, start)
+        start = pair.vector
+        yield pair.value
+
+
+def eigsh_on_our_products(work: Work) -> Iterator[float]:
+    model = build_model(work.experiment)
+    for point in work.points:
+        at = gradient_with_graph(
+            lambda p: cross_entropy(model.forward(p, work.tokens, explicit=True), work.targets), point
+        )
+        product = work.counted("eigsh", at.product)
+        matvec = lambda v: product(torch.from_numpy(v.ravel())).numpy()  # noqa: B023, E731
+        yield largest(LinearOperator((at.gradient.numel(),) * 2, matvec=matvec, dtype=np.float32))
+
+
+def curvlinops(work: Work) -> Iterator[float]:
+    for point in work.points:
+        model, criterion, data = plain(work, point)
+        operator = HessianLinearOperator(
+            model, criterion, list(model.parameters()), [data], check_deterministic=False, num_data=len(data[0])
+        ).to_scipy(dtype=np.float32)
+        matvec = work.counted("curvlinops", operator.matvec)
+        yield largest(LinearOperator(operator.shape, matvec=matvec, dtype=np.float32))
+
+
+def largest(operator: LinearOperator) -> float:
+    start = np.random.default_rng(0).standard_normal(operator.shape[0]).astype(np.float32)
+    return float(eigsh(operator, k=1, which="LA", tol=TOLERANCE, v0=start, return_eigenvectors=False)[0])
+
+
+def pyhessian(work: Work) -> Iterator[float]:
+    module = sys.modules[hessian.__module__]
+    product = work.counted("pyhessian", module.hessian_vector_product)
+    for point in work.points:
+        model, criterion, data = plain(work, point)
+        with (
+            torch.random.fork_rng(),
+            warnings.catch_warnings(),
+            mock.patch.object(module, "hessian_vector_product", product),
+        ):
+            # it calls backward with create_graph, and torch warns that this leaks memory
+            warnings.simplefilter("ignore")
+            torch.manual_seed(0)
+            at = hessian(model, criterion, data=data, cuda=False)
+            values, _ = at.eigenvalues(maxIter=200, tol=TOLERANCE)
+        # parameters and their gradients hold each other
+        model.zero_grad(set_to_none=True)
+        yield values[0]
+
+
+SIDES = {"ours": ours, "eigsh": eigsh_on_our_products, "curvlinops": curvlinops, "pyhessian": pyhessian}
+PEERS = {
+    "curvlinops": "curvlinops with scipy's eigsh",
+    "pyhessian": "PyHessian's power iteration",
+    "eigsh": "scipy's eigsh on our products",
+}
+
+
+class Flat(nn.Module):
+    """A model whose outputs have one row per position, as criteria take them."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.model(tokens).flatten(0, 1)
+
+
+def plain(work: Work, point: dict[str, Tensor]) -> tuple[nn.Module, nn.Module, tuple[Tensor, Tensor]]:
+    """Return the model as common torch modules with the parameters of a point, the criterion and the batch."""
+    model = plain_model(work.experiment).eval()
+    layers = work.experiment["model"]["layers"]
+    names = {"embedding": "0", "readout": str(layers + 1)}
+    for layer in range(layers):
+        names[f"layers.{layer}.attention_norm"] = f"{layer + 1}.norm"
+        for role in ("query", "key", "value", "output"):
+            names[f"layers.{layer}.attention.{role}"] = f"{layer + 1}.{role}"
+    state = {}
+    for name, value in point.items():
+        module, _, kind = name.rpartition(".")
+        state[f"{names[module]}.{kind}"] = value
+    model.load_state_dict(model.state_dict() | state)
+    return Flat(model), nn.CrossEntropyLoss(ignore_index=IGNORED), (work.tokens, work.targets.flatten())
+
+
+def default_work() -> Work:
+    """Return the checkpoints of a finished default run, or train one and keep it for the next call."""
+    experiment = load(CONFIG)["experiments"]["copying"]
+    dataset = make_dataset(experiment["task"], seed=0)
+    folder = FINISHED
+    if not all(checkpoint_path(FINISHED, step).exists() for step in STEPS):
+        folder = OWN / "checkpoints"
+        if not all(checkpoint_path(folder, step).exists() for step in STEPS):
+            print("hessian trajectory: training a copying run once, about two minutes", file=sys.stderr)
+            train(experiment, 0, dataset, OWN, experiment)
+    return make_work(experiment, dataset, [read_checkpoint(folder, step) for step in STEPS])
+
+
+def small_work() -> Work:
+    experiment = load(CONFIG)["experiments"]["copying"]
+    parameters = initial_state(experiment, seed=0).parameters
+    points = [{name: factor * value for name, value in parameters.items()} for factor in (0.8, 0.9)]
+    return make_work(experiment, make_dataset(experiment["task"] | {"test_sequences": 8}, seed=0), points)
+
+
+def make_work(experiment: dict[str, Any], dataset: Dataset, points: list[dict[str, Tensor]]) -> Work:
+    test_set = {name: array[:SEQUENCES] for name, array in dataset.test_sets["in_distribution"].items()}
+    return Work(experiment, torch.from_numpy(test_set["tokens"]), torch.from_numpy(test_set["targets"]), points)
+
+
+def peak_memory(side: str, small: bool) -> float:
+    """Return the peak memory (MB) of a process that does three checkpoints on one side, less that of an idle one."""
+    arguments = [sys.executable, "-m", "benchmarks.hessian_trajectory"]
+    sizes = [subprocess.check_output([*arguments, each, str(int(small))], text=True) for each in (side, "idle")]
+    return max(1.0, float(sizes[0].split()[-1]) - float(sizes[1].split()[-1]))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    chosen = small_work() if sys.argv[2] == "1" else default_work()
+    if sys.argv[1] in SIDES:
+        chosen.points = chosen.points[:3]
+        list(SIDES[sys.argv[1]](chosen))
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)

@@ -1,0 +1,121 @@
+"""The written-out second derivatives against finite differences and against autograd's own."""
+
+import pytest
+import torch
+
+from learning_geometry.geometry.curvature.products import flatten, gradient_with_graph
+from learning_geometry.models import Shape, build, second_derivatives
+from learning_geometry.models.attention import rotation, score_bias
+from learning_geometry.models.evaluation import cross_entropy
+from learning_geometry.models.transformer import SETTINGS
+from learning_geometry.streams import stream
+
+DEFAULTS = {key: value["default"] for key, value in SETTINGS.items()} | {"name": "transformer", "width": 8}
+VARIANTS = [
+    {},
+    {"heads": 2},
+    {"heads": 2, "positions": "alibi", "layers": 3},
+    {"heads": 4, "positions": "learned", "bias": False},
+    {"heads": 2, "positions": "none", "causal": False, "norm": "none"},
+    {"norm": "none", "bias": False, "positions": "alibi"},
+    {"heads": 2, "mlp_width": 12, "final_norm": True, "tied_readout": True},
+    {"mlp_width": 12, "activation": "relu", "readout": "last"},
+    {"layers": 1, "positions": "learned", "final_norm": True},
+]
+
+
+def random(*shape, name="", dtype=torch.float64):
+    return torch.from_numpy(stream(9, name).standard_normal(shape)).to(dtype)
+
+
+def see(name, value):
+    return value
+
+
+def both_gradients(options, dtype, batch=4):
+    """Gradients with graph of the plain attention, which a hook asks for, and of the written-out one."""
+    model = build(DEFAULTS | options, Shape(11, 11, 9))
+    parameters = {k: v.to(dtype) for k, v in model.initialise(stream(0)).items()}
+    # norms that are not the identity
+    for name, value in parameters.items():
+        if "norm" in name:
+            value += 0.3 * random(*value.shape, name=name, dtype=dtype)
+    tokens = torch.from_numpy(stream(1).integers(11, size=(batch, 9)))
+    targets = torch.from_numpy(stream(2).integers(11, size=(batch, 9)))
+    targets[:, -2] = -100
+    return [
+        gradient_with_graph(lambda p, how=how: cross_entropy(model.forward(p, tokens, **how), targets), parameters)
+        for how in ({"hook": see}, {"explicit": True})
+    ]
+
+
+@pytest.mark.parametrize("options", VARIANTS, ids=str)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("batch", [1, 4])
+def test_products_agree_with_those_of_plain_autograd(options, dtype, tolerance, batch):
+    # with one sequence of 9 tokens of 11 the first layer works by position, with four by token
+    plain, ours = both_gradients(options, dtype, batch)
+    assert ours.value == pytest.approx(plain.value, rel=tolerance)
+    torch.testing.assert_close(ours.gradient, plain.gradient, rtol=0, atol=tolerance * float(plain.gradient.norm()))
+    for vector in (random(len(ours.gradient), name="a", dtype=dtype), ours.gradient):
+        expected = plain.product(vector)
+        assert float((ours.product(vector) - expected).norm()) <= 3 * tolerance * float(expected.norm())
+
+
+def test_products_are_symmetric():
+    _, at = both_gradients({"heads": 2, "final_norm": True}, torch.float64)
+    left, right = (random(len(at.gradient), name=name) for name in "ab")
+    assert float(left @ at.product(right)) == pytest.approx(float(right @ at.product(left)), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "block", ["layers.0.attention.query.weight", "embedding.weight", "layers.1.attention_norm.bias"]
+)
+def test_one_block_of_parameters_has_its_block_of_the_hessian(block):
+    model = build(DEFAULTS, Shape(11, 11, 9))
+    parameters = {k: v.double() for k, v in model.initialise(stream(0)).items()}
+    tokens = torch.from_numpy(stream(1).integers(11, size=(4, 9)))
+
+    def loss(p):
+        return cross_entropy(model.forward(parameters | p, tokens, explicit=True), tokens.flip(1))
+
+    whole, part = gradient_with_graph(loss, parameters), gradient_with_graph(loss, {block: parameters[block]})
+    vector = random(len(part.gradient))
+    placed = flatten({k: vector.view(v.shape) if k == block else torch.zeros_like(v) for k, v in parameters.items()})
+    mask = flatten({k: torch.full_like(v, k == block) for k, v in parameters.items()}).bool()
+    torch.testing.assert_close(part.product(vector), whole.product(placed)[mask], rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize("by_token", [False, True])
+@pytest.mark.parametrize("rotary", [False, True])
+def test_attention_against_finite_differences(heads, by_token, rotary):
+    tokens = torch.tensor([[0, 2, 1, 2], [1, 1, 0, 2]])
+    x = random(3, 4) if by_token else random(2, 4, 4)
+    factors = rotation(4, 4 // heads, 10.0, torch.float64, "cpu") if rotary else None
+    bias = score_bias(4, heads, True, False, torch.float64, "cpu")
+    arrays = [random(4, name=f"v{i}") for i in range(6)] + [random(4, 4, name=f"m{i}") for i in range(4)]
+
+    def function(x, *arrays):
+        where = tokens if by_token else None
+        norm, biases, weights = arrays[:2], arrays[2:6], arrays[6:]
+        residual, update = second_derivatives.attention(x, where, norm, weights, biases, heads, factors, bias)
+        return residual + update
+
+    inputs = [value.requires_grad_() for value in (x, *arrays)]
+    assert torch.autograd.gradcheck(function, inputs)
+    assert torch.autograd.gradgradcheck(function, inputs)
+
+
+def test_layer_norm_against_finite_differences():
+    inputs = [value.requires_grad_() for value in (random(3, 5, name="x"), random(5, name="w"), random(5, name="b"))]
+    assert torch.autograd.gradgradcheck(second_derivatives.layer_norm, inputs)
+
+
+def test_there_are_no_third_derivatives():
+    x, weight = random(3, 5, name="x").requires_grad_(), random(5, name="w").requires_grad_()
+    y = second_derivatives.layer_norm(x, weight, torch.zeros(5, dtype=torch.float64)).pow(3).sum()
+    (first,) = torch.autograd.grad(y, x, create_graph=True)
+    (second,) = torch.autograd.grad(first.pow(2).sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        second.sum().backward()
