@@ -53,6 +53,8 @@ class Comparison:
     rule: str
     """Name of a rule in ``learning_geometry.claims.rules.RULES``."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    rejects: bool = True
+    """Whether its failing speaks against the claim; not where too little effort (steps, sequences) looks the same."""
 
 
 @dataclass(frozen=True)

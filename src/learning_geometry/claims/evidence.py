@@ -60,7 +60,8 @@ class Tables:
     def curves(self, series: Series, null: str = "") -> dict[Run, Curve]:
         """Return the curve of a series, or of its null, for each run that has one.
 
-        Of a range of indices the largest value at each step counts, with its own low, high and n.
+        Of a range of indices the largest value at each step counts, with its own low, high and n. Censored rows
+        count as not observed (NaN).
         """
         key = (series, null)
         if key not in self._curves:  # a claim reads a series once for each of its windows
@@ -82,6 +83,8 @@ class Tables:
         if series.relative_to:
             limits = self._rows(series, series.relative_to)
             rows = _relative(rows, limits)
+        # a value at an event that never happened is none
+        rows = rows.assign(value=rows["value"].where(~rows["censored"].astype(bool)))
         rows = rows.sort_values(["step", "value"], kind="stable").drop_duplicates(
             ["experiment", "seed", "step"], keep="last"
         )

@@ -11,6 +11,7 @@ from learning_geometry.claims.evidence import Tables
 from learning_geometry.claims.rules import RULES, Evidence, Missing, describe
 from learning_geometry.claims.statistics import (
     FEWEST_UNITS,
+    LEVEL,
     Judgement,
     Outcome,
     holm_levels,
@@ -131,10 +132,18 @@ def _case(claim: Claim, group: tuple[str, ...], tables: Mapping[str, Tables]) ->
         if comparison.rule not in RULES:
             raise ValueError(f"{claim.name}: no rule {comparison.rule!r}; rules: {', '.join(RULES)}")
         try:
-            judgements.append(RULES[comparison.rule](evidence, comparison.null, **comparison.parameters))
+            judgement = RULES[comparison.rule](evidence, comparison.null, **comparison.parameters)
+            judgements.append(judgement if comparison.rejects else _for_it_alone(judgement, len(claim.comparisons)))
         except Missing as missing:
             judgements.append(nothing(str(missing)))
     return _Case(claim, group, judgements, min(together.last_step.values()))
+
+
+def _for_it_alone(judgement: Judgement, rows: int) -> Judgement:
+    """Return a judgement that can hold, but whose failing is no evidence against the claim."""
+    failed = outcome(judgement, LEVEL, rows) == "fails"
+    reason = "it does not hold, but too little effort would look the same" if failed else judgement.reason
+    return judgement._replace(p_against=float("nan"), reason=reason)
 
 
 def _rows(
@@ -148,6 +157,8 @@ def _rows(
         rule = describe(claim, comparison.rule, comparison.null, comparison.parameters)
         if judgement.kind == "share" and comparison.rule != "crossed":
             rule += "; not observed in every unit, so the share of the others that show it, above one half"
+        if not comparison.rejects:
+            rule += "; cannot speak against the claim"
         observed = f"{judgement.n} of {judgement.total}" if judgement.total else "0"
         scale = _scale(study, claim, case.experiments, experiments)
         # beside a time, and wherever some were left out, how many the row rests on

@@ -27,6 +27,11 @@ FINISHED = Window(1.0, 1.0, of="training", not_before=1.1)
 
 TRANSITION = Series("first_step_below_0.5", data=OUT)
 FIRST = Series("first_step_below_0.9", data=OUT)
+# rows of the landscape stand at the last step of a run, whatever the step of their checkpoint
+LAST_ROW = Window(1.0, 1.0, of="training")
+PLATEAU = "plateau_0.5"
+"""Half way to the transition: nothing has begun to fall there, and the start is forgotten."""
+
 LAST = Series("first_step_below_0.2", data=OUT)
 RUNNING_ERROR = Series("running_error", data=OUT)
 
@@ -383,6 +388,48 @@ CLAIMS = (
         "matching",
         "Through the transition the sharpness rises in the blocks that match subspaces, layer 1's values and outputs "
         "with layer 2's queries and keys, by a larger factor than in the rest.",
+    ),
+    # Of the distribution, not of a few sequences: directions and descent are found on some sequences and judged on
+    # others. Too few of them, or too few steps, make a saddle look like a minimum, so those rows cannot speak against
+    # it. The smallest eigenvalue can: few sequences make it more negative than it is, never less.
+    Claim(
+        name="plateau_is_a_saddle",
+        study=STUDY_NAME,
+        statement="The plateau before the transition is a saddle: descent without noise leaves it, and the loss falls "
+        "to both sides along a direction of negative curvature, more than at the solution.",
+        source=NOTES,
+        published="",
+        role="two_layers",
+        quantity=Series("loss_drop_along_most_negative_direction", part=PLATEAU, data="held_out"),
+        comparisons=(
+            Comparison("evaluation_error", "level", {"window": LAST_ROW, "side": "above", "threshold": 0.0}, False),
+            Comparison("solution", "level", {"window": LAST_ROW, "side": "above", "paired": True}, False),
+            Comparison("random_direction", "level", {"window": LAST_ROW, "side": "above", "paired": True}, False),
+            Comparison(
+                "half_way_to_the_solution",
+                "level",
+                {
+                    "window": LAST_ROW,
+                    "side": "above",
+                    "threshold": 0.5,
+                    "quantity": Series("descent_error_share", part=PLATEAU, data="held_out"),
+                },
+                False,
+            ),
+            # three times the tolerance of the eigenvalues: nearer to zero they are not told from it
+            Comparison(
+                "spectral_floor",
+                "level",
+                {
+                    "window": LAST_ROW,
+                    "side": "below",
+                    "threshold": -0.01,
+                    "quantity": Series("smallest_to_largest_eigenvalue", part=PLATEAU, data=IN),
+                },
+            ),
+        ),
+        floor="estimator_error",
+        figure="landscape",
     ),
     Claim(
         name="small_pools_never_transition",

@@ -1,0 +1,416 @@
+"""Landscape of the loss before, at and after the transition: is the plateau a saddle or a local minimum?"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from learning_geometry.geometry.curvature.density import SpectralDensity, mass_below, spectral_density
+from learning_geometry.geometry.curvature.lanczos import Eigenpair, extreme_eigenpairs
+from learning_geometry.geometry.curvature.landscape import (
+    along_line,
+    barrier,
+    descend,
+    drop_both_ways,
+    mean_of,
+    on_plane,
+    orthonormal_pair,
+    share_of,
+)
+from learning_geometry.geometry.curvature.products import flatten, gradient_with_graph
+from learning_geometry.geometry.curvature.trace import Estimate
+from learning_geometry.measurements.landscape_points import Batch, Points, batches, points
+from learning_geometry.measurements.run import Run
+from learning_geometry.measurements.table import tidy
+from learning_geometry.streams import stream
+
+SETTINGS = {
+    "plateau": {
+        "type": "array",
+        "items": {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
+        "minItems": 1,
+        "uniqueItems": True,
+        "default": [0.5],
+        "description": "Where the plateau is measured, as fractions of the transition step; the descent, the line and "
+        "the slice start from the first.",
+    },
+    "threshold": {
+        "type": "number",
+        "exclusiveMinimum": 0,
+        "exclusiveMaximum": 1,
+        "default": 0.5,
+        "description": "Out-of-distribution error whose first crossing is the transition.",
+    },
+    "sequences": {
+        "type": "integer",
+        "minimum": 2,
+        "default": 32,
+        "description": "In-distribution test sequences in the fixed batch whose loss is differentiated. Its most negative "
+        "direction follows the chance of few sequences: the held-out loss tells.",
+    },
+    "held_out": {
+        "type": "integer",
+        "minimum": 4,
+        "default": 300,
+        "description": "Further in-distribution test sequences on which steps and descent are judged.",
+    },
+    "tolerance": {
+        "type": "number",
+        "exclusiveMinimum": 0,
+        "exclusiveMaximum": 1,
+        "default": 1.0e-2,
+        "description": "Relative error at which the iteration for the largest eigenvalue stops.",
+    },
+    "smallest_tolerance": {
+        "type": "number",
+        "exclusiveMinimum": 0,
+        "exclusiveMaximum": 1,
+        "default": 3.0e-3,
+        "description": "Error of the smallest eigenvalue at which its iteration stops, as a fraction of the largest.",
+    },
+    "maximum_products": {
+        "type": "integer",
+        "minimum": 2,
+        "default": 300,
+        "description": "Hessian-vector products after which the iteration gives up; the measurement then fails.",
+    },
+    "floor": {
+        "type": "number",
+        "exclusiveMinimum": 0,
+        "exclusiveMaximum": 1,
+        "default": 0.01,
+        "description": "Eigenvalues nearer to zero than this fraction of the largest are not told from zero.",
+    },
+    "density_probes": {
+        "type": "integer",
+        "minimum": 2,
+        "default": 3,
+        "description": "Random vectors of the spectral density, from whose spread its error follows.",
+    },
+    "density_steps": {
+        "type": "integer",
+        "minimum": 2,
+        "default": 12,
+        "description": "Hessian-vector products for each of them.",
+    },
+    "distances": {
+        "type": "array",
+        "items": {"type": "number", "exclusiveMinimum": 0},
+        "minItems": 1,
+        "uniqueItems": True,
+        "default": [0.05, 0.1, 0.2, 0.4],
+        "description": "Lengths of the steps to both sides along the most negative direction, increasing.",
+    },
+    "line_points": {
+        "type": "integer",
+        "minimum": 3,
+        "default": 11,
+        "description": "Points of the line from the plateau to the solution, both ends included.",
+    },
+    "slice_points": {
+        "type": "integer",
+        "minimum": 3,
+        "default": 15,
+        "description": "Points of the 2-D slice in each of its directions.",
+    },
+    "descent_sequences": {
+        "type": "integer",
+        "minimum": 1,
+        "default": 100,
+        "description": "Sequences in the one fixed batch of the descent without noise; few are learned by heart.",
+    },
+    "descent_steps": {
+        "type": "integer",
+        "minimum": 1,
+        "default": 24,
+        "description": "Updates of the descent; one that has not left the plateau by then says nothing.",
+    },
+    "descent_rate": {
+        "type": "number",
+        "exclusiveMinimum": 0,
+        "default": 3.0e-3,
+        "description": "Learning rate of the descent (Adam, no dropout, no weight decay).",
+    },
+    "descent_every": {
+        "type": "integer",
+        "minimum": 1,
+        "default": 6,
+        "description": "The descent is judged on the held-out sequences after multiples of this many updates.",
+    },
+}
+
+OWN, HELD_OUT = "in_distribution", "held_out"
+
+
+class _Curvature(NamedTuple):
+    largest: Eigenpair
+    smallest: Eigenpair
+    density: SpectralDensity
+    rows: list[dict[str, Any]]
+
+
+def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
+    """Measure the loss around the checkpoints of a run, and between plateau and solution, without dropout.
+
+    ``part`` names the checkpoint: ``untrained`` (the first), ``plateau_<fraction>`` of the transition step, ``transition``,
+    ``solution`` (the last); t is the first evaluation with an out-of-distribution error below ``threshold``. Every row
+    is at the last step, so that seeds with different t are averaged; ``checkpoint_step`` (steps) says where each part
+    is. Without a transition t is the last step, and every row is marked as censored.
+
+    data ``in_distribution``: the fixed batch that is differentiated; ``held_out``: other sequences of the same
+    distribution. A direction of negative curvature found on few sequences need not be one of the distribution, so
+    steps are judged on the held-out ones. Intervals [low, high]: 95 % over sequences, paired with the point itself,
+    unless said otherwise. n = sequences (probes for the spectrum).
+
+    - ``loss``; ``gradient_norm`` with null ``sampling_noise``, the norm that a batch of this size has where the
+      distribution's gradient is zero, from the difference of its two halves.
+    - ``largest_hessian_eigenvalue``, ``smallest_hessian_eigenvalue`` (nats) ± their error bounds, and
+      ``smallest_to_largest_eigenvalue`` with nulls ``untrained`` and ``solution``.
+    - ``negative_spectral_mass`` and ``negative_spectral_mass_beyond_floor`` (fraction of the eigenvalues below 0, and
+      below -``floor`` times the largest), intervals over probes; the same nulls. ``spectral_floor`` (nats) is that
+      threshold; ``spectral_mass`` by bin (index), edges in ``spectral_bin_edge`` (nats).
+    - ``loss_along_most_negative_direction`` by place (index), on both kinds of sequences: difference to the loss at the
+      point; places, signed distances, in ``distance``; null ``random_direction``: one of equal norm.
+    - ``loss_drop_along_most_negative_direction``: mean fall of the held-out loss to both sides, at the distance best on
+      one half of the held-out sequences, judged on the other; nulls ``random_direction`` and ``solution``.
+    - ``loss_on_line`` by place (index) from the plateau to the solution, difference to the plateau; ``barrier_height``.
+    - Descent with one fixed batch and without noise: ``descent_loss`` (of the batch, in_distribution; held_out) and
+      ``descent_error`` (the task's ``error``, held out) by place (index), ``descent_step`` (steps);
+      ``descent_error_share``: fall of the error over that from plateau to solution, best on one half of the held-out
+      sequences, judged on the other. A fixed batch's random tokens are learned by heart, which raises the held-out
+      loss, so leaving the plateau is judged by the error.
+    - ``loss_on_slice``, index = row · points + column: loss of the fixed batch at plateau + a u + b w, u the top
+      eigenvector, w the displacement to the solution without its part along u; a in ``slice_row``, b in
+      ``slice_column``; ``slice_cosine``: between u and the displacement.
+
+    Raises:
+        ArithmeticError: an iteration did not converge, naming the checkpoint.
+    """
+    where = points(run, settings["plateau"], settings["threshold"])
+    own, held_out, descended = batches(
+        run, settings["sequences"], settings["held_out"], settings["descent_sequences"], OWN
+    )
+    found: dict[int, _Curvature] = {}
+    rows: list[dict[str, Any]] = []
+    for part, step in where.steps.items():
+        rows.append({"part": part, "quantity": "checkpoint_step", "value": float(step), "unit": "steps"})
+        if step not in found:
+            found[step] = _curvature(run, settings, step, own, held_out)
+        rows += [row | {"part": part} for row in found[step].rows]
+    rows += _nulls(rows, list(where.steps))
+    rows += [row | {"part": where.plateau} for row in _between(run, settings, where, found, own, held_out, descended)]
+    last = run.steps()[-1]
+    rows = [{"step": last, "censored": where.censored, "unit": "nats"} | row for row in rows]
+    return tidy(rows, run.experiment, run.seed)
+
+
+def _nulls(rows: list[dict[str, Any]], parts: list[str]) -> list[dict[str, Any]]:
+    """Give the plateau and the transition the values at the untrained model and at the solution as nulls."""
+    compared = (
+        "smallest_to_largest_eigenvalue",
+        "negative_spectral_mass",
+        "negative_spectral_mass_beyond_floor",
+        "loss_drop_along_most_negative_direction",
+    )
+    values = {(row["part"], row["quantity"]): row for row in rows if row["quantity"] in compared and "null" not in row}
+    return [
+        values[null, quantity] | {"part": part, "null": null}
+        for quantity in compared
+        for part in parts
+        if part not in ("untrained", "solution")
+        for null in ("untrained", "solution")
+    ]
+
+
+def _curvature(run: Run, settings: dict[str, Any], step: int, own: Batch, held_out: Batch) -> _Curvature:
+    parameters = run.parameters(step)
+    at = gradient_with_graph(own.loss, parameters)
+    size = at.gradient.numel()
+    largest, smallest = extreme_eigenpairs(
+        at.product,
+        size,
+        settings["tolerance"],
+        settings["smallest_tolerance"],
+        maximum_products=settings["maximum_products"],
+    )
+    for pair, name in ((largest, "largest"), (smallest, "smallest")):
+        if not pair.converged:
+            raise ArithmeticError(
+                f"{run.experiment} seed {run.seed} step {step}: the {name} Hessian eigenvalue did not converge in "
+                f"{pair.products} products (error bound {pair.error:.2g} of {pair.value:.4g}); raise "
+                "measurements.landscape.maximum_products or smallest_tolerance"
+            )
+    generator = stream("landscape", "density", run.seed)
+    density = spectral_density(at.product, size, settings["density_probes"], settings["density_steps"], generator)
+    print(f"step {step}: eigenvalues {smallest.value:.4g} to {largest.value:.4g} after {largest.products} products")
+    batch = {"data": OWN, "n": own.size}
+    noise = float(torch.linalg.vector_norm(own.gradient_of_halves(parameters))) / 2
+    floor = settings["floor"] * largest.value
+    of_gradient = batch | {"quantity": "gradient_norm"}
+    rows = [
+        batch | {"quantity": "loss", "value": at.value},
+        of_gradient | {"value": float(torch.linalg.vector_norm(at.gradient))},
+        of_gradient | {"value": noise, "null": "sampling_noise"},
+        batch | {"quantity": "largest_hessian_eigenvalue"} | _bounds(largest.value, largest.error),
+        batch | {"quantity": "smallest_hessian_eigenvalue"} | _bounds(smallest.value, smallest.error),
+        batch
+        | {"quantity": "smallest_to_largest_eigenvalue", "unit": "1"}
+        | _bounds(smallest.value / largest.value, smallest.error / largest.value),
+        batch | {"quantity": "spectral_floor", "value": -floor},
+    ]
+    rows += [batch | row for row in _spectrum(density, floor, size)]
+    rows += _steps(run, settings, parameters, smallest.vector, own, held_out)
+    return _Curvature(largest, smallest, density, rows)
+
+
+def _spectrum(density: SpectralDensity, floor: float, size: int) -> list[dict[str, Any]]:
+    masses = {"": mass_below(density, 0.0), "_beyond_floor": mass_below(density, -floor)}
+    rows: list[dict[str, Any]] = [
+        _fraction(mass, quantity=f"negative_spectral_mass{name}") for name, mass in masses.items()
+    ]
+    edges = bin_edges()
+    # what lies beyond the outermost edges counts to the outermost bins
+    places = np.clip(np.digitize(density.nodes, edges) - 1, 0, len(edges) - 2)
+    by_bin = np.stack([(density.weights * (places == place)).sum(1) for place in range(len(edges) - 1)])
+    rows += [
+        _fraction(mean_of(shares), quantity="spectral_mass", index=place)
+        for place, shares in enumerate(by_bin)
+    ]
+    return [*rows, {"quantity": "spectral_bin_edge", "index": np.arange(len(edges)), "value": edges, "n": size}]
+
+
+def bin_edges() -> np.ndarray:
+    """Return the edges of the spectrum's bins (nats): logarithmic on both sides of zero, the middle bin around it.
+
+    >>> edges = bin_edges()
+    >>> len(edges), edges[[0, -1]].tolist(), bool((edges == -edges[::-1]).all())
+    (42, [-100.0, 100.0], True)
+    """
+    positive = np.logspace(-3, 2, 21)
+    return np.concatenate([-positive[::-1], positive])
+
+
+def _steps(
+    run: Run,
+    settings: dict[str, Any],
+    parameters: Mapping[str, Tensor],
+    direction: Tensor,
+    own: Batch,
+    held_out: Batch,
+) -> list[dict[str, Any]]:
+    """Measure steps to both sides along a direction, and along a random one of equal norm."""
+    point, distances = flatten(parameters), sorted(settings["distances"])
+    places = [-distance for distance in reversed(distances)] + [0.0, *distances]
+    generator = stream("landscape", "random_direction", run.seed)
+    random = torch.from_numpy(generator.standard_normal(point.numel())).to(point)
+    random /= torch.linalg.vector_norm(random)
+    rows: list[dict[str, Any]] = [{"quantity": "distance", "index": np.arange(len(places)), "value": np.array(places)}]
+    rows[0]["unit"] = "1"
+    for data, batch, vector, null in (
+        (OWN, own, direction, {}),
+        (HELD_OUT, held_out, direction, {}),
+        (HELD_OUT, held_out, random, {"null": "random_direction"}),
+    ):
+        found = along_line(batch.losses_at(parameters), point, vector, places)
+        at = {"quantity": "loss_along_most_negative_direction", "data": data} | null
+        rows += [at | _estimate(mean_of(each), index=index) for index, each in enumerate(found)]
+        if data == HELD_OUT:
+            middle = len(distances)
+            drop, _ = drop_both_ways(found[middle + 1 :], found[:middle][::-1])
+            rows.append(at | _estimate(drop, quantity="loss_drop_along_most_negative_direction"))
+    return rows
+
+
+def _between(
+    run: Run,
+    settings: dict[str, Any],
+    where: Points,
+    found: dict[int, _Curvature],
+    own: Batch,
+    held_out: Batch,
+    descended: Batch,
+) -> list[dict[str, Any]]:
+    """Measure what leads from the plateau to the solution: the line, the plane, and the way downhill."""
+    plateau, solution = (run.parameters(where.steps[part]) for part in (where.plateau, "solution"))
+    start, end = flatten(plateau), flatten(solution)
+    places = np.linspace(0.0, 1.0, settings["line_points"])
+    line = along_line(held_out.losses_at(plateau), start, end - start, places.tolist())
+    at = {"data": HELD_OUT}
+    rows = [at | _estimate(mean_of(each), quantity="loss_on_line", index=i) for i, each in enumerate(line)]
+    rows.append(at | _estimate(barrier(line)[0], quantity="barrier_height"))
+    rows += _slice(settings, found[where.steps[where.plateau]].largest.vector, plateau, start, end, own)
+    return rows + _descent(run, settings, plateau, solution, held_out, descended)
+
+
+def _slice(
+    settings: dict[str, Any], top: Tensor, plateau: Mapping[str, Tensor], start: Tensor, end: Tensor, own: Batch
+) -> list[dict[str, Any]]:
+    length, count = float(torch.linalg.vector_norm(end - start)), settings["slice_points"]
+    if length == 0:  # a single checkpoint: it spans no plane
+        return []
+    first, second, cosine = orthonormal_pair(top, end - start)
+    across, ahead = np.linspace(-0.5, 0.5, count) * length, np.linspace(-0.25, 1.25, count) * length
+    losses = own.losses_at(plateau)
+    grid = on_plane(lambda point: float(losses(point).mean()), start, first, second, across.tolist(), ahead.tolist())
+    batch = {"data": OWN, "n": own.size}
+    return [
+        batch | {"quantity": "loss_on_slice", "index": np.arange(count**2), "value": grid.ravel()},
+        {"quantity": "slice_row", "index": np.arange(count), "value": across, "unit": "1"},
+        {"quantity": "slice_column", "index": np.arange(count), "value": ahead, "unit": "1"},
+        {"quantity": "slice_cosine", "value": cosine, "unit": "1"},
+    ]
+
+
+def _descent(
+    run: Run,
+    settings: dict[str, Any],
+    plateau: Mapping[str, Tensor],
+    solution: Mapping[str, Tensor],
+    held_out: Batch,
+    descended: Batch,
+) -> list[dict[str, Any]]:
+    losses, errors, rows = [], [], []
+    way = descend(
+        descended.loss_and_gradient(plateau),
+        flatten(plateau),
+        settings["descent_rate"],
+        settings["descent_steps"],
+        settings["descent_every"],
+    )
+    for index, (step, loss, point) in enumerate(way):
+        of_sequences, wrong = held_out.judged(plateau, point)
+        losses.append(of_sequences)
+        errors.append(wrong)
+        at = {"index": index}
+        rows += [
+            at | {"quantity": "descent_step", "value": float(step), "unit": "steps"},
+            at | {"quantity": "descent_loss", "value": loss, "data": OWN, "n": descended.size},
+            at | _estimate(mean_of(of_sequences), quantity="descent_loss", data=HELD_OUT),
+            at | _estimate(mean_of(wrong), quantity="descent_error", data=HELD_OUT, unit="fraction"),
+        ]
+        print(f"descent step {step}: loss {loss:.4f}, held out {of_sequences.mean():.4f}, error {wrong.mean():.3f}")
+    goal = held_out.judged(solution, flatten(solution))[1]
+    half = len(goal) // 2
+    falls = errors[0] - np.stack(errors)
+    best = int(falls[:, :half].mean(1).argmax())
+    share = share_of(falls[best, half:], (errors[0] - goal)[half:])
+    rows.append(_estimate(share, quantity="descent_error_share", data=HELD_OUT, unit="fraction"))
+    return rows
+
+
+def _bounds(value: float, error: float) -> dict[str, float]:
+    return {"value": value, "low": value - error, "high": value + error}
+
+
+def _fraction(estimate: Estimate, **columns: Any) -> dict[str, Any]:
+    """Columns of a fraction; Student's t of few probes would reach beyond 0 and 1."""
+    row = _estimate(estimate, unit="fraction", **columns)
+    return row | {"low": max(row["low"], 0.0), "high": min(row["high"], 1.0)}
+
+
+def _estimate(estimate: Estimate, **columns: Any) -> dict[str, Any]:
+    low, high = estimate.interval()
+    return {"value": estimate.value, "low": low, "high": high, "n": estimate.n} | columns
