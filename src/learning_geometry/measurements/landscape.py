@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from learning_geometry.geometry.curvature.density import SpectralDensity, mass_below, spectral_density
+from learning_geometry.geometry.curvature.density import SpectralDensity, mass_below, mass_bounds, smoothed, spectral_density
 from learning_geometry.geometry.curvature.lanczos import Eigenpair, extreme_eigenpairs
 from learning_geometry.geometry.curvature.landscape import (
     along_line,
@@ -54,7 +54,7 @@ SETTINGS = {
     "held_out": {
         "type": "integer",
         "minimum": 4,
-        "default": 300,
+        "default": 200,
         "description": "Further in-distribution test sequences on which steps and descent are judged.",
     },
     "tolerance": {
@@ -93,7 +93,7 @@ SETTINGS = {
     "density_steps": {
         "type": "integer",
         "minimum": 2,
-        "default": 12,
+        "default": 10,
         "description": "Hessian-vector products for each of them.",
     },
     "distances": {
@@ -107,7 +107,7 @@ SETTINGS = {
     "line_points": {
         "type": "integer",
         "minimum": 3,
-        "default": 11,
+        "default": 9,
         "description": "Points of the line from the plateau to the solution, both ends included.",
     },
     "slice_points": {
@@ -144,6 +144,15 @@ SETTINGS = {
 
 OWN, HELD_OUT = "in_distribution", "held_out"
 
+LINEAR = 0.01
+"""Eigenvalue (nats) around which the axis of the spectral density turns from linear to logarithmic."""
+
+PLACES = 10
+"""Its ends, in units of asinh(eigenvalue / LINEAR): ± 110 nats."""
+
+SMOOTHING = 0.4
+"""Width of a node in the same units: a sixth of a decade."""
+
 
 class _Curvature(NamedTuple):
     largest: Eigenpair
@@ -169,9 +178,10 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
       distribution's gradient is zero, from the difference of its two halves.
     - ``largest_hessian_eigenvalue``, ``smallest_hessian_eigenvalue`` (nats) ± their error bounds, and
       ``smallest_to_largest_eigenvalue`` with nulls ``untrained`` and ``solution``.
-    - ``negative_spectral_mass`` and ``negative_spectral_mass_beyond_floor`` (fraction of the eigenvalues below 0, and
-      below -``floor`` times the largest), intervals over probes; the same nulls. ``spectral_floor`` (nats) is that
-      threshold; ``spectral_mass`` by bin (index), edges in ``spectral_bin_edge`` (nats).
+    - ``negative_spectral_mass``: fraction of the eigenvalues below 0, its interval reaching from the lowest to the highest
+      that the quadrature allows; ``negative_spectral_mass_beyond_floor``: the lowest fraction below -``floor`` times the
+      largest that it allows. Intervals over probes; the same nulls. ``spectral_floor`` (nats) is that threshold;
+      ``spectral_density`` by place (index), per unit of asinh(eigenvalue / .01); places in ``spectral_place`` (nats).
     - ``loss_along_most_negative_direction`` by place (index), on both kinds of sequences: difference to the loss at the
       point; places, signed distances, in ``distance``; null ``random_direction``: one of equal norm.
     - ``loss_drop_along_most_negative_direction``: mean fall of the held-out loss to both sides, at the distance best on
@@ -261,36 +271,30 @@ def _curvature(run: Run, settings: dict[str, Any], step: int, own: Batch, held_o
         | _bounds(smallest.value / largest.value, smallest.error / largest.value),
         batch | {"quantity": "spectral_floor", "value": -floor},
     ]
-    rows += [batch | row for row in _spectrum(density, floor, size)]
+    rows += [batch | row for row in _spectrum(density, floor)]
     rows += _steps(run, settings, parameters, smallest.vector, own, held_out)
     return _Curvature(largest, smallest, density, rows)
 
 
-def _spectrum(density: SpectralDensity, floor: float, size: int) -> list[dict[str, Any]]:
-    masses = {"": mass_below(density, 0.0), "_beyond_floor": mass_below(density, -floor)}
+def _spectrum(density: SpectralDensity, floor: float) -> list[dict[str, Any]]:
+    least, most = mass_bounds(density, 0.0)
+    negative = {"value": mass_below(density, 0.0).value} | _clipped(least.interval()[0], most.interval()[1])
     rows: list[dict[str, Any]] = [
-        _fraction(mass, quantity=f"negative_spectral_mass{name}") for name, mass in masses.items()
+        negative | {"quantity": "negative_spectral_mass", "n": least.n, "unit": "fraction"},
+        _fraction(mass_bounds(density, -floor)[0], quantity="negative_spectral_mass_beyond_floor"),
     ]
-    edges = bin_edges()
-    # what lies beyond the outermost edges counts to the outermost bins
-    places = np.clip(np.digitize(density.nodes, edges) - 1, 0, len(edges) - 2)
-    by_bin = np.stack([(density.weights * (places == place)).sum(1) for place in range(len(edges) - 1)])
-    rows += [
-        _fraction(mean_of(shares), quantity="spectral_mass", index=place)
-        for place, shares in enumerate(by_bin)
+    # smoothed where decades are equally wide, on both sides of zero
+    decades = density._replace(nodes=np.arcsinh(density.nodes / LINEAR))
+    grid = np.linspace(-PLACES, PLACES, 4 * PLACES + 1)
+    curve, error = smoothed(decades, grid, SMOOTHING)
+    ends = np.array([Estimate(*each, least.n).interval() for each in zip(curve, error, strict=True)])
+    at = {"index": np.arange(len(grid)), "n": least.n}
+    return [
+        *rows,
+        at
+        | {"quantity": "spectral_density", "value": curve, "low": ends[:, 0].clip(0.0), "high": ends[:, 1], "unit": "1"},
+        at | {"quantity": "spectral_place", "value": LINEAR * np.sinh(grid)},
     ]
-    return [*rows, {"quantity": "spectral_bin_edge", "index": np.arange(len(edges)), "value": edges, "n": size}]
-
-
-def bin_edges() -> np.ndarray:
-    """Return the edges of the spectrum's bins (nats): logarithmic on both sides of zero, the middle bin around it.
-
-    >>> edges = bin_edges()
-    >>> len(edges), edges[[0, -1]].tolist(), bool((edges == -edges[::-1]).all())
-    (42, [-100.0, 100.0], True)
-    """
-    positive = np.logspace(-3, 2, 21)
-    return np.concatenate([-positive[::-1], positive])
 
 
 def _steps(
@@ -341,18 +345,27 @@ def _between(
     at = {"data": HELD_OUT}
     rows = [at | _estimate(mean_of(each), quantity="loss_on_line", index=i) for i, each in enumerate(line)]
     rows.append(at | _estimate(barrier(line)[0], quantity="barrier_height"))
-    rows += _slice(settings, found[where.steps[where.plateau]].largest.vector, plateau, start, end, own)
+    fall = float((line[0] - line[-1]).mean())
+    rows += _slice(settings, found[where.steps[where.plateau]].largest, plateau, start, end, own, fall)
     return rows + _descent(run, settings, plateau, solution, held_out, descended)
 
 
 def _slice(
-    settings: dict[str, Any], top: Tensor, plateau: Mapping[str, Tensor], start: Tensor, end: Tensor, own: Batch
+    settings: dict[str, Any],
+    top: Eigenpair,
+    plateau: Mapping[str, Tensor],
+    start: Tensor,
+    end: Tensor,
+    own: Batch,
+    fall: float,
 ) -> list[dict[str, Any]]:
     length, count = float(torch.linalg.vector_norm(end - start)), settings["slice_points"]
     if length == 0:  # a single checkpoint: it spans no plane
         return []
-    first, second, cosine = orthonormal_pair(top, end - start)
-    across, ahead = np.linspace(-0.5, 0.5, count) * length, np.linspace(-0.25, 1.25, count) * length
+    first, second, cosine = orthonormal_pair(top.vector, end - start)
+    # so far along the top eigenvector that the loss rises about as much as it falls on the way to the solution
+    reach = max((2 * max(fall, 0.01) / top.value) ** 0.5 if top.value > 0 else 0.1 * length, abs(cosine) * length)
+    across, ahead = np.linspace(-1.5, 1.5, count) * reach, np.linspace(-0.25, 1.25, count) * length
     losses = own.losses_at(plateau)
     grid = on_plane(lambda point: float(losses(point).mean()), start, first, second, across.tolist(), ahead.tolist())
     batch = {"data": OWN, "n": own.size}
@@ -408,7 +421,11 @@ def _bounds(value: float, error: float) -> dict[str, float]:
 def _fraction(estimate: Estimate, **columns: Any) -> dict[str, Any]:
     """Columns of a fraction; Student's t of few probes would reach beyond 0 and 1."""
     row = _estimate(estimate, unit="fraction", **columns)
-    return row | {"low": max(row["low"], 0.0), "high": min(row["high"], 1.0)}
+    return row | _clipped(row["low"], row["high"])
+
+
+def _clipped(low: float, high: float) -> dict[str, float]:
+    return {"low": max(low, 0.0), "high": min(high, 1.0)}
 
 
 def _estimate(estimate: Estimate, **columns: Any) -> dict[str, Any]:
