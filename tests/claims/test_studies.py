@@ -144,7 +144,28 @@ def seed_rows(seed, sharp=True, layers=2, contrast=0.5, bridge=True):
     for part, factor in (("positional", 3.0), ("matching", 4.0), ("rest", 1.5)):
         for moment, value in ((60, 1.0), (125, factor * wiggle[seed] if layers == 2 else None)):
             rows.append(moment_row(part, moment, value))
-    return rows
+    return rows + landscape_rows(seed)
+
+
+def landscape_rows(seed, saddle=True, effort=True, censored=False):
+    """The plateau as a saddle or a minimum, measured with enough sequences and steps or with too few."""
+    wiggle = 1 + 0.1 * np.random.default_rng(seed).standard_normal()
+    drop, share = (0.003 * wiggle, 0.9 * wiggle) if saddle and effort else (-0.001 * wiggle, 0.02 * wiggle)
+    # few sequences have negative curvature of their own, wherever they are
+    ratio = -0.05 * wiggle if saddle or not effort else -1e-6 * wiggle
+    here = {"step": 20_000, "part": "plateau_0.5", "data": "held_out", "censored": censored}
+    of_drop = here | {"quantity": "loss_drop_along_most_negative_direction"}
+
+    def close(value, error):
+        return {"value": value, "low": value - error, "high": value + error}
+
+    return [
+        of_drop | close(drop, 0.0002),
+        of_drop | close(-0.002, 0.0002) | {"null": "solution"},
+        of_drop | close(-1e-5, 1e-6) | {"null": "random_direction"},
+        here | {"quantity": "descent_error_share"} | close(share, 0.02),
+        here | {"quantity": "smallest_to_largest_eigenvalue", "data": IN} | close(ratio, 0.001),
+    ]
 
 
 def planted_study(seeds=10, **options):
@@ -241,3 +262,39 @@ def test_sharpness_that_rises_everywhere_alike_rises_in_no_blocks():
     assert verdicts(3.0, 3.0, 3.0) == ["inconclusive", "inconclusive"]
     assert verdicts(0.5, 3.0, 0.3) == ["not supported", "supported"]  # it falls less than the rest: no rise
     assert verdicts(3.0, 5.0, 1.0, seeds=3) == ["inconclusive", "inconclusive"]
+@pytest.mark.parametrize(
+    ("seeds", "options", "expected"),
+    [
+        (5, {}, "supported"),
+        (5, {"saddle": False}, "not supported"),
+        (3, {}, "inconclusive"),
+        (5, {"effort": False}, "inconclusive"),
+        (5, {"effort": False, "saddle": False}, "inconclusive"),
+        (5, {"censored": True}, "inconclusive"),
+    ],
+)
+def test_the_plateau_is_a_saddle_where_it_is_one(seeds, options, expected):
+    experiments = {"copying": load(CONFIG / "paper.yaml")["experiments"]["copying"]}
+    made = tables(*(landscape_rows(seed, **options) for seed in range(seeds)), experiment="copying")
+    assert verdict(experiments, made, "plateau_is_a_saddle") == expected
+
+
+@pytest.mark.parametrize("weak", ["solution", "random_direction"])
+def test_a_saddle_needs_more_than_each_null(weak):
+    experiments = {"copying": load(CONFIG / "paper.yaml")["experiments"]["copying"]}
+    made = tables(*(landscape_rows(seed) for seed in range(5)), experiment="copying")
+    for table in made:
+        table.loc[table["null"] == weak, ["value", "low", "high"]] = [0.01, 0.009, 0.011]
+    ledger = judge(experiments, made)
+    rows = ledger.table["claim"] == "plateau_is_a_saddle"
+    assert set(ledger.table["verdict"][rows]) == {"inconclusive"}
+    (why,) = set(ledger.notes["why"][rows])
+    assert why == f"{weak}: it does not hold, but too little effort would look the same"
+    assert all("cannot speak against" in rule for rule in ledger.table["rule"][rows][:4])
+
+
+def test_without_a_transition_nothing_was_observed():
+    experiments = {"copying": load(CONFIG / "paper.yaml")["experiments"]["copying"]}
+    made = tables(*(landscape_rows(seed, censored=True) for seed in range(5)), experiment="copying")
+    ledger = judge(experiments, made).table
+    assert (ledger.loc[ledger["claim"] == "plateau_is_a_saddle", "n"] == 0).all()

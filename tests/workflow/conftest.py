@@ -125,6 +125,17 @@ def tiny_config():
                     },
                     "attention_patterns": {},
                     "length_generalisation": {"every": 40, "factors": [1.0, 1.5], "test_sequences": 20},
+                    "landscape": {
+                        "sequences": 6,
+                        "held_out": 8,
+                        "distances": [0.1],
+                        "density_steps": 4,
+                        "line_points": 3,
+                        "slice_points": 3,
+                        "descent_sequences": 8,
+                        "descent_steps": 2,
+                        "descent_every": 1,
+                    },
                     "sharpness": {"every": 20, "details_every": 40, "sequences": 10},
                     "block_curvature": {
                         "every": 40,

@@ -416,14 +416,14 @@ CLAIMS = (
                 },
                 False,
             ),
-            # three times the tolerance of the eigenvalues: nearer to zero they are not told from it
+            # the tolerance of the eigenvalues: nearer to zero they are not told from it
             Comparison(
                 "spectral_floor",
                 "level",
                 {
                     "window": LAST_ROW,
                     "side": "below",
-                    "threshold": -0.01,
+                    "threshold": -3.0e-3,
                     "quantity": Series("smallest_to_largest_eigenvalue", part=PLATEAU, data=IN),
                 },
             ),

@@ -18,7 +18,7 @@ Tables = Mapping[str, pd.DataFrame]
 COLORS = {"untrained": style.CONTROL_GREY, "transition": style.GREEN, "solution": style.VERMILION}
 PLATEAU_COLORS = (style.BLUE, style.SKY_BLUE, style.PURPLE)
 HELD_OUT, OWN = "held_out", "in_distribution"
-CENSORED = "some seed made no\ntransition: no mean"
+CENSORED = "no mean: some seed made no transition"
 
 
 def draw(tables: Tables, options: Mapping[str, Any]) -> Figure:
@@ -220,7 +220,8 @@ def _curve(
     summary = style.select(tables["summary"], **where)
     if summary["estimate"].isna().all():
         if not axes.texts:
-            axes.text(0.5, 0.5, CENSORED, ha="center", va="center", transform=axes.transAxes, color=style.CONTROL_GREY)
+            # below the axis' label, where it covers no data
+            axes.text(0.5, -0.27, CENSORED, ha="center", va="top", transform=axes.transAxes, fontsize=7)
         for _, rows in style.select(tables["runs"], **where).groupby("seed"):
             (line,) = axes.plot(rows["index"].map(places), rows["value"], color=shade, linestyle=linestyle, lw=0.6)
         return {f"{name}, single seeds": (line,)}

@@ -8,21 +8,29 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from learning_geometry.geometry.curvature.density import SpectralDensity, mass_below, mass_bounds, smoothed, spectral_density
-from learning_geometry.geometry.curvature.lanczos import Eigenpair, extreme_eigenpairs
-from learning_geometry.geometry.curvature.landscape import (
-    along_line,
-    barrier,
-    descend,
-    drop_both_ways,
-    mean_of,
-    on_plane,
-    orthonormal_pair,
-    share_of,
+from learning_geometry.geometry.curvature.density import (
+    SpectralDensity,
+    mass_below,
+    mass_bounds,
+    smoothed,
+    spectral_density,
 )
+from learning_geometry.geometry.curvature.lanczos import Eigenpair, extreme_eigenpairs
+from learning_geometry.geometry.curvature.landscape import along_line, drop_both_ways, mean_of
 from learning_geometry.geometry.curvature.products import flatten, gradient_with_graph
 from learning_geometry.geometry.curvature.trace import Estimate
-from learning_geometry.measurements.landscape_points import Batch, Points, batches, points
+from learning_geometry.measurements.landscape_points import (
+    HELD_OUT,
+    OWN,
+    Batch,
+    batches,
+    bounds,
+    clipped,
+    estimate_row,
+    fraction,
+    points,
+)
+from learning_geometry.measurements.landscape_way import between
 from learning_geometry.measurements.run import Run
 from learning_geometry.measurements.table import tidy
 from learning_geometry.streams import stream
@@ -48,8 +56,8 @@ SETTINGS = {
         "type": "integer",
         "minimum": 2,
         "default": 32,
-        "description": "In-distribution test sequences in the fixed batch whose loss is differentiated. Its most negative "
-        "direction follows the chance of few sequences: the held-out loss tells.",
+        "description": "In-distribution test sequences in the fixed batch whose loss is differentiated. Its most "
+        "negative direction follows the chance of few sequences: the held-out loss tells.",
     },
     "held_out": {
         "type": "integer",
@@ -81,7 +89,7 @@ SETTINGS = {
         "type": "number",
         "exclusiveMinimum": 0,
         "exclusiveMaximum": 1,
-        "default": 0.01,
+        "default": 3.0e-3,
         "description": "Eigenvalues nearer to zero than this fraction of the largest are not told from zero.",
     },
     "density_probes": {
@@ -142,8 +150,6 @@ SETTINGS = {
     },
 }
 
-OWN, HELD_OUT = "in_distribution", "held_out"
-
 LINEAR = 0.01
 """Eigenvalue (nats) around which the axis of the spectral density turns from linear to logarithmic."""
 
@@ -164,8 +170,9 @@ class _Curvature(NamedTuple):
 def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
     """Measure the loss around the checkpoints of a run, and between plateau and solution, without dropout.
 
-    ``part`` names the checkpoint: ``untrained`` (the first), ``plateau_<fraction>`` of the transition step, ``transition``,
-    ``solution`` (the last); t is the first evaluation with an out-of-distribution error below ``threshold``. Every row
+    ``part`` names the checkpoint: ``untrained`` (the first), ``plateau_<fraction>`` of the transition step t,
+    ``transition``, ``solution`` (the last); t is the first evaluation with an out-of-distribution
+    error below ``threshold``. Every row
     is at the last step, so that seeds with different t are averaged; ``checkpoint_step`` (steps) says where each part
     is. Without a transition t is the last step, and every row is marked as censored.
 
@@ -178,10 +185,11 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
       distribution's gradient is zero, from the difference of its two halves.
     - ``largest_hessian_eigenvalue``, ``smallest_hessian_eigenvalue`` (nats) ± their error bounds, and
       ``smallest_to_largest_eigenvalue`` with nulls ``untrained`` and ``solution``.
-    - ``negative_spectral_mass``: fraction of the eigenvalues below 0, its interval reaching from the lowest to the highest
-      that the quadrature allows; ``negative_spectral_mass_beyond_floor``: the lowest fraction below -``floor`` times the
-      largest that it allows. Intervals over probes; the same nulls. ``spectral_floor`` (nats) is that threshold;
-      ``spectral_density`` by place (index), per unit of asinh(eigenvalue / .01); places in ``spectral_place`` (nats).
+    - ``negative_spectral_mass``: fraction of the eigenvalues below 0, its interval reaching from the lowest to the
+      highest that the quadrature allows; ``negative_spectral_mass_beyond_floor``: the lowest fraction below -``floor``
+      times the largest that it allows. Intervals over probes; the same nulls. ``spectral_floor`` (nats) is that
+      threshold; ``spectral_density`` by place (index), per unit of asinh(eigenvalue / .01); places in
+      ``spectral_place`` (nats).
     - ``loss_along_most_negative_direction`` by place (index), on both kinds of sequences: difference to the loss at the
       point; places, signed distances, in ``distance``; null ``random_direction``: one of equal norm.
     - ``loss_drop_along_most_negative_direction``: mean fall of the held-out loss to both sides, at the distance best on
@@ -211,7 +219,8 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
             found[step] = _curvature(run, settings, step, own, held_out)
         rows += [row | {"part": part} for row in found[step].rows]
     rows += _nulls(rows, list(where.steps))
-    rows += [row | {"part": where.plateau} for row in _between(run, settings, where, found, own, held_out, descended)]
+    top = found[where.steps[where.plateau]].largest
+    rows += [row | {"part": where.plateau} for row in between(run, settings, where, top, own, held_out, descended)]
     last = run.steps()[-1]
     rows = [{"step": last, "censored": where.censored, "unit": "nats"} | row for row in rows]
     return tidy(rows, run.experiment, run.seed)
@@ -264,11 +273,11 @@ def _curvature(run: Run, settings: dict[str, Any], step: int, own: Batch, held_o
         batch | {"quantity": "loss", "value": at.value},
         of_gradient | {"value": float(torch.linalg.vector_norm(at.gradient))},
         of_gradient | {"value": noise, "null": "sampling_noise"},
-        batch | {"quantity": "largest_hessian_eigenvalue"} | _bounds(largest.value, largest.error),
-        batch | {"quantity": "smallest_hessian_eigenvalue"} | _bounds(smallest.value, smallest.error),
+        batch | {"quantity": "largest_hessian_eigenvalue"} | bounds(largest.value, largest.error),
+        batch | {"quantity": "smallest_hessian_eigenvalue"} | bounds(smallest.value, smallest.error),
         batch
         | {"quantity": "smallest_to_largest_eigenvalue", "unit": "1"}
-        | _bounds(smallest.value / largest.value, smallest.error / largest.value),
+        | bounds(smallest.value / largest.value, smallest.error / largest.value),
         batch | {"quantity": "spectral_floor", "value": -floor},
     ]
     rows += [batch | row for row in _spectrum(density, floor)]
@@ -278,10 +287,10 @@ def _curvature(run: Run, settings: dict[str, Any], step: int, own: Batch, held_o
 
 def _spectrum(density: SpectralDensity, floor: float) -> list[dict[str, Any]]:
     least, most = mass_bounds(density, 0.0)
-    negative = {"value": mass_below(density, 0.0).value} | _clipped(least.interval()[0], most.interval()[1])
+    negative = {"value": mass_below(density, 0.0).value} | clipped(least.interval()[0], most.interval()[1])
     rows: list[dict[str, Any]] = [
         negative | {"quantity": "negative_spectral_mass", "n": least.n, "unit": "fraction"},
-        _fraction(mass_bounds(density, -floor)[0], quantity="negative_spectral_mass_beyond_floor"),
+        fraction(mass_bounds(density, -floor)[0], quantity="negative_spectral_mass_beyond_floor"),
     ]
     # smoothed where decades are equally wide, on both sides of zero
     decades = density._replace(nodes=np.arcsinh(density.nodes / LINEAR))
@@ -292,7 +301,13 @@ def _spectrum(density: SpectralDensity, floor: float) -> list[dict[str, Any]]:
     return [
         *rows,
         at
-        | {"quantity": "spectral_density", "value": curve, "low": ends[:, 0].clip(0.0), "high": ends[:, 1], "unit": "1"},
+        | {
+            "quantity": "spectral_density",
+            "value": curve,
+            "low": ends[:, 0].clip(0.0),
+            "high": ends[:, 1],
+            "unit": "1",
+        },
         at | {"quantity": "spectral_place", "value": LINEAR * np.sinh(grid)},
     ]
 
@@ -320,114 +335,9 @@ def _steps(
     ):
         found = along_line(batch.losses_at(parameters), point, vector, places)
         at = {"quantity": "loss_along_most_negative_direction", "data": data} | null
-        rows += [at | _estimate(mean_of(each), index=index) for index, each in enumerate(found)]
+        rows += [at | estimate_row(mean_of(each), index=index) for index, each in enumerate(found)]
         if data == HELD_OUT:
             middle = len(distances)
             drop, _ = drop_both_ways(found[middle + 1 :], found[:middle][::-1])
-            rows.append(at | _estimate(drop, quantity="loss_drop_along_most_negative_direction"))
+            rows.append(at | estimate_row(drop, quantity="loss_drop_along_most_negative_direction"))
     return rows
-
-
-def _between(
-    run: Run,
-    settings: dict[str, Any],
-    where: Points,
-    found: dict[int, _Curvature],
-    own: Batch,
-    held_out: Batch,
-    descended: Batch,
-) -> list[dict[str, Any]]:
-    """Measure what leads from the plateau to the solution: the line, the plane, and the way downhill."""
-    plateau, solution = (run.parameters(where.steps[part]) for part in (where.plateau, "solution"))
-    start, end = flatten(plateau), flatten(solution)
-    places = np.linspace(0.0, 1.0, settings["line_points"])
-    line = along_line(held_out.losses_at(plateau), start, end - start, places.tolist())
-    at = {"data": HELD_OUT}
-    rows = [at | _estimate(mean_of(each), quantity="loss_on_line", index=i) for i, each in enumerate(line)]
-    rows.append(at | _estimate(barrier(line)[0], quantity="barrier_height"))
-    fall = float((line[0] - line[-1]).mean())
-    rows += _slice(settings, found[where.steps[where.plateau]].largest, plateau, start, end, own, fall)
-    return rows + _descent(run, settings, plateau, solution, held_out, descended)
-
-
-def _slice(
-    settings: dict[str, Any],
-    top: Eigenpair,
-    plateau: Mapping[str, Tensor],
-    start: Tensor,
-    end: Tensor,
-    own: Batch,
-    fall: float,
-) -> list[dict[str, Any]]:
-    length, count = float(torch.linalg.vector_norm(end - start)), settings["slice_points"]
-    if length == 0:  # a single checkpoint: it spans no plane
-        return []
-    first, second, cosine = orthonormal_pair(top.vector, end - start)
-    # so far along the top eigenvector that the loss rises about as much as it falls on the way to the solution
-    reach = max((2 * max(fall, 0.01) / top.value) ** 0.5 if top.value > 0 else 0.1 * length, abs(cosine) * length)
-    across, ahead = np.linspace(-1.5, 1.5, count) * reach, np.linspace(-0.25, 1.25, count) * length
-    losses = own.losses_at(plateau)
-    grid = on_plane(lambda point: float(losses(point).mean()), start, first, second, across.tolist(), ahead.tolist())
-    batch = {"data": OWN, "n": own.size}
-    return [
-        batch | {"quantity": "loss_on_slice", "index": np.arange(count**2), "value": grid.ravel()},
-        {"quantity": "slice_row", "index": np.arange(count), "value": across, "unit": "1"},
-        {"quantity": "slice_column", "index": np.arange(count), "value": ahead, "unit": "1"},
-        {"quantity": "slice_cosine", "value": cosine, "unit": "1"},
-    ]
-
-
-def _descent(
-    run: Run,
-    settings: dict[str, Any],
-    plateau: Mapping[str, Tensor],
-    solution: Mapping[str, Tensor],
-    held_out: Batch,
-    descended: Batch,
-) -> list[dict[str, Any]]:
-    losses, errors, rows = [], [], []
-    way = descend(
-        descended.loss_and_gradient(plateau),
-        flatten(plateau),
-        settings["descent_rate"],
-        settings["descent_steps"],
-        settings["descent_every"],
-    )
-    for index, (step, loss, point) in enumerate(way):
-        of_sequences, wrong = held_out.judged(plateau, point)
-        losses.append(of_sequences)
-        errors.append(wrong)
-        at = {"index": index}
-        rows += [
-            at | {"quantity": "descent_step", "value": float(step), "unit": "steps"},
-            at | {"quantity": "descent_loss", "value": loss, "data": OWN, "n": descended.size},
-            at | _estimate(mean_of(of_sequences), quantity="descent_loss", data=HELD_OUT),
-            at | _estimate(mean_of(wrong), quantity="descent_error", data=HELD_OUT, unit="fraction"),
-        ]
-        print(f"descent step {step}: loss {loss:.4f}, held out {of_sequences.mean():.4f}, error {wrong.mean():.3f}")
-    goal = held_out.judged(solution, flatten(solution))[1]
-    half = len(goal) // 2
-    falls = errors[0] - np.stack(errors)
-    best = int(falls[:, :half].mean(1).argmax())
-    share = share_of(falls[best, half:], (errors[0] - goal)[half:])
-    rows.append(_estimate(share, quantity="descent_error_share", data=HELD_OUT, unit="fraction"))
-    return rows
-
-
-def _bounds(value: float, error: float) -> dict[str, float]:
-    return {"value": value, "low": value - error, "high": value + error}
-
-
-def _fraction(estimate: Estimate, **columns: Any) -> dict[str, Any]:
-    """Columns of a fraction; Student's t of few probes would reach beyond 0 and 1."""
-    row = _estimate(estimate, unit="fraction", **columns)
-    return row | _clipped(row["low"], row["high"])
-
-
-def _clipped(low: float, high: float) -> dict[str, float]:
-    return {"low": max(low, 0.0), "high": min(high, 1.0)}
-
-
-def _estimate(estimate: Estimate, **columns: Any) -> dict[str, Any]:
-    low, high = estimate.interval()
-    return {"value": estimate.value, "low": low, "high": high, "n": estimate.n} | columns

@@ -1,19 +1,24 @@
-"""Where the landscape is measured: checkpoints relative to the transition, and batches of sequences."""
+"""Where the landscape is measured, checkpoints and batches of sequences, and columns of its rows."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from learning_geometry.geometry.curvature.landscape import LossAndGradient, Losses
-from learning_geometry.geometry.curvature.products import flatten, unflatten
+from learning_geometry.geometry.curvature.products import unflatten
+from learning_geometry.geometry.curvature.trace import Estimate
 from learning_geometry.geometry.uncertainty import first_crossing
 from learning_geometry.measurements.run import Run
 from learning_geometry.models.evaluation import cross_entropy, evaluate
 from learning_geometry.tasks.dataset import Arrays
+
+OWN, HELD_OUT = "in_distribution", "held_out"
+"""The column ``data`` of what is measured on the batch that is differentiated, and on other sequences."""
 
 CHUNK = 250
 """Sequences whose graph is in memory at one time in the descent."""
@@ -116,7 +121,28 @@ def batches(run: Run, own: int, held_out: int, descended: int, data: str) -> tup
     arrays = run.test_set(data, own + held_out + descended)
     ends = (0, own, own + held_out, own + held_out + descended)
     first, second, third = (
-        Batch(run, {name: array[start:stop] for name, array in arrays.items()})
-        for start, stop in zip(ends[:-1], ends[1:], strict=True)
+        Batch(run, {name: array[start:stop] for name, array in arrays.items()}) for start, stop in pairwise(ends)
     )
     return first, second, third
+
+
+def bounds(value: float, error: float) -> dict[str, float]:
+    """Return the columns of a value known up to an error."""
+    return {"value": value, "low": value - error, "high": value + error}
+
+
+def fraction(estimate: Estimate, **columns: Any) -> dict[str, Any]:
+    """Return the columns of a fraction; Student's t of few probes would reach beyond 0 and 1."""
+    row = estimate_row(estimate, unit="fraction", **columns)
+    return row | clipped(row["low"], row["high"])
+
+
+def clipped(low: float, high: float) -> dict[str, float]:
+    """Return the columns of the interval of a fraction."""
+    return {"low": max(low, 0.0), "high": min(high, 1.0)}
+
+
+def estimate_row(estimate: Estimate, **columns: Any) -> dict[str, Any]:
+    """Return the columns of a Monte Carlo mean with its 95 % interval, and others."""
+    low, high = estimate.interval()
+    return {"value": estimate.value, "low": low, "high": high, "n": estimate.n} | columns

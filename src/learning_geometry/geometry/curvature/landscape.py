@@ -113,9 +113,7 @@ def drop_both_ways(
     return mean_of(drop[row, half:]), row
 
 
-def share_of(
-    part: Float[np.ndarray, " samples"], whole: Float[np.ndarray, " samples"]
-) -> Estimate:
+def share_of(part: Float[np.ndarray, " samples"], whole: Float[np.ndarray, " samples"]) -> Estimate:
     """Return mean(part) / mean(whole), paired by sample, with its standard error (delta method); NaN for a whole <= 0.
 
     Examples:
