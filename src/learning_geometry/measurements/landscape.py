@@ -1,4 +1,4 @@
-"""Landscape of the loss before, at and after the transition: is the plateau a saddle or a local minimum?"""
+"""The loss around the plateau, the transition and the solution: is the plateau a saddle, or a local minimum."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -181,9 +181,9 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
     steps are judged on the held-out ones. Intervals [low, high]: 95 % over sequences, paired with the point itself,
     unless said otherwise. n = sequences (probes for the spectrum).
 
-    - ``loss``; ``gradient_norm`` with null ``sampling_noise``, the norm that a batch of this size has where the
-      distribution's gradient is zero, from the difference of its two halves.
-    - ``largest_hessian_eigenvalue``, ``smallest_hessian_eigenvalue`` (nats) ± their error bounds, and
+    - ``checkpoint_loss``; ``gradient_norm`` with null ``sampling_noise``, the norm that a batch of this size has where
+      the distribution's gradient is zero, from the difference of its two halves.
+    - ``largest_eigenvalue``, ``smallest_eigenvalue`` (nats) ± their error bounds, and
       ``smallest_to_largest_eigenvalue`` with nulls ``untrained`` and ``solution``.
     - ``negative_spectral_mass``: fraction of the eigenvalues below 0, its interval reaching from the lowest to the
       highest that the quadrature allows; ``negative_spectral_mass_beyond_floor``: the lowest fraction below -``floor``
@@ -270,11 +270,11 @@ def _curvature(run: Run, settings: dict[str, Any], step: int, own: Batch, held_o
     floor = settings["floor"] * largest.value
     of_gradient = batch | {"quantity": "gradient_norm"}
     rows = [
-        batch | {"quantity": "loss", "value": at.value},
+        batch | {"quantity": "checkpoint_loss", "value": at.value},
         of_gradient | {"value": float(torch.linalg.vector_norm(at.gradient))},
         of_gradient | {"value": noise, "null": "sampling_noise"},
-        batch | {"quantity": "largest_hessian_eigenvalue"} | bounds(largest.value, largest.error),
-        batch | {"quantity": "smallest_hessian_eigenvalue"} | bounds(smallest.value, smallest.error),
+        batch | {"quantity": "largest_eigenvalue"} | bounds(largest.value, largest.error),
+        batch | {"quantity": "smallest_eigenvalue"} | bounds(smallest.value, smallest.error),
         batch
         | {"quantity": "smallest_to_largest_eigenvalue", "unit": "1"}
         | bounds(smallest.value / largest.value, smallest.error / largest.value),
