@@ -262,6 +262,8 @@ def test_sharpness_that_rises_everywhere_alike_rises_in_no_blocks():
     assert verdicts(3.0, 3.0, 3.0) == ["inconclusive", "inconclusive"]
     assert verdicts(0.5, 3.0, 0.3) == ["not supported", "supported"]  # it falls less than the rest: no rise
     assert verdicts(3.0, 5.0, 1.0, seeds=3) == ["inconclusive", "inconclusive"]
+
+
 @pytest.mark.parametrize(
     ("seeds", "options", "expected"),
     [
