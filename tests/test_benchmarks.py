@@ -111,3 +111,19 @@ def test_the_plain_modules_compute_the_same_model():
     plain.load_state_dict({name: value for name, value in state.items() if value is not None}, strict=False)
     tokens = torch.from_numpy(stream(1).integers(64, size=(3, 64)))
     torch.testing.assert_close(plain(tokens), model.forward(parameters, tokens), rtol=1e-4, atol=1e-5)
+
+
+def test_a_copying_run_is_trained_once_where_no_finished_one_is_found(tmp_path, monkeypatch, capsys):
+    from benchmarks import hessian_trajectory
+
+    experiment = load(hessian_trajectory.CONFIG)["experiments"]["copying"]
+    experiment["task"]["test_sequences"] = experiment["training"]["evaluation_sequences"] = 5
+    experiment["training"] |= {"steps": 2, "batch_size": 2, "checkpoints": {"every": 1, "logarithmic": 0}}
+    monkeypatch.setattr(hessian_trajectory, "load", lambda path: {"experiments": {"copying": experiment}})
+    monkeypatch.setattr(hessian_trajectory, "STEPS", range(3))
+    monkeypatch.chdir(tmp_path)
+    first, again = hessian_trajectory.default_work(), hessian_trajectory.default_work()
+    assert capsys.readouterr().err.count("training a copying run once") == 1
+    assert len(first.points) == 3 and first.tokens.shape == (5, 64)
+    assert all(torch.equal(first.points[2][name], again.points[2][name]) for name in first.points[2])
+    assert not torch.equal(first.points[0]["readout.weight"], first.points[2]["readout.weight"])
