@@ -118,7 +118,8 @@ def test_a_copying_run_is_trained_once_where_no_finished_one_is_found(tmp_path, 
 
     experiment = load(hessian_trajectory.CONFIG)["experiments"]["copying"]
     experiment["task"]["test_sequences"] = experiment["training"]["evaluation_sequences"] = 5
-    experiment["training"] |= {"steps": 2, "batch_size": 2, "checkpoints": {"every": 1, "logarithmic": 0}}
+    experiment["training"] |= {"steps": 2, "batch_size": 2}
+    experiment["training"]["checkpoints"] |= {"every": 1, "logarithmic": 0}
     monkeypatch.setattr(hessian_trajectory, "load", lambda path: {"experiments": {"copying": experiment}})
     monkeypatch.setattr(hessian_trajectory, "STEPS", range(3))
     monkeypatch.chdir(tmp_path)
