@@ -118,6 +118,12 @@ SETTINGS = {
         "default": 9,
         "description": "Points of the line from the plateau to the solution, both ends included.",
     },
+    "slice_seeds": {
+        "type": ["array", "null"],
+        "items": {"type": "integer", "minimum": 0},
+        "default": None,
+        "description": "Seeds whose 2-D slice is computed, since a figure shows one; null for all.",
+    },
     "slice_points": {
         "type": "integer",
         "minimum": 3,
