@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from learning_geometry.geometry.curvature import trajectory as trajectory_module
-from learning_geometry.geometry.curvature.lanczos import eigenpairs
+from learning_geometry.geometry.curvature.eigenpairs import eigenpairs
 from learning_geometry.geometry.curvature.products import Gradient, gauss_newton_with_graph, gradient_with_graph
 from learning_geometry.geometry.curvature.trajectory import eigenpairs_along
 

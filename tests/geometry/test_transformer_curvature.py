@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from learning_geometry.geometry.curvature.density import mass_bounds, moments, spectral_density
-from learning_geometry.geometry.curvature.lanczos import eigenpairs
+from learning_geometry.geometry.curvature.eigenpairs import eigenpairs
 from learning_geometry.geometry.curvature.products import (
     compressed,
     flatten,
