@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from learning_geometry.geometry.curvature.krylov import Krylov
-from learning_geometry.geometry.curvature.lanczos import Eigenpair
+from learning_geometry.geometry.curvature.lanczos import EXPLORATION, PERSISTENCE, Eigenpair
 from learning_geometry.geometry.curvature.products import Product
 
 CONFIRMATION = 10
