@@ -144,6 +144,20 @@ def test_a_range_of_indices_relative_to_its_null():
     assert judgement.estimate == pytest.approx(1.5)
 
 
+def test_a_censored_index_of_a_range_leaves_the_others():
+    rows = [curve("gap", 3.0, index=20), curve("gap", 9.0, index=30, censored=True)]
+    judgement = apply(
+        "level", [rows] * 5, quantity=Series("gap", index=(20, 50)), window=END, side="above", threshold=0.0
+    )
+    assert (judgement.n, judgement.estimate) == (5, 3.0)
+
+
+def test_the_error_of_a_censored_run_is_no_floor():
+    rows = [[curve("score", 1.0, low=1.0 - error, high=1.0 + error, censored=error > 0.1)] for error in (0.1, 0.1, 5.0)]
+    judgement = apply("level", rows, fields={"floor": "estimator_error"}, window=END, side="above", threshold=0.0)
+    assert (judgement.n, judgement.total, judgement.floor) == (2, 3, pytest.approx(0.1))
+
+
 def test_onset_against_the_event():
     rows = [[event(2000), curve("score", 1.0 / (1 + np.exp(-(STEPS - 2100 - 10 * i) / 50)))] for i in range(5)]
     judgement = apply("onset", rows, margin=0.25)
