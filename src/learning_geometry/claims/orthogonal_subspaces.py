@@ -391,12 +391,12 @@ CLAIMS = (
     ),
     # Of the distribution, not of a few sequences: directions and descent are found on some sequences and judged on
     # others. Too few of them, or too few steps, make a saddle look like a minimum, so those rows cannot speak against
-    # it. The smallest eigenvalue can: few sequences make it more negative than it is, never less.
+    # it. The smallest eigenvalue can: few sequences make it more negative than it is (in the mean), not less.
     Claim(
         name="plateau_is_a_saddle",
         study=STUDY_NAME,
-        statement="The plateau before the transition is a saddle: descent without noise leaves it, and the loss falls "
-        "to both sides along a direction of negative curvature, more than at the solution.",
+        statement="The plateau before the transition is a saddle: descent without noise leaves it, and the loss falls, "
+        "in the mean of both sides, along a direction of negative curvature, more than at the solution.",
         source=NOTES,
         published="",
         role="two_layers",
