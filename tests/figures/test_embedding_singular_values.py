@@ -37,8 +37,8 @@ def test_full_figure(spectrum_tables):
     ]
     # step 1750 is no checkpoint
     steps = ["step 0, n = 5", "step 1700, n = 5", "step 3500, n = 5"]
-    assert legend(spectra) == [*steps, "null: gaussian matrix"]
-    assert legend(rank) == ["embedding, n = 5", "null: gaussian matrix"]
+    assert legend(spectra) == [*steps, "null: Gaussian matrix"]
+    assert legend(rank) == ["embedding, n = 5", "null: Gaussian matrix"]
 
 
 def test_segments_are_the_means_over_seeds(spectrum_tables):
@@ -90,7 +90,7 @@ def test_one_seed(spectrum_tables):
 def test_one_checkpoint(spectrum_tables):
     tables = {name: table[table["step"] == 3500] for name, table in spectrum_tables().items()}
     _, spectra, *_ = draw(tables, OPTIONS).axes
-    assert legend(spectra) == ["step 3500, n = 5", "null: gaussian matrix"]
+    assert legend(spectra) == ["step 3500, n = 5", "null: Gaussian matrix"]
 
 
 def test_what_is_missing_is_named(spectrum_tables):

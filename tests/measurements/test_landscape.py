@@ -189,5 +189,5 @@ def test_what_cannot_be_measured_is_named(make_trained, measured):
         measured(landscape, make_trained(), **SETTINGS | {"held_out": 100})
     run = make_trained()
     write_table(run.metrics.assign(data="in_distribution"), run.metrics_file, {})
-    with pytest.raises(ValueError, match="leave landscape out"):
+    with pytest.raises(ValueError, match="leave this measurement out"):
         measured(landscape, replace(run), **SETTINGS)

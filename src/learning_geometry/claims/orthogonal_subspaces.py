@@ -307,9 +307,9 @@ CLAIMS = (
         figure="layer_one_logits",
     ),
     # each function in the layer that performs it, with the other layer intact: layer 2 cannot match without layer 1, so
-    # one lesion of both layers could never spare the induction score. Of layer 2 the queries, which read the token to be
-    # matched from the embedding: keys read what layer 1 has written, and lesions of both together cancel in the contrast
-    # even in an ideal circuit. Above zero as well as above chance, which is not zero for groups of unequal size.
+    # one lesion of both layers could never spare the induction score. Of layer 2 the queries, which read the token to
+    # be matched from the embedding: keys read what layer 1 has written, and lesions of both together cancel in the
+    # contrast even in an ideal circuit. Above zero as well as above chance, which is not zero for unequal groups.
     Claim(
         name="subspaces_are_functionally_distinct",
         study=STUDY_NAME,

@@ -113,7 +113,7 @@ def _section(title: str, schema: dict[str, Any]) -> Iterator[str]:
             yield f"### {folder.removesuffix('s')} `{name}`"
             if folder == "figures":
                 reads = ", ".join(f"`{measurement}`" for measurement in module_literal(folder, name))
-                yield f"{summary} Reads {reads}."
+                yield f"{summary} Reads {reads or 'what training records'}."
             else:
                 yield summary
                 yield _table(settings_schema(folder, name)["properties"])

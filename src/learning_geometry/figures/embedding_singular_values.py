@@ -95,7 +95,7 @@ def _draw_spectra(axes: Axes, values: pd.DataFrame, nulls: pd.DataFrame, steps: 
         rows = style.select(values, step=step)
         entries[f"step {step}, {style.seeds_text(rows)}"] = style.mean_line(axes, rows, "index", color)
         null = style.null_band(axes, style.select(nulls, step=step), "index")
-    entries[f"null: {NULL.replace('_', ' ')}"] = null
+    entries[style.null_label(NULL)] = null
     axes.set_xlabel("rank of singular value")
     axes.set_ylabel("singular value")
     axes.set_xlim(0, values["index"].max() + 1)  # the first value stands clear of the axis

@@ -95,7 +95,8 @@ def _draw_lengths(axes: Axes, tables: Mapping[str, pd.DataFrame], color: str, li
     style.mean_line(axes, rows, "index", color, line)
     rows = rows.sort_values("index")
     if len(rows) == 1:  # where no line or band can be seen: the seeds and the interval at one place
-        axes.plot(seeds["index"], seeds["value"], linestyle="none", marker="_", markersize=5, color=color)
+        at_seeds: dict[str, Any] = {"marker": "o", "markersize": 3, "markerfacecolor": "white", "markeredgewidth": 0.8}
+        axes.plot(seeds["index"], seeds["value"], linestyle="none", color=color, zorder=4, **at_seeds)
         axes.vlines(rows["index"], rows["low"], rows["high"], color=color, linewidth=1.0)
     axes.plot(rows["index"], rows["estimate"], linestyle="none", marker="o", markersize=3, color=color, zorder=4)
     return int(rows["index"].max())

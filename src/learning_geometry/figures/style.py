@@ -159,6 +159,15 @@ def null_band(
     return line, axes.fill_between(places, low, high, color=NULL_GREY, alpha=0.35, zorder=1.5, **style)
 
 
+def null_label(name: str) -> str:
+    """Return what the legend calls a null baseline.
+
+    >>> null_label("gaussian_matrix")
+    'null: Gaussian matrix'
+    """
+    return f"null: {name}".replace("_", " ").replace("gaussian", "Gaussian")
+
+
 def curve(
     axes: Axes,
     tables: Mapping[str, pd.DataFrame],
@@ -221,7 +230,7 @@ def null_curves(
     summary = tables["summary"]
     of_quantity = summary[np.logical_and.reduce([summary[name] == value for name, value in where.items()])]
     return {
-        f"null: {str(name).replace('_', ' ')}": null_band(axes, rows, "step", linestyle)
+        null_label(str(name)): null_band(axes, rows, "step", linestyle)
         for name, rows in of_quantity[of_quantity["null"] != ""].groupby("null")
     }
 

@@ -169,9 +169,9 @@ def _draw_panels(panels: list[Axes], tables: Mapping[str, pd.DataFrame], writer:
     entries: dict[str, Any] = {}
     first, second = (f"layer {int(part.split('.')[1]) + 1}" for part in (writer, reader))
     shown = [
-        ("previous_token_score", f"{writer}.query_key", f"{first} query-key"),
-        ("induction_score", f"{reader}.query", f"{second} query"),
-        ("induction_score", f"{reader}.key", f"{second} key"),
+        ("previous_token_score", f"{writer}.query_key", f"{first}\nquery-key"),
+        ("induction_score", f"{reader}.query", f"{second}\nquery"),
+        ("induction_score", f"{reader}.key", f"{second}\nkey"),
     ]
     for axes, (score, component, title) in zip(panels, shown, strict=False):
         where: dict[str, str | int] = {"quantity": f"{score}_after_removal"}
@@ -196,7 +196,7 @@ def _draw_panels(panels: list[Axes], tables: Mapping[str, pd.DataFrame], writer:
             entries |= style.curve(axes, tables, of_kind, color, label)
             for null, line in (("random_subspace", ":"), ("equal_norm_removal", "--")):
                 style.null_band(axes, style.select(tables["summary"], **of_kind, null=null), "step", line, color)
-        _finish(axes, tables, "error", f"bridge, r = {rank}, in\n{second} key")
+        _finish(axes, tables, "error", f"bridge, r = {rank},\nin {second}\nkey")
     entries |= {"intact": panels[0].lines[-1]}
     (dotted,) = panels[0].plot([], [], color=style.NULL_GREY, linestyle=":", linewidth=0.9)
     (dashed,) = panels[0].plot([], [], color=style.NULL_GREY, linestyle="--", linewidth=0.9)

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from learning_geometry.geometry.composition import query_key_products
 from learning_geometry.geometry.curvature.lanczos import largest_eigenpair, value_error
+from learning_geometry.geometry.curvature.landscape import mean_of
 from learning_geometry.geometry.curvature.localisation import loss_increases, subspace_noise
 from learning_geometry.geometry.curvature.products import gradient_with_graph
-from learning_geometry.geometry.curvature.trace import Estimate
 from learning_geometry.geometry.nulls import haar_subspace
 from learning_geometry.geometry.subspaces import right_singular_subspace, top_right_singular_subspace
+from learning_geometry.measurements.estimates import bounds, check_converged, estimate_row
 from learning_geometry.measurements.run import Run
 from learning_geometry.measurements.table import central_range, tidy
 from learning_geometry.measurements.transition import nearest, transition
@@ -230,17 +231,11 @@ def _eigenvalues(run: Run, settings: dict[str, Any], steps: list[int]) -> Iterat
             at = gradient_with_graph(partial(_moved, loss, parameters), {name: parameters[name] for name in names})
             options = {"start": starts.get(part), "maximum_products": settings["maximum_products"]}
             pair = largest_eigenpair(at.product, at.gradient.numel(), settings["tolerance"], **options)
-            if not pair.converged:
-                raise ArithmeticError(
-                    f"{run.experiment} seed {run.seed} step {step}: the largest Hessian eigenvalue of {part} did not "
-                    f"converge in {pair.products} products (error bound {pair.error:.2g} of {pair.value:.4g}); raise "
-                    "measurements.block_curvature.maximum_products or tolerance"
-                )
+            remedy = "measurements.block_curvature.maximum_products or tolerance"
+            check_converged(pair, run, step, f"the largest Hessian eigenvalue of {part}", remedy)
             starts[part] = pair.vector
             products += pair.products
-            error = value_error(pair)
-            value = {"value": pair.value, "low": pair.value - error, "high": pair.value + error}
-            found[EIGENVALUE, part] = value | {"n": settings["sequences"]}, None
+            found[EIGENVALUE, part] = bounds(pair.value, value_error(pair)) | {"n": settings["sequences"]}, None
         print(
             f"step {step}: " + ", ".join(f"{part} {columns['value']:.4g}" for (_, part), (columns, _) in found.items())
         )
@@ -272,9 +267,6 @@ class _Increases:
                 draw = stream("block_curvature", "noise", run.seed, weight, name)
                 noises = [subspace_noise(rows, basis, norm, draw) for _ in range(settings["noise_pairs"])]
                 increases = loss_increases(self.loss, parameters, f"{weight}.weight", noises)
-                pairs = len(increases)
-                estimate = Estimate(increases.mean(), increases.std(ddof=1) / np.sqrt(pairs), pairs)
-                low, high = estimate.interval()
                 rank = basis.shape[1]
                 if rank not in nulls:
                     draw = stream("block_curvature", "null", run.seed, weight, rank)
@@ -284,8 +276,7 @@ class _Increases:
                     ]
                     drawn = loss_increases(self.loss, parameters, f"{weight}.weight", noises)
                     nulls[rank] = central_range(drawn, "random_subspace")
-                columns = {"value": estimate.value, "low": low, "high": high, "n": pairs}
-                found[INCREASE, f"{weight}-{name}"] = columns, nulls[rank]
+                found[INCREASE, f"{weight}-{name}"] = estimate_row(mean_of(increases)), nulls[rank]
         return found
 
 

@@ -19,17 +19,8 @@ from learning_geometry.geometry.curvature.lanczos import Eigenpair, extreme_eige
 from learning_geometry.geometry.curvature.landscape import along_line, drop_both_ways, mean_of
 from learning_geometry.geometry.curvature.products import flatten, gradient_with_graph
 from learning_geometry.geometry.curvature.trace import Estimate
-from learning_geometry.measurements.landscape_points import (
-    HELD_OUT,
-    OWN,
-    Batch,
-    batches,
-    bounds,
-    clipped,
-    estimate_row,
-    fraction,
-    points,
-)
+from learning_geometry.measurements.estimates import bounds, check_converged, clipped, estimate_row, fraction
+from learning_geometry.measurements.landscape_points import HELD_OUT, OWN, Batch, batches, points
 from learning_geometry.measurements.landscape_way import between
 from learning_geometry.measurements.run import Run
 from learning_geometry.measurements.table import tidy
@@ -177,10 +168,9 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
     """Measure the loss around the checkpoints of a run, and between plateau and solution, without dropout.
 
     ``part`` names the checkpoint: ``untrained`` (the first), ``plateau_<fraction>`` of the transition step t,
-    ``transition``, ``solution`` (the last); t is the first evaluation with an out-of-distribution
-    error below ``threshold``. Every row
-    is at the last step, so that seeds with different t are averaged; ``checkpoint_step`` (steps) says where each part
-    is. Without a transition t is the last step, and every row is marked as censored.
+    ``transition``, ``solution`` (the last); t is the first evaluation with an out-of-distribution error below
+    ``threshold``. Every row is at the last step, so that seeds with different t are averaged; ``checkpoint_step``
+    (steps) says where each part is. Without a transition t is the last step, and every row is marked as censored.
 
     data ``in_distribution``: the fixed batch that is differentiated; ``held_out``: other sequences of the same
     distribution. A direction of negative curvature found on few sequences need not be one of the distribution, so
@@ -262,12 +252,9 @@ def _curvature(run: Run, settings: dict[str, Any], step: int, own: Batch, held_o
         maximum_products=settings["maximum_products"],
     )
     for pair, name in ((largest, "largest"), (smallest, "smallest")):
-        if not pair.converged:
-            raise ArithmeticError(
-                f"{run.experiment} seed {run.seed} step {step}: the {name} Hessian eigenvalue did not converge in "
-                f"{pair.products} products (error bound {pair.error:.2g} of {pair.value:.4g}); raise "
-                "measurements.landscape.maximum_products or smallest_tolerance"
-            )
+        key = "tolerance" if name == "largest" else "smallest_tolerance"
+        remedy = f"measurements.landscape.maximum_products or {key}"
+        check_converged(pair, run, step, f"the {name} Hessian eigenvalue", remedy)
     generator = stream("landscape", "density", run.seed)
     density = spectral_density(at.product, size, settings["density_probes"], settings["density_steps"], generator)
     print(f"step {step}: eigenvalues {smallest.value:.4g} to {largest.value:.4g} after {largest.products} products")

@@ -1,9 +1,9 @@
-"""Where the landscape is measured, checkpoints and batches of sequences, and columns of its rows."""
+"""Where the landscape is measured: checkpoints, and batches of sequences."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,9 +11,8 @@ from torch import Tensor
 
 from learning_geometry.geometry.curvature.landscape import LossAndGradient, Losses
 from learning_geometry.geometry.curvature.products import unflatten
-from learning_geometry.geometry.curvature.trace import Estimate
-from learning_geometry.geometry.uncertainty import first_crossing
 from learning_geometry.measurements.run import Run
+from learning_geometry.measurements.transition import nearest, transition
 from learning_geometry.models.evaluation import cross_entropy, evaluate
 from learning_geometry.tasks.dataset import Arrays
 
@@ -38,23 +37,10 @@ def points(run: Run, plateau: list[float], threshold: float) -> Points:
     Raises:
         ValueError: training recorded no out-of-distribution error.
     """
-    metrics = run.metrics
-    chosen = (metrics["quantity"] == "running_error") & (metrics["data"] == "out_of_distribution")
-    curve = metrics[chosen].sort_values("step")
-    if curve.empty:
-        raise ValueError(
-            f"{run.experiment} seed {run.seed}: the training metrics hold no running_error out_of_distribution, so "
-            "there is no transition step; leave landscape out, or use a task with that test set and error"
-        )
-    crossing = first_crossing(curve["step"].to_numpy(), curve["value"].to_numpy(), threshold)
-    saved = np.array(run.steps())
-
-    def nearest(step: float) -> int:
-        return int(saved[np.abs(saved - step).argmin()])
-
-    names = {f"plateau_{fraction:g}": nearest(fraction * crossing.step) for fraction in plateau}
-    steps = {"untrained": int(saved[0])} | names
-    steps |= {"transition": nearest(crossing.step), "solution": int(saved[-1])}
+    crossing, saved = transition(run, threshold), run.steps()
+    names = {f"plateau_{fraction:g}": nearest(saved, fraction * crossing.step) for fraction in plateau}
+    steps = {"untrained": saved[0]} | names
+    steps |= {"transition": nearest(saved, crossing.step), "solution": saved[-1]}
     return Points(steps, next(iter(names)), crossing.censored)
 
 
@@ -124,25 +110,3 @@ def batches(run: Run, own: int, held_out: int, descended: int, data: str) -> tup
         Batch(run, {name: array[start:stop] for name, array in arrays.items()}) for start, stop in pairwise(ends)
     )
     return first, second, third
-
-
-def bounds(value: float, error: float) -> dict[str, float]:
-    """Return the columns of a value known up to an error."""
-    return {"value": value, "low": value - error, "high": value + error}
-
-
-def fraction(estimate: Estimate, **columns: Any) -> dict[str, Any]:
-    """Return the columns of a fraction; Student's t of few probes would reach beyond 0 and 1."""
-    row = estimate_row(estimate, unit="fraction", **columns)
-    return row | clipped(row["low"], row["high"])
-
-
-def clipped(low: float, high: float) -> dict[str, float]:
-    """Return the columns of the interval of a fraction."""
-    return {"low": max(low, 0.0), "high": min(high, 1.0)}
-
-
-def estimate_row(estimate: Estimate, **columns: Any) -> dict[str, Any]:
-    """Return the columns of a Monte Carlo mean with its 95 % interval, and others."""
-    low, high = estimate.interval()
-    return {"value": estimate.value, "low": low, "high": high, "n": estimate.n} | columns

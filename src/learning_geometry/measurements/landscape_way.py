@@ -18,7 +18,8 @@ from learning_geometry.geometry.curvature.landscape import (
     share_of,
 )
 from learning_geometry.geometry.curvature.products import flatten
-from learning_geometry.measurements.landscape_points import HELD_OUT, OWN, Batch, Points, estimate_row
+from learning_geometry.measurements.estimates import estimate_row
+from learning_geometry.measurements.landscape_points import HELD_OUT, OWN, Batch, Points
 from learning_geometry.measurements.run import Run
 
 

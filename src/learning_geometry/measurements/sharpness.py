@@ -15,6 +15,7 @@ from learning_geometry.geometry.curvature.lanczos import (
 from learning_geometry.geometry.curvature.localisation import masses, random_direction_mass, sine_bound
 from learning_geometry.geometry.curvature.products import gradient_with_graph
 from learning_geometry.geometry.curvature.trace import hutch_plus_plus, mean_loss_increase
+from learning_geometry.measurements.estimates import bounds, check_converged
 from learning_geometry.measurements.run import Run
 from learning_geometry.measurements.table import tidy
 from learning_geometry.models.blocks import parts, sizes
@@ -129,14 +130,16 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
         if detailed:
             tolerances = settings["tolerance"], settings["smallest_tolerance"]
             largest, smallest = extreme_eigenpairs(at.product, size, *tolerances, **options)
-            _check_converged(smallest, "smallest", step, run)
+            remedy = "measurements.sharpness.maximum_products or smallest_tolerance"
+            check_converged(smallest, run, step, "the smallest Hessian eigenvalue", remedy)
         else:
             largest = largest_eigenpair(at.product, size, settings["tolerance"], **options)
-        _check_converged(largest, "largest", step, run)
+        remedy = "measurements.sharpness.maximum_products or tolerance"
+        check_converged(largest, run, step, "the largest Hessian eigenvalue", remedy)
         start = largest.vector
-        measured = {"largest_hessian_eigenvalue": _bounds(largest.value, value_error(largest))}
+        measured = {"largest_hessian_eigenvalue": bounds(largest.value, value_error(largest))}
         if detailed:
-            measured["smallest_hessian_eigenvalue"] = _bounds(smallest.value, value_error(smallest, largest.value))
+            measured["smallest_hessian_eigenvalue"] = bounds(smallest.value, value_error(smallest, largest.value))
             trace = hutch_plus_plus(
                 at.product,
                 size,
@@ -190,17 +193,3 @@ def _masses(pair: Eigenpair, parameters: dict[str, Tensor], sequences: int) -> l
             {"part": part, "null": "random_direction", "value": mean, "low": low, "high": high},
         ]
     return rows
-
-
-def _bounds(value: float, error: float) -> dict[str, float]:
-    return {"value": value, "low": value - error, "high": value + error}
-
-
-def _check_converged(pair: Eigenpair, name: str, step: int, run: Run) -> None:
-    if not pair.converged:
-        key = "tolerance" if name == "largest" else "smallest_tolerance"
-        raise ArithmeticError(
-            f"{run.experiment} seed {run.seed} step {step}: the {name} Hessian eigenvalue did not converge in "
-            f"{pair.products} products (error bound {pair.error:.2g} of {pair.value:.4g}); raise "
-            f"measurements.sharpness.maximum_products or {key}"
-        )

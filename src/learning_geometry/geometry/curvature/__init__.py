@@ -1,1 +1,1 @@
-"""Curvature of a loss: products, eigenpairs, trace; each module is imported by its own name."""
+"""Curvature of a loss: products, eigenpairs, trace, density, landscape; each module is imported by its own name."""
