@@ -132,6 +132,15 @@ def test_level_paired_with_the_null_of_another_series():
     assert (judgement.null_low, judgement.null_high) == (-0.02, 0.02)
 
 
+def test_the_floor_of_a_paired_difference_is_the_error_of_both():
+    rows = [curve("score", 0.5, low=0.4, high=0.6), curve("score", 0.1, null="chance", low=-0.2, high=0.4)]
+    fields = {"floor": "estimator_error"}
+    judgement = apply("level", [rows] * 5, fields=fields, window=END, side="above", paired=True)
+    assert judgement.floor == pytest.approx(0.1 + 0.3)
+    exact = [rows[0], curve("score", 0.1, null="chance")]
+    assert apply("level", [exact] * 5, fields=fields, window=END, side="above", paired=True).floor == pytest.approx(0.1)
+
+
 def test_a_range_of_indices_relative_to_its_null():
     def rows(second):
         gaps = [curve("gap", value, index=i) for i, value in ((1, 9.0), (20, 1.1), (30, second))]
@@ -142,6 +151,20 @@ def test_a_range_of_indices_relative_to_its_null():
     seeds = [rows(3.0 + noise) for noise in NOISE]
     judgement = apply("level", seeds, quantity=quantity, window=END, side="above", threshold=1.0)
     assert judgement.estimate == pytest.approx(1.5)
+
+
+def test_a_censored_index_of_a_range_leaves_the_others():
+    rows = [curve("gap", 3.0, index=20), curve("gap", 9.0, index=30, censored=True)]
+    judgement = apply(
+        "level", [rows] * 5, quantity=Series("gap", index=(20, 50)), window=END, side="above", threshold=0.0
+    )
+    assert (judgement.n, judgement.estimate) == (5, 3.0)
+
+
+def test_the_error_of_a_censored_run_is_no_floor():
+    rows = [[curve("score", 1.0, low=1.0 - error, high=1.0 + error, censored=error > 0.1)] for error in (0.1, 0.1, 5.0)]
+    judgement = apply("level", rows, fields={"floor": "estimator_error"}, window=END, side="above", threshold=0.0)
+    assert (judgement.n, judgement.total, judgement.floor) == (2, 3, pytest.approx(0.1))
 
 
 def test_onset_against_the_event():

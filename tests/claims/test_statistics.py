@@ -84,6 +84,17 @@ def test_unobserved_units_are_counted_not_averaged():
     assert judge_mean(np.full(5, np.nan), 0.0, 0.0, "above", 0.1).n == 0
 
 
+@pytest.mark.parametrize("side", ["above", "below"])
+def test_unobserved_units_beside_differences_below_the_floor_are_open(side):
+    sign = 1 if side == "above" else -1
+    tiny, unobserved = sign * np.array([1e-3] * 6 + [-1e-3] * 2), np.full(2, np.nan)
+    assert outcome(judge_mean(np.append(tiny, unobserved), 0.0, 0.0, side, 0.01), LEVEL) == "open"
+    contrary = np.append(np.full(8, -1.0 * sign), unobserved)
+    assert outcome(judge_mean(contrary, 0.0, 0.0, side, 0.01), LEVEL) == "fails"
+    assert outcome(judge_mean(np.append(tiny, unobserved), -0.005, 0.005, "within", 0.01), LEVEL) == "open"
+    assert outcome(judge_mean(contrary, -0.5, 0.5, "within", 0.01), LEVEL) == "fails"
+
+
 def test_share_is_the_exact_binomial_test():
     judgement = judge_share(np.arange(10) < 9, 10, "above")
     test = stats.binomtest(9, 10, 0.5, alternative="greater")

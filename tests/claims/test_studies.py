@@ -124,9 +124,9 @@ def seed_rows(seed, sharp=True, layers=2, contrast=0.5, bridge=True):
         add("singular_value_gap", values, "gaussian_matrix", (1.0, 1.3), part="embedding", index=index)
     add("attention_logit_share_content", 0.6 - 0.55 * late, "untrained", (0.6, 0.6), part="layers.0", data=OUT)
     function = {"data": OUT, "n": 50}
-    for quantity, part in (("induction_score", "layers.1"), ("previous_token_score", "layers.0")):
+    for quantity, part in (("induction_score", "layers.1.query"), ("previous_token_score", "layers.0.query_key")):
         where = function | {
-            "part": f"{part}.query_key",
+            "part": part,
             "low": contrast * after - 0.02,
             "high": contrast * after + 0.02,
         }

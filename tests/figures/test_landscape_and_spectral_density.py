@@ -116,7 +116,7 @@ def test_more_plateaus_are_in_order_and_the_first_is_followed():
 
 def test_one_checkpoint_spans_no_plane():
     tables = {name: table[~table["quantity"].str.contains("slice")] for name, table in make(2).items()}
-    assert landscape.draw(tables, OPTIONS).axes[5].texts[0].get_text() == "one checkpoint spans no plane"
+    assert landscape.draw(tables, OPTIONS).axes[5].texts[0].get_text() == "no slice measured"
 
 
 def test_density_axis_is_linear_near_zero_and_the_floor_is_marked():

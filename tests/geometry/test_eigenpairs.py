@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from learning_geometry.geometry.curvature.eigenpairs import eigenpairs
 from learning_geometry.geometry.curvature.krylov import Krylov
-from learning_geometry.geometry.curvature.lanczos import eigenpairs
 
 
 def planted(spectrum, seed=0, dtype=torch.float64):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from learning_geometry.geometry.curvature.lanczos import eigenpairs
+from learning_geometry.geometry.curvature.eigenpairs import eigenpairs
 from learning_geometry.geometry.curvature.products import (
     compressed,
     flatten,

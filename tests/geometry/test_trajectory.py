@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from learning_geometry.geometry.curvature import trajectory as trajectory_module
-from learning_geometry.geometry.curvature.lanczos import eigenpairs
-from learning_geometry.geometry.curvature.products import Gradient, gradient_with_graph
+from learning_geometry.geometry.curvature.eigenpairs import eigenpairs
+from learning_geometry.geometry.curvature.products import Gradient, gauss_newton_with_graph, gradient_with_graph
 from learning_geometry.geometry.curvature.trajectory import eigenpairs_along
 
 
@@ -96,6 +96,16 @@ def test_a_cold_start_reports_what_the_warm_one_missed(monkeypatch):
     assert np.isclose(third.cold_gain, 2.0)
     assert np.isclose(third.pairs.largest[0].value, 3.0) and np.isclose(third.pairs.smallest[0].value, -4.0)
     assert third.pairs.products > second.pairs.products
+
+
+def test_the_gauss_newton_matrix_along_a_trajectory():
+    def build(point):
+        return gauss_newton_with_graph(lambda p: p["x"] ** 2, lambda y: (y**2).sum() / 2, point)
+
+    points = [{"x": torch.tensor([1.0, 3.0])}, {"x": torch.tensor([2.0, 1.0])}]
+    # (2 x)², where the Hessian is 6 x²
+    values = [found.pairs.largest[0].value for found in eigenpairs_along(points, build, 1, 0, 1e-6)]
+    assert np.allclose(values, [36.0, 16.0])
 
 
 def test_warm_starts_save_products_where_little_changes():

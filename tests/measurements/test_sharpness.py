@@ -83,6 +83,13 @@ def test_masses_are_those_of_the_dense_eigenvector(make_run, measured, model):
         assert rows.loc[rows["part"].isin(partition), "value"].sum() == pytest.approx(1)
 
 
+def test_an_eigenvalue_is_never_trusted_beyond_the_rounding_of_its_products(make_run, measured):
+    table = measured(sharpness, make_run(model=MODEL), **SETTINGS | {"tolerance": 1e-6, "smallest_tolerance": 1e-6})
+    largest, smallest = (table.find(f"{end}_hessian_eigenvalue").iloc[0] for end in ("largest", "smallest"))
+    for row in (largest, smallest):
+        assert (row["high"] - row["low"]) / 2 >= 9 * np.finfo(np.float32).eps * largest["value"]
+
+
 def test_an_iteration_that_does_not_converge_fails_with_the_step(make_run, measured):
     with pytest.raises(ArithmeticError, match=r"tiny seed 0 step 0: the \w+ Hessian eigenvalue did not converge in 2 "):
         measured(sharpness, make_run(model=MODEL), maximum_products=2, **SETTINGS)

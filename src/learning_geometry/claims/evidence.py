@@ -83,9 +83,10 @@ class Tables:
         if series.relative_to:
             limits = self._rows(series, series.relative_to)
             rows = _relative(rows, limits)
-        # a value at an event that never happened is none
-        rows = rows.assign(value=rows["value"].where(~rows["censored"].astype(bool)))
-        rows = rows.sort_values(["step", "value"], kind="stable").drop_duplicates(
+        # a value at an event that never happened is none, and so is its error
+        happened = ~rows["censored"].astype(bool)
+        rows = rows.assign(**{name: rows[name].where(happened) for name in ("value", "low", "high")})
+        rows = rows.sort_values(["step", "value"], kind="stable", na_position="first").drop_duplicates(
             ["experiment", "seed", "step"], keep="last"
         )
         curves = {}

@@ -81,8 +81,10 @@ class Evidence:
         found = self.in_window(series, window, null)
         return self.per_unit({run: float(found[run].values[0]) for run in self.runs})
 
-    def floor(self, series: Series, *windows: Window) -> float:
+    def floor(self, series: Series, *windows: Window, null: str = "") -> float:
         """Return the numerical floor of a difference of the means over some windows; the largest of all runs.
+
+        With ``null``, of that null's own values.
 
         - "evaluation_noise": √(v (1 − v) / n) for a mean v of n fractions, the largest standard error that it
           can have.
@@ -98,7 +100,7 @@ class Evidence:
             )
         total = dict.fromkeys(self.runs, 0.0)
         for window in windows:
-            points = self.in_window(series, window)
+            points = self.in_window(series, window, null)
             for run in self.runs:
                 _, value, low, high, n = (float(field[0]) for field in points[run])
                 if kind == "evaluation_noise":
@@ -125,7 +127,8 @@ def level(
 
     With ``threshold``: the values themselves against it. Otherwise the null's rows of the same series (or of
     ``reference``) over the same window: the values against its central 95 % range, averaged over runs; if
-    ``paired``, the difference from the null's mean in the same run against 0, or within ± ``margin``. ``baseline`` is
+    ``paired``, the difference from the null's mean in the same run against 0, or within ± ``margin``; its estimator's
+    error is then that of both. ``baseline`` is
     the null's name in the tables if it is not ``null``: a claim may compare two quantities with nulls of one name.
     """
     null = baseline or null
@@ -136,6 +139,9 @@ def level(
     reference = reference or series
     if paired:
         differences = values - evidence.value(reference, window, null)
+        if evidence.claim.floor == "estimator_error":  # of both; a null without an interval is exact
+            of_null = evidence.floor(reference, window, null=null)
+            floor += of_null if np.isfinite(of_null) else 0.0
         return judge_mean(differences, -(margin or 0.0), margin or 0.0, side, floor)
     points = evidence.in_window(reference, window, null)
     observed = [points[run] for run in evidence.runs if np.isfinite(points[run].values[0])]

@@ -99,7 +99,8 @@ def judge_mean(
 
     The claimed side is above ``null_high``, below ``null_low``, or within both. If some unit was not observed,
     a mean over the others would be biased, so the share of them on the claimed side, by more than the floor,
-    is compared with one half instead (sign test).
+    is compared with one half instead (sign test). Against the claim, those count that are on the other side by more
+    than the floor.
 
     Args:
         values: One number per unit, shape (units,); NaN if not observed.
@@ -126,7 +127,10 @@ def judge_mean(
     on_side = _on_side(seen, null_low, null_high, side, floor)
     if seen.size < values.size:
         share = judge_share(on_side, values.size, "above", floor)
-        return share._replace(each=bool(on_side.all()) or not each)
+        # a unit within the floor of the null speaks for neither side
+        contrary = _contrary(seen, null_low, null_high, side, floor)
+        against = judge_share(~contrary, values.size, "above", floor)
+        return share._replace(p_against=against.p_against, each=bool(on_side.all()) or not each)
     mean = interval(seen)
     over_low, under_low = tail(seen, null_low), 1 - tail(seen, null_low)
     over_high, under_high = tail(seen, null_high), 1 - tail(seen, null_high)
@@ -157,6 +161,14 @@ def _on_side(
     above, below = values - null_high > floor, null_low - values > floor
     inside = (values - null_low > floor) & (null_high - values > floor)
     return {"above": above, "below": below, "within": inside}[side]
+
+
+def _contrary(
+    values: Float[np.ndarray, " n"], null_low: float, null_high: float, side: Side, floor: float
+) -> Bool[np.ndarray, " n"]:
+    below, above = null_high - values > floor, values - null_low > floor
+    outside = (values - null_high > floor) | (null_low - values > floor)
+    return {"above": below, "below": above, "within": outside}[side]
 
 
 def judge_share(

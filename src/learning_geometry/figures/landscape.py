@@ -184,7 +184,7 @@ def _draw_descent(axes: Axes, tables: Tables, plateau: str) -> None:
 def _draw_plane(figure: Figure, axes: Axes, runs: pd.DataFrame, plateau: str) -> None:
     of_plateau = runs[(runs["part"] == plateau) & (runs["quantity"].str.contains("slice"))]
     if of_plateau.empty:
-        axes.text(0.5, 0.5, "one checkpoint spans no plane", ha="center", va="center", transform=axes.transAxes)
+        axes.text(0.5, 0.5, "no slice measured", ha="center", va="center", transform=axes.transAxes)
         axes.set_axis_off()
         return
     seed = of_plateau["seed"].min()

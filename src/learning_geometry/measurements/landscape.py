@@ -15,7 +15,7 @@ from learning_geometry.geometry.curvature.density import (
     smoothed,
     spectral_density,
 )
-from learning_geometry.geometry.curvature.lanczos import Eigenpair, extreme_eigenpairs
+from learning_geometry.geometry.curvature.lanczos import Eigenpair, extreme_eigenpairs, value_error
 from learning_geometry.geometry.curvature.landscape import along_line, drop_both_ways, mean_of
 from learning_geometry.geometry.curvature.products import flatten, gradient_with_graph
 from learning_geometry.geometry.curvature.trace import Estimate
@@ -108,6 +108,12 @@ SETTINGS = {
         "minimum": 3,
         "default": 9,
         "description": "Points of the line from the plateau to the solution, both ends included.",
+    },
+    "slice_seeds": {
+        "type": ["array", "null"],
+        "items": {"type": "integer", "minimum": 0},
+        "default": None,
+        "description": "Seeds whose 2-D slice is computed, since a figure shows one; null for all.",
     },
     "slice_points": {
         "type": "integer",
@@ -255,16 +261,18 @@ def _curvature(run: Run, settings: dict[str, Any], step: int, own: Batch, held_o
     batch = {"data": OWN, "n": own.size}
     noise = float(torch.linalg.vector_norm(own.gradient_of_halves(parameters))) / 2
     floor = settings["floor"] * largest.value
+    of_largest, of_smallest = value_error(largest), value_error(smallest, largest.value)
+    ratio = smallest.value / largest.value
     of_gradient = batch | {"quantity": "gradient_norm"}
     rows = [
         batch | {"quantity": "checkpoint_loss", "value": at.value},
         of_gradient | {"value": float(torch.linalg.vector_norm(at.gradient))},
         of_gradient | {"value": noise, "null": "sampling_noise"},
-        batch | {"quantity": "largest_eigenvalue"} | bounds(largest.value, largest.error),
-        batch | {"quantity": "smallest_eigenvalue"} | bounds(smallest.value, smallest.error),
+        batch | {"quantity": "largest_eigenvalue"} | bounds(largest.value, of_largest),
+        batch | {"quantity": "smallest_eigenvalue"} | bounds(smallest.value, of_smallest),
         batch
         | {"quantity": "smallest_to_largest_eigenvalue", "unit": "1"}
-        | bounds(smallest.value / largest.value, smallest.error / largest.value),
+        | bounds(ratio, (of_smallest + abs(ratio) * of_largest) / largest.value),
         batch | {"quantity": "spectral_floor", "value": -floor},
     ]
     rows += [batch | row for row in _spectrum(density, floor)]

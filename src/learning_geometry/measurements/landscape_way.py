@@ -51,7 +51,8 @@ def between(
     rows = [at | estimate_row(mean_of(each), quantity="loss_on_line", index=i) for i, each in enumerate(line)]
     rows.append(at | estimate_row(barrier(line)[0], quantity="barrier_height"))
     fall = float((line[0] - line[-1]).mean())
-    rows += _slice(settings, top, plateau, start, end, own, fall)
+    if settings["slice_seeds"] is None or run.seed in settings["slice_seeds"]:
+        rows += _slice(settings, top, plateau, start, end, own, fall)
     return rows + _descent(run, settings, plateau, solution, held_out, descended)
 
 

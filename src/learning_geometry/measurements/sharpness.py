@@ -6,7 +6,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from learning_geometry.geometry.curvature.lanczos import Eigenpair, extreme_eigenpairs, largest_eigenpair
+from learning_geometry.geometry.curvature.lanczos import (
+    Eigenpair,
+    extreme_eigenpairs,
+    largest_eigenpair,
+    value_error,
+)
 from learning_geometry.geometry.curvature.localisation import masses, random_direction_mass, sine_bound
 from learning_geometry.geometry.curvature.products import gradient_with_graph
 from learning_geometry.geometry.curvature.trace import hutch_plus_plus, mean_loss_increase
@@ -89,8 +94,8 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
 
     Rows (nats unless said otherwise), n = sequences:
 
-    - ``largest_hessian_eigenvalue``, with [low, high] the value ± its error bound, in float32. Each checkpoint starts
-      from the eigenvector of the one before.
+    - ``largest_hessian_eigenvalue``, with [low, high] the value ± its error bound or float32 rounding, whichever is
+      larger. Each checkpoint starts from the eigenvector of the one before.
     - ``top_eigenvector_mass`` (fraction), part = block or group of blocks (``models.blocks``): share of the squared
       norm of that eigenvalue's vector, and so of the eigenvalue; sums to 1 over blocks, and over groups. [low, high] is
       the value ± the sine of the vector's largest possible angle to the eigenvector. Null ``random_direction``: the
@@ -132,9 +137,9 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
         remedy = "measurements.sharpness.maximum_products or tolerance"
         check_converged(largest, run, step, "the largest Hessian eigenvalue", remedy)
         start = largest.vector
-        measured = {"largest_hessian_eigenvalue": bounds(largest.value, largest.error)}
+        measured = {"largest_hessian_eigenvalue": bounds(largest.value, value_error(largest))}
         if detailed:
-            measured["smallest_hessian_eigenvalue"] = bounds(smallest.value, smallest.error)
+            measured["smallest_hessian_eigenvalue"] = bounds(smallest.value, value_error(smallest, largest.value))
             trace = hutch_plus_plus(
                 at.product,
                 size,

@@ -5,6 +5,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.special import stdtrit
+
+FEWEST_FOR_QUANTILES = 100
+"""Draws of a null from which its range is given by quantiles."""
 
 COLUMNS: dict[str, str] = {
     "experiment": "str",
@@ -86,12 +90,26 @@ def tidy(rows: Iterable[Mapping[str, Any]], experiment: str, seed: int) -> pd.Da
 def central_range(draws: np.ndarray, null: str) -> dict[str, Any]:
     """Return the columns of a null row from its draws (first axis): mean and central 95 % range, n = draws.
 
-    >>> row = central_range(np.linspace(0.0, 1.0, 41), "uniform")
+    From 100 draws on the range lies between the 2.5 % and 97.5 % quantiles. Of fewer draws these cover too little (of
+    six normal ones 69 %), and the range is the one in which a further draw lies with 95 %, exact for normal draws:
+    mean ± t s √(1 + 1/n), with Student's t. A single draw has no range.
+
+    >>> row = central_range(np.linspace(0.0, 1.0, 201), "uniform")
     >>> {name: row[name] if name in ("null", "n") else round(float(row[name]), 3) for name in row}
-    {'null': 'uniform', 'value': 0.5, 'low': 0.025, 'high': 0.975, 'n': 41}
+    {'null': 'uniform', 'value': 0.5, 'low': 0.025, 'high': 0.975, 'n': 201}
+    >>> row = central_range(np.array([-1.0, 1.0]), "few")  # t = 12.7, s = 1.41
+    >>> round(float(row["low"]), 1), round(float(row["high"]), 1)
+    (-22.0, 22.0)
     """
-    low, high = np.quantile(draws, [0.025, 0.975], axis=0)
-    return {"null": null, "value": draws.mean(0), "low": low, "high": high, "n": len(draws)}
+    mean, count = draws.mean(0), len(draws)
+    if count >= FEWEST_FOR_QUANTILES:
+        low, high = np.quantile(draws, [0.025, 0.975], axis=0)
+    elif count > 1:
+        half_width = stdtrit(count - 1, 0.975) * draws.std(0, ddof=1) * np.sqrt(1 + 1 / count)
+        low, high = mean - half_width, mean + half_width
+    else:
+        low = high = np.full_like(mean, np.nan)
+    return {"null": null, "value": mean, "low": low, "high": high, "n": count}
 
 
 def check_table(table: pd.DataFrame) -> None:

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from scipy.linalg import eigh_tridiagonal
-from torch import Tensor
 
 from learning_geometry.geometry.curvature.products import Product
+from learning_geometry.geometry.curvature.recurrence import lanczos
 from learning_geometry.geometry.curvature.trace import Estimate
 
 
@@ -71,40 +71,16 @@ def spectral_density(
     if probes < 2 or not 1 <= steps <= dimension:
         raise ValueError(f"probes and steps: {probes} and {steps}; pass at least 2, and from 1 to {dimension}")
     nodes, weights = np.empty((probes, steps)), np.zeros((probes, steps))
-    basis = torch.empty(steps, dimension, dtype=dtype, device=device)
     for probe in range(probes):
         signs = 2.0 * generator.integers(2, size=dimension) - 1
         start = torch.from_numpy(signs / np.sqrt(dimension)).to(device, dtype)
-        values, vectors = eigh_tridiagonal(*_tridiagonal(product, start, basis))
+        # where it ends early, the probe has no mass elsewhere
+        *_, seen = lanczos(product, start, steps)
+        values, vectors = eigh_tridiagonal(seen.diagonal, seen.above[:-1])
         nodes[probe] = values[-1]
         nodes[probe, : len(values)] = values
         weights[probe, : len(values)] = vectors[0] ** 2 / (vectors[0] ** 2).sum()
     return SpectralDensity(nodes, weights)
-
-
-def _tridiagonal(product: Product, start: Tensor, basis: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Lanczos coefficients of a unit start vector: diagonal and the one above it; `basis` is overwritten."""
-    steps = len(basis)
-    rounding = torch.finfo(start.dtype).eps
-    diagonal, above = np.empty(steps), np.empty(steps)
-    vector = start
-    for step in range(steps):
-        basis[step] = vector
-        # a copy: the product may return its argument, or a view of it
-        image = product(vector).clone()
-        diagonal[step] = float(torch.dot(vector.double(), image.double()))
-        # twice is enough (Parlett 1998, section 6.9); this holds the three-term recurrence as well
-        for _ in range(2):
-            image -= basis[: step + 1].T @ (basis[: step + 1] @ image)
-        above[step] = float(torch.linalg.vector_norm(image, dtype=torch.float64))
-        if not (np.isfinite(diagonal[step]) and np.isfinite(above[step])):
-            raise ValueError(f"product: it is not finite at product {step + 1}; check the loss and its parameters")
-        spread = float(np.abs(diagonal[: step + 1]).max() + 2 * above[:step].max(initial=0.0))
-        # an invariant subspace: the probe has no mass elsewhere
-        if above[step] <= 10 * rounding * spread:
-            return diagonal[: step + 1], above[:step]
-        vector = image / above[step]
-    return diagonal, above[:-1]
 
 
 def mass_below(density: SpectralDensity, threshold: float) -> Estimate:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from learning_geometry.geometry.curvature.lanczos import Eigenpair
 from learning_geometry.geometry.curvature.products import Product
+from learning_geometry.geometry.curvature.recurrence import lanczos
 
 PREVIEW_PRODUCTS = 10
 """Products of the preview at least: as many as a start full of noise needs to show what it holds."""
@@ -157,31 +158,9 @@ class _Krylov(NamedTuple):
 
 
 def _krylov(product: Product, start: Tensor, name: str, maximum_products: int) -> Iterator[_Krylov]:
-    """Lanczos with full reorthogonalisation: yield the Ritz pairs after each product."""
-    dimension = start.numel()
-    limit = min(dimension, maximum_products)
-    basis = torch.empty(min(limit, 16), dimension, dtype=start.dtype, device=start.device)
-    diagonal, above = np.empty(limit), np.empty(limit)
-    vector = start / torch.linalg.vector_norm(start)
-    for step in range(limit):
-        if step == len(basis):
-            basis = torch.cat([basis, torch.empty_like(basis)])
-        basis[step] = vector
-        known = basis[: step + 1]
-        # a copy: the product may return its argument, or a view of it
-        image = product(vector).clone()
-        diagonal[step] = float(torch.dot(vector.double(), image.double()))
-        # twice is enough (Parlett 1998, section 6.9)
-        for _ in range(2):
-            image -= known.T @ (known @ image)
-        above[step] = float(torch.linalg.vector_norm(image, dtype=torch.float64))
-        if not (np.isfinite(diagonal[step]) and np.isfinite(above[step])):
-            raise ValueError(f"{name}: it is not finite at product {step + 1}; check the loss and its parameters")
-        values, coefficients = eigh_tridiagonal(diagonal[: step + 1], above[:step])
+    """Yield the Ritz pairs after each product."""
+    for seen in lanczos(product, start, maximum_products, name):
+        values, coefficients = eigh_tridiagonal(seen.diagonal, seen.above[:-1])
         values, coefficients = values[::-1], coefficients[:, ::-1]
-        rounding = torch.finfo(start.dtype).eps * float(np.abs(values).max() + above[step])
-        exhausted = step + 1 == dimension or above[step] <= 10 * rounding
-        yield _Krylov(values, above[step] * np.abs(coefficients[-1]), coefficients, known, rounding, exhausted)
-        if exhausted:
-            return
-        vector = image / above[step]
+        residuals = seen.above[-1] * np.abs(coefficients[-1])
+        yield _Krylov(values, residuals, coefficients, seen.basis, seen.rounding, seen.exhausted)

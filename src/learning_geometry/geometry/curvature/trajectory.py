@@ -6,7 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from learning_geometry.geometry.curvature.lanczos import CONFIRMATION, Eigenpair, Eigenpairs, eigenpairs
+from learning_geometry.geometry.curvature.eigenpairs import CONFIRMATION, Eigenpairs, eigenpairs
+from learning_geometry.geometry.curvature.lanczos import Eigenpair
 from learning_geometry.geometry.curvature.products import Gradient
 
 

@@ -1,0 +1,78 @@
+"""The Lanczos recurrence with full reorthogonalisation: what eigenvalues and densities are computed from."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from learning_geometry.geometry.curvature.products import Product
+
+
+class Tridiagonal(NamedTuple):
+    """The matrix seen in the Krylov space of a start vector, after some products.
+
+    Attributes:
+        diagonal: Diagonal of the tridiagonal matrix, shape (products,), float64.
+        above: Its off-diagonal; the last entry is the length of what the last product has outside of the space.
+        basis: Orthonormal rows, shape (products, dimension); valid until the next product.
+        rounding: Estimate of the matrix's norm times the unit of rounding.
+        exhausted: Whether the space is invariant: a further vector would be rounding noise.
+    """
+
+    diagonal: Float[np.ndarray, " products"]
+    above: Float[np.ndarray, " products"]
+    basis: Float[Tensor, "products dimension"]
+    rounding: float
+    exhausted: bool
+
+
+def lanczos(
+    product: Product, start: Float[Tensor, " dimension"], maximum_products: int, name: str = "product"
+) -> Iterator[Tridiagonal]:
+    """Yield the tridiagonal matrix after each product, until the space is exhausted or the products are.
+
+    Lanczos 1950; every new vector is orthogonalised twice against all before (Parlett 1998, "The Symmetric Eigenvalue
+    Problem", section 6.9: twice is enough), so that no eigenvalue returns as a ghost.
+
+    Args:
+        product: Symmetric matrix-vector product of flat vectors.
+        start: Start vector of any length but zero; its dtype and device are used. Coefficients are float64 always.
+        maximum_products: At most so many products; memory is one vector each, and up to as many more.
+        name: What an error calls the product.
+
+    Raises:
+        ValueError: If a product is not finite.
+
+    Examples:
+        >>> states = list(lanczos(lambda v: torch.tensor([1.0, 3.0]) * v, torch.ones(2), 5))
+        >>> [state.diagonal.round(3).tolist() for state in states], states[-1].exhausted
+        ([[2.0], [2.0, 2.0]], True)
+    """
+    dimension = start.numel()
+    limit = min(dimension, maximum_products)
+    unit = torch.finfo(start.dtype).eps
+    basis = torch.empty(min(limit, 16), dimension, dtype=start.dtype, device=start.device)
+    diagonal, above = np.empty(limit), np.empty(limit)
+    vector = start / torch.linalg.vector_norm(start)
+    for step in range(limit):
+        if step == len(basis):
+            basis = torch.cat([basis, torch.empty_like(basis)])
+        basis[step] = vector
+        known = basis[: step + 1]
+        # a copy: the product may return its argument, or a view of it
+        image = product(vector).clone()
+        diagonal[step] = float(torch.dot(vector.double(), image.double()))
+        for _ in range(2):
+            image -= known.T @ (known @ image)
+        above[step] = float(torch.linalg.vector_norm(image, dtype=torch.float64))
+        if not (np.isfinite(diagonal[step]) and np.isfinite(above[step])):
+            raise ValueError(f"{name}: it is not finite at product {step + 1}; check the loss and its parameters")
+        rounding = unit * float(np.abs(diagonal[: step + 1]).max() + 2 * above[:step].max(initial=0.0))
+        exhausted = step + 1 == dimension or above[step] <= 10 * rounding
+        yield Tridiagonal(diagonal[: step + 1], above[: step + 1], known, rounding, exhausted)
+        if exhausted:
+            return
+        vector = image / above[step]
