@@ -27,7 +27,7 @@ from .conftest import put
 TOKENS, WIDTH, HEAD = 24, 100, 50
 CIRCUIT = {"width": WIDTH, "heads": 2, "norm": "none", "positions": "learned"}
 GROUPS = {"top": 1, "medium": TOKENS - 1}
-SETTINGS = GROUPS | {"ranks": [TOKENS, 400], "sequences": 40, "null_draws": 3, "first_step": 0}
+SETTINGS = GROUPS | {"ranks": [TOKENS, 400], "sequences": 40, "null_draws": 6, "first_step": 0}
 
 BASIS = haar_subspaces(WIDTH, WIDTH, 1, np.random.default_rng(0))[0].T
 COMMON, TOKEN, POSITION, BRIDGE, ANSWER = np.split(BASIS, 1 + TOKENS * np.arange(5))[:5]
@@ -104,7 +104,7 @@ def test_the_double_dissociation_is_beyond_random_subspaces(planted):
         value = planted.value(f"{score}_dissociation", part)
         null = planted.find(f"{score}_dissociation", part, "random_subspace").iloc[0]
         assert sign * value > 0.5 and (value > null["high"] if sign > 0 else value < null["low"])
-        assert null["n"] == 3
+        assert null["n"] == 6
     # changes are differences of the same sequences, and the contrast is of changes
     parts = [f"layers.0.query_key-embedding.{group}" for group in ("medium", "bottom")]
     medium, bottom = (planted.value("previous_token_score_change_after_removal", part) for part in parts)
