@@ -8,8 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from learning_geometry.geometry.curvature.krylov import Krylov
-from learning_geometry.geometry.curvature.lanczos import EXPLORATION, PERSISTENCE, Eigenpair
+from learning_geometry.geometry.curvature.lanczos import PERSISTENCE, Eigenpair
 from learning_geometry.geometry.curvature.products import Product
+from learning_geometry.geometry.curvature.recurrence import EXPLORATION
 
 CONFIRMATION = 10
 """Products from a fresh random vector that must find no further eigenvalue beyond those found."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from learning_geometry.geometry.curvature.lanczos import Eigenpair
 from learning_geometry.geometry.curvature.products import Product
-from learning_geometry.geometry.curvature.recurrence import lanczos
+from learning_geometry.geometry.curvature.recurrence import lanczos, mixed_start
 
 PREVIEW_PRODUCTS = 10
 """Products of the preview at least: as many as a start full of noise needs to show what it holds."""
@@ -97,19 +97,8 @@ def follow_largest(
             f"dimension, maximum_products and tolerance: {dimension}, {maximum_products} and {tolerance}; "
             "pass numbers from 1 up and a positive relative error"
         )
-    if generator is None:
-        generator = torch.Generator().manual_seed(0)
-    if start is not None:
-        dtype, device = start.dtype, start.device
-        if start.shape != (dimension,):
-            raise ValueError(f"start: its shape is {tuple(start.shape)}, not ({dimension},); pass one entry per row")
-        if not torch.isfinite(start).all() or not start.any():
-            raise ValueError("start: it is zero or not finite and has no direction; pass another, or None")
-        start = start / torch.linalg.vector_norm(start)
-    noise = torch.randn(dimension, generator=generator, dtype=torch.float64, device=generator.device).to(device, dtype)
-    noise /= torch.linalg.vector_norm(noise)
-
-    for seen in _krylov(preview, noise if start is None else noise + start, "preview", maximum_products):
+    first = mixed_start(start, dimension, generator, dtype, device)
+    for seen in _krylov(preview, first, "preview", maximum_products):
         gap = seen.values[0] - seen.values[1] - seen.residuals[1] if len(seen.values) > 1 else 0.0
         error = seen.residuals[0] ** 2 / gap if gap > 0 else np.inf
         enough = len(seen.basis) >= PREVIEW_PRODUCTS and error <= PREVIEW_TOLERANCE * abs(seen.values[0])
@@ -119,7 +108,7 @@ def follow_largest(
     relative_gap = (seen.values[0] - seen.values[1]) / top if len(seen.values) > 1 and top > 0 else 1.0
 
     # the signs of eigenvectors are arbitrary: towards the one followed, so that the two do not cancel
-    mixed = torch.zeros_like(noise) if start is None else start
+    mixed = torch.zeros_like(first) if start is None else start / torch.linalg.vector_norm(start)
     for index, vector in enumerate(seen.vectors(int((seen.values >= seen.values[0] - POSSIBLE * top).sum()))):
         weight = 1.0 if seen.values[index] >= seen.values[0] - NEAR * top else SHARE
         mixed = mixed + (weight if float(mixed @ vector) >= 0 else -weight) * vector

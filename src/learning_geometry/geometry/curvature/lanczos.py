@@ -9,10 +9,7 @@ from scipy.linalg import eigh_tridiagonal
 from torch import Tensor
 
 from learning_geometry.geometry.curvature.products import Product
-from learning_geometry.geometry.curvature.recurrence import lanczos
-
-EXPLORATION = 1.0
-"""Relative norm of the noise added to a given start, so that no eigenvector is orthogonal to it."""
+from learning_geometry.geometry.curvature.recurrence import lanczos, mixed_start
 
 PERSISTENCE = 5
 """Products over which the largest Ritz value must stay accurate: a larger one still hidden rises in them."""
@@ -168,7 +165,7 @@ def _lanczos(
     for tolerance in tolerances.values():
         if not tolerance > 0:
             raise ValueError(f"tolerance: {tolerance} cannot be reached; pass a positive relative error")
-    first = _start(start, dimension, generator, dtype, device)
+    first = mixed_start(start, dimension, generator, dtype, device)
     ends = {sign: _End(sign, tolerance) for sign, tolerance in tolerances.items()}
     for seen in lanczos(product, first, maximum_products):
         for end in ends.values():
@@ -209,31 +206,3 @@ class _End:
         allowed = max(self.tolerance * scale, floor)
         self.persisted = self.persisted + 1 if self.error <= allowed else 0
         self.settled = self.persisted > PERSISTENCE and self.history[-1] - self.history[-1 - PERSISTENCE] <= allowed
-
-
-def _start(
-    start: Tensor | None,
-    dimension: int,
-    generator: torch.Generator | None,
-    dtype: torch.dtype,
-    device: torch.device | str,
-) -> Tensor:
-    """Unit start vector: random, or the given one with noise."""
-    if generator is None:
-        generator = torch.Generator().manual_seed(0)
-    if start is not None:
-        dtype, device = start.dtype, start.device
-        if start.shape != (dimension,):
-            raise ValueError(f"start: its shape is {tuple(start.shape)}, not ({dimension},); pass one entry per row")
-        norm = torch.linalg.vector_norm(start)
-        if not torch.isfinite(norm) or norm == 0:
-            raise ValueError(
-                "start: it is zero or not finite and has no direction; pass another, or None for a random one"
-            )
-    # float32 and float64 draw the same direction
-    noise = torch.randn(dimension, generator=generator, dtype=torch.float64, device=generator.device).to(device, dtype)
-    noise /= torch.linalg.vector_norm(noise)
-    if start is None:
-        return noise
-    mixed = start / norm + EXPLORATION * noise
-    return mixed / torch.linalg.vector_norm(mixed)

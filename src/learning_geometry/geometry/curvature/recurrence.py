@@ -10,6 +10,9 @@ from torch import Tensor
 
 from learning_geometry.geometry.curvature.products import Product
 
+EXPLORATION = 1.0
+"""Relative norm of the noise added to a given start, so that no eigenvector is orthogonal to it."""
+
 
 class Tridiagonal(NamedTuple):
     """The matrix seen in the Krylov space of a start vector, after some products.
@@ -76,3 +79,49 @@ def lanczos(
         if exhausted:
             return
         vector = image / above[step]
+
+
+def mixed_start(
+    start: Float[Tensor, " dimension"] | None,
+    dimension: int,
+    generator: torch.Generator | None,
+    dtype: torch.dtype,
+    device: torch.device | str,
+) -> Float[Tensor, " dimension"]:
+    """Return a unit start vector: random, or the given one with noise of equal norm.
+
+    Without the noise an exact eigenvector of another eigenvalue would pass for converged.
+
+    Args:
+        start: Of any length; its dtype and device are used. None for noise alone.
+        dimension: Number of entries.
+        generator: Source of the noise; by default one of seed 0 on the CPU.
+        dtype: Type of noise alone; float32 and float64 draw the same direction.
+        device: Device of noise alone.
+
+    Raises:
+        ValueError: If the start is zero, not finite, or of another shape.
+
+    Examples:
+        >>> first = mixed_start(torch.tensor([0.0, 9.0]), 2, None, torch.float64, "cpu")
+        >>> first.dtype, round(float(first @ first), 6), bool(first[0] != 0)
+        (torch.float32, 1.0, True)
+    """
+    if generator is None:
+        generator = torch.Generator().manual_seed(0)
+    if start is not None:
+        dtype, device = start.dtype, start.device
+        if start.shape != (dimension,):
+            raise ValueError(f"start: its shape is {tuple(start.shape)}, not ({dimension},); pass one entry per row")
+        norm = torch.linalg.vector_norm(start)
+        if not torch.isfinite(norm) or norm == 0:
+            raise ValueError(
+                "start: it is zero or not finite and has no direction; pass another, or None for a random one"
+            )
+    # float32 and float64 draw the same direction
+    noise = torch.randn(dimension, generator=generator, dtype=torch.float64, device=generator.device).to(device, dtype)
+    noise /= torch.linalg.vector_norm(noise)
+    if start is None:
+        return noise
+    mixed = start / norm + EXPLORATION * noise
+    return mixed / torch.linalg.vector_norm(mixed)
