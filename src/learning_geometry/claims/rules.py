@@ -128,8 +128,8 @@ def level(
     With ``threshold``: the values themselves against it. Otherwise the null's rows of the same series (or of
     ``reference``) over the same window: the values against its central 95 % range, averaged over runs; if
     ``paired``, the difference from the null's mean in the same run against 0, or within ± ``margin``; its estimator's
-    error is then that of both. ``baseline`` is
-    the null's name in the tables if it is not ``null``: a claim may compare two quantities with nulls of one name.
+    error is then that of both. ``baseline`` is the null's name in the tables if it is not ``null``: a claim may compare
+    two quantities with nulls of one name.
     """
     null = baseline or null
     series = quantity or evidence.claim.quantity
