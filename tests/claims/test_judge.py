@@ -5,8 +5,9 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as options
 from hypothesis import strategies as st
 
-from learning_geometry.claims.claim import Comparison, Series
+from learning_geometry.claims.claim import Comparison, Role, Series, Study
 from learning_geometry.claims.judge import COLUMNS, judge
+from learning_geometry.claims.studies import needed_experiments
 
 from .conftest import ABOVE_CHANCE, ABOVE_OTHER, END, RISE, STEPS, claim, curve, event, settings, study, tables
 
@@ -204,3 +205,23 @@ def test_fewer_than_five_seeds_never_support(rising, n, rise, spread, transition
     made = rising(n=n, rise=rise, spread=spread, transition=transition)
     for comparison in (RISE, ABOVE_CHANCE):
         assert verdict_of(made, comparison, floor=floor)[0] != "supported"
+
+
+def test_a_claim_with_a_reference_is_judged_against_the_experiments_of_that_role():
+    roles = {"any": Role({"task.kind": "ours"}, {}), "others": Role({"task.kind": {"one_of": ["a", "b"]}}, {})}
+    comparison = Comparison("others", "difference", {"window": END, "side": "above"})
+    planted = Study("planted", "A planted study", roles, (claim(comparison, reference="others"),))
+    experiments = {name: settings(task={"kind": kind}) for name, kind in (("runs", "ours"), ("one", "a"), ("two", "b"))}
+    made = [
+        table
+        for name, height in (("runs", 2.0), ("one", 0.0), ("two", 1.0))
+        for table in tables(*([curve("score", height + 0.01 * seed)] for seed in range(5)), experiment=name)
+    ]
+    assert needed_experiments(experiments, (planted,)) == ["runs", "one", "two"]
+    ledger = judge(experiments, made, (planted,)).table
+    assert ledger["estimate"].tolist() == [pytest.approx(1.5)] and ledger["verdict"].tolist() == ["supported"]
+    assert ledger["experiment"].tolist() == ["runs"]
+    assert "minus the mean of the same seed in others experiments" in ledger["rule"].item()
+    alone = judge({"runs": experiments["runs"]}, made[:5], (planted,))
+    assert alone.table["verdict"].tolist() == ["inconclusive"]
+    assert "no experiment of the config plays the role others" in alone.notes["why"].item()

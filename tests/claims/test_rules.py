@@ -4,6 +4,7 @@ import pytest
 from learning_geometry.claims.claim import Comparison, Series, Window
 from learning_geometry.claims.evidence import Tables, bounds, window_mean
 from learning_geometry.claims.rules import RULES, Evidence, Missing
+from learning_geometry.claims.statistics import outcome
 
 from .conftest import AFTER, AT, BEFORE, END, STEPS, claim, curve, event, tables
 
@@ -243,3 +244,73 @@ def test_every_rule_is_used_and_described():
     with pytest.raises(ValueError, match="no rule"):
         describe(claim(), "wishful", "", {})
     assert Comparison("null", "level") == Comparison("null", "level", {})
+
+
+def test_contrast_is_paired_within_runs():
+    # both series differ by far more between runs than from one another
+    rows = [[curve("score", 100 * i + noise), curve("other", 100 * i + 1.0)] for i, noise in enumerate(NOISE)]
+    judgement = apply("contrast", rows, window=END, other=Series("other"), side="below")
+    assert judgement.estimate == pytest.approx(-1.0) and judgement.high < -0.9
+    assert judgement.floor == 0.01
+    wide = [[curve("score", 1.0, low=0.8, high=1.2), curve("other", 0.0, low=-0.1, high=0.1)] for _ in NOISE]
+    fields = {"floor": "estimator_error"}
+    assert apply("contrast", wide, fields=fields, window=END, other=Series("other"), side="above").floor == (
+        pytest.approx(0.3)
+    )
+
+
+def compare_with(ours, theirs, rule="difference", role="others", **parameters):
+    """Apply a rule to runs of two experiments; ``theirs`` None if nothing plays the reference role."""
+    stated = claim(reference=role)
+    collected = Tables(tables(*ours))
+    compared = None
+    if theirs is not None:
+        merged = Tables([table for rows, name in theirs for table in tables(*rows, experiment=name)])
+        compared = Evidence(stated, merged, tuple(merged.runs))
+    return RULES[rule](Evidence(stated, collected, tuple(collected.runs), compared), "others", **parameters)
+
+
+def test_difference_takes_the_mean_of_the_same_seed_in_the_reference_experiments():
+    ours = [[curve("score", 10.0 * i + 3)] for i in range(5)]
+    one = [[curve("score", 10.0 * i + 1)] for i in range(5)]
+    other = [[curve("score", 10.0 * i + 2)] for i in range(5)]
+    judgement = compare_with(ours, [(one, "one"), (other, "other")], window=END, side="above")
+    assert (judgement.estimate, judgement.low, judgement.high, judgement.n) == (1.5, 1.5, 1.5, 5)
+    assert compare_with(ours, [(one, "one")], window=END, side="within", margin=3.0).null_high == 3.0
+    fewer = compare_with(ours, [(one[:3], "one")], window=END, side="above")
+    assert (fewer.kind, fewer.n, fewer.total) == ("share", 3, 5)
+
+
+def test_a_missing_reference_is_said():
+    ours = [[curve("score", 1.0)] for _ in range(5)]
+    with pytest.raises(Missing, match="no experiment of the config plays the role others"):
+        compare_with(ours, None, window=END, side="above")
+    with pytest.raises(ValueError, match="give the claim a reference"):
+        compare_with(ours, None, role="", window=END, side="above")
+
+
+def test_crossings_of_the_reference_are_counted_there():
+    ours = [[event(1000), curve("score", 1.0)] for _ in range(5)]
+    theirs = [[event(1000 if seed == 0 else None), curve("score", 1.0)] for seed in range(4)]
+    seen = compare_with(ours, [(theirs, "one")], "crossed", event=claim().event, side="below", reference=True)
+    assert (seen.estimate, seen.n, seen.kind) == (0.25, 4, "share")
+    assert compare_with(ours, None, "crossed", event=claim().event, side="below").estimate == 1.0
+
+
+@pytest.mark.parametrize(
+    ("side", "limit", "value", "holds"),
+    [
+        ("below", "high", 0.0, True),  # inside the range: not above it
+        ("below", None, 0.0, False),
+        ("below", "high", 0.5, False),
+        ("above", "low", 0.0, True),
+        ("above", "low", -0.5, False),
+    ],
+)
+def test_one_end_of_a_null_says_not_above_or_not_below(side, limit, value, holds):
+    rows = [
+        [curve("score", value + noise), curve("score", 0.0, null="chance", low=-0.2, high=0.2, n=100)]
+        for noise in NOISE
+    ]
+    judgement = apply("level", rows, window=END, side=side, limit=limit)
+    assert (outcome(judgement, 0.05) == "holds") == holds

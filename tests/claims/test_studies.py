@@ -73,8 +73,34 @@ def test_experiments_find_their_roles():
         "shorter": pool | {"task": pool["task"] | {"length": 40}},
     }
     assert players(STUDY, "small_pool", reduced) == []
+
+
+@pytest.mark.parametrize(
+    ("condition", "fits"),
+    [
+        (2, True),
+        (3, False),
+        ({"at_most": 2}, True),
+        ({"at_most": 1}, False),
+        ({"at_least": 2}, True),
+        ({"at_least": 2.5}, False),
+        ({"one_of": [1, 2]}, True),
+        ({"one_of": []}, False),
+        ({"given": True}, True),
+        ({"given": False}, False),
+        ({"longer_than": 0}, False),  # a number has no length
+    ],
+)
+def test_conditions_of_roles(condition, fits):
+    assert plays({"model": {"layers": 2}}, Role({"model.layers": condition}, {})) == fits
+
+
+def test_conditions_on_what_is_not_there_and_on_lists():
+    assert not plays({"model": {}}, Role({"model.layers": {"at_most": 2}}, {}))
+    assert plays({"model": {}}, Role({"model.layers": {"given": False}}, {}))
+    assert plays({"task": {"markers": [1, 2]}}, Role({"task.markers": {"longer_than": 1}}, {}))
     with pytest.raises(ValueError, match="unknown"):
-        plays(default["copying"], Role({"model.layers": {"about": 2}}, {}))
+        plays({"model": {"layers": 2}}, Role({"model.layers": {"about": 2}}, {}))
 
 
 STEPS = np.arange(0, 20_001, 200)

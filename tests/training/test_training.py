@@ -89,6 +89,16 @@ def test_two_runs_are_the_same_bits_and_seeds_differ(experiment, dataset, tmp_pa
         assert files[0] == files[1] != files[2]
 
 
+def test_a_shared_initialisation_leaves_the_data_of_each_seed(experiment, dataset, tmp_path):
+    shared = experiment | {"training": experiment["training"] | {"initialisation_seed": 7}}
+    runs = {"0": (shared, 0), "1": (shared, 1), "7": (experiment, 7)}
+    for name, (settings, seed) in runs.items():
+        train(settings, seed, dataset, tmp_path / name, {})
+    first, second, own = (final(tmp_path / name, 0) for name in runs)
+    assert same(first, second) and same(first, own)
+    assert not same(final(tmp_path / "0", 1), final(tmp_path / "1", 1))
+
+
 @pytest.mark.parametrize("killed_at", [0, 10, 30, 60])
 def test_an_interrupted_run_ends_bitwise_equal(experiment, dataset, tmp_path, killed_at):
     def interrupt(step, rows):

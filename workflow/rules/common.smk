@@ -15,7 +15,14 @@ environment.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**30))
 from snakemake.exceptions import WorkflowError
 
 from learning_geometry.claims.studies import needed_experiments
-from learning_geometry.config import ConfigError, available, read_yaml, validate
+from learning_geometry.config import (
+    ConfigError,
+    available,
+    needed_seeds,
+    other_seeds,
+    read_yaml,
+    validate,
+)
 from learning_geometry.fingerprint import code_fingerprint
 from learning_geometry.paths import CONCLUDED_FROM, artifact
 
@@ -64,6 +71,25 @@ def task_module(wildcards):
 
 def model_module(wildcards):
     return f"models.{EXPERIMENTS[wildcards.experiment]['model']['name']}"
+
+
+compared_seeds = cache(other_seeds)
+
+
+def seeds_compared_with(wildcards):
+    """The other seeds that a measurement of one run reads."""
+    seeds = EXPERIMENTS[wildcards.experiment]["seeds"]
+    wanted = compared_seeds(wildcards.measurement)
+    return needed_seeds(wanted, int(wildcards.seed), seeds)
+
+
+def runs_compared_with(wildcards):
+    """What training left of the other seeds that a measurement reads."""
+    return [
+        result(name, experiment=wildcards.experiment, seed=seed)
+        for name in ("checkpoints", "dataset", "metrics")
+        for seed in seeds_compared_with(wildcards)
+    ]
 
 
 def run_tables(wildcards):

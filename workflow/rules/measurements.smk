@@ -4,6 +4,7 @@ rule measure:
         checkpoints=result("checkpoints"),
         dataset=result("dataset"),
         metrics=result("metrics"),
+        others=runs_compared_with,
     output:
         result("measurement"),
     log:
@@ -12,7 +13,10 @@ rule measure:
         "../../environment.yml"
     params:
         seed=lambda wildcards: int(wildcards.seed),
-        run=lambda wildcards: settings(wildcards, "task", "model"),
+        others=seeds_compared_with,
+        run=lambda wildcards: settings(
+            wildcards, "task", "model", "optimizer", "training"
+        ),
         measurement=lambda wildcards: settings(wildcards, "measurements")[
             "measurements"
         ][wildcards.measurement],

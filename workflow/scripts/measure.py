@@ -1,4 +1,7 @@
-"""Measure one trained run with the module that the wildcard ``measurement`` names; writes one tidy table."""
+"""Measure one trained run with the module that the wildcard ``measurement`` names; writes one tidy table.
+
+Some measurements compare the run with other seeds of its experiment, and are given these as well.
+"""
 
 import sys
 from importlib import import_module
@@ -12,6 +15,12 @@ from learning_geometry.progress import log_to
 with log_to(snakemake.log[0]) as log:
     started = perf_counter()
     wildcards, params = snakemake.wildcards, snakemake.params
+    # of the other seeds that the measurement compares with: all checkpoints, then all datasets, then all metrics
+    count = len(params.others)
+    paths = [Path(path) for path in snakemake.input.get("others", [])]
+    others = [
+        Run(wildcards.experiment, seed, params.run, *paths[i::count]) for i, seed in enumerate(params.others)
+    ]
     run = Run(
         experiment=wildcards.experiment,
         seed=params.seed,
@@ -19,6 +28,7 @@ with log_to(snakemake.log[0]) as log:
         checkpoints=Path(snakemake.input.checkpoints),
         dataset_file=Path(snakemake.input.dataset),
         metrics_file=Path(snakemake.input.metrics),
+        others=tuple(others),
     )
     module = import_module(f"learning_geometry.measurements.{wildcards.measurement}")
     # measurements of weights alone do without torch, whose import takes seconds
@@ -26,6 +36,7 @@ with log_to(snakemake.log[0]) as log:
         sys.modules["torch"].set_num_threads(snakemake.threads)
     table = module.measure(run, params.measurement)
     provenance = {"run": params.run, "seed": params.seed, "settings": params.measurement, "code": params.code}
+    provenance |= {"other_seeds": params.others} if params.others else {}
     write_table(table, snakemake.output[0], provenance)
     log.terminal(
         f"{wildcards.measurement}, {run.experiment} seed {run.seed}: {len(table)} numbers "

@@ -40,7 +40,8 @@ class Role:
     """The part that an experiment plays for claims, told by its settings."""
 
     conditions: Mapping[str, Any]
-    """Setting (``"model.layers"``) -> the value it must have, or ``{"at_most": number}``."""
+    """Setting (``"model.layers"``) -> the value it must have, or a condition such as ``{"at_most": number}``
+    (``studies.CONDITIONS``)."""
     published: Mapping[str, Any]
     """Setting -> its published value; the ledger's ``scale`` says where an experiment differs."""
 
@@ -74,6 +75,8 @@ class Claim:
     floor: str | float
     """Differences up to this are no evidence: "evaluation_noise", "estimator_error", or a number; rules on times
     take the spacing of recorded steps instead."""
+    reference: str = ""
+    """Name of the role that other experiments play, if the claim compares with runs of theirs."""
     event: Series | None = None
     """The event that windows are relative to."""
     unit: Literal["seed", "model"] = "seed"

@@ -1,6 +1,6 @@
 """From claims and tables to the ledger: one row per claim, experiment and null, the verdict computed."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -121,12 +121,23 @@ def _cases(study: Study, claim: Claim, experiments: Experiments, tables: Mapping
         reason = f"no experiment of the config plays the role {claim.role}"
         return [_Case(claim, (), [nothing(reason) for _ in claim.comparisons], 0)]
     groups = [tuple(playing)] if claim.unit == "model" else [(name,) for name in playing]
-    return [_case(claim, group, tables) for group in groups]
+    others = players(study, claim.reference, experiments) if claim.reference else []
+    compared = _together([name for name in others if name in tables], tables)
+    return [_case(claim, group, tables, compared) for group in groups]
 
 
-def _case(claim: Claim, group: tuple[str, ...], tables: Mapping[str, Tables]) -> _Case:
-    together = tables[group[0]] if len(group) == 1 else Tables.merged([tables[name] for name in group])
-    evidence = Evidence(claim, together, tuple(together.runs))
+def _together(names: Sequence[str], tables: Mapping[str, Tables]) -> Tables | None:
+    """Return the tables of some experiments as one; None for none."""
+    if not names:
+        return None
+    return tables[names[0]] if len(names) == 1 else Tables.merged([tables[name] for name in names])
+
+
+def _case(claim: Claim, group: tuple[str, ...], tables: Mapping[str, Tables], compared: Tables | None = None) -> _Case:
+    together = _together(group, tables)
+    assert together is not None
+    reference = Evidence(claim, compared, tuple(compared.runs)) if compared is not None else None
+    evidence = Evidence(claim, together, tuple(together.runs), reference)
     judgements = []
     for comparison in claim.comparisons:
         if comparison.rule not in RULES:

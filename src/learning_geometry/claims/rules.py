@@ -6,7 +6,7 @@ returns a ``Judgement``. The side of the null is "above", "below" or "within".
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -30,6 +30,21 @@ class Evidence:
     claim: Claim
     tables: Tables
     runs: tuple[Run, ...]
+    compared: "Evidence | None" = None
+    """The same of the experiments that play the claim's reference role."""
+
+    @property
+    def reference(self) -> "Evidence":
+        """The evidence of the experiments that play the claim's reference role.
+
+        Raises:
+            Missing: there is none.
+        """
+        if not self.claim.reference:
+            raise ValueError(f"{self.claim.name}: a rule compares with other experiments; give the claim a reference")
+        if self.compared is None:
+            raise Missing(f"no experiment of the config plays the role {self.claim.reference}")
+        return self.compared
 
     def curves(self, series: Series, null: str = "") -> dict[Run, Curve]:
         """Return the curve of every run.
@@ -122,6 +137,7 @@ def level(
     quantity: Series | None = None,
     paired: bool = False,
     baseline: str | None = None,
+    limit: Literal["low", "high"] | None = None,
 ) -> Judgement:
     """Compare the mean of a curve over a window with a threshold or with a null of the tables.
 
@@ -129,7 +145,8 @@ def level(
     ``reference``) over the same window: the values against its central 95 % range, averaged over runs; if
     ``paired``, the difference from the null's mean in the same run against 0, or within ± ``margin``; its estimator's
     error is then that of both. ``baseline`` is the null's name in the tables if it is not ``null``: a claim may compare
-    two quantities with nulls of one name.
+    two quantities with nulls of one name. ``limit`` takes that end of the null's range alone: "below" its high end is
+    not above the null.
     """
     null = baseline or null
     series = quantity or evidence.claim.quantity
@@ -148,7 +165,46 @@ def level(
     if not observed:
         return nothing(UNOBSERVED, len(values), side)
     low, high = (float(np.mean([point[field][0] for point in observed])) for field in (2, 3))
+    if limit is not None:
+        low = high = low if limit == "low" else high
     return judge_mean(values, low, high, side, floor)
+
+
+def contrast(
+    evidence: Evidence, null: str, window: Window, other: Series, side: Side, quantity: Series | None = None
+) -> Judgement:
+    """Compare the difference of two measured series of the same run, over a window, with 0."""
+    series = quantity or evidence.claim.quantity
+    differences = evidence.value(series, window) - evidence.value(other, window)
+    floor = evidence.floor(series, window)
+    if isinstance(evidence.claim.floor, str):
+        floor += evidence.floor(other, window)
+    return judge_mean(differences, 0.0, 0.0, side, floor)
+
+
+def difference(
+    evidence: Evidence,
+    null: str,
+    window: Window,
+    side: Side,
+    margin: float | None = None,
+    quantity: Series | None = None,
+) -> Judgement:
+    """Compare the mean of a curve over a window with that of the reference experiments, seed by seed.
+
+    From each run's value the mean of the reference runs of the same seed is taken; the differences are compared with 0,
+    or are to be within ± ``margin``. A seed that no reference experiment has is not observed.
+    """
+    series, reference = quantity or evidence.claim.quantity, evidence.reference
+    values, theirs = evidence.in_window(series, window), reference.in_window(series, window)
+    by_run = {}
+    for run in evidence.runs:
+        same_seed = [float(theirs[other].values[0]) for other in reference.runs if other[1] == run[1]]
+        by_run[run] = float(values[run].values[0]) - (float(np.mean(same_seed)) if same_seed else NAN)
+    floor = evidence.floor(series, window)
+    if isinstance(evidence.claim.floor, str):
+        floor += reference.floor(series, window)
+    return judge_mean(evidence.per_unit(by_run), -(margin or 0.0), margin or 0.0, side, floor)
 
 
 def change(
@@ -233,8 +289,13 @@ def duration(evidence: Evidence, null: str, first: Series, second: Series, grid:
     return judge_mean(evidence.per_unit(by_run), 0.0, 0.0, "below", 2 * spacing, each=True)
 
 
-def crossed(evidence: Evidence, null: str, event: Series, side: Side) -> Judgement:
-    """Compare the share of units in which an event happened with one half; of a model, in all of its seeds."""
+def crossed(evidence: Evidence, null: str, event: Series, side: Side, reference: bool = False) -> Judgement:
+    """Compare the share of units in which an event happened with one half; of a model, in all of its seeds.
+
+    With ``reference``, of the runs of the reference experiments.
+    """
+    if reference:
+        evidence = evidence.reference
     if side == "within":
         raise ValueError(f'{evidence.claim.name}: a share is "above" or "below" one half')
     events = evidence.events(event)
@@ -245,7 +306,8 @@ def crossed(evidence: Evidence, null: str, event: Series, side: Side) -> Judgeme
 Rule = Callable[..., Judgement]
 
 RULES: dict[str, Rule] = {
-    rule.__name__: rule for rule in (level, change, excess_over_trend, growth, onset, duration, crossed)
+    rule.__name__: rule
+    for rule in (level, change, contrast, difference, excess_over_trend, growth, onset, duration, crossed)
 }
 """Every rule by its name in the claims."""
 
@@ -275,7 +337,16 @@ def describe(claim: Claim, rule: str, null: str, parameters: Mapping[str, Any]) 
         if p.get("paired"):
             limit = f"within ±{p['margin']:g}" if p.get("margin") else f"{p['side']} 0"
             return f"{where}, minus {_words(null)} in the same run, {limit}"
-        return f"{where}, {p['side']} the central 95 % range of {_words(null)}"
+        end = f"the {p['limit']} end of " if p.get("limit") else ""
+        return f"{where}, {p['side']} {end}the central 95 % range of {_words(null)}"
+    if rule == "contrast":
+        return f"{name} minus {_series(p['other'])}, {_window(p['window'])}, same run, {p['side']} 0"
+    if rule == "difference":
+        limit = f"within ±{p['margin']:g}" if p.get("margin") else f"{p['side']} 0"
+        return (
+            f"{name}, {_window(p['window'])}, minus the mean of the same seed in {_words(claim.reference)} "
+            f"experiments, {limit}"
+        )
     if rule == "change":
         return f"{name}, from {_window(p['start'])} to {_window(p['stop'])}, same run, {p['side']} 0"
     if rule == "excess_over_trend":
@@ -292,7 +363,9 @@ def describe(claim: Claim, rule: str, null: str, parameters: Mapping[str, Any]) 
         first, second = p["first"].quantity, p["second"].quantity
         return f"({second} − {first}) − {first}, same run, below 0 in every run that reaches both"
     if rule == "crossed":
-        return f"share of units that reach {p['event'].quantity} ({_words(p['event'].data)}), {p['side']} one half"
+        where = f" ({_words(p['event'].data)})" if p["event"].data else ""
+        units = f"{_words(claim.reference)} units" if p.get("reference") else "units"
+        return f"share of {units} that reach {p['event'].quantity}{where}, {p['side']} one half"
     raise ValueError(f"{claim.name}: no rule {rule!r}; rules: {', '.join(RULES)}")
 
 

@@ -1,12 +1,13 @@
 """Every study that has claims, and which experiments of a config its claims need; imports no table library."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from learning_geometry.claims.claim import Role, Study
+from learning_geometry.claims.execution_manifolds import STUDY as EXECUTION_MANIFOLDS
 from learning_geometry.claims.orthogonal_subspaces import STUDY as ORTHOGONAL_SUBSPACES
 
-STUDIES: tuple[Study, ...] = (ORTHOGONAL_SUBSPACES,)
+STUDIES: tuple[Study, ...] = (ORTHOGONAL_SUBSPACES, EXECUTION_MANIFOLDS)
 
 Experiments = Mapping[str, Mapping[str, Any]]
 """Name -> settings of an experiment, as the config holds them after its check."""
@@ -33,12 +34,23 @@ def plays(experiment: Mapping[str, Any], role: Role) -> bool:
     return all(_meets(setting(experiment, key), wanted) for key, wanted in role.conditions.items())
 
 
+CONDITIONS: Mapping[str, Callable[[Any, Any], bool]] = {
+    "at_most": lambda value, wanted: value is not None and value <= wanted,
+    "at_least": lambda value, wanted: value is not None and value >= wanted,
+    "one_of": lambda value, wanted: value in wanted,
+    "longer_than": lambda value, wanted: isinstance(value, list) and len(value) > wanted,
+    "given": lambda value, wanted: (value is not None) == wanted,
+}
+"""What a condition may ask of a setting, beside being equal to a value."""
+
+
 def _meets(value: Any, wanted: Any) -> bool:
     if not isinstance(wanted, Mapping):
         return bool(value == wanted)
-    if set(wanted) != {"at_most"}:
-        raise ValueError(f'role: the condition {dict(wanted)} is unknown; write a value or {{"at_most": number}}')
-    return value is not None and value <= wanted["at_most"]
+    if len(wanted) != 1 or not set(wanted) <= set(CONDITIONS):
+        raise ValueError(f"role: the condition {dict(wanted)} is unknown; write a value or one of {list(CONDITIONS)}")
+    ((name, argument),) = wanted.items()
+    return CONDITIONS[name](value, argument)
 
 
 def players(study: Study, role: str, experiments: Experiments) -> list[str]:
@@ -62,6 +74,8 @@ def needed_experiments(experiments: Experiments, studies: tuple[Study, ...] = ST
         name
         for study in judged_studies(experiments, studies)
         for claim in study.claims
-        for name in players(study, claim.role, experiments)
+        for role in (claim.role, claim.reference)
+        if role
+        for name in players(study, role, experiments)
     }
     return [name for name in experiments if name in needed]

@@ -20,6 +20,8 @@ from learning_geometry.config.modules import (
     PACKAGE,
     available,
     module_literal,
+    needed_seeds,
+    other_seeds,
     settings_schema,
     unknown_module,
 )
@@ -37,6 +39,8 @@ __all__ = [
     "available",
     "load",
     "module_literal",
+    "needed_seeds",
+    "other_seeds",
     "plan",
     "read_yaml",
     "readme",

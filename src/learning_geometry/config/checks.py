@@ -3,7 +3,7 @@
 import importlib
 from typing import Any
 
-from learning_geometry.config.modules import module_literal, unknown_module
+from learning_geometry.config.modules import module_literal, other_seeds, unknown_module
 from learning_geometry.config.problems import ConfigError, KeyPath, Problems
 from learning_geometry.config.schemas import entries
 from learning_geometry.config.wording import did_you_mean, yaml_text
@@ -64,6 +64,8 @@ def check_experiment(experiment: dict[str, Any], path: KeyPath, problems: Proble
         report("training.checkpoints.steps", f"{late[0]} lies beyond the {steps} steps of training; remove it")
 
     for name, settings in experiment["measurements"].items():
+        if other_seeds(name) == "all" and len(experiment["seeds"]) < 2:
+            report(f"measurements.{name}", "it compares seeds, and the experiment has one; add a seed, or leave it out")
         every, sequences = settings.get("every"), settings.get("sequences")
         if isinstance(every, int) and 0 < every <= steps and every % grid and grid % every:
             report(

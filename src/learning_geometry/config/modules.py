@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,21 @@ LITERALS = {"tasks": "SETTINGS", "models": "SETTINGS", "measurements": "SETTINGS
 """Folder of the package -> the literal that makes a module there usable from a config."""
 
 
-def module_literal(folder: str, name: str) -> Any:
-    """Return the literal that describes ``<folder>/<name>.py`` (see ``LITERALS``), without importing it.
+OTHER_SEEDS = ("none", "next", "all")
+"""What a measurement is given of an experiment's other seeds, from its literal ``OTHER_SEEDS``; none without one."""
+
+
+def module_literal(folder: str, name: str, literal: str = "") -> Any:
+    """Return a literal of ``<folder>/<name>.py``, by default that which describes it (see ``LITERALS``).
+
+    The module is not imported.
 
     Raises:
         KeyError: there is no such module, or it holds no such literal.
         ConfigError: it is not Python, or what it assigns to that name is not a literal.
     """
     path = PACKAGE / folder / f"{name}.py"
-    wanted = LITERALS[folder]
+    wanted = literal or LITERALS[folder]
     if re.fullmatch(r"[a-z]\w*", name, re.ASCII) and path.is_file():
         for statement in _parsed(path).body:
             targets: list[ast.expr] = []
@@ -91,6 +98,38 @@ def settings_schema(folder: str, name: str) -> dict[str, Any]:
     if problems:
         raise ConfigError(problems)
     return {"type": "object", "additionalProperties": False, "properties": settings}
+
+
+def other_seeds(measurement: str) -> str:
+    """Return which of the experiment's other seeds a measurement reads besides its own run: one of ``OTHER_SEEDS``.
+
+    Raises:
+        ConfigError: the module says something else.
+    """
+    try:
+        wanted = module_literal("measurements", measurement, "OTHER_SEEDS")
+    except KeyError:
+        return OTHER_SEEDS[0]
+    if wanted not in OTHER_SEEDS:
+        raise ConfigError([f"{PACKAGE / 'measurements' / measurement}.py: OTHER_SEEDS is {wanted!r}; use {OTHER_SEEDS}"])
+    return str(wanted)
+
+
+def needed_seeds(wanted: str, seed: int, seeds: Sequence[int]) -> list[int]:
+    """Return the other seeds that a measurement of one run reads, in the order of the config.
+
+    Args:
+        wanted: one of ``OTHER_SEEDS``; after the last seed the next is the first.
+        seed: the run's.
+        seeds: all of the experiment.
+
+    >>> [needed_seeds(wanted, 2, [0, 1, 2]) for wanted in OTHER_SEEDS], needed_seeds("next", 0, [0])
+    ([[], [0], [0, 1]], [])
+    """
+    others = [other for other in seeds if other != seed]
+    if wanted == "next" and others:
+        return [seeds[(seeds.index(seed) + 1) % len(seeds)]]
+    return others if wanted == "all" else []
 
 
 def unknown_module(folder: str, name: str) -> str:

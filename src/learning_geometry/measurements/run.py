@@ -15,7 +15,7 @@ import pandas as pd
 from learning_geometry import tasks
 from learning_geometry.files import read_table
 from learning_geometry.tasks.dataset import Arrays, Dataset, read_dataset
-from learning_geometry.training.checkpoints import checkpoint_steps, read_arrays, read_checkpoint
+from learning_geometry.training.checkpoints import checkpoint_steps, read_arrays, read_checkpoint, read_provenance
 
 if TYPE_CHECKING:
     import torch
@@ -30,10 +30,12 @@ class Run:
     experiment: str
     seed: int
     settings: dict[str, Any]
-    """The sections ``task`` and ``model`` of the experiment's config."""
+    """The sections ``task``, ``model``, ``optimizer`` and ``training`` of the experiment's config."""
     checkpoints: Path
     dataset_file: Path
     metrics_file: Path
+    others: tuple["Run", ...] = ()
+    """Other seeds of the experiment, for measurements that ask for them (``OTHER_SEEDS``)."""
 
     @cached_property
     def model(self) -> "learning_geometry.models.Model":
@@ -66,6 +68,15 @@ class Run:
         """Return the checkpoints' steps that are multiples of ``every``, and the last step."""
         steps = checkpoint_steps(self.checkpoints)
         return [step for step in steps if step % every == 0 or step == steps[-1]]
+
+    def uniform_steps(self, until: int | None = None) -> list[int]:
+        """Return the checkpoints' steps on the uniform grid, up to ``until`` included (None: all of them).
+
+        What depends on the spacing of checkpoints, such as the dimension of a trajectory, is measured on these alone.
+        """
+        steps = checkpoint_steps(self.checkpoints)
+        early = [step for step in steps if until is None or step <= until]
+        return [step for step in early if read_provenance(self.checkpoints, step)["uniform"]]
 
     def parameters(self, step: int) -> dict[str, "torch.Tensor"]:
         """Return the parameters at ``step``.

@@ -158,9 +158,14 @@ def context(settings: Mapping[str, Any], seed: int) -> dict[str, np.ndarray]:
 
 
 def training_batch(
-    settings: Mapping[str, Any], context: Mapping[str, np.ndarray], generator: np.random.Generator, size: int
+    settings: Mapping[str, Any],
+    context: Mapping[str, np.ndarray],
+    generator: np.random.Generator,
+    size: int,
+    step: int = 0,
 ) -> Batch:
     """Draw ``size`` in-distribution sequences; targets are the next tokens, ``IGNORED`` at the last."""
+    del step  # part of every task's interface; this one is the same throughout training
     drawn = _in_distribution(settings, context, generator, size)
     return Batch(drawn["tokens"], drawn["targets"])
 

@@ -65,7 +65,7 @@ def train(
 
     Args:
         experiment: the sections ``task``, ``model``, ``optimizer`` and ``training`` of the config.
-        seed: of the initialisation, the batches and the dropout.
+        seed: of the batches and the dropout, and of the initialisation unless ``training.initialisation_seed`` names one.
         dataset: what the run draws once, and its test sets.
         directory: the run's working directory; checkpoints go to ``directory/checkpoints``.
         provenance: what made the run; stored in every checkpoint.
@@ -108,9 +108,10 @@ def train(
 
 
 def initial_state(experiment: dict[str, Any], seed: int) -> State:
-    """Return a run of ``seed`` before its first step."""
+    """Return a run of ``seed`` before its first step; its initialisation may be that of another seed."""
     model = build_model(experiment)
-    drawn = model.initialise(stream(seed, "initialisation"))
+    shared = experiment["training"]["initialisation_seed"]
+    drawn = model.initialise(stream(seed if shared is None else shared, "initialisation"))
     flat = torch.cat([value.flatten() for value in drawn.values()])
     views = flat.split([value.numel() for value in drawn.values()])
     parameters = {
@@ -128,7 +129,7 @@ def training_step(
     for group in state.optimizer.param_groups:
         group["lr"] = settings["learning_rate"] * factor
     batch = task.training_batch(
-        experiment["task"], dataset.context, stream(seed, "batch", step), experiment["training"]["batch_size"]
+        experiment["task"], dataset.context, stream(seed, "batch", step), experiment["training"]["batch_size"], step
     )
     tokens, targets = torch.from_numpy(batch.tokens), torch.from_numpy(batch.targets)
     logits = state.model.forward(state.parameters, tokens, dropout=stream(seed, "dropout", step))
