@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import learning_geometry
-from learning_geometry.claims import orthogonal_subspaces
+from learning_geometry.claims import execution_manifolds, orthogonal_subspaces
 from learning_geometry.claims.claim import Role
 from learning_geometry.claims.judge import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, judge
 from learning_geometry.claims.orthogonal_subspaces import CLAIMS, STUDY
@@ -39,8 +39,9 @@ def test_claims_are_well_formed(study):
             inspect.signature(RULES[comparison.rule]).bind(None, comparison.null, **comparison.parameters)
 
 
-def test_no_verdict_is_typed_by_hand():
-    tree = ast.parse(Path(orthogonal_subspaces.__file__).read_text())
+@pytest.mark.parametrize("module", [orthogonal_subspaces, execution_manifolds])
+def test_no_verdict_is_typed_by_hand(module):
+    tree = ast.parse(Path(module.__file__).read_text())
     texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
     assert len(texts) > 100
     for verdict in (SUPPORTED, NOT_SUPPORTED, INCONCLUSIVE):

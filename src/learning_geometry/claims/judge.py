@@ -251,9 +251,9 @@ def _scale(study: Study, claim: Claim, names: tuple[str, ...], experiments: Expe
     published = study.roles[claim.role].published
     differences = []
     for key, wanted in published.items():
-        values = list(dict.fromkeys(setting(experiments[name], key) for name in names))
-        if values != [wanted]:
-            shown = "/".join(_plain(value) for value in values)
+        values = [setting(experiments[name], key) for name in names]
+        if any(value != wanted for value in values):
+            shown = "/".join(dict.fromkeys(_plain(value) for value in values))
             differences.append(f"{key} {shown} (published {_plain(wanted)})")
     return ", ".join(differences) or "as published"
 
