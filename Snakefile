@@ -18,6 +18,7 @@ report: "workflow/report/workflow.rst"
 localrules:
     all,
     orthogonal_subspaces,
+    execution_manifolds,
 
 
 # Everything the config asks for.
@@ -31,3 +32,8 @@ rule all:
 rule orthogonal_subspaces:
     input:
         final_outputs("orthogonal_subspaces"),
+
+
+rule execution_manifolds:
+    input:
+        final_outputs("execution_manifolds"),

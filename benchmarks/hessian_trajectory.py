@@ -1,6 +1,5 @@
 """The largest Hessian eigenvalue along a copying run, against curvlinops with scipy's eigsh and against PyHessian."""
 
-import resource
 import subprocess
 import sys
 import warnings
@@ -16,6 +15,7 @@ import torch
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor, nn
 
+from benchmarks._memory import peak
 from benchmarks._timing import Case, Count
 from benchmarks.training_step import CONFIG, plain_model
 from learning_geometry.config import load
@@ -240,15 +240,6 @@ def peak_memory(side: str, small: bool) -> float:
     """Return by how much three checkpoints on one side raise the peak memory (MB) of a process of their own."""
     command = [sys.executable, "-m", "benchmarks.hessian_trajectory", side, str(int(small))]
     return float(subprocess.check_output(command, text=True).split()[-1])
-
-
-def peak() -> float:
-    """Return this process's peak memory so far (MB)."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        # what getrusage tells includes the process this one was started from
-        return float(status.read_text().split("VmHWM:")[1].split()[0]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
 
 
 if __name__ == "__main__":

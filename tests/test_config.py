@@ -20,6 +20,8 @@ from learning_geometry.config import (
     available,
     load,
     modules,
+    needed_seeds,
+    other_seeds,
     plan,
     read_yaml,
     readme,
@@ -473,6 +475,37 @@ def test_malformed_settings_of_a_module_are_named(package: Path, source: str, sa
         validate(config)
     line = next(line for line in caught.value.problems if line.startswith("experiments.copying.model.name: "))
     assert "models/mine.py" in line and says in line
+
+
+def test_a_measurement_that_compares_seeds_needs_two(package: Path) -> None:
+    (package / "measurements" / "mine.py").write_text("SETTINGS = {}\nOTHER_SEEDS = 'all'\n")
+    config = valid()
+    config["experiments"]["other"] |= {"seeds": [3], "measurements": {"mine": {}}}
+    with pytest.raises(
+        ConfigError, match=r"^experiments\.other\.measurements\.mine: it compares seeds, and .* one; add"
+    ):
+        validate(config)
+    config["experiments"]["other"]["seeds"] = [3, 4]
+    validate(config)
+    assert (other_seeds("mine"), other_seeds("sharpness")) == ("all", "none")
+    (package / "measurements" / "mine.py").write_text("SETTINGS = {}\nOTHER_SEEDS = 'some'\n")
+    with pytest.raises(ConfigError, match=r"mine\.py: OTHER_SEEDS is 'some'; use "):
+        other_seeds("mine")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "seed", "seeds", "expected"),
+    [
+        ("none", 1, [0, 1, 2], []),
+        ("all", 1, [0, 1, 2], [0, 2]),
+        ("all", 5, [5], []),
+        ("next", 5, [5], []),
+        ("next", 5, [5, 3, 8], [3]),
+        ("next", 8, [5, 3, 8], [5]),
+    ],
+)
+def test_which_seeds_a_run_is_compared_with(wanted: str, seed: int, seeds: list[int], expected: list[int]) -> None:
+    assert needed_seeds(wanted, seed, seeds) == expected
 
 
 @pytest.mark.parametrize("folder", ["tasks", "models", "measurements"])

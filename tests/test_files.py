@@ -158,6 +158,18 @@ def test_tensors_round_trip(tmp_path):
     read["weights"][:] = 0  # a copy, not a view of the file
 
 
+def test_one_tensor_and_some_of_its_rows_are_read(tmp_path):
+    path = tmp_path / "a.safetensors"
+    files.write_tensors(path, arrays(), {})
+    for name, array in arrays().items():
+        np.testing.assert_array_equal(files.read_tensor(path, name), array, strict=True)
+    for rows in (slice(1, 2), slice(1, 9), slice(2)):
+        np.testing.assert_array_equal(files.read_tensor(path, "weights", rows), arrays()["weights"][rows], strict=True)
+    assert files.read_tensor_shapes(path) == {name: array.shape for name, array in arrays().items()}
+    with pytest.raises(KeyError, match=r"a\.safetensors: holds no array 'weight'; there are \['empty', 'mask'"):
+        files.read_tensor(path, "weight")
+
+
 def test_torch_tensors_are_written_like_arrays(tmp_path):
     as_torch = {
         "weights": torch.from_numpy(arrays()["weights"]).requires_grad_(),
@@ -197,6 +209,8 @@ READERS = [
     files.read_table,
     files.read_provenance,
     files.read_tensors,
+    lambda path: files.read_tensor(path, "weights"),
+    files.read_tensor_shapes,
     files.read_tensor_metadata,
 ]
 

@@ -140,6 +140,35 @@ def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dictionary)
 
 
+def read_tensor(path: str | Path, name: str, rows: slice = slice(None)) -> np.ndarray:
+    """Return one array of a safetensors file, or a range of its rows, without reading the rest.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not safetensors.
+        KeyError: it holds no array of that name.
+    """
+    with _reading(path, "safetensors"), safetensors.safe_open(path, framework="numpy") as file:
+        if name not in file.keys():  # noqa: SIM118 (it is no dictionary)
+            raise KeyError(f"{path}: holds no array {name!r}; there are {sorted(file.keys())}")
+        if rows == slice(None):
+            return file.get_tensor(name)
+        part = file.get_slice(name)
+        # unlike numpy it takes no ends beyond the last row
+        return part[slice(*rows.indices(part.get_shape()[0]))]
+
+
+def read_tensor_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of all arrays of a safetensors file by name, without reading them.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not safetensors.
+    """
+    with _reading(path, "safetensors"), safetensors.safe_open(path, framework="numpy") as file:
+        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no dictionary)
+
+
 def read_tensor_metadata(path: str | Path) -> dict[str, Any]:
     """Return the metadata of a tensor file without reading its arrays.
 

@@ -93,19 +93,19 @@ def rows_of(
     rows.append(curve("commutator_share_norm_finite_float64", falling, STEPS, **training))
     single = np.interp(STEPS, [0, 6000, LAST], [float32[0], float32[0], float32[1]]) * factor
     rows.append(curve("commutator_share_norm_finite_float32", single, STEPS, **training))
-    fits = {"saturating_coordinate": 0.1, "line_coordinate": 0.3, "saturating_step": 0.2}
+    fits = {"saturating_coordinate": 0.1, "line_coordinate": 0.3, "saturating_step": 0.2, "free_step": 0.2}
     if not saturates:
         fits["line_coordinate"] = 0.05
     rows += [
         last(f"held_out_error_{fit}", error * factor, part="last_layer", data=MARKERS) for fit, error in fits.items()
     ]
     chance = {"null": "shuffled_labels", "low": 0.1, "high": 0.2, "n": 100}
-    for label, accuracy in (("marker", marker), ("running_sum", running_sum)):
+    for label, accuracy in (("marker", marker), ("running_sum_after_first", running_sum)):
         where = {"part": f"latents-{label}", "data": MARKERS}
         rows += [last("decoding_accuracy", accuracy * factor, **where)]
         rows += [last("decoding_accuracy", 0.15, **where, **chance)]
     for kind, accuracy in (("marker", 0.5), ("value", 0.9)):
-        where = {"part": f"ablation-{kind}", "data": MARKERS, "index": 4}
+        where = {"part": f"ablation-{kind}", "data": MARKERS, "index": 16}
         rows += [last("accuracy_after_ablation", accuracy * factor, **where)]
         rows += [last("accuracy_after_ablation", 0.9, null="random", low=0.8, high=0.95, n=20, **where)]
     if name in ("grokking", "not_grokking", "no_decay"):

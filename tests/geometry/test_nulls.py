@@ -9,6 +9,7 @@ from learning_geometry.geometry.nulls import (
     largest_cosine_null,
     principal_cosines_null,
     random_direction_cosine,
+    random_subspace_energies,
 )
 
 
@@ -111,3 +112,61 @@ def test_cosine_of_a_random_direction(dimension):
     assert np.allclose(random_direction_cosine(dimension), expected, atol=1.5e-2 / np.sqrt(dimension))
     with pytest.raises(ValueError, match="dimension: directions in 1"):
         random_direction_cosine(1)
+
+
+@pytest.mark.parametrize(("dimension", "rank"), [(12, 3), (7, 6), (40, 36), (5, 1)])
+def test_share_of_one_vector_in_a_random_subspace_follows_the_beta_law(dimension, rank):
+    shares = random_subspace_energies(np.array([[4.0]]), dimension, rank, 3000, np.random.default_rng(6))[:, 0] / 4
+    assert stats.kstest(shares, stats.beta(rank / 2, (dimension - rank) / 2).cdf).pvalue > 1e-4
+
+
+@pytest.mark.parametrize(("dimension", "rank", "count"), [(7, 2, 3), (6, 4, 6), (4, 3, 9), (30, 5, 2)])
+def test_energies_of_several_vectors_have_the_joint_law_of_brute_force_projections(dimension, rank, count):
+    generator = np.random.default_rng(7)
+    # alike but not equal, as commutators at one point are
+    vectors = generator.standard_normal(dimension) + generator.standard_normal((count, dimension))
+    ours = random_subspace_energies(vectors @ vectors.T, dimension, rank, 4000, generator)
+    brute = np.sum((vectors @ haar_subspaces(dimension, rank, 4000, generator)) ** 2, axis=2)
+    assert ours.shape == brute.shape == (4000, count)
+    assert (ours >= 0).all() and (ours <= np.sum(vectors**2, axis=1)).all()
+    for index in range(count):
+        assert stats.ks_2samp(ours[:, index], brute[:, index]).pvalue > 1e-4
+    for of_all in (lambda x: np.sqrt(x).mean(1), lambda x: x[:, 0] - x[:, 1], lambda x: x.min(1)):
+        assert stats.ks_2samp(of_all(ours), of_all(brute)).pvalue > 1e-4
+
+
+def test_equal_vectors_are_projected_alike_and_the_whole_space_holds_everything():
+    gram = np.array([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 2.0]])
+    energies = random_subspace_energies(gram, 50, 4, 200, np.random.default_rng(8))
+    assert np.allclose(energies[:, 0], energies[:, 1]) and not np.allclose(energies[:, 0], energies[:, 2])
+    whole = random_subspace_energies(gram, 50, 50, 20, np.random.default_rng(9))
+    assert np.allclose(whole, [1.0, 1.0, 2.0])
+
+
+def test_several_blocks_of_one_vector_add_up():
+    """A random subspace in each block: the sum of independent Beta shares, weighted by the blocks' energies."""
+    generator = np.random.default_rng(10)
+    sizes, ranks, blocks = (6, 9), (2, 3), [generator.standard_normal(size) for size in (6, 9)]
+    total = sum(block @ block for block in blocks)
+    brute = np.zeros(3000)
+    ours = np.zeros(3000)
+    for size, rank, block in zip(sizes, ranks, blocks, strict=True):
+        brute += np.sum((block @ haar_subspaces(size, rank, 3000, generator)) ** 2, axis=-1) / total
+        ours += random_subspace_energies(np.array([[block @ block]]), size, rank, 3000, generator)[:, 0] / total
+    beta = sum(
+        stats.beta(rank / 2, (size - rank) / 2).rvs(3000, random_state=generator) * (block @ block) / total
+        for size, rank, block in zip(sizes, ranks, blocks, strict=True)
+    )
+    assert stats.ks_2samp(ours, brute).pvalue > 1e-4 and stats.ks_2samp(ours, beta).pvalue > 1e-4
+
+
+def test_inner_products_of_no_vectors_are_an_error():
+    generator = np.random.default_rng(11)
+    with pytest.raises(ValueError, match="gram: it has a negative eigenvalue"):
+        random_subspace_energies(np.diag([1.0, -1.0]), 5, 2, 3, generator)
+    with pytest.raises(ValueError, match="gram: it is not finite and symmetric"):
+        random_subspace_energies(np.array([[1.0, 2.0], [0.0, 4.0]]), 5, 2, 3, generator)
+    with pytest.raises(ValueError, match="rank: no subspace of 5 dimensions has rank 6"):
+        random_subspace_energies(np.eye(2), 5, 6, 3, generator)
+    with pytest.raises(ValueError, match="draws: 0"):
+        random_subspace_energies(np.eye(2), 5, 2, 0, generator)

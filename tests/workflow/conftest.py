@@ -79,8 +79,26 @@ def copy_workflow(folder):
     return Copy(folder)
 
 
+SUMS_FIGURES = (
+    "marker_sums_learning",
+    "trajectory_dimension",
+    "trajectory_windows",
+    "trajectory_orientation",
+    "commutator_alignment",
+    "attention_concentration",
+    "sparse_execution",
+    "subspace_training",
+)
+OPERATIONS_FIGURES = ("grokking_timeline", "embedding_frequencies")
+
+
 def tiny_config():
-    """Real training of two seeds, seconds long."""
+    """Real training of two seeds of every task, seconds long; the first experiment alone is of copying."""
+    training = {"batch_size": 16, "evaluate_every": 10, "evaluation_sequences": 20}
+    model = {"width": 8, "heads": 2, "final_norm": True, "positions": "learned", "readout": "last"}
+    trajectory_geometry = {"draws": 100, "windows": 2, "neighbour_draws": 2}
+    figures = dict.fromkeys(FIGURES, "tiny")
+    figures |= dict.fromkeys(SUMS_FIGURES, "tiny_sums") | dict.fromkeys(OPERATIONS_FIGURES, "tiny_grokking")
     return {
         "experiments": {
             "tiny": {
@@ -148,9 +166,47 @@ def tiny_config():
                         "null_draws": 2,
                     },
                 },
-            }
+            },
+            "tiny_sums": {
+                "study": "execution_manifolds",
+                "seeds": [0, 1],
+                "task": {"name": "marker_sums", "markers": [1, 2], "test_sequences": 60},
+                "model": model,
+                "training": training | {"steps": 100, "checkpoints": {"every": 10, "logarithmic": 0}},
+                "measurements": {
+                    "trajectory_geometry": trajectory_geometry,
+                    "trajectory_orientation": {"ranks": [1, 3], "null_draws": 100},
+                    "commutators": {"every": 50, "pairs": 2, "finite_pairs": 1, "null_draws": 40},
+                    "attention_entropy": {"every": 10, "sequences": 20},
+                    "routing_coordinate": {"null_draws": 40},
+                    "sparse_execution": {
+                        "latents": 24,
+                        "active": 4,
+                        "training_sequences": 100,
+                        "steps": 20,
+                        "removed": [1, 16],
+                        "random_draws": 2,
+                        "null_draws": 2,
+                        "sequences": 40,
+                    },
+                    "subspace_training": {"steps": 6, "sequences": 20},
+                },
+            },
+            "tiny_grokking": {
+                "study": "execution_manifolds",
+                "seeds": [0, 1],
+                "task": {"name": "binary_operations", "prime": 7},
+                "model": model | {"mlp_width": 16, "causal": False},
+                "optimizer": {"weight_decay": 1.0},
+                "training": training | {"steps": 60, "checkpoints": {"every": 10, "logarithmic": 0}},
+                "measurements": {
+                    "trajectory_geometry": trajectory_geometry,
+                    "commutators": {"every": 20, "pairs": 2, "finite_pairs": 1, "null_draws": 40},
+                    "embedding_frequencies": {"every": 30},
+                },
+            },
         },
-        "figures": {name: {"experiments": ["tiny"]} for name in FIGURES},
+        "figures": {name: {"experiments": [experiment]} for name, experiment in figures.items()},
     }
 
 

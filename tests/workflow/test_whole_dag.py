@@ -6,30 +6,38 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from learning_geometry.claims.orthogonal_subspaces import CLAIMS
+from learning_geometry.claims.studies import STUDIES
 from learning_geometry.config import read_yaml
 from learning_geometry.files import read_provenance, read_table
 from learning_geometry.measurements.table import check_table
 
-from .conftest import FIGURES, REPOSITORY, tiny_config
+from .conftest import FIGURES, REPOSITORY, SUMS_FIGURES, tiny_config
 
-MEASUREMENTS = tuple(tiny_config()["experiments"]["tiny"]["measurements"])
-PER_RUN = (*MEASUREMENTS, "training_metrics")
-FIGURE_RULES = tuple(f"figure_{name}" for name in FIGURES)
-CONCLUSIONS = (*FIGURE_RULES, "judge_claims")
-"""What reads the tables of experiments."""
+MEASUREMENTS = {name: tuple(each["measurements"]) for name, each in tiny_config()["experiments"].items()}
+RUNS = [(name, seed) for name in MEASUREMENTS for seed in (0, 1)]
+
+
+def conclusions(experiment="tiny"):
+    """What reads the tables of an experiment, one job of each."""
+    shown = [name for name, figure in tiny_config()["figures"].items() if experiment in figure["experiments"]]
+    return dict.fromkeys([*(f"figure_{name}" for name in shown), "judge_claims"], 1)
+
 
 SOURCE = "src/learning_geometry"
 
 
 def test_every_artifact_is_there_and_tidy(finished):
     results = finished[0].folder / "results"
-    for seed in (0, 1):
-        for name in PER_RUN:
-            table = read_table(results / f"tiny/seed-{seed}/{name}.parquet")
+    for experiment, seed in RUNS:
+        for name in (*MEASUREMENTS[experiment], "training_metrics"):
+            path = results / f"{experiment}/seed-{seed}/{name}.parquet"
+            table = read_table(path)
             check_table(table)
             assert set(table["seed"]) == {seed}
-            assert read_provenance(results / f"tiny/seed-{seed}/{name}.parquet")["code"]
+            assert read_provenance(path)["code"]
+            if name == "trajectory_orientation":
+                assert read_provenance(path)["other_seeds"] == [1 - seed]
+    for seed in (0, 1):
         steps = [path.stem for path in sorted((results / f"tiny/seed-{seed}/checkpoints").glob("*.safetensors"))]
         assert steps == ["step-000000", "step-000001", "step-000004", "step-000020", "step-000040"]
         assert not (results / f"tiny/seed-{seed}/training").exists()
@@ -79,7 +87,7 @@ def test_every_claim_has_a_row_and_none_a_verdict_that_two_seeds_cannot_give(fin
         "claim,study,statement,source,published,experiment,scale,unit,n,estimate,low,high,"
         "null,null_low,null_high,floor,rule,verdict"
     )
-    assert set(ledger["claim"]) == {claim.name for claim in CLAIMS}
+    assert set(ledger["claim"]) == {claim.name for study in STUDIES for claim in study.claims}
     assert not ledger.duplicated(["claim", "experiment", "null"]).any()
     assert set(ledger["verdict"]) <= {"not supported", "inconclusive"}
     by_claim = ledger.groupby("claim")
@@ -117,7 +125,8 @@ def test_a_second_run_does_nothing(finished):
 def test_two_runs_are_the_same_bits(finished, workflow_copy):
     workflow_copy.snakemake("--cores", "2")
     first, second = finished[0].tables(), workflow_copy.tables()
-    assert first.keys() == second.keys() and len(first) == 2 * len(PER_RUN) + 2
+    per_run = sum(1 + len(MEASUREMENTS[experiment]) for experiment, _ in RUNS)
+    assert first.keys() == second.keys() and len(first) == per_run + 2 * len(MEASUREMENTS)
     assert [path for path in first if first[path] != second[path]] == []
     results = finished[0].folder / "results"
     for path in sorted([*results.glob("figures/*"), *results.glob("claims.*")]):
@@ -128,22 +137,29 @@ def test_one_more_seed_trains_one_run(editable):
     config = tiny_config()
     config["experiments"]["tiny"]["seeds"].append(2)
     editable.write_config(config)
-    expected = {"make_dataset": 1, "train": 1, "measure": len(MEASUREMENTS), "summarize": 1} | dict.fromkeys(
-        CONCLUSIONS, 1
-    )
-    assert editable.planned() == expected
+    expected = {"make_dataset": 1, "train": 1, "measure": len(MEASUREMENTS["tiny"]), "summarize": 1}
+    assert editable.planned() == expected | conclusions()
+
+
+def test_one_more_seed_is_compared_with_the_others_again(editable):
+    config = tiny_config()
+    config["experiments"]["tiny_sums"]["seeds"].append(2)
+    editable.write_config(config)
+    # beside the new run's own: the orientation of both others, and the commutators of the one that it comes next to
+    measured = len(MEASUREMENTS["tiny_sums"]) + 2 + 1
+    expected = {"make_dataset": 1, "train": 1, "measure": measured, "summarize": 1}
+    assert editable.planned() == expected | conclusions("tiny_sums")
 
 
 def test_one_changed_setting_reruns_what_depends_on_it(editable):
     config = tiny_config()
     config["experiments"]["tiny"]["measurements"]["head_scores"]["sequences"] = 30
     editable.write_config(config)
-    assert editable.planned() == {"measure": 2, "summarize": 1} | dict.fromkeys(CONCLUSIONS, 1)
+    assert editable.planned() == {"measure": 2, "summarize": 1} | conclusions()
     config["experiments"]["tiny"]["optimizer"] = {"learning_rate": 0.0005}
     editable.write_config(config)
-    assert editable.planned() == {"train": 2, "measure": 2 * len(MEASUREMENTS), "summarize": 1} | dict.fromkeys(
-        CONCLUSIONS, 1
-    )
+    expected = {"train": 2, "measure": 2 * len(MEASUREMENTS["tiny"]), "summarize": 1}
+    assert editable.planned() == expected | conclusions()
 
 
 def test_comments_docstrings_and_layout_rerun_nothing(editable):
@@ -157,14 +173,17 @@ def test_an_edit_of_code_reruns_what_uses_it(editable):
     editable.edit(f"{SOURCE}/figures/transition_timeline.py", "\nimport ", "\nimport os\nimport ")
     assert editable.planned() == {"figure_transition_timeline": 1}
     editable.edit(f"{SOURCE}/measurements/sharpness.py", "import torch\n", "import os\n\nimport torch\n")
-    assert editable.planned() == {"measure": 2, "summarize": 1} | dict.fromkeys(CONCLUSIONS, 1)
+    assert editable.planned() == {"measure": 2, "summarize": 1} | conclusions()
     editable.edit(f"{SOURCE}/training/optimizers.py", "import math\n", "import math\nimport os\n")
-    assert editable.planned()["train"] == 2
+    assert editable.planned()["train"] == len(RUNS)
 
 
 def test_a_study_is_a_target(workflow_copy):
     planned = workflow_copy.planned("orthogonal_subspaces")
     assert planned["train"] == 2 and planned["figure_transition_timeline"] == 1
+    planned = workflow_copy.planned("execution_manifolds")
+    assert planned["train"] == 4 and all(planned[f"figure_{name}"] == 1 for name in SUMS_FIGURES)
+    assert "figure_transition_timeline" not in planned
 
 
 def test_the_report_holds_figures_and_captions(finished):

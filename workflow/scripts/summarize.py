@@ -1,15 +1,18 @@
-"""Gather every table of an experiment, add when things happened, and summarise over seeds with intervals."""
+"""Gather every table of an experiment, add what follows from them alone, and summarise over seeds with intervals."""
 
 import pandas as pd
 
 from learning_geometry.files import atomic_path, read_provenance, read_table, write_table
+from learning_geometry.measurements.grokking_events import grokking_events
 from learning_geometry.measurements.onsets import onsets
+from learning_geometry.measurements.saturation_fits import saturation_fits
 from learning_geometry.measurements.summary import summarize
 from learning_geometry.progress import log_to
 
 with log_to(snakemake.log[0]) as log:
     tables = [read_table(path) for path in snakemake.input]
-    tables.append(onsets(pd.concat(tables, ignore_index=True)))
+    measured = pd.concat(tables, ignore_index=True)
+    tables += [derived(measured) for derived in (onsets, grokking_events, saturation_fits)]
     made = {path: read_provenance(path) for path in snakemake.input}
     provenance = {"tables": made, "code": snakemake.params.code}
     summary = summarize(tables)

@@ -111,7 +111,9 @@ def other_seeds(measurement: str) -> str:
     except KeyError:
         return OTHER_SEEDS[0]
     if wanted not in OTHER_SEEDS:
-        raise ConfigError([f"{PACKAGE / 'measurements' / measurement}.py: OTHER_SEEDS is {wanted!r}; use {OTHER_SEEDS}"])
+        raise ConfigError(
+            [f"{PACKAGE / 'measurements' / measurement}.py: OTHER_SEEDS is {wanted!r}; use {OTHER_SEEDS}"]
+        )
     return str(wanted)
 
 

@@ -7,6 +7,8 @@ from jaxtyping import Float
 from scipy.linalg import eigvalsh_tridiagonal
 from scipy.special import betaincinv, gammaln
 
+from learning_geometry.geometry.wishart import wishart
+
 
 def gaussian_singular_values(
     shape: tuple[int, int],
@@ -223,6 +225,57 @@ def random_direction_cosine(dimension: int) -> tuple[float, float, float]:
     low, high = np.sqrt(betaincinv(0.5, (dimension - 1) / 2, [0.025, 0.975]))
     mean = np.exp(gammaln(dimension / 2) - gammaln((dimension + 1) / 2)) / np.sqrt(np.pi)
     return float(mean), float(low), float(high)
+
+
+def random_subspace_energies(
+    gram: Float[np.ndarray, "vectors vectors"], dimension: int, rank: int, draws: int, generator: np.random.Generator
+) -> Float[np.ndarray, "draws vectors"]:
+    r"""Squared norms of fixed vectors inside a uniformly random subspace; all vectors meet the same subspace in a draw.
+
+    Of one vector the share of the squared norm is Beta(k/2, (d - k)/2) distributed, with mean k / d. Of several, the
+    joint law depends on their inner products alone. With v orthonormal vectors in the span, as the rows of $Q$, and a
+    basis $B$ of the subspace, $Q B B^\top Q^\top$ is matrix-variate Beta: $L^{-1} W_1 L^{-\top}$ with Wishart matrices
+    $W_1$ of k and $W_2$ of d - k degrees of freedom and $L L^\top = W_1 + W_2$ (Muirhead 1982, "Aspects of
+    Multivariate Statistical Theory", section 3.3). So no subspace is formed, whatever the dimension.
+
+    Args:
+        gram: Inner products of the vectors.
+        dimension: Dimension d of the space.
+        rank: Dimension k of the subspaces, from 1 to `dimension`.
+        draws: Number of subspaces.
+        generator: Source of randomness.
+
+    Returns:
+        Squared norms, from 0 to those of the vectors, shape (draws, vectors).
+
+    Raises:
+        ValueError: If `rank` or `draws` is out of range, or `gram` holds no inner products: not symmetric, an entry not
+            finite, or a negative eigenvalue.
+
+    Examples:
+        A 60-dimensional subspace of 367,624 dimensions holds a share of 60 / 367,624 of any vector's squared norm:
+
+        >>> energies = random_subspace_energies(np.eye(1), 367_624, 60, 4000, np.random.default_rng(0))
+        >>> float((energies.mean() * 367_624).round())
+        60.0
+    """
+    _check_rank(rank, dimension)
+    _check_draws(draws)
+    if not np.isfinite(gram).all() or not np.allclose(gram, gram.T):
+        raise ValueError("gram: it is not finite and symmetric; pass vectors @ vectors.T of finite vectors")
+    values, directions = np.linalg.eigh(gram.astype(np.float64))
+    if len(values) and values[0] < -1e-6 * abs(values[-1]):
+        raise ValueError("gram: it has a negative eigenvalue, so that no vectors have these inner products")
+    # coordinates of the vectors in an orthonormal basis of their span
+    spanned = min(len(gram), dimension)
+    coordinates = directions[:, -spanned:] * np.sqrt(np.maximum(values[-spanned:], 0.0))
+    within = wishart(spanned, rank, draws, generator)
+    lower = np.linalg.cholesky(within + wishart(spanned, dimension - rank, draws, generator))
+    # L^-1 W L^-T, one triangle at a time
+    half = np.linalg.solve(lower, within)
+    projector = np.linalg.solve(lower, half.swapaxes(1, 2))
+    energies = np.einsum("vi,nij,vj->nv", coordinates, projector, coordinates, optimize=True)
+    return np.clip(energies, 0.0, np.diag(gram))
 
 
 def _check_draws(draws: int) -> None:

@@ -1,16 +1,25 @@
 """The one module that knows the checkpoint format: one safetensors file per step, plain names."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from learning_geometry.files import read_tensor_metadata, read_tensors, write_tensors
+from learning_geometry.files import (
+    read_tensor,
+    read_tensor_metadata,
+    read_tensor_shapes,
+    read_tensors,
+    write_tensors,
+)
 
 # importing torch takes seconds, which what reads arrays only need not wait for
 if TYPE_CHECKING:
     import torch
+
+BLOCK = 2**22
+"""Numbers of one parameter's trajectory that are read at a time: 16 MB of float32."""
 
 
 def schedule(settings: dict[str, Any], steps: int) -> dict[int, bool]:
@@ -82,6 +91,64 @@ def read_arrays(directory: str | Path, step: int) -> dict[str, np.ndarray]:
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such checkpoint; there are steps {checkpoint_steps(directory)}")
     return read_tensors(path)
+
+
+def parameter_shapes(directory: str | Path, step: int) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the parameters at ``step`` by name, without reading them.
+
+    Raises:
+        FileNotFoundError: no checkpoint of that step.
+    """
+    return read_tensor_shapes(checkpoint_path(directory, step))
+
+
+def read_trajectory(directory: str | Path, steps: Sequence[int], name: str, rows: slice = slice(None)) -> np.ndarray:
+    """Return one parameter, or a range of its rows, at many steps: shape (steps, ...). Nothing else is read.
+
+    Raises:
+        FileNotFoundError: no checkpoint of a step.
+        KeyError: a checkpoint has no such parameter.
+        ValueError: a checkpoint has one of another shape.
+    """
+    first = read_tensor(checkpoint_path(directory, steps[0]), name, rows)
+    found = np.empty((len(steps), *first.shape), dtype=first.dtype)
+    found[0] = first
+    for i, step in enumerate(steps[1:], 1):
+        path = checkpoint_path(directory, step)
+        array = read_tensor(path, name, rows)
+        if array.shape != first.shape:
+            raise ValueError(
+                f"{path}: parameter {name}: shape {array.shape}, but {first.shape} at step {steps[0]}; the checkpoints "
+                "are not those of one run: train again"
+            )
+        found[i] = array
+    return found
+
+
+def trajectory_blocks(
+    directory: str | Path, steps: Sequence[int], name: str, shape: tuple[int, ...], numbers: int | None = None
+) -> Iterator[np.ndarray]:
+    """Yield one parameter at many steps in ranges of its rows, each flattened to shape (steps, entries).
+
+    So a trajectory larger than memory can be read, one block at a time.
+
+    Args:
+        directory: of the checkpoints.
+        steps: of the trajectory.
+        name: of the parameter.
+        shape: of the parameter, see :func:`parameter_shapes`.
+        numbers: how many a block may hold, over all steps together (None: ``BLOCK``); a block has at least one row.
+
+    Raises:
+        FileNotFoundError, KeyError, ValueError: see :func:`read_trajectory`.
+    """
+    per_row = int(np.prod(shape[1:]))
+    rows = max(1, (numbers or BLOCK) // max(1, len(steps) * per_row))
+    if not shape or rows >= shape[0]:
+        yield read_trajectory(directory, steps, name).reshape(len(steps), -1)
+        return
+    for first in range(0, shape[0], rows):
+        yield read_trajectory(directory, steps, name, slice(first, first + rows)).reshape(len(steps), -1)
 
 
 def _check_shapes(path: Path, found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> None:

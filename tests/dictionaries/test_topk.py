@@ -1,0 +1,203 @@
+"""TopK dictionaries: what they keep, what they find, and what they report."""
+
+import numpy as np
+import pytest
+import torch
+
+from learning_geometry.dictionaries.topk import (
+    Settings,
+    dead,
+    decode,
+    encode,
+    explained_variance,
+    fit,
+    initialise,
+    scale_factor,
+    train,
+)
+
+WIDTH, ATOMS, ACTIVE = 24, 32, 3
+
+
+def planted(vectors=6000, seed=0):
+    """Sums of ACTIVE atoms out of ATOMS directions, with positive coefficients, around a common offset."""
+    generator = np.random.default_rng(seed)
+    atoms = generator.standard_normal((ATOMS, WIDTH))
+    atoms /= np.linalg.norm(atoms, axis=1, keepdims=True)
+    chosen = generator.random((vectors, ATOMS)).argsort(1)[:, :ACTIVE]
+    coefficients = np.zeros((vectors, ATOMS))
+    np.put_along_axis(coefficients, chosen, generator.uniform(1, 2, chosen.shape), axis=1)
+    vectors = torch.from_numpy(coefficients @ atoms + 0.5).float()
+    return vectors * scale_factor(vectors), torch.from_numpy(atoms).float()
+
+
+SETTINGS = Settings(latents=ATOMS, active=ACTIVE, steps=700, batch_size=256, learning_rate=3e-3)
+
+
+@pytest.fixture(scope="module")
+def recovered():
+    vectors, atoms = planted()
+    return vectors, atoms, fit(vectors, SETTINGS, "test")
+
+
+def test_a_planted_dictionary_is_recovered(recovered):
+    vectors, atoms, fitted = recovered
+    cosines = fitted.dictionary["decoder.weight"] @ atoms.T
+    assert cosines.max(0).values.mean() > 0.9
+    start = initialise(vectors, ATOMS, np.random.default_rng(0))["decoder.weight"] @ atoms.T
+    assert start.max(0).values.mean() < 0.6
+    held_out = planted(500, seed=1)[0]  # other atoms: nothing is explained by remembering directions
+    codes = encode(fitted.dictionary, vectors, ACTIVE)
+    assert explained_variance(vectors, decode(fitted.dictionary, codes)) > 0.85
+    assert explained_variance(held_out, decode(fitted.dictionary, encode(fitted.dictionary, held_out, ACTIVE))) < 0.5
+    assert fitted.losses[-50:].mean() == pytest.approx(
+        1 - explained_variance(vectors, decode(fitted.dictionary, codes)), abs=0.02
+    )
+
+
+def test_exactly_k_latents_are_active_and_they_are_the_largest(recovered):
+    vectors, _, fitted = recovered
+    codes = encode(fitted.dictionary, vectors, ACTIVE)
+    assert ((codes != 0).sum(1) == ACTIVE).all()
+    everything = encode(fitted.dictionary, vectors, ATOMS)
+    smallest_kept = torch.where(codes != 0, codes, torch.inf).min(1).values
+    assert (torch.where(codes == 0, everything, -torch.inf).max(1).values <= smallest_kept).all()
+    direct = vectors @ fitted.dictionary["encoder.weight"].T + fitted.dictionary["encoder.bias"]
+    torch.testing.assert_close(everything, direct)
+
+
+def test_decoder_rows_keep_unit_norm(recovered):
+    torch.testing.assert_close(recovered[2].dictionary["decoder.weight"].norm(dim=1), torch.ones(ATOMS))
+
+
+def test_a_dictionary_starts_tied_centred_and_at_the_mean():
+    vectors, _ = planted(500)
+    dictionary = initialise(vectors, ATOMS, np.random.default_rng(0))
+    assert {name: tuple(value.shape) for name, value in dictionary.items()} == {
+        "encoder.weight": (ATOMS, WIDTH),
+        "encoder.bias": (ATOMS,),
+        "decoder.weight": (ATOMS, WIDTH),
+        "decoder.bias": (WIDTH,),
+    }
+    assert torch.equal(dictionary["encoder.weight"], dictionary["decoder.weight"])
+    torch.testing.assert_close(dictionary["decoder.bias"], vectors.mean(0))
+    torch.testing.assert_close(
+        encode(dictionary, vectors.mean(0, keepdim=True), ATOMS), torch.zeros(1, ATOMS), atol=1e-5, rtol=0
+    )
+
+
+def test_scaled_vectors_have_mean_norm_of_the_root_of_their_width():
+    vectors = torch.randn(100, 16, generator=torch.Generator().manual_seed(0)) + 3
+    scaled = vectors * scale_factor(vectors)
+    assert float(scaled.norm(dim=1).mean()) == pytest.approx(4.0, rel=1e-5)
+
+
+def test_explained_variance_is_that_of_its_definition():
+    generator = np.random.default_rng(0)
+    vectors, guesses = generator.standard_normal((2, 50, 7))
+    expected = 1 - ((vectors - guesses) ** 2).sum() / ((vectors - vectors.mean(0)) ** 2).sum()
+    assert explained_variance(torch.from_numpy(vectors), torch.from_numpy(guesses)) == pytest.approx(expected)
+    mean = torch.from_numpy(np.broadcast_to(vectors.mean(0), vectors.shape).copy())
+    assert explained_variance(torch.from_numpy(vectors), mean) == pytest.approx(0, abs=1e-12)
+    assert explained_variance(torch.from_numpy(vectors), torch.from_numpy(vectors)) == 1
+
+
+def test_the_same_key_gives_the_same_bits_and_the_start_is_left_alone():
+    vectors, _ = planted(500)
+    short = SETTINGS._replace(steps=5)
+    one, same, other = (fit(vectors, short, *key).dictionary for key in (("a", 1), ("a", 1), ("a", 2)))
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert not torch.equal(one["decoder.weight"], other["decoder.weight"])
+    start = initialise(vectors, ATOMS, np.random.default_rng(0))
+    before = {name: value.clone() for name, value in start.items()}
+    train(start, vectors, short, np.random.default_rng(0))
+    assert all(torch.equal(start[name], before[name]) for name in start)
+
+
+def test_the_first_step_is_adam_on_the_projected_gradient():
+    vectors, _ = planted(500)
+    start = initialise(vectors, ATOMS, np.random.default_rng(0))
+    fitted = train(start, vectors, SETTINGS._replace(steps=1), np.random.default_rng(7))
+    batch = vectors[np.random.default_rng(7).integers(500, size=256)]
+    variance = (vectors - vectors.mean(0)).square().sum(1).mean()
+    decoder = start["decoder.weight"].clone().requires_grad_()
+    codes = encode(start, batch, ACTIVE)
+    loss = (batch - codes @ decoder - start["decoder.bias"]).square().sum(1).mean() / variance
+    assert fitted.losses[0] == pytest.approx(float(loss.detach()), rel=1e-5)
+    (gradient,) = torch.autograd.grad(loss, decoder)
+    gradient = gradient - (gradient * decoder).sum(1, keepdim=True) * decoder
+    # Adam's first step: the sign of the gradient, where it is not tiny
+    moved = decoder - SETTINGS.learning_rate * gradient / (gradient.abs() + 1e-8)
+    expected = (moved / moved.norm(dim=1, keepdim=True)).detach()
+    torch.testing.assert_close(fitted.dictionary["decoder.weight"], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_dead_latents_come_to_life_by_the_auxiliary_loss():
+    vectors, _ = planted(2000)
+    start = initialise(vectors, 2 * ATOMS, np.random.default_rng(0))
+    start["encoder.bias"][ATOMS:] -= 100  # never among the largest
+    settings = SETTINGS._replace(latents=2 * ATOMS, steps=150, dead_after=512)
+    plain, revived = (
+        train(start, vectors, settings._replace(auxiliary=count, auxiliary_weight=1.0), np.random.default_rng(0))
+        for count in (0, 8)
+    )
+    assert dead(encode(plain.dictionary, vectors, ACTIVE))[ATOMS:].all()
+    unmoved = plain.dictionary["decoder.weight"][ATOMS:]
+    torch.testing.assert_close(unmoved, start["decoder.weight"][ATOMS:])
+    directions = revived.dictionary["decoder.weight"][ATOMS:]
+    assert (directions - unmoved).norm(dim=1).max() > 0.1
+    # a dead latent with a pre-activation this negative models the residual with its sign turned, and grows back
+    assert (revived.dictionary["encoder.bias"][ATOMS:] > start["encoder.bias"][ATOMS:] + 0.01).any()
+
+
+def test_a_transcoder_learns_targets_of_another_width():
+    vectors, _ = planted(2000)
+    mapped = vectors @ torch.randn(WIDTH, 5, generator=torch.Generator().manual_seed(0))
+    start = initialise(vectors, ATOMS, np.random.default_rng(0))
+    rows = torch.randn(ATOMS, 5, generator=torch.Generator().manual_seed(1))
+    start |= {"decoder.weight": rows / rows.norm(dim=1, keepdim=True), "decoder.bias": mapped.mean(0)}
+    settings = SETTINGS._replace(active=8, steps=300, learning_rate=1e-2)
+    fitted = train(start, vectors, settings, np.random.default_rng(0), mapped)
+    before, after = (explained_variance(mapped, decode(each, encode(each, vectors, 8))) for each in (start, fitted[0]))
+    assert before < 0.3 and after > 0.8
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda x: encode(initialise(x, 8, np.random.default_rng(0)), x, 9), "active: 9 of 8 latents"),
+        (lambda x: encode(initialise(x, 8, np.random.default_rng(0)), x, 0), "active: 0 of 8"),
+        (lambda x: fit(x, Settings(latents=8, active=9, steps=1), 0), "active: 9 of 8"),
+        (lambda x: initialise(x[:7], 8, np.random.default_rng(0)), "7 cannot train 8 latents"),
+        (lambda x: initialise(0 * x, 8, np.random.default_rng(0)), "all equal"),
+        (lambda x: scale_factor(0 * x), "mean norm is 0.0"),
+        (lambda x: scale_factor(x / 0), "mean norm is"),
+        (lambda x: explained_variance(0 * x, x), "all equal"),
+        (
+            lambda x: train(
+                initialise(x, 8, np.random.default_rng(0)), x, Settings(8, 2), np.random.default_rng(0), x[:5]
+            ),
+            "targets: 5 for 50",
+        ),
+        (
+            lambda x: train(
+                initialise(x, 8, np.random.default_rng(0)), x, Settings(8, 2), np.random.default_rng(0), 0 * x
+            ),
+            "targets: they are all equal",
+        ),
+    ],
+)
+def test_what_cannot_be_done_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(torch.from_numpy(np.random.default_rng(0).standard_normal((50, 4))).float())
+
+
+def test_a_loss_that_is_not_finite_is_named():
+    vectors, _ = planted(200)
+    with pytest.raises(FloatingPointError, match="at step 1"):
+        train(
+            initialise(vectors, ATOMS, np.random.default_rng(0)),
+            vectors,
+            SETTINGS._replace(learning_rate=1e30),
+            np.random.default_rng(0),
+        )
