@@ -81,6 +81,18 @@ def test_every_seed_is_a_row_with_its_own_key_frequencies():
         assert (image.get_array()[seed, columns.astype(int)] > 0.03).all()
 
 
+def test_key_frequencies_of_another_seed_are_in_the_legend():
+    tables = planted(2)
+    for name, column in (("runs", "value"), ("summary", "estimate")):
+        none = tables[name]["quantity"].eq("key_frequencies") & (tables[name]["null"] == "")
+        if name == "runs":
+            none &= tables[name]["seed"] == 0
+        tables[name].loc[none, column] = 0.0
+    figure = draw(tables, OPTIONS)
+    assert marks(panel(figure, f"seed 0, step {LAST}"), "v") == []
+    assert "key frequency" in [text.get_text() for text in figure.legends[0].get_texts()]
+
+
 def test_number_of_key_frequencies_over_training():
     tables = planted()
     (numbers,) = (axes for axes in draw(tables, OPTIONS).axes if axes.get_ylabel() == "number")

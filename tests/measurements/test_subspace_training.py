@@ -12,8 +12,8 @@ from learning_geometry.measurements.subspace_training import ARMS
 from learning_geometry.models.evaluation import cross_entropy, evaluate
 from learning_geometry.streams import stream
 from learning_geometry.tasks.dataset import make_dataset, write_dataset
-from learning_geometry.training.loop import train, training_step
-from learning_geometry.training.projected import projection, state_from
+from learning_geometry.training.loop import state_from, train, training_step
+from learning_geometry.training.projected import projection
 
 from .conftest import defaults
 

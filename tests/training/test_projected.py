@@ -8,9 +8,9 @@ from learning_geometry.config import validate
 from learning_geometry.geometry.nulls import haar_subspace
 from learning_geometry.tasks.dataset import make_dataset
 from learning_geometry.training.checkpoints import read_checkpoint
-from learning_geometry.training.loop import State, initial_state, train, training_step
+from learning_geometry.training.loop import State, initial_state, state_from, train, training_step
 from learning_geometry.training.optimizers import make_optimizer, optimizer_tensors, restore_optimizer
-from learning_geometry.training.projected import confine, continue_training, projection, state_from
+from learning_geometry.training.projected import confine, continue_training, projection
 
 MATRICES = [f"layers.0.attention.{role}.weight" for role in ("query", "key", "value", "output")]
 STEPS = 12

@@ -194,7 +194,7 @@ def _draw_defect(axes: Axes, tables: Mapping[str, pd.DataFrame], quantity: str, 
         _logarithmic(axes, pairs.rename(columns={"value": "estimate"}, errors="raise"))
     else:
         axes.set_ylim(0.0, 1.02)
-    axes.set_ylabel(quantity.removeprefix("commutator_").replace("scale_free", "scale-free").replace("_", " "))
+    axes.set_ylabel(quantity.removeprefix("commutator_").replace("scale_free_", "scale-free\n"))
     style.legend_above(axes, entries)
 
 

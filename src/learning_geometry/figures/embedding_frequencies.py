@@ -53,7 +53,7 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
         entries: dict[str, Any] = {}
         for name, step in spectra.items():
             entries |= _draw_spectrum(panels[name], runs, seeds[0], step)
-        _draw_seeds(panels["s"], runs, seeds, ends[1])
+        entries |= _draw_seeds(panels["s"], runs, seeds, ends[1])
         _draw_numbers(panels["n"], tables)
         for axes in (panels[name] for name in (*spectra, "s")):
             axes.set_xlabel("frequency")
@@ -110,7 +110,7 @@ def _draw_null(axes: Axes, rows: pd.DataFrame, name: str) -> Any:
     return axes.plot(rows["index"], rows["high"], zorder=1.7, **look)[0]
 
 
-def _draw_seeds(axes: Axes, runs: pd.DataFrame, seeds: list[int], step: int) -> None:
+def _draw_seeds(axes: Axes, runs: pd.DataFrame, seeds: list[int], step: int) -> dict[str, Any]:
     rows = style.select(runs, quantity=SHARE, null="", step=step)
     table = rows.pivot(index="seed", columns="index", values="value").reindex(seeds)
     low, high = float(table.columns.min()), float(table.columns.max())
@@ -123,8 +123,11 @@ def _draw_seeds(axes: Axes, runs: pd.DataFrame, seeds: list[int], step: int) -> 
         extent=(low - 0.5, high + 0.5, len(seeds) - 0.5, -0.5),
     )
     marked = [(k, place) for place, seed in enumerate(seeds) for k in key_frequencies(runs, seed, step)]
+    entries: dict[str, Any] = {}
     if marked:
-        axes.plot(*zip(*marked, strict=True), "v", color=style.VERMILION, markersize=3, linestyle="none")
+        (entries["key frequency"],) = axes.plot(
+            *zip(*marked, strict=True), "v", color=style.VERMILION, markersize=3.5, linestyle="none"
+        )
     every = -(-len(seeds) // MOST_TICKS)
     axes.set_yticks(range(0, len(seeds), every), [str(seed) for seed in seeds[::every]])
     axes.set_ylabel("seed")
@@ -132,6 +135,7 @@ def _draw_seeds(axes: Axes, runs: pd.DataFrame, seeds: list[int], step: int) -> 
     colorbar = axes.figure.colorbar(image, ax=axes, pad=0.02)
     colorbar.set_label("share of energy")
     colorbar.outline.set_linewidth(0.4)
+    return entries
 
 
 def _draw_numbers(axes: Axes, tables: Mapping[str, pd.DataFrame]) -> None:
@@ -152,7 +156,8 @@ def _draw_numbers(axes: Axes, tables: Mapping[str, pd.DataFrame]) -> None:
         axes.set_xlabel("seed")
         axes.set_xlim(seeds["seed"].min() - 0.6, seeds["seed"].max() + 0.6)
         axes.set_xticks(seeds["seed"].unique()[:: -(-len(seeds) // MOST_TICKS)])
-    axes.set_ylim(bottom=0.0)
+    counted = style.select(tables["runs"], **where, null="")["value"]
+    axes.set_ylim(0.0, 1.15 * max(float(counted.max()), 1.0))  # an interval over few seeds may be far wider
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel("number")
     style.legend_above(axes, {label: entries[label] for label in list(entries)[:1]})

@@ -260,7 +260,9 @@ def _draw_neighbours(
 
 def _at_places(table: pd.DataFrame, slots: Sequence[Slot]) -> pd.DataFrame:
     """Return the rows of all slots, with the number of their slot in the column "place"."""
-    return table.merge(pd.DataFrame([slot | {"place": place} for place, slot in enumerate(slots)])).sort_values("place", kind="stable")
+    return table.merge(pd.DataFrame([slot | {"place": place} for place, slot in enumerate(slots)])).sort_values(
+        "place", kind="stable"
+    )
 
 
 def _with_ranges(axes: Axes, x: pd.Series, rows: pd.DataFrame, color: str, **look: Any) -> Any:

@@ -1,6 +1,8 @@
 """SGD commutators: by how much the order of two batches matters, and how much of it lies in the execution basis."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from learning_geometry.geometry.commutators import Commutator, commutator, defect, finite_commutator, norm, scale_free
+from learning_geometry.geometry.commutators import Commutator, commutator, defect, finite_commutator, scale_free
 from learning_geometry.geometry.curvature.landscape import mean_of
 from learning_geometry.geometry.curvature.products import gradient_with_graph, unflatten
 from learning_geometry.geometry.nulls import random_subspace_energies
@@ -83,15 +85,38 @@ SUFFIXES = {torch.float64: "_finite_float64", torch.float32: "_finite_float32"}
 
 Rows = Iterator[dict[str, Any]]
 Batch = tuple[Tensor, Tensor]
-Vectors = dict[str, np.ndarray]
-"""A vector of all parameters, by name."""
+
+
+@dataclass(frozen=True)
+class _Vector:
+    """A vector of all parameters, by name."""
+
+    arrays: dict[str, np.ndarray]
+
+    @cached_property
+    def energies(self) -> dict[str, float]:
+        """Squared norm of each parameter's part."""
+        flat = {name: array.reshape(-1).astype(np.float64) for name, array in self.arrays.items()}
+        return {name: float(part @ part) for name, part in flat.items()}
+
+    @cached_property
+    def energy(self) -> float:
+        return sum(self.energies.values())
+
+    def share_of(self, names: Iterable[str]) -> float:
+        """Return the share of the squared norm in some of the parameters."""
+        return sum(self.energies[name] for name in names) / self.energy
+
+    def share_in(self, basis: Basis) -> float:
+        """Return the share of the squared norm inside a basis, in [0, 1]."""
+        return min(sum(inside(basis, self.arrays).values()) / self.energy, 1.0)
 
 
 class _Pair(NamedTuple):
     """What is kept of the commutator of one pair of batches."""
 
-    delta: Vectors
-    gradients: tuple[Vectors, Vectors]
+    delta: _Vector
+    gradients: tuple[_Vector, _Vector]
     defect: float
     scale_free: float
 
@@ -173,7 +198,7 @@ def _rows(run: Run, settings: dict[str, Any], step: int) -> Rows:
             steps_taken = finite_commutator(one, other, point, settings["step_size"])
             found.append(_pair(steps_taken, parameters))
             if dtype == torch.float64:
-                step_errors.append(norm(by_products.delta - steps_taken.delta) / norm(steps_taken.delta))
+                step_errors.append(_relative_error(pairs[-1].delta, found[-1].delta))
     yield from _defect_rows(pairs)
     yield from _block_rows(pairs, parameters)
     if basis is not None:
@@ -182,10 +207,8 @@ def _rows(run: Run, settings: dict[str, Any], step: int) -> Rows:
         if found:
             yield from _finite_rows(found, basis, SUFFIXES[dtype])
     if step_errors:
-        rounding = [
-            _length(_difference(single.delta, double.delta)) / _length(double.delta)
-            for single, double in zip(finite[torch.float32], finite[torch.float64], strict=True)
-        ]
+        both = zip(finite[torch.float32], finite[torch.float64], strict=True)
+        rounding = [_relative_error(single.delta, double.delta) for single, double in both]
         yield {"quantity": ROUNDING, "value": float(np.mean(rounding)), "n": len(rounding)}
         yield {"quantity": STEP_ERROR, "value": float(np.mean(step_errors)), "n": len(step_errors)}
 
@@ -213,8 +236,8 @@ def _loss(run: Run, batch: Batch, explicit: bool) -> Callable[[dict[str, Tensor]
 
 
 def _pair(found: Commutator, parameters: dict[str, Tensor]) -> _Pair:
-    def named(vector: Tensor) -> Vectors:
-        return {name: piece.numpy() for name, piece in unflatten(vector, parameters).items()}
+    def named(vector: Tensor) -> _Vector:
+        return _Vector({name: piece.numpy() for name, piece in unflatten(vector, parameters).items()})
 
     first, second = (named(gradient) for gradient in found.gradients)
     return _Pair(named(found.delta), (first, second), defect(found), scale_free(found))
@@ -239,29 +262,25 @@ def _defect_rows(pairs: Sequence[_Pair]) -> Rows:
 def _block_rows(pairs: Sequence[_Pair], parameters: Mapping[str, Tensor]) -> Rows:
     entries = sum(tensor.numel() for tensor in parameters.values())
     for block, names in blocks(parameters).items():
-
-        def share(vectors: Vectors, names: Sequence[str] = names) -> float:
-            return _energy({name: vectors[name] for name in names}) / _energy(vectors)
-
         row = {"quantity": BLOCK, "part": block, "unit": "fraction"}
-        yield row | _mean([share(pair.delta) for pair in pairs])
-        of_gradients = [np.mean([share(gradient) for gradient in pair.gradients]) for pair in pairs]
+        yield row | _mean([pair.delta.share_of(names) for pair in pairs])
+        of_gradients = [np.mean([gradient.share_of(names) for gradient in pair.gradients]) for pair in pairs]
         yield row | _over_pairs(np.array(of_gradients), "gradients")
         size = sum(parameters[name].numel() for name in names)
         yield row | {"null": "parameters", "value": size / entries}
 
 
 def _share_rows(run: Run, settings: dict[str, Any], step: int, pairs: Sequence[_Pair], basis: Basis) -> Rows:
-    energies = np.array([_share(basis, pair.delta) for pair in pairs])
-    nulls = _random_energies(run, settings, step, [pair.delta for pair in pairs], basis)
+    energies = np.array([pair.delta.share_in(basis) for pair in pairs])
+    nulls = _random_energies(run, settings, step, [pair.delta.arrays for pair in pairs], basis)
     row = {"quantity": f"{NORM}_of_pair", "index": np.arange(len(pairs)), "unit": "fraction"}
     yield row | {"value": np.sqrt(energies)}
-    of_gradients = np.array([[_share(basis, gradient) for gradient in pair.gradients] for pair in pairs])
+    of_gradients = np.array([[gradient.share_in(basis) for gradient in pair.gradients] for pair in pairs])
     in_another = None
     if run.others:
         other_basis = _basis(run.others[0], step, settings["directions"])
         if other_basis is not None:
-            in_another = np.array([_share(other_basis, pair.delta) for pair in pairs])
+            in_another = np.array([pair.delta.share_in(other_basis) for pair in pairs])
     for quantity, measure_of in ((NORM, np.sqrt), (ENERGY, np.asarray)):
         row = {"quantity": quantity, "unit": "fraction"}
         yield row | _mean(measure_of(energies))
@@ -279,13 +298,13 @@ def _finite_rows(pairs: Sequence[_Pair], basis: Basis | None, suffix: str) -> Ro
         "n": len(pairs),
     }
     if basis is not None:
-        energies = np.array([_share(basis, pair.delta) for pair in pairs])
+        energies = np.array([pair.delta.share_in(basis) for pair in pairs])
         yield {"quantity": f"{NORM}{suffix}", "unit": "fraction"} | _mean(np.sqrt(energies))
         yield {"quantity": f"{ENERGY}{suffix}", "unit": "fraction"} | _mean(energies)
 
 
 def _random_energies(
-    run: Run, settings: dict[str, Any], step: int, deltas: Sequence[Vectors], basis: Basis
+    run: Run, settings: dict[str, Any], step: int, deltas: Sequence[dict[str, np.ndarray]], basis: Basis
 ) -> dict[str, np.ndarray]:
     """Return, by null, the shares of the squared norm of each commutator in each random subspace: (draws, pairs)."""
     draws = settings["null_draws"]
@@ -307,21 +326,9 @@ def _gram(vectors: Sequence[np.ndarray]) -> np.ndarray:
     return matrix @ matrix.T
 
 
-def _share(basis: Basis, vectors: Vectors) -> float:
-    """Return the share of a vector's squared norm inside a basis, in [0, 1]."""
-    return min(sum(inside(basis, vectors).values()) / _energy(vectors), 1.0)
-
-
-def _energy(vectors: Vectors) -> float:
-    return sum(float(np.sum(np.square(array, dtype=np.float64))) for array in vectors.values())
-
-
-def _length(vectors: Vectors) -> float:
-    return float(np.sqrt(_energy(vectors)))
-
-
-def _difference(one: Vectors, other: Vectors) -> Vectors:
-    return {name: one[name] - other[name] for name in one}
+def _relative_error(of: _Vector, exact: _Vector) -> float:
+    difference = _Vector({name: array - exact.arrays[name] for name, array in of.arrays.items()})
+    return float(np.sqrt(difference.energy / exact.energy))
 
 
 def _mean(values: Sequence[float] | np.ndarray) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from learning_geometry.measurements.run import Run
 from learning_geometry.measurements.table import tidy
 from learning_geometry.models.evaluation import evaluate
 from learning_geometry.streams import stream
-from learning_geometry.training.projected import Projection, confine, continue_training, projection, state_from
+from learning_geometry.training.loop import state_from
+from learning_geometry.training.projected import Projection, confine, continue_training, projection
 
 SETTINGS = {
     "from_step": {

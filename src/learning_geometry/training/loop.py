@@ -3,7 +3,7 @@
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,7 +65,7 @@ def train(
 
     Args:
         experiment: the sections ``task``, ``model``, ``optimizer`` and ``training`` of the config.
-        seed: of the batches and the dropout, and of the initialisation unless ``training.initialisation_seed`` names one.
+        seed: of the batches and the dropout, and of the initialisation unless the training settings name another.
         dataset: what the run draws once, and its test sets.
         directory: the run's working directory; checkpoints go to ``directory/checkpoints``.
         provenance: what made the run; stored in every checkpoint.
@@ -112,12 +112,25 @@ def initial_state(experiment: dict[str, Any], seed: int) -> State:
     model = build_model(experiment)
     shared = experiment["training"]["initialisation_seed"]
     drawn = model.initialise(stream(seed if shared is None else shared, "initialisation"))
-    flat = torch.cat([value.flatten() for value in drawn.values()])
-    views = flat.split([value.numel() for value in drawn.values()])
-    parameters = {
-        name: view.view(value.shape).requires_grad_() for (name, value), view in zip(drawn.items(), views, strict=True)
-    }
-    return State(model, parameters, flat, make_optimizer(experiment["optimizer"], {"all": flat}))
+    return state_from(model, drawn, experiment["optimizer"])
+
+
+def state_from(model: Model, parameters: Mapping[str, Tensor], optimizer: dict[str, Any]) -> State:
+    """Return a run that stands at the parameters given, with a fresh optimiser; they are copied.
+
+    The flat vector has them in the order of the model's initialisation, as in training.
+
+    Args:
+        model: the run's.
+        parameters: by name, as read from a checkpoint.
+        optimizer: the section ``optimizer`` of an experiment.
+    """
+    # a file has its own order of names; sums over all entries, such as that of a clipped norm, have the model's
+    ordered = [(name, parameters[name].detach()) for name in model.initialise(np.random.default_rng(0))]
+    flat = torch.cat([value.flatten() for _, value in ordered])
+    views = flat.split([value.numel() for _, value in ordered])
+    named = {name: view.view(value.shape).requires_grad_() for (name, value), view in zip(ordered, views, strict=True)}
+    return State(model, named, flat, make_optimizer(optimizer, {"all": flat}))
 
 
 def training_step(

@@ -22,10 +22,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from learning_geometry.models import Model
 from learning_geometry.tasks.dataset import Dataset
 from learning_geometry.training.loop import State, training_step
-from learning_geometry.training.optimizers import make_optimizer
 
 Projection = Callable[[Tensor], Tensor]
 """Map of a flat vector of all parameters to its part inside, or outside, of a subspace."""
@@ -73,24 +71,6 @@ def projection(
         return result
 
     return project
-
-
-def state_from(model: Model, parameters: Mapping[str, Tensor], optimizer: dict[str, Any]) -> State:
-    """Return a run that stands at the parameters given, with a fresh optimiser; they are copied.
-
-    The flat vector has them in the order of the model's initialisation, as in training.
-
-    Args:
-        model: the run's.
-        parameters: by name, as read from a checkpoint.
-        optimizer: the section ``optimizer`` of an experiment.
-    """
-    # a file has its own order of names; sums over all entries, such as that of a clipped norm, have the model's
-    ordered = [(name, parameters[name].detach()) for name in model.initialise(np.random.default_rng(0))]
-    flat = torch.cat([value.flatten() for _, value in ordered])
-    views = flat.split([value.numel() for _, value in ordered])
-    named = {name: view.view(value.shape).requires_grad_() for (name, value), view in zip(ordered, views, strict=True)}
-    return State(model, named, flat, make_optimizer(optimizer, {"all": flat}))
 
 
 def confine(state: State, project: Projection) -> None:
