@@ -18,10 +18,14 @@ STEPS = np.arange(0, LAST + 1, 500)
 WINDOW_ENDS = np.array([4000, 8000, 10_000, 12_000, 16_000, 20_000])
 
 
+STANDARD = {"modulus": 8, "curriculum": 0, "prime": 97}
+
+
 def settings(task, initialisation_seed=None, decay=0.01, **of_task):
     return {
         "study": STUDY.name,
-        "task": {"name": task, "distractors": "published", "markers": [1, 2, 3, 4]} | of_task,
+        "task": {"name": task, "distractors": "published", "markers": [1, 2, 3, 4]} | STANDARD | of_task,
+        "model": {"norm": "pre"},
         "optimizer": {"weight_decay": decay},
         "training": {"steps": LAST, "initialisation_seed": initialisation_seed},
     }
@@ -185,4 +189,5 @@ def test_experiments_find_their_roles():
         experiments = load(CONFIG / config)["experiments"]
         for role in ("marker_sums", "routed_marker_sums", "shared_initialisation", "grokking", "not_grokking"):
             assert players(STUDY, role, experiments), (config, role)
+    assert players(STUDY, "marker_sums", experiments) == ["marker_sums"]
     assert players(STUDY, "four_markers", experiments) and players(STUDY, "one_marker", experiments)

@@ -148,7 +148,7 @@ def test_verdicts_count_seeds_below_each_null():
     assert rows["isotropic walk"] == ["5"] * 12
     assert rows["the run's steps, shuffled"] == rows["Ornstein-Uhlenbeck process"] == ["0"] * 12
     assert rows["the run's steps, random signs"] == ["5"] * 6 + ["3"] * 6  # seeds 0, 2 and 4
-    assert "5 seeds" in verdicts.get_xlabel()
+    assert "number of seeds, of 5," in verdicts.get_xlabel()
     faces = {tuple(patch.get_facecolor()) for patch in verdicts.patches}
     assert len(faces) == 3
 

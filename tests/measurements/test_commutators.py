@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from learning_geometry.config import validate
+from learning_geometry.geometry.commutators import commutator, defect, norm
+from learning_geometry.geometry.curvature.products import gradient_with_graph
 from learning_geometry.measurements import commutators
 from learning_geometry.measurements.execution_basis import execution_basis, project, random_basis
 from learning_geometry.measurements.run import Run
@@ -221,6 +223,26 @@ def test_smaller_steps_are_nearer_the_limit_and_round_more(run, table):
     assert errors[1] == pytest.approx(errors[0] / 10, rel=0.5)
     errors = [value(each, "commutator_rounding_error", step=LAST) for each in (table, smaller)]
     assert errors[1] > 3 * errors[0]
+
+
+@pytest.mark.parametrize("factor", [1.0, 40.0, 100.0])
+def test_products_keep_their_accuracy_where_the_loss_is_below_rounding(run, factor):
+    """In float32 against all of it in float64, on answers that are the surer the larger the read-out."""
+    sure = {name: tensor * (factor if "readout" in name else 1) for name, tensor in run.parameters(LAST).items()}
+    double = {name: tensor.double() for name, tensor in sure.items()}
+    tokens = torch.from_numpy(run.test_set("markers_1")["tokens"])
+    logits = run.model.forward(double, tokens)
+    # the surest sequences of all, in two batches
+    top = logits[:, -1].topk(2).values
+    order = (top[:, 1] - top[:, 0]).argsort()[:8]
+    batches = [(tokens[half], logits.argmax(-1)[half]) for half in (order[::2], order[1::2])]
+    losses = [commutators._loss_for_products(run, batch) for batch in batches]
+    found, exact = (commutator(*(gradient_with_graph(loss, at) for loss in losses)) for at in (sure, double))
+    assert found.delta.dtype == torch.float32
+    assert norm(found.delta.double() - exact.delta) < 1e-3 * norm(exact.delta)
+    assert defect(found) == pytest.approx(defect(exact), rel=1e-3)
+    if factor == 100:
+        assert float(losses[0](double)) < 1e-8
 
 
 def test_without_a_basis_shares_are_left_out_and_defects_stay(run, table):

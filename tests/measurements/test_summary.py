@@ -127,3 +127,32 @@ def test_refuses_a_seed_twice_and_no_tables():
     with pytest.raises(ValueError, match="no tables"):
         summarize([])
     assert len(summarize([tidy([], "copying", 0)])) == 0
+
+
+def between_seeds(quantity, seeds, times=400):
+    """Seeds i and j are at a_i + a_j from one another; each seed's value is its mean over the others."""
+    each = 0.5 + 0.1 * np.random.default_rng(0).standard_normal((seeds, times))
+    made = []
+    for seed in range(seeds):
+        to_others = each[seed] + np.delete(each, seed, axis=0).mean(0)
+        row = {"step": 1, "quantity": quantity, "index": np.arange(times), "value": to_others}
+        made.append(tidy([row], "a", seed))
+    return summarize(made), each
+
+
+@pytest.mark.parametrize("seeds", [6, 12])
+def test_intervals_of_means_over_other_seeds_cover(seeds):
+    rows, each = between_seeds("orientation_rms_cosine", seeds)
+    covered = (rows["low"] <= 1.0) & (rows["high"] >= 1.0)
+    assert covered.mean() == pytest.approx(0.95, abs=0.04)
+    naive, _ = between_seeds("another_quantity", seeds)
+    assert ((naive["low"] <= 1.0) & (naive["high"] >= 1.0)).mean() < 0.75
+    if seeds < 10:
+        # the mean is twice that of a, and so is its standard error
+        half_width = (rows["high"] - rows["low"]) / 2
+        np.testing.assert_allclose(half_width, 2.5706 * 2 * each.std(0, ddof=1) / np.sqrt(seeds), rtol=1e-4)
+
+
+def test_two_seeds_are_one_pair_without_an_interval():
+    rows, _ = between_seeds("orientation_rms_cosine", 2, times=3)
+    assert set(rows["interval"]) == {"none"} and rows[["low", "high"]].isna().all(axis=None)

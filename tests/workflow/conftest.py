@@ -176,7 +176,7 @@ def tiny_config():
                 "measurements": {
                     "trajectory_geometry": trajectory_geometry,
                     "trajectory_orientation": {"ranks": [1, 3], "null_draws": 100},
-                    "commutators": {"every": 50, "pairs": 2, "finite_pairs": 1, "null_draws": 40},
+                    "commutators": {"every": 50, "pairs": 2, "finite_pairs": 1, "null_draws": 100},
                     "attention_entropy": {"every": 10, "sequences": 20},
                     "routing_coordinate": {"null_draws": 40},
                     "sparse_execution": {
@@ -201,7 +201,7 @@ def tiny_config():
                 "training": training | {"steps": 60, "checkpoints": {"every": 10, "logarithmic": 0}},
                 "measurements": {
                     "trajectory_geometry": trajectory_geometry,
-                    "commutators": {"every": 20, "pairs": 2, "finite_pairs": 1, "null_draws": 40},
+                    "commutators": {"every": 20, "pairs": 2, "finite_pairs": 1, "null_draws": 100},
                     "embedding_frequencies": {"every": 30},
                 },
             },

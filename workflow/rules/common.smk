@@ -113,13 +113,13 @@ def figure_inputs(figure, table):
 
 
 def figure_options(figure):
-    """A figure's section of the config, and the tasks and models of its experiments."""
+    """A figure's section of the config, and what its experiments learn, with which model and optimiser."""
     options = FIGURES.get(figure, {"experiments": []})
     return options | {
         f"{section}s": {
             name: EXPERIMENTS[name][section] for name in options["experiments"]
         }
-        for section in ("task", "model")
+        for section in ("task", "model", "optimizer")
     }
 
 

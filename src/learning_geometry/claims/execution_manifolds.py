@@ -7,6 +7,8 @@ Sources: Xu, "Low-Dimensional Execution Manifolds in Transformer Learning Dynami
 code; for grokking the papers that follow it (arXiv 2602.16746 and 2602.16967).
 """
 
+from typing import Literal
+
 from learning_geometry.claims.claim import Claim, Comparison, Role, Series, Study, Window
 
 PAPER = "Xu 2026 (arXiv 2602.10496)"
@@ -16,7 +18,7 @@ STUDY_NAME = "execution_manifolds"
 MATRICES = "attention_matrices"
 """The mean over the query, key, value and output matrices of all layers."""
 
-TRAINING = "training"
+TRAINING: Literal["training"] = "training"
 EARLY = Window(0.1, 0.3, of=TRAINING)
 MOST = Window(0.2, 1.0, of=TRAINING)
 LATE = Window(0.9, 1.0, of=TRAINING)
@@ -44,6 +46,8 @@ SUMS = {
     "task.name": "marker_sums",
     "task.distractors": "published",
     "task.markers": {"longer_than": 1},
+    "task.modulus": {"at_most": 8},
+    "task.curriculum": 0,
     "training.initialisation_seed": None,
 }
 PUBLISHED_SUMS = {
@@ -58,7 +62,12 @@ PUBLISHED_SUMS = {
     "model.width": 128,
     "model.heads": 4,
 }
-OPERATIONS = {"task.name": "binary_operations", "training.initialisation_seed": None}
+OPERATIONS = {
+    "task.name": "binary_operations",
+    "task.prime": {"at_most": 97},
+    "model.norm": "pre",
+    "training.initialisation_seed": None,
+}
 PUBLISHED_OPERATIONS = {
     "task.prime": 97,
     "training.batch_size": 512,
@@ -140,7 +149,11 @@ CLAIMS = (
         published="standard deviation over 20 seeds .3 to .7 (read off a figure)",
         role="marker_sums",
         quantity=Series("trajectory_r90_distance_from_other_seeds", part=MATRICES),
-        comparisons=(Comparison("one_dimension", "level", {"window": LAST_ROW, "side": "below", "threshold": 1.0}),),
+        comparisons=(
+            Comparison(
+                "one_dimension", "level", {"window": LAST_ROW, "side": "below", "threshold": 1.0, "pairs": True}
+            ),
+        ),
         floor=0.0,
         figure="trajectory_dimension",
     ),
@@ -169,7 +182,9 @@ CLAIMS = (
         quantity=Series("orientation_rms_cosine", part=MATRICES, index=3),
         comparisons=(
             Comparison(
-                "random_subspaces", "level", {"window": LAST_ROW, "side": "within", "paired": True, "margin": 0.1}
+                "random_subspaces",
+                "level",
+                {"window": LAST_ROW, "side": "within", "paired": True, "margin": 0.1, "pairs": True},
             ),
         ),
         floor=ROUNDING,

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from learning_geometry.claims.claim import Claim, Series, Window
 from learning_geometry.claims.evidence import Curve, Event, Run, Tables, bounds, window_mean
 from learning_geometry.claims.statistics import UNOBSERVED, Judgement, Side, judge_mean, judge_share, nothing
-from learning_geometry.geometry.uncertainty import half_change
+from learning_geometry.geometry.uncertainty import half_change, pair_pseudo_values
 
 NAN = float("nan")
 
@@ -138,6 +138,7 @@ def level(
     paired: bool = False,
     baseline: str | None = None,
     limit: Literal["low", "high"] | None = None,
+    pairs: bool = False,
 ) -> Judgement:
     """Compare the mean of a curve over a window with a threshold or with a null of the tables.
 
@@ -151,6 +152,8 @@ def level(
     null = baseline or null
     series = quantity or evidence.claim.quantity
     values, floor = evidence.value(series, window), evidence.floor(series, window)
+    if pairs:
+        values = pair_pseudo_values(values)
     if threshold is not None:
         return judge_mean(values, threshold, threshold, side, floor)
     reference = reference or series
@@ -331,6 +334,8 @@ def describe(claim: Claim, rule: str, null: str, parameters: Mapping[str, Any]) 
     name = _series(series)
     if rule == "level":
         where = f"{name}, {_window(p['window'])}"
+        if p.get("pairs"):
+            where += ", jackknife over pairs of seeds"
         if p.get("threshold") is not None:
             return f"{where}, {p['side']} {p['threshold']:g}"
         null = p.get("baseline") or null

@@ -30,8 +30,8 @@ def plan(config: dict[str, Any]) -> str:
         rows.append(
             [
                 name,
-                textwrap.shorten(_changed("tasks", experiment["task"]), 34, placeholder=" …"),
-                textwrap.shorten(_changed("models", experiment["model"]), 34, placeholder=" …"),
+                textwrap.shorten(_changed("tasks", experiment["task"]), 25, placeholder=" …"),
+                textwrap.shorten(_changed("models", experiment["model"]), 25, placeholder=" …"),
                 _ranges(experiment["seeds"]),
                 str(training["steps"]),
                 f"every {checkpoints['every']}, {checkpoints['logarithmic']} early"
@@ -51,7 +51,7 @@ def plan(config: dict[str, Any]) -> str:
         shown = ", ".join(names)
         if len(others) < len(names):
             shown = f"all but {', '.join(others)}" if others else "all"
-        lines.append(f"measurement {measurement}: {shown}")
+        lines += textwrap.wrap(f"measurement {measurement}: {shown}", PLAN_WIDTH, subsequent_indent="  ")
     figures: dict[str, list[str]] = {}
     for name, figure in config["figures"].items():
         figures.setdefault(", ".join(figure["experiments"]), []).append(name)

@@ -89,14 +89,14 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
     neighbours = [name for name in NEIGHBOURS if _measured(tables["summary"], first, name)]
     with style.applied():
         figure = Figure(figsize=(style.DOUBLE_WIDTH, 7.4), layout="constrained")
-        of_roles, of_verdicts, of_parts = figure.add_gridspec(3, 1, height_ratios=(2.5, 1.0, 1.2))
-        panels = [figure.add_subplot(cell) for cell in of_roles.subgridspec(2, 2)]
+        bands = figure.add_gridspec(3, 1, height_ratios=(2.5, 1.0, 1.2))
+        of_roles, of_parts = bands[0].subgridspec(2, 2), bands[2].subgridspec(1, len(OF_LAYERS) + bool(neighbours))
+        panels = [figure.add_subplot(of_roles[row, column]) for row in (0, 1) for column in (0, 1)]
         published = PUBLISHED if of_marker_sums(options, first) else {}
         entries = _draw_roles(panels, tables, experiments, published)
-        verdicts = figure.add_subplot(of_verdicts)
+        verdicts = figure.add_subplot(bands[1])
         _draw_verdicts(verdicts, tables["runs"], first)
-        cells = of_parts.subgridspec(1, len(OF_LAYERS) + bool(neighbours))
-        below = [figure.add_subplot(cell) for cell in cells]
+        below = [figure.add_subplot(of_parts[0, column]) for column in range(of_parts.ncols)]
         for axes, quantity in zip(below, OF_LAYERS, strict=False):
             _draw_layers(axes, tables, experiments, quantity)
         if neighbours:
@@ -303,7 +303,9 @@ def _draw_verdicts(axes: Axes, runs: pd.DataFrame, experiment: str) -> None:
             axes.add_patch(
                 Rectangle((x - 0.5, row - 0.5), 1, 1, facecolor=face, edgecolor=style.NULL_GREY, linewidth=0.4)
             )
-            axes.text(x, row, str(below), ha="center", va="center_baseline", color="white" if share > 0.6 else "black")
+            axes.text(
+                x, row, str(below), size=7, ha="center", va="center", color="white" if share > 0.6 else style.BLACK
+            )
     axes.set_yticks(range(len(measured)), [NULLS[null][0].removeprefix("null: ") for null in measured])
     axes.set_xticks(
         [start + layer for start in starts.values() for layer in range(layers)],
@@ -313,7 +315,7 @@ def _draw_verdicts(axes: Axes, runs: pd.DataFrame, experiment: str) -> None:
         axes.text(start + (layers - 1) / 2, -0.65, role, ha="center", va="bottom")
     axes.set_xlim(-0.6, starts[ROLES[-1]] + layers - 0.4)
     axes.set_ylim(len(measured) - 0.4, -0.6)
-    axes.set_xlabel(f"layer; in how many of {seeds} seeds r90 is below the null, p ≤ {LEVEL}")
+    axes.set_xlabel(f"layer; number of seeds, of {seeds}, with r90 below the null, p ≤ {LEVEL}")
     axes.tick_params(length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)

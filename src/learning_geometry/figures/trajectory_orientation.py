@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from learning_geometry.figures import style
 from learning_geometry.figures.trajectory_dimension import MATRIX, ROLES, in_words, number_of_layers
@@ -50,47 +50,31 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
     columns = min(COLUMNS, len(experiments))
     bands = -(-len(experiments) // columns)
     entries: dict[str, Any] = {}
-    panels: list[Axes] = []
     with style.applied():
         width = style.COLUMN_WIDTH if columns == 1 else style.DOUBLE_WIDTH
         figure = Figure(figsize=(width, 0.5 + 3.8 * bands), layout="constrained")
-        cells = figure.add_gridspec(bands, 1)
+        grid = figure.subplots(2 * bands, columns, squeeze=False)
         for number, experiment in enumerate(experiments):
             of_one = {name: table[table["experiment"] == experiment] for name, table in of_all.items()}
             band, column = divmod(number, columns)
-            grid = cells[band].subgridspec(2, columns)
-            over_k, by_matrix = (figure.add_subplot(grid[row, column]) for row in (0, 1))
+            over_k, by_matrix = grid[2 * band : 2 * band + 2, column]
             measured = style.select(of_one["summary"], null="")
             entries |= _draw_over_k(over_k, of_one)
             _draw_by_matrix(by_matrix, of_one)
             over_k.set_title(fill(f"{in_words(experiment)}, {style.seeds_text(measured)}", 52), fontsize=7)
-            panels += [over_k, by_matrix]
+        for axes in grid[-2:, len(experiments) - columns * (bands - 1) :].flat:
+            axes.remove()
         low, high = _limits(of_all, experiments)
-        for axes, letter in zip(panels, "abcdefghijklmnopqrstuvwxyz", strict=False):
+        for axes, letter in zip(figure.axes, "abcdefghijklmnopqrstuvwxyz", strict=False):
             style.panel_letter(axes, letter)
             axes.set_yscale("log")
             axes.set_ylim(low, high)
+            axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_locator(NullLocator())
             axes.set_ylabel("rms cosine")
         style.legend_on_top(figure, entries, columns=3 if columns > 1 else 1)
     return figure
-
-
-def jackknife(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return summary rows of means over pairs of seeds with intervals that are right for pairs.
-
-    Each seed's number is its mean over all other seeds, so every pair counts for two seeds, and the numbers of seeds
-    lie closer together than independent ones would. The jackknife over seeds of a mean over pairs has pseudo-values
-    that deviate 2 (n - 1) / (n - 2) times as far from it, and so has its interval.
-
-    Source: Arvesen 1969, "Jackknifing U-statistics".
-
-    >>> rows = pd.DataFrame({"estimate": [0.5, 0.5], "low": [0.4, 0.5], "high": [0.6, 0.5], "n": [4, 2]})
-    >>> jackknife(rows)[["low", "high"]].round(2).to_numpy().tolist()
-    [[0.2, 0.8], [nan, nan]]
-    """
-    wider = np.where(rows["n"] > 2, 2 * (rows["n"] - 1) / np.maximum(rows["n"] - 2, 1), np.nan)
-    bounds = {name: rows["estimate"] + wider * (rows[name] - rows["estimate"]) for name in ("low", "high")}
-    return rows.assign(**bounds)
 
 
 def _draw_over_k(axes: Axes, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
@@ -137,7 +121,6 @@ def _place(part: str, layers: int) -> int:
 
 def _draw_measured(axes: Axes, rows: pd.DataFrame, runs: pd.DataFrame, x: str) -> dict[str, Any]:
     """Draw means over pairs with intervals, and single seeds, against a column."""
-    rows = jackknife(rows)
     bars = np.vstack([rows["estimate"] - rows["low"], rows["high"] - rows["estimate"]])
     entries: dict[str, Any] = {
         "mean over pairs of seeds": axes.errorbar(
@@ -156,7 +139,7 @@ def _draw_measured(axes: Axes, rows: pd.DataFrame, runs: pd.DataFrame, x: str) -
         of_place = runs.sort_values("seed", kind="stable").groupby(x)["seed"]
         spread = (of_place.cumcount() + 0.5) / of_place.transform("size") - 0.5
         (entries["single seeds, to all others"],) = axes.plot(
-            runs[x] + 0.6 * spread,
+            runs[x] + 0.5 * spread,
             runs["value"],
             linestyle="none",
             marker=".",

@@ -74,7 +74,8 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
             last = int(shown["step"].max())
             style.step_axis(axes, [0, last])
             axes.set_xlim(0, 1.03 * last)  # room for the last point
-        style.legend_on_top(figure, entries, columns=2 if len(experiments) < 3 else 3)
+        measured_first = sorted(entries, key=lambda label: label.startswith(("null: ", "published")))
+        style.legend_on_top(figure, {label: entries[label] for label in measured_first}, columns=2)
         figure.align_ylabels()
     return figure
 

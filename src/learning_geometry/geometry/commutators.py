@@ -79,8 +79,9 @@ def finite_commutator(
     r"""Commutator of steps really taken: $(\theta_{AB} - \theta_{BA}) / \eta^2$ from four gradients.
 
     Two at the point, and each batch's again after the other's step. All arithmetic is in the dtype of the parameters,
-    the differences included. In float64 the error is that of the truncated series, linear in η; in float32 it is mostly
-    the rounding of the points, up to about $10^{-7} \|\theta\| / (\eta^2 \|\delta\|)$, worse for small η.
+    the differences included. The truncated series errs by an amount linear in η. Rounding of the points adds a relative
+    error of up to about $\varepsilon \|\theta\| / \|\theta_{AB} - \theta_{BA}\|$: with ε = 1e-7, in float32, it can
+    exceed 1, and with 1e-16, in float64, it matters for vanishing gradients only.
 
     Args:
         first: Scalar loss on batch A as a function of the named parameters, deterministic. One derivative suffices.

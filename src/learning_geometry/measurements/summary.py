@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
-from learning_geometry.geometry.uncertainty import SMALLEST_BOOTSTRAP_SAMPLE, interval
-from learning_geometry.measurements.table import check_table
+from learning_geometry.geometry.uncertainty import SMALLEST_BOOTSTRAP_SAMPLE, interval, pair_pseudo_values
+from learning_geometry.measurements.table import OVER_OTHER_SEEDS, check_table
 
 KEY = ["experiment", "part", "quantity", "data", "null", "index", "step", "unit"]
 """The columns that tell one estimate from all others; rows are sorted by them, in this order."""
@@ -40,6 +40,8 @@ def summarize(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
     - Events that some seed never reached: ``censored`` counts those seeds, and estimate and bounds are NaN
       ("none"), because a mean over the other seeds would be biased towards early events. If the seeds'
       events carry different steps of observation, ``step`` tells them apart: give events one common step.
+    - Comparisons with all other seeds (``table.OVER_OTHER_SEEDS``): the same, of the jackknife's pseudo-values
+      (``geometry.uncertainty.pair_pseudo_values``), as each pair of seeds counts twice; none for two seeds.
     - Null baselines: ``estimate`` is the mean over seeds of the null's mean, and [``low``, ``high``] the mean
       over seeds of its central 95 % range ("null_range"; "none" where a null was drawn once).
 
@@ -76,6 +78,7 @@ def summarize(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
     columns = {name: table[name].to_numpy()[order] for name in ("value", "low", "high", "censored")}
     result = table[KEY].iloc[order[start]].reset_index(drop=True)
     null = (result["null"] != "").to_numpy()
+    paired = result["quantity"].isin(OVER_OTHER_SEEDS).to_numpy()
 
     with np.errstate(invalid="ignore"):  # the mean of infinities of both signs is NaN, and may be
         # relative to the first seed, so that equal values have an interval of width zero
@@ -85,8 +88,10 @@ def summarize(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
         low, high = (np.bincount(label, columns[name]) / count for name in ("low", "high"))
         squares = np.bincount(label, (columns["value"] - estimate[label]) ** 2)
         degrees = np.maximum(count - 1, 1)
+        # of two seeds there is one pair, and no interval
+        squares = squares * np.where(paired, 2 * (count - 1) / np.where(count > 2, count - 2, np.nan), 1.0) ** 2
         half_width = stdtrit(degrees, 0.975) * np.sqrt(squares / degrees / count)
-    student = ~null & np.isfinite(estimate) & (count > 1) & (count < SMALLEST_BOOTSTRAP_SAMPLE)
+    student = ~null & np.isfinite(estimate) & (count > np.where(paired, 2, 1)) & (count < SMALLEST_BOOTSTRAP_SAMPLE)
     low[~null], high[~null] = np.nan, np.nan
     low[student] = (estimate - half_width)[student]
     high[student] = (estimate + half_width)[student]
@@ -96,7 +101,8 @@ def summarize(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
 
     censored = np.bincount(label, columns["censored"]).astype(np.int64)
     for group in np.flatnonzero(~null & (count >= SMALLEST_BOOTSTRAP_SAMPLE) & (censored == 0)):
-        of_seeds = interval(columns["value"][start[group] : start[group] + count[group]])
+        values = columns["value"][start[group] : start[group] + count[group]]
+        of_seeds = interval(pair_pseudo_values(values) if paired[group] else values)
         low[group], high[group], method[group] = of_seeds.low, of_seeds.high, of_seeds.method
     for array in (estimate, low, high):
         array[censored > 0] = np.nan

@@ -39,6 +39,14 @@ observed.
 KEY = ["experiment", "seed", "step", "part", "quantity", "index", "data", "null"]
 """The columns that tell one row from all others."""
 
+OVER_OTHER_SEEDS = (
+    "orientation_rms_cosine",
+    "orientation_largest_cosine",
+    "trajectory_r90_distance_from_other_seeds",
+)
+"""Quantities whose value at a seed is the mean of its comparisons with all other seeds of the experiment: each pair is
+in the values of two seeds, which an interval over seeds must allow for."""
+
 REQUIRED = ("step", "quantity", "value")
 """The columns without a default in ``tidy``."""
 
