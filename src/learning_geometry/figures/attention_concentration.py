@@ -1,7 +1,6 @@
 """How the last layer's attention concentrates: over training, along the routing coordinate, and which of them tells."""
 
 from collections.abc import Mapping
-from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -66,7 +65,7 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
             along.sharey(training)
             along.set_ylabel("entropy (nats)")
             number = style.seeds_text(style.select(of_one["summary"], quantity=ENTROPY, null=""))
-            training.set_title(fill(f"{experiment.replace('_', ' ')}, {number}", 32), loc="left", fontsize=7, pad=4)
+            training.set_title(style.wrapped(experiment.replace("_", " "), number, 32), loc="left", fontsize=7, pad=4)
             for axes in (training, along, errors):
                 style.panel_letter(axes, next(letters))
         style.legend_on_top(figure, entries, columns=min(5, -(-len(entries) // 2)))

@@ -127,7 +127,7 @@ def _draw_timelines(
                 band = axes.axvspan(*published, color=style.NULL_GREY, alpha=0.3, zorder=0)
             entries["published grok steps, p = 97"] = band
         style.step_axis(panels[-1], steps)
-        panels[0].set_title(fill(f"{experiment.replace('_', ' ')}, {number}", 78 // columns), fontsize=7)
+        panels[0].set_title(style.wrapped(experiment.replace("_", " "), number, 78 // columns), fontsize=7)
         style.panel_letter(panels[0], letter)
         if column == 0:
             panels[0].set_ylabel("error (fraction)")

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from textwrap import fill
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -121,5 +120,5 @@ def _draw_panel(axes: Axes, tables: Mapping[str, pd.DataFrame], panel: _Panel, l
         )
     axes.set_ylim(0.0, 1.02)
     axes.set_ylabel("error (fraction)")
-    axes.set_title(fill(f"{panel.experiment.replace('_', ' ')}: {panel.tested}, {number}", 52), fontsize=7)
+    axes.set_title(style.wrapped(f"{panel.experiment.replace('_', ' ')}: {panel.tested}", number, 52), fontsize=7)
     return entries

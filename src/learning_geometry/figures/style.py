@@ -7,6 +7,7 @@ user's matplotlib settings nor another figure can change what is drawn, and noth
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import matplotlib.style
@@ -110,6 +111,16 @@ def seeds_text(rows: pd.DataFrame) -> str:
     """Return "n = 5", or "n = 3 to 5" where the number of seeds differs between the rows of a summary."""
     fewest, most = int(rows["n"].min()), int(rows["n"].max())
     return f"n = {most}" if fewest == most else f"n = {fewest} to {most}"
+
+
+def wrapped(title: str, seeds: str, width: int) -> str:
+    r"""Return "title, n = 5" in lines of at most ``width`` characters, with the number of seeds on one line.
+
+    >>> wrapped("marker sums any distractors", "n = 5", 30)
+    'marker sums any distractors,\nn = 5'
+    """
+    unbroken = "\u00a0"
+    return fill(f"{title}, {seeds.replace(' ', unbroken)}", width).replace(unbroken, " ")
 
 
 def mean_line(axes: Axes, rows: pd.DataFrame, x: str, color: str, linestyle: str = "-") -> tuple[Artist, ...]:

@@ -1,7 +1,6 @@
 """Whether the weights of several seeds move in the same directions, beside random subspaces."""
 
 from collections.abc import Mapping
-from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -61,7 +60,7 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
             measured = style.select(of_one["summary"], null="")
             entries |= _draw_over_k(over_k, of_one)
             _draw_by_matrix(by_matrix, of_one)
-            over_k.set_title(fill(f"{in_words(experiment)}, {style.seeds_text(measured)}", 52), fontsize=7)
+            over_k.set_title(style.wrapped(in_words(experiment), style.seeds_text(measured), 52), fontsize=7)
         for axes in grid[-2:, len(experiments) - columns * (bands - 1) :].flat:
             axes.remove()
         low, high = _limits(of_all, experiments)
