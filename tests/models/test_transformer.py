@@ -52,6 +52,42 @@ def test_fused_and_explicit_attention_agree_in_values_and_gradients(options):
         torch.testing.assert_close(results[0][1][name].grad, results[1][1][name].grad, rtol=1e-10, atol=1e-12)
 
 
+LAST = [
+    {"layers": 1, "heads": 2},
+    {"layers": 1, "heads": 2, "positions": "learned", "causal": False, "mlp_width": 12, "final_norm": True},
+    {"layers": 2, "heads": 1, "positions": "alibi", "bias": False, "dropout": 0.4},
+    {"layers": 3, "heads": 4, "positions": "none", "norm": "none"},
+]
+
+
+@pytest.mark.parametrize("options", LAST, ids=str)
+def test_a_model_read_at_the_last_position_is_the_whole_model_there(options):
+    """Without a hook, only the last position is computed in the last layer; with one, all of them."""
+    whole, parameters = make(**options)
+    last, _ = make(**options, readout="last")
+    tokens, weights = some_tokens(), torch.from_numpy(stream(2).standard_normal((3, 1, 11)))
+    directions = {k: torch.from_numpy(stream(3, k).standard_normal(tuple(v.shape))) for k, v in parameters.items()}
+    results = []
+    for model, how in ((whole, {"hook": lambda name, value: value}), (last, {}), (last, {"explicit": True})):
+        leaves = {k: v.clone().requires_grad_() for k, v in parameters.items()}
+        logits = model.forward(leaves, tokens, dropout=stream(5), **how)[:, -1:]
+        loss = (weights * logits.tanh()).sum()
+        gradients = torch.autograd.grad(loss, list(leaves.values()), create_graph=how != {}, materialize_grads=True)
+        second = None
+        if how and not options.get("dropout"):  # with dropout, attention that is hooked has a single derivative
+            along = sum((g * directions[name]).sum() for name, g in zip(leaves, gradients, strict=True))
+            second = torch.autograd.grad(along, list(leaves.values()), materialize_grads=True)
+        results.append((logits, gradients, second))
+    (expected, expected_gradients, expected_second), *others = results
+    assert expected.shape == (3, 1, 11)
+    for logits, gradients, second in others:
+        torch.testing.assert_close(logits, expected, rtol=1e-12, atol=1e-12)
+        for found, wanted in zip(gradients, expected_gradients, strict=True):
+            torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-12)
+        for found, wanted in zip(second or (), expected_second or (), strict=bool(second)):
+            torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-11)
+
+
 @pytest.mark.parametrize("heads,causal", list(itertools.product([1, 4], [True, False])))
 def test_a_layer_equals_torch_transformer_encoder_layer(heads, causal):
     model, ours = make(

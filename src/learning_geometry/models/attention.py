@@ -4,6 +4,7 @@ import math
 from functools import lru_cache
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Complex, Float, Int64
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -90,6 +91,35 @@ def fused_attention(
     options = (tokens, heads, factors, bias, *(dropout or (None, 1.0)))
     result: Tensor = _FusedAttention.apply(options, x, *(norm or (None,) * 2), *weights, *(biases or (None,) * 4))
     return result
+
+
+def last_attention(
+    normed: Float[Tensor, "batch position width"],
+    weights: tuple[Float[Tensor, "width width"], ...],
+    biases: tuple[Float[Tensor, "width"], ...] | None,
+    heads: int,
+    factors: Rotation | None,
+    bias: Float[Tensor, "heads position position"],
+) -> Float[Tensor, "batch 1 width"]:
+    """Return what an attention sublayer adds to the residual stream at the last position; any derivative can be taken.
+
+    Queries, mix and output are computed for that position alone. The arguments are those of :func:`fused_attention`,
+    with the normed residual stream.
+    """
+    batch, length, width = normed.shape
+    by_head = (batch, length, heads, width // heads)
+    query_bias, key_bias, value_bias, output_bias = biases or (None,) * 4
+    query = F.linear(normed[:, -1:], weights[0], query_bias).view(batch, 1, *by_head[2:])
+    key = F.linear(normed, weights[1], key_bias).view(by_head)
+    value = F.linear(normed, weights[2], value_bias).view(by_head)
+    if factors is not None:
+        query = rotate(query.transpose(1, 2), factors[-1:]).transpose(1, 2)
+        key = rotate(key.transpose(1, 2), factors).transpose(1, 2)
+    # products and sums in place: for one query, matrix products would copy keys and values into another layout
+    scores = (query * key).sum(-1) * math.sqrt(heads / width)
+    pattern = (scores + bias[:, -1].T).softmax(1)
+    mixed = (pattern.unsqueeze(-1) * value).sum(1, keepdim=True)
+    return F.linear(mixed.flatten(2), weights[3], output_bias)
 
 
 class _FusedAttention(torch.autograd.Function):

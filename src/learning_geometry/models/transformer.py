@@ -14,6 +14,7 @@ from learning_geometry.models import second_derivatives
 from learning_geometry.models.attention import (
     attention_pattern,
     fused_attention,
+    last_attention,
     rotate,
     rotation,
     score_bias,
@@ -190,8 +191,10 @@ def forward(
         return F.linear(x, parameters[f"{name}.weight"], parameters.get(f"{name}.bias"))
 
     x = parameters["embedding.weight"]
+    # of the last layer only what the last position needs, where nothing else is seen
+    last_alone = settings["layers"] - 1 if hook is None and settings["readout"] == "last" else None
     # before any mixing the stream depends on the token alone, and attention that is not hooked computes by token
-    by_token = hook is None and positions != "learned" and len(x) <= tokens.numel()
+    by_token = hook is None and positions != "learned" and len(x) <= tokens.numel() and last_alone != 0
     if not by_token:
         x = x.index_select(0, tokens.flatten()).view(batch, length, width)  # F.embedding's gradient is slow
     if positions == "learned":
@@ -227,7 +230,11 @@ def forward(
             if masks is not None:
                 mask = dropout_mask((batch, length, width), x, settings["dropout"], masks)
             inputs = (x, tokens if by_token and layer == 0 else None, affine, weights, biases)
-            if explicit:
+            if layer == last_alone:
+                output = last_attention(norm(x, f"{name}.attention_norm"), weights, biases, heads, factors, causal_bias)
+                x = x[:, -1:]
+                x = x + output if mask is None else torch.addcmul(x, output, mask[0][:, -1:], value=mask[1])
+            elif explicit:
                 x, output = second_derivatives.attention(*inputs, heads, factors, causal_bias)
                 x = x + output if mask is None else torch.addcmul(x, output, mask[0], value=mask[1])
             else:
