@@ -11,6 +11,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FL
 # Snakemake's page centres what is shown, and hides the top of what is taller than the window
 STYLE := --report-stylesheet workflow/report/style.css
 REDRAW = $(BIN)/snakemake --snakefile redraw.smk --configfile "$(TO)/config.yaml" --config results="$(TO)"
+WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .PHONY: figures report archive redraw test test-slow lint format benchmarks clean
@@ -31,7 +32,7 @@ redraw: $(VENV)/run
 	$(BIN)/python -m learning_geometry.archive compare "$(TO)"
 
 test: $(VENV)/develop
-	$(PYTEST) -m "not slow" $(ARGS)
+	$(PYTEST) -n $(WORKERS) --dist loadgroup -m "not slow" $(ARGS)
 
 test-slow: $(VENV)/develop
 	sh tests/install_browser.sh

@@ -14,7 +14,7 @@ COUNTS = np.array([1, 8, 64])
 def rows(seed, markers):
     noise = 0.01 * seed
     names = ["value", "variance"] + ["marker"] * markers
-    here = {"step": 900, "data": "markers_2", "unit": "fraction"}
+    here = {"step": 900, "data": "most_markers", "unit": "fraction"}
     for quantity in ("accuracy_after_ablation", "accuracy_after_published_ablation"):
         published = "published" in quantity
         row = here | {"quantity": quantity}
@@ -34,6 +34,8 @@ def rows(seed, markers):
                 row = here | {"quantity": quantity, "part": f"{source}-{label}", "unit": unit}
                 yield row | {"value": 0.8 - noise - 0.1 * source.endswith("states")}
                 yield row | {"value": 0.12, "low": 0.1, "high": 0.14, "null": "shuffled_labels", "n": 10}
+                if label == "marker" and unit == "fraction":
+                    yield row | {"value": 0.6, "null": "position_only"}
 
 
 def tables(seeds=5, markers=True):
@@ -68,6 +70,8 @@ def test_each_label_has_each_source_with_its_interval_and_its_null():
         open_ones = {float(line.get_xdata()[0].round(6)) for line in points if line.get_marker() == "s"}
         assert open_ones == {0.68}
     assert [label.get_text() for label in figure.axes[1].get_yticklabels()] == list(LABELS.values())
+    ticks, none = ([line for line in axes.lines if line.get_marker() == "|"] for axes in figure.axes[1:])
+    assert [float(line.get_xdata()[0]) for line in ticks] == [pytest.approx(0.6)] * len(SOURCES) and none == []
 
 
 @pytest.mark.parametrize("seeds", [5, 1])

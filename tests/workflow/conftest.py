@@ -17,6 +17,13 @@ FIGURES = tuple(available("figures"))
 PARTS = ["Snakefile", "redraw.smk", "environment.yml", "config", "profiles", "src", "workflow"]
 
 
+def pytest_collection_modifyitems(items):
+    """Keep the tests of this folder in one process: they share a finished run, and snakemake uses all cores itself."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group("workflow"))
+
+
 @dataclass(frozen=True)
 class Copy:
     """A copy of the workflow that tests may edit."""
@@ -194,13 +201,13 @@ def tiny_config():
             },
             "tiny_grokking": {
                 "study": "execution_manifolds",
-                "seeds": [0, 1],
+                "seeds": [0],
                 "task": {"name": "binary_operations", "prime": 7},
                 "model": model | {"mlp_width": 16, "causal": False},
                 "optimizer": {"weight_decay": 1.0},
                 "training": training | {"steps": 60, "checkpoints": {"every": 10, "logarithmic": 0}},
                 "measurements": {
-                    "trajectory_geometry": trajectory_geometry,
+                    "trajectory_geometry": trajectory_geometry | {"neighbours": False},
                     "commutators": {"every": 20, "pairs": 2, "finite_pairs": 1, "null_draws": 100},
                     "embedding_frequencies": {"every": 30},
                 },

@@ -102,7 +102,7 @@ def test_every_figure_and_ledger_is_the_same_bytes(finished, redrawn):
     assert "tiny/summary.csv" in names
     assert [name for name in names if (again / name).read_bytes() != (original / name).read_bytes()] == []
     unpacked, _, _, compared = redrawn[1]
-    assert "2 tables unpacked into again" in unpacked
+    assert "6 tables unpacked into again" in unpacked
     assert f"all {len(names)} figures and pages are the same bytes as in the archived run" in compared
 
 

@@ -18,9 +18,7 @@ with log_to(snakemake.log[0]) as log:
     # of the other seeds that the measurement compares with: all checkpoints, then all datasets, then all metrics
     count = len(params.others)
     paths = [Path(path) for path in snakemake.input.get("others", [])]
-    others = [
-        Run(wildcards.experiment, seed, params.run, *paths[i::count]) for i, seed in enumerate(params.others)
-    ]
+    others = [Run(wildcards.experiment, seed, params.run, *paths[i::count]) for i, seed in enumerate(params.others)]
     run = Run(
         experiment=wildcards.experiment,
         seed=params.seed,

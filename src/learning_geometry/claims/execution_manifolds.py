@@ -23,15 +23,18 @@ EARLY = Window(0.1, 0.3, of=TRAINING)
 MOST = Window(0.2, 1.0, of=TRAINING)
 LATE = Window(0.9, 1.0, of=TRAINING)
 LAST_ROW = Window(1.0, 1.0, of=TRAINING)
-# a window of snapshots stands at its last step
-FIRST_WINDOW = Window(0.2, 0.2, of=TRAINING)
-AFTER_COLLAPSE = Window(0.5, 0.5, of=TRAINING)
+# a window of snapshots stands at its last step; of ten, the fourth is the first after 30 % of training
+FIRST_WINDOW = Window(0.1, 0.1, of=TRAINING)
+AFTER_COLLAPSE = Window(0.4, 0.4, of=TRAINING)
 
 ROUNDING = 1.0e-4
-"""Floor of shares computed by Hessian products in float32, whose relative error is 1e-5 at most."""
+"""Floor of shares computed by Hessian products in float32, whose relative error is 3e-5 at most, and of cosines."""
 
 MARKERS = "markers_2"
-"""The test set with two markers: the least in which latents can tell markers apart."""
+"""The test set with two markers, which every set-up has."""
+
+MOST_MARKERS = "most_markers"
+"""The test set with most markers, whatever their number, on which latents are judged."""
 
 REMOVED = 16
 """Latents removed at a time: as many as are active in a state, by the published dictionary's k."""
@@ -99,7 +102,7 @@ SHARE = Series("commutator_share_norm", data=TRAINING)
 SHARE_FLOAT64 = Series("commutator_share_norm_finite_float64", data=TRAINING)
 SHARE_FLOAT32 = Series("commutator_share_norm_finite_float32", data=TRAINING)
 ENTROPY_FIT = Series("held_out_error_saturating_coordinate", part="last_layer", data=MARKERS)
-DEFECT_ONSET = Series("defect_onset_step")
+WARNED = Series("onset_before_grok")
 
 
 def _below_null(null: str) -> Comparison:
@@ -108,18 +111,24 @@ def _below_null(null: str) -> Comparison:
     return Comparison(null, "level", {"window": LAST_ROW, "side": "above", "threshold": 0.5, "quantity": below})
 
 
-def _falls(name: str, quantity: Series, arithmetic: str) -> Claim:
+def _falls(name: str, quantity: Series, arithmetic: str, floor: float) -> Claim:
+    early_to_late = {"start": EARLY, "stop": LATE, "side": "below"}
     return Claim(
         name=name,
         study=STUDY_NAME,
-        statement="The commutators' preference for the execution subspace falls with training, measured by finite "
-        f"steps in {arithmetic}.",
+        statement="The commutators' preference for the execution subspace falls with training, also relative to that "
+        f"of the gradients, measured by finite steps in {arithmetic}.",
         source=PAPER,
-        published="share (norm) from .128 early to .012 late, in float32",
+        published="9.7 times the share of a random subspace early, 2.1 times late, in float32; the gradients' own "
+        "share is not given",
         role="marker_sums",
         quantity=quantity,
-        comparisons=(Comparison("early_in_training", "change", {"start": EARLY, "stop": LATE, "side": "below"}),),
-        floor=ROUNDING,
+        comparisons=(
+            # a random subspace has the same share throughout
+            Comparison("early_in_training", "change", early_to_late),
+            Comparison("gradients", "change", early_to_late | {"baseline": "gradients", "reference": SHARE}),
+        ),
+        floor=floor,
         figure="commutator_alignment",
     )
 
@@ -135,7 +144,8 @@ CLAIMS = (
         role="marker_sums",
         quantity=DIMENSION,
         comparisons=(
-            Comparison("four_dimensions", "level", {"window": LAST_ROW, "side": "below", "threshold": 4.0}),
+            # the mean of whole numbers that are three or four
+            Comparison("four_dimensions", "level", {"window": LAST_ROW, "side": "below", "threshold": 4.5}),
             *(_below_null(null) for null in WALKS),
         ),
         floor=0.0,
@@ -144,7 +154,8 @@ CLAIMS = (
     Claim(
         name="dimension_is_stable_over_seeds",
         study=STUDY_NAME,
-        statement="The dimension of a matrix's trajectory differs by less than one between seeds.",
+        statement="The dimension of a matrix's trajectory differs by less than one between seeds (as that of random "
+        "walks does, so that stability alone tells little).",
         source=PAPER,
         published="standard deviation over 20 seeds .3 to .7 (read off a figure)",
         role="marker_sums",
@@ -201,7 +212,7 @@ CLAIMS = (
         role="marker_sums",
         quantity=WINDOWS,
         comparisons=(
-            Comparison("first_fifth", "change", {"start": FIRST_WINDOW, "stop": AFTER_COLLAPSE, "side": "below"}),
+            Comparison("first_tenth", "change", {"start": FIRST_WINDOW, "stop": AFTER_COLLAPSE, "side": "below"}),
             Comparison(
                 "pace_before",
                 "excess_over_trend",
@@ -217,8 +228,8 @@ CLAIMS = (
         statement="Early in training the commutators of steps on two batches lie in the execution subspace more than "
         "in random subspaces, more than the gradients themselves, and more than in the subspace of another seed.",
         source=PAPER,
-        published="up to 10 times a random subspace's share early (.128), which counts parameters that are never used; "
-        "over those in use about 6 times",
+        published="shares (norm) of .012 to .128; early 9.7 times (about .074) and late 2.1 times (about .016) that of "
+        "a random subspace which counts parameters that are never used; over those in use 5.8 and 1.25 times",
         role="marker_sums",
         quantity=SHARE,
         comparisons=(
@@ -230,8 +241,9 @@ CLAIMS = (
         floor=ROUNDING,
         figure="commutator_alignment",
     ),
-    _falls("preference_falls_with_training", SHARE_FLOAT64, "float64"),
-    _falls("preference_falls_with_training_in_float32", SHARE_FLOAT32, "float32, where rounding is part of the answer"),
+    _falls("preference_falls_with_training", SHARE_FLOAT64, "float64", ROUNDING),
+    # what float32 shows, rounding and all
+    _falls("preference_falls_with_training_in_float32", SHARE_FLOAT32, "float32, where rounding is part of it", 0.0),
     Claim(
         name="non_commutativity_is_orthogonal",
         study=STUDY_NAME,
@@ -252,7 +264,8 @@ CLAIMS = (
         name="attention_saturates_along_the_routing_coordinate",
         study=STUDY_NAME,
         statement="The entropy of the last layer's attention saturates along the routing coordinate: on seeds left out "
-        "of the fit, a saturating function of it errs less than a line, and less than one of the training step.",
+        "of the fit, a saturating function of it errs less than a line, less than one of the training step, and less than "
+        "any function of the step.",
         source=PAPER,
         published="sharp attention as saturation along routing coordinates; no comparison of fits",
         role="marker_sums",
@@ -276,21 +289,27 @@ CLAIMS = (
         name="sparse_latents_capture_routing",
         study=STUDY_NAME,
         statement="Sparse latents of the states that the last attention layer reads hold which marker a value belongs "
-        "to, and without the latents that tell most of it the sums fail more often than without random ones.",
+        "to, more than its position tells, and without the latents that tell most of it the sums fail more often than "
+        "without random ones.",
         source=PAPER,
         published="latents tuned to markers; ablated where nothing reads them any more",
         role="routed_marker_sums",
-        quantity=Series("decoding_accuracy", part="latents-marker", data=MARKERS),
+        quantity=Series("decoding_accuracy", part="latents-marker", data=MOST_MARKERS),
         comparisons=(
             Comparison("shuffled_labels", "level", {"window": LAST_ROW, "side": "above"}),
+            # markers come in order, so that any state that holds its position tells much of the marker
+            Comparison("position_only", "level", {"window": LAST_ROW, "side": "above", "paired": True}),
             Comparison(
                 "random_latents",
                 "level",
                 {
                     "window": LAST_ROW,
                     "side": "below",
+                    "paired": True,
                     "baseline": "random",
-                    "quantity": Series("accuracy_after_ablation", part="ablation-marker", data=MARKERS, index=REMOVED),
+                    "quantity": Series(
+                        "accuracy_after_ablation", part="ablation-marker", data=MOST_MARKERS, index=REMOVED
+                    ),
                 },
             ),
         ),
@@ -302,11 +321,11 @@ CLAIMS = (
         name="sparse_latents_do_not_isolate_execution",
         study=STUDY_NAME,
         statement="Sparse latents do not hold the running sum, and without the latents that tell most of the value the "
-        "sums fail no more often than without random ones.",
+        "sums fail as often as without random ones, to within 5 %.",
         source=PAPER,
         published="no effect of ablating latents (of states that nothing reads)",
         role="routed_marker_sums",
-        quantity=Series("decoding_accuracy", part="latents-running_sum_after_first", data=MARKERS),
+        quantity=Series("decoding_accuracy", part="latents-running_sum_after_first", data=MOST_MARKERS),
         comparisons=(
             Comparison("shuffled_labels", "level", {"window": LAST_ROW, "side": "below", "limit": "high"}),
             Comparison(
@@ -314,10 +333,13 @@ CLAIMS = (
                 "level",
                 {
                     "window": LAST_ROW,
-                    "side": "above",
-                    "limit": "low",
+                    "side": "within",
+                    "paired": True,
+                    "margin": 0.05,
                     "baseline": "random",
-                    "quantity": Series("accuracy_after_ablation", part="ablation-value", data=MARKERS, index=REMOVED),
+                    "quantity": Series(
+                        "accuracy_after_ablation", part="ablation-value", data=MOST_MARKERS, index=REMOVED
+                    ),
                 },
             ),
         ),
@@ -327,17 +349,19 @@ CLAIMS = (
     Claim(
         name="defect_onset_precedes_grokking",
         study=STUDY_NAME,
-        statement="The commutator defect rises before a run groks, and in runs that never grok it mostly does not.",
+        statement="The commutator defect rises before a run groks, in most runs, and in runs that do not grok it "
+        "mostly does not rise.",
         source=GROKKING_PAPERS,
         published="the onset precedes grokking in every run; runs that do not grok fire as well",
         role="grokking",
         reference="not_grokking",
         quantity=Series("grok_lead"),
+        # the sign of the lead is known where one of the two never happened, which its mean would leave out
         comparisons=(
-            Comparison("no_lead", "level", {"window": LAST_ROW, "side": "above", "threshold": 0.0}),
-            Comparison("false_alarms", "crossed", {"event": DEFECT_ONSET, "side": "below", "reference": True}),
+            Comparison("half_of_the_seeds", "crossed", {"event": WARNED, "side": "above"}),
+            Comparison("false_alarms", "crossed", {"event": WARNED, "side": "below", "reference": True}),
         ),
-        floor="estimator_error",
+        floor=0.0,
         figure="grokking_timeline",
     ),
     Claim(

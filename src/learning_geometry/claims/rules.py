@@ -211,11 +211,24 @@ def difference(
 
 
 def change(
-    evidence: Evidence, null: str, start: Window, stop: Window, side: Side, quantity: Series | None = None
+    evidence: Evidence,
+    null: str,
+    start: Window,
+    stop: Window,
+    side: Side,
+    quantity: Series | None = None,
+    baseline: str | None = None,
+    reference: Series | None = None,
 ) -> Judgement:
-    """Compare the change of a curve from one window to another, in the same run, with 0."""
+    """Compare the change of a curve from one window to another, in the same run, with 0.
+
+    With ``baseline``, of its difference from the mean of that null, of the same series or of ``reference``.
+    """
     series = quantity or evidence.claim.quantity
     differences = evidence.value(series, stop) - evidence.value(series, start)
+    if baseline is not None:
+        of_null = reference or series
+        differences = differences - (evidence.value(of_null, stop, baseline) - evidence.value(of_null, start, baseline))
     return judge_mean(differences, 0.0, 0.0, side, evidence.floor(series, start, stop))
 
 
@@ -353,6 +366,8 @@ def describe(claim: Claim, rule: str, null: str, parameters: Mapping[str, Any]) 
             f"experiments, {limit}"
         )
     if rule == "change":
+        if p.get("baseline"):
+            name = f"{name} minus {_words(p['baseline'])}"
         return f"{name}, from {_window(p['start'])} to {_window(p['stop'])}, same run, {p['side']} 0"
     if rule == "excess_over_trend":
         return (

@@ -59,7 +59,9 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
         for experiment, (training, along, errors) in zip(names, grid, strict=True):
             of_one = {name: table[table["experiment"] == experiment] for name, table in tables.items()}
             looks = _looks(style.select(of_one["summary"], quantity=ENTROPY)["data"].unique().tolist())
-            entries |= _draw_training(training, of_one, looks)
+            # published with distractors that leave a short cut; of other tasks they are not known
+            distractors = options.get("tasks", {}).get(experiment, {}).get("distractors", "published")
+            entries |= _draw_training(training, of_one, looks, distractors == "published")
             entries |= _draw_along(along, of_one, looks)
             entries |= _draw_errors(errors, of_one, looks)
             along.sharey(training)
@@ -86,7 +88,7 @@ def _last_layer_entropy(summary: pd.DataFrame) -> dict[str, str | int]:
 
 
 def _draw_training(
-    axes: Axes, tables: Mapping[str, pd.DataFrame], looks: Mapping[str, tuple[str, str]]
+    axes: Axes, tables: Mapping[str, pd.DataFrame], looks: Mapping[str, tuple[str, str]], with_published: bool
 ) -> dict[str, Any]:
     where = _last_layer_entropy(tables["summary"])
     entries: dict[str, Any] = {}
@@ -105,7 +107,7 @@ def _draw_training(
     )
     last = int(shown["step"].max())
     reached = [published for published in PUBLISHED if published[0] <= last]
-    if reached and all(OWN.match(data) for data in looks):
+    if reached and with_published and all(OWN.match(data) for data in looks):
         steps, low, high = np.array(reached).T
         entries["published range, other set-up"] = axes.errorbar(
             steps,

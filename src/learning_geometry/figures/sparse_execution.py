@@ -146,6 +146,10 @@ def _draw_labels(axes: Axes, tables: Mapping[str, pd.DataFrame], quantity: str) 
                 solid_capstyle="butt",
             )  # fmt: skip
             entries.setdefault("null: shuffled labels, range", line)
+            from_position = part["summary"][part["summary"]["null"] == "position_only"]
+            if len(from_position):
+                (tick,) = axes.plot(from_position["estimate"], [place], "|", color=style.CONTROL_GREY, markersize=6)
+                entries.setdefault("null: position alone", tick)
     axes.set_yticks(range(len(shown)), [LABELS[label] for label in shown])
     axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)

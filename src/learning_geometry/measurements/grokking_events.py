@@ -49,6 +49,8 @@ def grokking_events(table: pd.DataFrame) -> pd.DataFrame:
       the median of the first three and above ``ONSET_DEFECT``; right-censored if there is none.
     - ``grok_lead``: grok_step − defect_onset_step, positive where the defect rose first. Censored if either is: NaN
       without an onset, else a lower bound.
+    - ``onset_before_grok``: the onset again, if the run had not grokked by then; right-censored if it had, or without
+      an onset. So it happened, or not, also in runs whose lead is censored.
     - ``false_alarm`` (a fraction, over seeds): 1 if the defect rose and the run did not grok by its last step, else 0.
 
     The defect's rule is that of the published code: Xu (arXiv 2602.16746); .9 accuracy is its threshold for grokking.
@@ -85,6 +87,12 @@ def _of_run(run: pd.DataFrame, last: int) -> Iterator[dict[str, Any]]:
     if not lead["censored"]:
         lead |= {"low": grok.before - onset.step, "high": grok.step - onset.before}
     yield here | {"quantity": "grok_lead"} | lead
+    warned = not onset.censored and (grok.censored or onset.step < grok.step)
+    yield (
+        here
+        | {"quantity": "onset_before_grok"}
+        | onset._replace(step=onset.step if warned else float(last), censored=not warned).columns()
+    )
     yield here | {"quantity": "false_alarm", "value": float(grok.censored and not onset.censored), "unit": "fraction"}
 
 

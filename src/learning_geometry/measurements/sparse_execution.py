@@ -119,6 +119,9 @@ SHUFFLED = "shuffled_labels"
 
 LATENTS, STATES = SOURCES = ("latents", "states")
 
+MOST_MARKERS = "most_markers"
+"""The test set of a task's largest number of markers."""
+
 
 class Sparse(NamedTuple):
     """A dictionary of states, with what it makes of the training and of the test states."""
@@ -138,7 +141,7 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
     States: the residual stream at the value positions (behind each marker) before the last layer's attention, which
     reads them. The dictionary and the probes are trained on fresh sequences, everything is judged on the test set
     markers_<m> of the largest m. Sequences with a value at the last position, where the answer is read out, are left
-    out. Rows, l = the last layer, data = the test set:
+    out. Rows, l = the last layer, data = ``most_markers``, that test set under one name whatever m is:
 
     - ``sparse_explained_variance`` and ``sparse_dead_share`` (fractions), part ``layers.<l>.residual_pre``: of the test
       states; share of latents that are active for none of the training states (n).
@@ -158,6 +161,8 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
     - ``best_latent_information`` (nats), the same parts: largest mutual information of a single latent (or coordinate)
       with the label over the training states (n).
 
+    Null ``position_only`` of the decoding of the marker's number: the marker most frequent at the same position, which
+    any state that holds its position can tell, as markers come in order.
     Null ``shuffled_labels`` of the last two: the labels of the training states in random order, for information the
     largest of all latents again.
 
@@ -194,7 +199,22 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
         counts = counts if site == "before" else counts[-1:]
         answered = _ablations(sparse, last_layer(run, parameters), test, orders, counts, site)
         rows += _accuracies(answered, test.targets, quantity)
-    return tidy([{"step": step, "data": data} | row for row in rows], run.experiment, run.seed)
+    rows += _position_only(training, test)
+    return tidy([{"step": step, "data": MOST_MARKERS} | row for row in rows], run.experiment, run.seed)
+
+
+def _position_only(training: ValueStates, test: ValueStates) -> Iterator[dict[str, Any]]:
+    """Yield how often the marker most frequent at a position, in the training states, is the one there."""
+    if MARKER not in training.labels:
+        return
+    where, markers = training.positions.numpy().ravel(), training.labels[MARKER].ravel()
+    counts = np.zeros((training.stream.shape[1], int(markers.max()) + 1), dtype=np.int64)
+    np.add.at(counts, (where, markers), 1)
+    right = counts.argmax(1)[test.positions.numpy()] == test.labels[MARKER]
+    for source in SOURCES:
+        for prefix in ("", "final_"):
+            row = {"part": f"{prefix}{source}-{MARKER}", "quantity": "decoding_accuracy", "unit": "fraction"}
+            yield row | {"null": "position_only", "value": float(right.mean()), "n": len(right)}
 
 
 def _sparse(
