@@ -44,6 +44,25 @@ def test_change_is_paired_within_runs():
     assert 0 < judgement.high - judgement.low < 0.1
 
 
+def test_change_relative_to_a_null_leaves_what_both_do():
+    def rows(fall):
+        null = {"null": "chance", "low": 0.0, "high": 1.0, "n": 10}
+        return [
+            [
+                event(2000),
+                curve("score", 5 - (1 + noise) * (STEPS > 2000)),
+                curve("other", -fall * (STEPS > 2000), **null),
+            ]
+            for noise in NOISE
+        ]
+
+    windows = {"start": BEFORE, "stop": AFTER, "side": "below", "baseline": "chance", "reference": Series("other")}
+    assert apply("change", rows(0.0), **windows).estimate == pytest.approx(-1.0)
+    assert apply("change", rows(1.0), **windows).estimate == pytest.approx(0.0, abs=1e-9)
+    with pytest.raises(Missing, match="other of model with its null elsewhere"):
+        apply("change", rows(1.0), **windows | {"baseline": "elsewhere"})
+
+
 def test_change_where_some_never_cross():
     rows = [[event(2000 if i < 3 else None), curve("score", 1.0 * (STEPS > 2000))] for i in range(5)]
     judgement = apply("change", rows, start=BEFORE, stop=AFTER, side="above")

@@ -140,3 +140,20 @@ def test_each_experiment_has_its_own_last_step():
     short = error(10, steps=np.array([0, 10, 20]))
     table = grokking_events(pd.concat([tidy([short], "short", 0), tidy([error(500)], "long", 0)]))
     assert dict(table[["experiment", "step"]].drop_duplicates().to_numpy().tolist()) == {"short": 20, "long": 2000}
+
+
+@pytest.mark.parametrize(
+    ("grok", "onset", "warned"),
+    [
+        (1000, 500, True),
+        (500, 1000, False),
+        (1000, 1000, False),  # no earlier
+        (None, 500, True),  # the run may grok later, or never: what makes it a false alarm
+        (1000, None, False),  # its lead is censored, and its sign is known all the same
+        (None, None, False),
+    ],
+)
+def test_a_warning_is_an_onset_before_grokking(grok, onset, warned):
+    row = event(found(error(grok), defect(onset)), "onset_before_grok")
+    assert row["censored"] != warned
+    assert row["value"] == (onset if warned else 2000)

@@ -264,8 +264,8 @@ CLAIMS = (
         name="attention_saturates_along_the_routing_coordinate",
         study=STUDY_NAME,
         statement="The entropy of the last layer's attention saturates along the routing coordinate: on seeds left out "
-        "of the fit, a saturating function of it errs less than a line, less than one of the training step, and less than "
-        "any function of the step.",
+        "of the fit, a saturating function of it errs less than a line, less than one of the training step, and less "
+        "than any function of the step.",
         source=PAPER,
         published="sharp attention as saturation along routing coordinates; no comparison of fits",
         role="marker_sums",
