@@ -6,14 +6,20 @@ import torch
 
 from learning_geometry.dictionaries.topk import (
     Settings,
+    begin,
     dead,
+    dead_share,
     decode,
     encode,
     explained_variance,
     fit,
     initialise,
+    reconstruct,
     scale_factor,
+    step,
+    strongest,
     train,
+    variance,
 )
 
 WIDTH, ATOMS, ACTIVE = 24, 32, 3
@@ -55,6 +61,14 @@ def test_a_planted_dictionary_is_recovered(recovered):
     )
 
 
+@pytest.mark.parametrize("changed", [{"optimizer": "sparse_adam"}, {"tied": True}])
+def test_other_ways_to_train_recover_it_too(changed):
+    vectors, atoms = planted()
+    fitted = fit(vectors, SETTINGS._replace(**changed), "test")
+    assert (fitted.dictionary["decoder.weight"] @ atoms.T).max(0).values.mean() > 0.9
+    assert torch.equal(*(fitted.dictionary[f"{role}.weight"] for role in ("encoder", "decoder"))) == ("tied" in changed)
+
+
 def test_exactly_k_latents_are_active_and_they_are_the_largest(recovered):
     vectors, _, fitted = recovered
     codes = encode(fitted.dictionary, vectors, ACTIVE)
@@ -66,8 +80,23 @@ def test_exactly_k_latents_are_active_and_they_are_the_largest(recovered):
     torch.testing.assert_close(everything, direct)
 
 
-def test_decoder_rows_keep_unit_norm(recovered):
-    torch.testing.assert_close(recovered[2].dictionary["decoder.weight"].norm(dim=1), torch.ones(ATOMS))
+def test_active_latents_alone_reconstruct_the_same(recovered):
+    vectors, _, fitted = recovered
+    codes = strongest(fitted.dictionary, vectors[:50], ACTIVE)
+    assert codes.values.shape == codes.latents.shape == (50, ACTIVE)
+    dense = encode(fitted.dictionary, vectors[:50], ACTIVE)
+    assert torch.equal(dense.gather(1, codes.latents), codes.values)
+    torch.testing.assert_close(reconstruct(fitted.dictionary, codes), decode(fitted.dictionary, dense))
+
+
+@pytest.mark.parametrize("length", [1.0, 0.4])
+def test_decoder_rows_keep_their_norm(length):
+    vectors, _ = planted(500)
+    start = initialise(vectors, ATOMS, np.random.default_rng(0))
+    start["decoder.weight"] *= length
+    decoder = train(start, vectors, SETTINGS._replace(steps=20), np.random.default_rng(0)).dictionary["decoder.weight"]
+    torch.testing.assert_close(decoder.norm(dim=1), torch.full((ATOMS,), length))
+    assert not torch.allclose(decoder, start["decoder.weight"], atol=0.01)
 
 
 def test_a_dictionary_starts_tied_centred_and_at_the_mean():
@@ -132,6 +161,77 @@ def test_the_first_step_is_adam_on_the_projected_gradient():
     torch.testing.assert_close(fitted.dictionary["decoder.weight"], expected, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("auxiliary", [0, 4])
+def test_the_gradient_is_that_of_autograd(tied, auxiliary):
+    vectors, _ = planted(500)
+    vectors = vectors.double()
+    start = initialise(vectors, ATOMS, np.random.default_rng(0))
+    start["decoder.weight"] *= 0.7
+    start["encoder.weight"] = start["decoder.weight"].clone()
+    settings = SETTINGS._replace(tied=tied, auxiliary=auxiliary, auxiliary_weight=0.5, dead_after=1)
+    training = begin(start, settings)
+    training.silent[20:] = 1
+    loss = step(training, vectors[:64], vectors[:64], variance(vectors))
+
+    parameters = {name: value.clone().requires_grad_() for name, value in start.items()}
+    used = parameters | ({"encoder.weight": parameters["decoder.weight"]} if tied else {})
+    residual = vectors[:64] - decode(used, encode(used, vectors[:64], ACTIVE))
+    total = main = residual.square().sum(1).mean() / variance(vectors)
+    if auxiliary:
+        of_dead = (vectors[:64] @ used["encoder.weight"].T + used["encoder.bias"])[:, 20:]
+        largest, where = of_dead.topk(auxiliary, dim=1)
+        modelled = torch.zeros_like(of_dead).scatter(1, where, largest) @ used["decoder.weight"][20:]
+        total = main + 0.5 * (residual.detach() - modelled).square().sum(1).mean() / variance(vectors)
+    assert loss == pytest.approx(float(main.detach()), rel=1e-12)
+    total.backward()
+    unit = start["decoder.weight"] / start["decoder.weight"].norm(dim=1, keepdim=True)
+    gradient = parameters["decoder.weight"].grad
+    parameters["decoder.weight"].grad = gradient - (gradient * unit).sum(1, keepdim=True) * unit
+    for name, parameter in parameters.items():
+        if parameter.grad is not None:
+            torch.testing.assert_close(training.parameters[name].grad, parameter.grad, rtol=1e-9, atol=1e-12)
+
+
+def test_by_sparse_adam_only_latents_that_were_active_move():
+    vectors, _ = planted(2000)
+    start = initialise(vectors, ATOMS, np.random.default_rng(0))
+    settings = SETTINGS._replace(steps=1, batch_size=4, learning_rate=0.1)
+    batches = [np.random.default_rng(7).integers(2000, size=4), np.random.default_rng(8).integers(2000, size=4)]
+    for optimizer in ("adam", "sparse_adam"):
+        training = begin(start, settings._replace(optimizer=optimizer))
+        step(training, vectors[batches[0]], vectors[batches[0]], 1.0)
+        before = {name: value.clone() for name, value in training.parameters.items()}
+        once = ~dead(encode(start, vectors[batches[0]], ACTIVE))
+        now = ~dead(encode(before, vectors[batches[1]], ACTIVE))
+        step(training, vectors[batches[1]], vectors[batches[1]], 1.0)
+        moved = (training.parameters["encoder.weight"] != before["encoder.weight"]).any(1)
+        assert (once & ~now).any() and moved[now].all()
+        # momentum
+        assert moved[once & ~now].all() == (optimizer == "adam")
+        assert not moved[~once & ~now].any()
+
+
+def test_latents_are_counted_as_dead_after_so_many_vectors_without_an_activation():
+    vectors, _ = planted(2000)
+    start = initialise(vectors, ATOMS, np.random.default_rng(0))
+    start["encoder.bias"][:5] -= 100
+    settings = SETTINGS._replace(steps=12, batch_size=8, dead_after=32)
+    fitted = train(start, vectors, settings, np.random.default_rng(3))
+    generator, dictionary, silent = np.random.default_rng(3), start, np.zeros(ATOMS, dtype=int)
+    training = begin(start, settings)
+    for number in range(12):
+        batch = vectors[generator.integers(2000, size=8)]
+        codes = encode(dictionary, batch, ACTIVE)
+        silent = np.where(dead(codes).numpy(), silent + 8, 0)
+        step(training, batch, batch, variance(vectors))
+        dictionary = training.parameters
+        assert fitted.dead_shares[number] == pytest.approx((silent >= 32).mean())
+    assert np.array_equal(fitted.silent, silent)
+    assert (silent[:5] == 96).all() and 5 / ATOMS <= fitted.dead_shares[-1] < 1
+    assert dead_share(torch.from_numpy(silent), 97) == 0
+
+
 def test_dead_latents_come_to_life_by_the_auxiliary_loss():
     vectors, _ = planted(2000)
     start = initialise(vectors, 2 * ATOMS, np.random.default_rng(0))
@@ -184,6 +284,14 @@ def test_a_transcoder_learns_targets_of_another_width():
                 initialise(x, 8, np.random.default_rng(0)), x, Settings(8, 2), np.random.default_rng(0), 0 * x
             ),
             "targets: they are all equal",
+        ),
+        (lambda x: fit(x, Settings(8, 2, optimizer="sgd"), 0), "optimizer: 'sgd' is not known"),
+        (
+            lambda x: begin(
+                initialise(x, 8, np.random.default_rng(0)) | {"encoder.weight": torch.ones(8, 4)},
+                Settings(8, 2, tied=True),
+            ),
+            "tied: the encoder does not start as the decoder",
         ),
     ],
 )

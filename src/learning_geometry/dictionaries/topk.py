@@ -4,28 +4,36 @@ A dictionary is a plain dict of four tensors. With N latents, inputs and outputs
 differ):
 
 - ``encoder.weight`` (N, inputs) and ``encoder.bias`` (N): pre-activations $W_E x + b_E$;
-- ``decoder.weight`` (N, outputs), rows of unit norm, and ``decoder.bias`` (outputs): $\hat x = z W_D + b_D$,
-  with z the k largest pre-activations and 0 elsewhere.
+- ``decoder.weight`` (N, outputs), whose rows keep their norm in training (1, unless another was searched), and
+  ``decoder.bias`` (outputs): $\hat x = z W_D + b_D$, with z the k largest pre-activations and 0 elsewhere.
 
 Vectors are used as they come: multiply them by :func:`scale_factor` first, so that learning rates mean the same for all
 data. The mean is not subtracted from them; the decoder's bias starts at it, and the encoder's bias so that the mean
-has pre-activations 0, which centres the data for the encoder.
+has pre-activations 0, which centres the data for the encoder. :mod:`initialisation` has other starts.
+
+Training writes the gradient out, as few latents are active: of the five products with a matrix of the dictionary's size
+that autograd would do in a step, the pre-activations are left, and the other four visit active latents only.
 
 Source: Gao et al. 2024, "Scaling and evaluating sparse autoencoders" (arXiv:2406.04093), sections 2.3 and A.1 to A.2.
-Two differences: their pre-encoder bias stays tied to the decoder's, ours is tied at the start only; and they start the
-bias at the geometric median.
+Three differences: their pre-encoder bias stays tied to the decoder's, ours is tied at the start only; they start the
+bias at the geometric median; and their code sets kept pre-activations below 0 to 0, while ours keeps exactly k.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from learning_geometry.dictionaries.sparse_adam import SparseAdam
 from learning_geometry.streams import stream
 
 Dictionary = dict[str, Tensor]
+
+ADAM, SPARSE_ADAM = OPTIMIZERS = ("adam", "sparse_adam")
 
 SMALLEST_NORM = 1e-12
 """Rows of the decoder shorter than this are not rescaled."""
@@ -40,22 +48,51 @@ class Settings(NamedTuple):
     steps: int = 1000
     batch_size: int = 256
     learning_rate: float = 1e-3
-    """Of Adam; constant."""
+    """Constant."""
     auxiliary: int = 0
     """Dead latents that model the residual in the auxiliary loss (AuxK); 0 leaves it out."""
     auxiliary_weight: float = 1 / 32
     dead_after: int = 10_000
     """Vectors in a row without an activation after which a latent counts as dead in training."""
+    optimizer: str = ADAM
+    """Or ``sparse_adam``, which leaves alone what has no gradient, such as the rows of latents that are not active."""
+    tied: bool = False
+    """Whether encoder and decoder are one matrix all along."""
 
 
 class Fitted(NamedTuple):
-    """A trained dictionary and its loss at every step.
+    """A trained dictionary, and by step its loss and its dead latents.
 
     The loss is the batch's squared error over the data's variance, without the auxiliary part.
     """
 
     dictionary: Dictionary
     losses: Float[np.ndarray, " steps"]
+    dead_shares: Float[np.ndarray, " steps"]
+    """Share of latents without an activation in the last ``dead_after`` vectors, after every step."""
+    silent: Int64[np.ndarray, " latents"]
+    """Vectors since a latent's last activation (all of them for one that never was active), at the end."""
+
+
+class Codes(NamedTuple):
+    """The active latents of every vector: which, and how strong."""
+
+    values: Float[Tensor, "vectors active"]
+    latents: Int64[Tensor, "vectors active"]
+
+
+class Training(NamedTuple):
+    """A dictionary in training; :func:`step` changes its tensors in place and adds to its lists."""
+
+    parameters: Dictionary
+    settings: Settings
+    optimizer: torch.optim.Optimizer
+    lengths: Float[Tensor, "latents 1"]
+    """Norms of the decoder's rows."""
+    silent: Int64[Tensor, " latents"]
+    """Vectors since a latent's last activation."""
+    losses: list[float]
+    dead_shares: list[float]
 
 
 def fit(vectors: Float[Tensor, "vectors width"], settings: Settings, *key: int | str) -> Fitted:
@@ -132,6 +169,20 @@ def decode(dictionary: Dictionary, latents: Float[Tensor, "vectors latents"]) ->
     return torch.addmm(dictionary["decoder.bias"], latents, dictionary["decoder.weight"])
 
 
+def strongest(dictionary: Dictionary, vectors: Float[Tensor, "vectors inputs"], active: int) -> Codes:
+    """Return the ``active`` largest pre-activations of each vector and their latents, the largest first.
+
+    Raises:
+        ValueError: As :func:`encode`.
+    """
+    return _largest(_preactivations(dictionary, vectors), active)
+
+
+def reconstruct(dictionary: Dictionary, codes: Codes) -> Float[Tensor, "vectors outputs"]:
+    """Return what :func:`decode` does of the same latents, visiting active ones only."""
+    return _weighted_rows(dictionary["decoder.weight"], codes) + dictionary["decoder.bias"]
+
+
 def train(
     dictionary: Dictionary,
     vectors: Float[Tensor, "vectors inputs"],
@@ -139,12 +190,12 @@ def train(
     generator: np.random.Generator,
     targets: Float[Tensor, "targets outputs"] | None = None,
 ) -> Fitted:
-    r"""Train a dictionary by Adam on the squared error; the one given is left as it is.
+    r"""Train a dictionary on the squared error; the one given is left as it is.
 
     The loss is $\sum\|x - \hat x\|^2 / \sum\|x - \bar x\|^2$ with the variance of all targets in the denominator, plus
     ``auxiliary_weight`` times the same for what is left, $x - \hat x$ (held fixed), modelled by the ``auxiliary``
     largest pre-activations of dead latents. Before each step the part of a decoder row's gradient along the row is
-    taken out, after it rows get unit norm.
+    taken out, after it rows get back the norm they started with.
 
     Args:
         dictionary: Where training starts.
@@ -154,47 +205,145 @@ def train(
         targets: What is to be reconstructed, if it is not the vectors themselves (a transcoder); scaled.
 
     Raises:
-        ValueError: more active latents than there are, or targets that are not one for each vector or do not vary.
+        ValueError: more active latents than there are, targets that are not one for each vector or do not vary, an
+            optimiser that is not known, or ``tied`` with an encoder that does not start as the decoder.
         FloatingPointError: the loss is not finite, naming the step.
+    """
+    batches = draw_batches(vectors, settings.batch_size, settings.steps, generator, targets)
+    spread = variance(vectors if targets is None else targets)
+    training = begin(dictionary, settings)
+    for inputs, expected in batches:
+        step(training, inputs, expected, spread)
+    return finish(training)
+
+
+def draw_batches(
+    vectors: Float[Tensor, "vectors inputs"],
+    batch_size: int,
+    steps: int,
+    generator: np.random.Generator,
+    targets: Float[Tensor, "targets outputs"] | None = None,
+) -> Iterator[tuple[Float[Tensor, "batch inputs"], Float[Tensor, "batch outputs"]]]:
+    """Return batches drawn with replacement: vectors, and their targets (themselves if none are given).
+
+    Raises:
+        ValueError: targets that are not one for each vector.
     """
     wanted = vectors if targets is None else targets
     if len(wanted) != len(vectors):
         raise ValueError(f"targets: {len(wanted)} for {len(vectors)} vectors; pass one for each")
-    variance = float((wanted - wanted.mean(0)).square().sum(1).mean())
-    if not variance > 0:
+
+    def draw() -> Iterator[tuple[Tensor, Tensor]]:
+        for _ in range(steps):
+            chosen = torch.from_numpy(generator.integers(len(vectors), size=batch_size))
+            inputs = vectors[chosen]
+            yield inputs, inputs if targets is None else wanted[chosen]
+
+    return draw()
+
+
+def variance(targets: Float[Tensor, "vectors outputs"]) -> float:
+    """Return the mean squared distance of targets from their mean.
+
+    Raises:
+        ValueError: they do not vary.
+
+    >>> variance(torch.tensor([[1.0, 2.0], [-1.0, 2.0]]))
+    1.0
+    """
+    found = float((targets - targets.mean(0)).square().sum(1).mean())
+    if not found > 0:
         raise ValueError("targets: they are all equal, and there is nothing to learn; pass targets that vary")
-    parameters = {name: value.detach().clone().requires_grad_() for name, value in dictionary.items()}
+    return found
+
+
+def begin(dictionary: Dictionary, settings: Settings) -> Training:
+    """Return the start of a training, from copies of a dictionary's tensors. Sizes and steps are not read.
+
+    Raises:
+        ValueError: As :func:`train`.
+    """
+    parameters = {name: value.detach().clone() for name, value in dictionary.items()}
     decoder = parameters["decoder.weight"]
-    optimizer = torch.optim.Adam(list(parameters.values()), lr=settings.learning_rate)
-    silent = torch.zeros(len(decoder), dtype=torch.int64)
-    losses = np.empty(settings.steps)
-    for step in range(settings.steps):
-        chosen = torch.from_numpy(generator.integers(len(vectors), size=settings.batch_size))
-        batch, expected = vectors[chosen], wanted[chosen]
-        preactivations = _preactivations(parameters, batch)
-        latents = _keep_largest(preactivations, settings.active)
-        residual = expected - decode(parameters, latents)
-        loss = total = residual.square().sum(1).mean() / variance
-        dead = silent >= settings.dead_after
-        if settings.auxiliary and dead.any():
-            total = total + settings.auxiliary_weight / variance * _auxiliary_loss(
-                preactivations, dead, decoder, residual.detach(), settings.auxiliary
-            )
-        optimizer.zero_grad()
-        total.backward()
-        with torch.no_grad():
-            gradient = decoder.grad
-            assert gradient is not None
-            gradient -= (gradient * decoder).sum(1, keepdim=True) * decoder
-            optimizer.step()
-            decoder.copy_(_unit_rows(decoder))
-        silent = torch.where((latents != 0).any(0), 0, silent + settings.batch_size)
-        losses[step] = float(loss.detach())
-        if not np.isfinite(losses[step]):
-            raise FloatingPointError(
-                f"the dictionary's loss is {losses[step]} at step {step}; lower its learning rate, or scale the vectors"
-            )
-    return Fitted({name: value.detach() for name, value in parameters.items()}, losses)
+    if not 1 <= settings.active <= len(decoder):
+        raise ValueError(_cannot_keep(settings.active, len(decoder)))
+    if settings.tied:
+        if not torch.equal(parameters["encoder.weight"], decoder):
+            raise ValueError("tied: the encoder does not start as the decoder; start from a tied initialisation")
+        parameters["encoder.weight"] = decoder
+    optimizer = _optimizer(settings, list({id(value): value for value in parameters.values()}.values()))
+    silent = torch.zeros(len(decoder), dtype=torch.int64, device=decoder.device)
+    return Training(parameters, settings, optimizer, decoder.norm(dim=1, keepdim=True), silent, [], [])
+
+
+@torch.no_grad()
+def step(
+    training: Training,
+    inputs: Float[Tensor, "batch inputs"],
+    targets: Float[Tensor, "batch outputs"],
+    spread: float,
+) -> float:
+    """Take one training step and return the batch's loss before it (see :func:`train`).
+
+    Args:
+        training: Changed in place.
+        inputs: Batch of vectors.
+        targets: What is to be reconstructed.
+        spread: Variance of all targets, see :func:`variance`.
+
+    Raises:
+        FloatingPointError: the loss is not finite.
+    """
+    parameters, settings = training.parameters, training.settings
+    decoder = parameters["decoder.weight"]
+    preactivations = _preactivations(parameters, inputs)
+    codes = _largest(preactivations, settings.active)
+    residual = targets - reconstruct(parameters, codes)
+    loss = float(residual.square().sum()) / (len(inputs) * spread)
+    if not np.isfinite(loss):
+        raise FloatingPointError(
+            f"the dictionary's loss is {loss} at step {len(training.losses)}; "
+            "lower its learning rate, or scale the vectors"
+        )
+    gradients = _gradients(parameters, inputs, codes, residual, -2 / (len(inputs) * spread))
+    dead = training.silent >= settings.dead_after
+    if settings.auxiliary and dead.any():
+        of_dead = _largest_of(preactivations, dead, settings.auxiliary)
+        left = residual - _weighted_rows(decoder, of_dead)
+        added = _gradients(parameters, inputs, of_dead, left, -2 * settings.auxiliary_weight / (len(inputs) * spread))
+        # the decoder's bias is part of the residual, not of its model
+        for name in gradients.keys() - {"decoder.bias"}:
+            gradients[name] += added[name]
+    if settings.tied:
+        gradients["decoder.weight"] += gradients.pop("encoder.weight")
+    along = torch.linalg.vecdot(gradients["decoder.weight"], decoder)[:, None]
+    along /= training.lengths.square().clamp_min(SMALLEST_NORM**2)
+    gradients["decoder.weight"].addcmul_(along, decoder, value=-1)
+    for name, gradient in gradients.items():
+        parameters[name].grad = gradient
+    training.optimizer.step()
+    decoder.mul_(training.lengths / decoder.norm(dim=1, keepdim=True).clamp_min(SMALLEST_NORM))
+    training.silent.add_(len(inputs))
+    training.silent[codes.latents[codes.values != 0]] = 0
+    training.losses.append(loss)
+    training.dead_shares.append(dead_share(training.silent, settings.dead_after))
+    return loss
+
+
+def finish(training: Training) -> Fitted:
+    """Return what was trained."""
+    dictionary = {name: value.clone() for name, value in training.parameters.items()}
+    silent = training.silent.cpu().numpy().copy()
+    return Fitted(dictionary, np.array(training.losses), np.array(training.dead_shares), silent)
+
+
+def dead_share(silent: Int64[Tensor, " latents"], window: int) -> float:
+    """Return the share of latents that were not active for the last ``window`` vectors.
+
+    >>> dead_share(torch.tensor([0, 512, 1024, 2048]), 1024)
+    0.5
+    """
+    return float((silent >= window).float().mean())
 
 
 def explained_variance(
@@ -234,22 +383,76 @@ def _preactivations(
 
 
 def _keep_largest(values: Float[Tensor, "vectors latents"], count: int) -> Float[Tensor, "vectors latents"]:
-    if not 1 <= count <= values.shape[1]:
-        raise ValueError(f"active: {count} of {values.shape[1]} latents cannot be kept; use 1 to {values.shape[1]}")
-    largest, where = values.topk(count, dim=1)
+    largest, where = _largest(values, count)
     return torch.zeros_like(values).scatter(1, where, largest)
 
 
-def _auxiliary_loss(
-    preactivations: Float[Tensor, "vectors latents"],
-    dead: Bool[Tensor, " latents"],
-    decoder: Float[Tensor, "latents outputs"],
+def _largest(values: Float[Tensor, "vectors latents"], count: int) -> Codes:
+    if not 1 <= count <= values.shape[1]:
+        raise ValueError(_cannot_keep(count, values.shape[1]))
+    return Codes(*values.topk(count, dim=1))
+
+
+def _cannot_keep(count: int, latents: int) -> str:
+    return f"active: {count} of {latents} latents cannot be kept; use 1 to {latents}"
+
+
+def _largest_of(values: Float[Tensor, "vectors latents"], chosen: Bool[Tensor, " latents"], count: int) -> Codes:
+    """Return the largest values among chosen latents: ``count`` of them, or all there are."""
+    numbers = chosen.nonzero()[:, 0]
+    codes = _largest(values[:, numbers], min(count, len(numbers)))
+    return Codes(codes.values, numbers[codes.latents])
+
+
+def _weighted_rows(matrix: Float[Tensor, "latents outputs"], codes: Codes) -> Float[Tensor, "vectors outputs"]:
+    return F.embedding_bag(codes.latents, matrix, mode="sum", per_sample_weights=codes.values)
+
+
+def _gradients(
+    parameters: Dictionary,
+    inputs: Float[Tensor, "vectors inputs"],
+    codes: Codes,
     residual: Float[Tensor, "vectors outputs"],
-    count: int,
-) -> Float[Tensor, ""]:
-    of_dead = preactivations[:, dead]
-    latents = _keep_largest(of_dead, min(count, of_dead.shape[1]))
-    return (residual - latents @ decoder[dead]).square().sum(1).mean()
+    factor: float,
+) -> dict[str, Tensor]:
+    """Return the gradient of a loss whose slope at the reconstructions is ``factor`` times the residual."""
+    decoder = parameters["decoder.weight"]
+    slopes = _row_products(decoder, codes, residual) * factor
+    # active entries, sorted by latent: a latent's gradient is a weighted sum of the rows of few vectors
+    latents = codes.latents.flatten()
+    order = latents.argsort(stable=True)
+    ends = torch.bincount(latents, minlength=len(decoder)).cumsum(0)
+    starts = torch.cat([ends.new_zeros(1), ends[:-1]])
+    vectors = order // codes.latents.shape[1]
+
+    def by_latent(rows: Tensor, weights: Tensor) -> Tensor:
+        return F.embedding_bag(vectors, rows, starts, mode="sum", per_sample_weights=weights.flatten()[order])
+
+    return {
+        "encoder.weight": by_latent(inputs, slopes),
+        "encoder.bias": torch.zeros_like(parameters["encoder.bias"]).index_add_(0, latents, slopes.flatten()),
+        "decoder.weight": by_latent(residual, codes.values * factor),
+        "decoder.bias": residual.sum(0) * factor,
+    }
+
+
+def _row_products(
+    matrix: Float[Tensor, "latents outputs"], codes: Codes, vectors: Float[Tensor, "vectors outputs"]
+) -> Float[Tensor, "vectors active"]:
+    """Return the inner products of each vector with the rows of its active latents."""
+    values = codes.values.detach().requires_grad_()
+    # the derivative of a weighted sum of rows by its weights: rows are visited where they are
+    with torch.enable_grad():
+        weighted = _weighted_rows(matrix, Codes(values, codes.latents))
+    return torch.autograd.grad(weighted, values, vectors)[0]
+
+
+def _optimizer(settings: Settings, parameters: list[Tensor]) -> torch.optim.Optimizer:
+    if settings.optimizer == ADAM:
+        return torch.optim.Adam(parameters, lr=settings.learning_rate, fused=True)
+    if settings.optimizer == SPARSE_ADAM:
+        return SparseAdam(parameters, lr=settings.learning_rate)
+    raise ValueError(f"optimizer: {settings.optimizer!r} is not known; use one of {', '.join(OPTIMIZERS)}")
 
 
 def _unit_rows(matrix: Float[Tensor, "rows width"]) -> Float[Tensor, "rows width"]:

@@ -1,0 +1,91 @@
+"""Orthants: which coordinates an activation function zeroes, and how many patterns of them occur."""
+
+from collections.abc import Iterable
+from math import comb
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool
+
+
+class Patterns(NamedTuple):
+    """Activation patterns of a stream of vectors.
+
+    Attributes:
+        n: Number of vectors.
+        zeroed: Share of coordinates that are zeroed, in [0, 1].
+        distinct: Number of different patterns, from 1 to n.
+        never_active: Share of coordinates that are active for no vector.
+        always_active: Share of coordinates that are active for every vector.
+    """
+
+    n: int
+    zeroed: float
+    distinct: int
+    never_active: float
+    always_active: float
+
+
+def patterns(batches: Iterable[Bool[np.ndarray, "_ width"]]) -> Patterns:
+    """Count the activation patterns of a stream in one pass; of each new one a bit per coordinate is kept.
+
+    Args:
+        batches: Which coordinates are active: of a ReLU those with a positive pre-activation. Of a gated or smooth
+            activation function nothing is exactly zero; the sign of the gate's pre-activation says in which half it is.
+
+    Raises:
+        ValueError: If there is no vector, no coordinate, or the widths differ.
+
+    Examples:
+        >>> patterns([np.array([[True, False], [True, True]]), np.array([[True, False]])])
+        Patterns(n=3, zeroed=0.3333333333333333, distinct=2, never_active=0.0, always_active=0.5)
+    """
+    seen: set[bytes] = set()
+    n = width = 0
+    active = np.zeros(0, dtype=np.int64)
+    for batch in batches:
+        if len(batch) == 0:
+            continue
+        if n and batch.shape[1] != width:
+            raise ValueError(f"batches: vectors of width {width} and {batch.shape[1]}; pass equal widths")
+        width = batch.shape[1]
+        n += len(batch)
+        of_batch = batch.sum(0, dtype=np.int64)
+        active = active + of_batch if active.size else of_batch
+        seen.update(row.tobytes() for row in np.packbits(batch, axis=1))
+    if not width:
+        raise ValueError("batches: they hold no vector of any width; pass at least one")
+    return Patterns(
+        n,
+        float((n * width - active.sum()) / (n * width)),
+        len(seen),
+        float(np.mean(active == 0)),
+        float(np.mean(active == n)),
+    )
+
+
+def most_patterns(units: int, dimension: int, biased: bool = True) -> int:
+    r"""Number of activation patterns that a layer of units on inputs of some dimension can have, at most.
+
+    Hyperplanes in general position cut $R^r$ into $\sum_{k \le r} \binom{N}{k}$ regions, and if all pass through the
+    origin into $2 \sum_{k < r} \binom{N - 1}{k}$ (Schläfli; Cover 1965, "Geometrical and statistical properties of
+    systems of linear inequalities", theorem 1). So the patterns of low-dimensional inputs are few among the 2^N
+    orthants.
+
+    Args:
+        units: Number N of hyperplanes, from 1.
+        dimension: Dimension r of the inputs, from 1.
+        biased: Whether the hyperplanes need not pass through the origin.
+
+    Raises:
+        ValueError: If a number is below 1.
+
+    Examples:
+        >>> most_patterns(3, 2), most_patterns(3, 2, biased=False), most_patterns(3, 5)
+        (7, 6, 8)
+    """
+    if units < 1 or dimension < 1:
+        raise ValueError(f"units and dimension: {units} and {dimension} have no patterns; pass numbers from 1 up")
+    if biased:
+        return sum(comb(units, k) for k in range(min(units, dimension) + 1))
+    return 2 * sum(comb(units - 1, k) for k in range(min(units, dimension)))
