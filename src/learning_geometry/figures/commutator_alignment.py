@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from learning_geometry.figures import style
 
@@ -141,6 +142,12 @@ def _logarithmic(axes: Axes, rows: pd.DataFrame) -> None:
     values = values[np.isfinite(values) & (values > 0)]
     if len(values):
         axes.set_ylim(values.min() / 1.5, values.max() * 1.5)
+    # over little more than a decade, twos and fives are labelled besides; matplotlib's own choice is too dense here
+    short = bool(len(values)) and values.max() < 100 * values.min()
+    axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)) if short else LogLocator(subs=range(2, 10)))
+    axes.yaxis.set_minor_formatter(StrMethodFormatter("{x:g}") if short else NullFormatter())
+    if short:
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
 
 
 def _draw_arithmetic(axes: Axes, tables: Mapping[str, pd.DataFrame]) -> None:
