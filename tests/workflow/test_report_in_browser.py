@@ -15,7 +15,9 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from learning_geometry.claims.studies import STUDIES
 
-from .conftest import FIGURES, REPOSITORY
+from .conftest import FIGURES, REPOSITORY, tiny_config
+
+EXPERIMENTS = tiny_config()["experiments"]
 
 pytestmark = pytest.mark.slow
 
@@ -121,7 +123,7 @@ def click_result(browser, label, button):
 def caption_start(figure):
     """The words of a caption's source before its first reference to the config."""
     source = (REPOSITORY / f"workflow/report/{figure}.rst").read_text()
-    source = re.sub(r"\{%.*?%\}\s*", "", source, count=1) if source.startswith("{%") else source
+    source = re.sub(r"^(\{%.*?%\}\s*)+", "", source)
     return " ".join(source.partition("{{")[0].split())
 
 
@@ -129,13 +131,17 @@ def test_the_front_page_says_what_is_shown(browser, report):
     open_report(browser, report)
     title = browser.find_element(By.CSS_SELECTOR, "#app h1:not(nav h1)")
     assert title.text == "The geometry of transformer learning"
-    assert "Experiments in this report: tiny." in browser.find_element(By.ID, "app").text
+    assert f"Experiments in this report: {', '.join(EXPERIMENTS)}." in browser.find_element(By.ID, "app").text
     assert complaints(browser) == [] and outside(browser) == []
 
 
-def test_every_figure_is_there_with_its_caption(browser, report, finished):
-    labels = open_category(browser, report, "Orthogonal subspaces")
-    assert len(labels) == len(FIGURES) == len(set(labels))
+@pytest.mark.parametrize("study", ["orthogonal_subspaces", "execution_manifolds"])
+def test_every_figure_is_there_with_its_caption(browser, report, finished, study):
+    category = study.replace("_", " ").capitalize()
+    labels = open_category(browser, report, category)
+    first = {name: figure["experiments"][0] for name, figure in tiny_config()["figures"].items()}
+    of_study = [name for name in FIGURES if EXPERIMENTS[first[name]]["study"] == study]
+    assert len(labels) == len(of_study) == len(set(labels))
     shown = {}
     for label in labels:
         click_result(browser, label, 0)
@@ -147,10 +153,10 @@ def test_every_figure_is_there_with_its_caption(browser, report, finished):
         figure = re.search(r"\bfigure_(\w+)", browser.find_element(By.TAG_NAME, "nav").text)[1]
         shown[figure] = caption
         assert base64.b64decode(data) == (finished[0].folder / f"results/figures/{figure}.png").read_bytes()
-        click_text(browser, "Orthogonal subspaces")
-    assert shown.keys() == set(FIGURES)
+        click_text(browser, category)
+    assert shown.keys() == set(of_study)
     for figure, caption in shown.items():
-        assert " ".join(caption.split()).startswith(f"{caption_start(figure)} tiny"), figure
+        assert " ".join(caption.split()).startswith(f"{caption_start(figure)} {first[figure]}"), figure
         assert not re.search(r"\{\{|\{%|\*\*|system message", caption), figure
     assert complaints(browser) == [] and outside(browser) == []
 
@@ -224,8 +230,10 @@ def test_the_claims_open_from_disk(browser, finished):
 
 
 def test_the_tables_are_in_the_report(browser, report, finished):
-    (label,) = open_category(browser, report, "Tables")
-    row = f"//nav//tr[td[normalize-space()='{label}']]//a[@download='summary.csv']"
-    data = browser.find_element(By.XPATH, row).get_property("href").partition(",")[2]
-    assert base64.b64decode(data) == (finished[0].folder / "results/tiny/summary.csv").read_bytes()
+    labels = open_category(browser, report, "Tables")
+    assert sorted(labels) == sorted(EXPERIMENTS)
+    for label in labels:
+        row = f"//nav//tr[td[normalize-space()='{label}']]//a[@download='summary.csv']"
+        data = browser.find_element(By.XPATH, row).get_property("href").partition(",")[2]
+        assert base64.b64decode(data) == (finished[0].folder / f"results/{label}/summary.csv").read_bytes()
     assert complaints(browser) == []
