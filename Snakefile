@@ -7,6 +7,7 @@ if not workflow.overwrite_configfiles:
 include: "workflow/rules/common.smk"
 include: "workflow/rules/training.smk"
 include: "workflow/rules/measurements.smk"
+include: "workflow/rules/language_models.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/claims.smk"
 include: "workflow/rules/archive.smk"
@@ -19,6 +20,8 @@ localrules:
     all,
     orthogonal_subspaces,
     execution_manifolds,
+    attention_subspaces,
+    activation_geometry,
 
 
 # Everything the config asks for.
@@ -37,3 +40,13 @@ rule orthogonal_subspaces:
 rule execution_manifolds:
     input:
         final_outputs("execution_manifolds"),
+
+
+rule attention_subspaces:
+    input:
+        final_outputs("attention_subspaces"),
+
+
+rule activation_geometry:
+    input:
+        final_outputs("activation_geometry"),

@@ -38,6 +38,31 @@ def test_one_seed_has_no_interval():
     assert row[["n", "interval"]].tolist() == [1, "none"]
 
 
+def test_a_model_that_is_not_trained_keeps_the_interval_of_its_run():
+    of_prompts = {"quantity": "cosine", "value": 0.5, "low": 0.4, "high": 0.7, "n": 64}
+    without = {"quantity": "rank", "value": 0.6}
+    half = {"quantity": "half", "value": 0.6, "low": 0.5}
+    null = of_prompts | {"null": "swapped_twins", "value": 0.0, "low": -0.1, "high": 0.1}
+    rows = [{"step": 0} | row for row in (of_prompts, without, half, null)]
+    # dictionaries of another seed do not make it a trained run, and two seeds of one have an interval over seeds
+    dictionaries = [[{"step": 0, "quantity": "dead", "value": v, "low": 0.0, "high": 1.0}] for v in (0.2, 0.4)]
+    tables = [tidy(rows + dictionaries[0], "model", 0), tidy(dictionaries[1], "model", 1)]
+    found = summarize(tables).set_index(["quantity", "null"])
+    assert found.loc[("cosine", ""), ["estimate", "low", "high", "n", "interval"]].tolist() == [
+        0.5, 0.4, 0.7, 1, "within_run"
+    ]  # fmt: skip
+    assert found.loc[("rank", ""), "interval"] == found.loc[("half", ""), "interval"] == "none"
+    assert found.loc[[("rank", ""), ("half", "")], ["low", "high"]].isna().all(axis=None)
+    assert found.loc[("cosine", "swapped_twins"), "interval"] == "null_range"
+    assert found.loc[("dead", ""), "interval"] == "student_t" and found.loc[("dead", ""), "low"] < 0
+
+    # of a run that is trained it would pass for an interval over seeds
+    trained = summarize([*tables, tidy([{"step": 10, "quantity": "loss", "value": 1.0}], "model", 2)])
+    assert set(trained["interval"]) == {"none", "null_range", "student_t"}
+    other = summarize([*tables, tidy([{"step": 10, "quantity": "loss", "value": 1.0}], "runs", 0)])
+    assert "within_run" in set(other["interval"])
+
+
 @settings(deadline=None, max_examples=15)
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=12))
 def test_agrees_with_the_interval_of_the_values(values):

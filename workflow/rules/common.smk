@@ -19,12 +19,15 @@ from learning_geometry.config import (
     ConfigError,
     available,
     needed_seeds,
+    needs,
     other_seeds,
     read_yaml,
     validate,
 )
 from learning_geometry.fingerprint import code_fingerprint
 from learning_geometry.paths import CONCLUDED_FROM, artifact
+from learning_geometry.tasks.prompts import prompt_file
+from learning_geometry.tasks.texts import text_files
 
 try:
     for path in workflow.configfiles:
@@ -35,14 +38,18 @@ except ConfigError as error:
 
 RESULTS = config["results"]
 EXPERIMENTS = config["experiments"]
+LANGUAGE_MODELS = config["language_models"]
+STUDIED = EXPERIMENTS | LANGUAGE_MODELS
 FIGURES = config["figures"]
-JUDGED = needed_experiments(EXPERIMENTS)
+JUDGED = needed_experiments(STUDIED)
 
 
 wildcard_constraints:
     experiment="[a-z0-9_]+",
     measurement="[a-z0-9_]+",
     seed="[0-9]+",
+    text="[a-z0-9_]+",
+    weights="trained|untrained",
 
 
 def result(name, **wildcards):
@@ -92,8 +99,78 @@ def runs_compared_with(wildcards):
     ]
 
 
+def language_model(wildcards, *sections):
+    """The sections of a language model's config that a rule depends on."""
+    chosen = LANGUAGE_MODELS[wildcards.experiment]
+    return {section: chosen[section] for section in sections}
+
+
+def model_files(wildcards):
+    """The files of a language model that lies on this machine; another weight is another result."""
+    source = LANGUAGE_MODELS[wildcards.experiment]["model"]["source"]
+    if os.path.isfile(source):
+        return [source]
+    names = sorted(os.listdir(source)) if os.path.isdir(source) else []
+    return [
+        os.path.join(source, name)
+        for name in names
+        if name.endswith((".json", ".safetensors", ".gguf"))
+    ]
+
+
+def read_texts(wildcards):
+    """The files of a text that a language model reads."""
+    texts = LANGUAGE_MODELS[wildcards.experiment]["texts"]
+    return [str(path) for path in text_files(texts[wildcards.text])]
+
+
+def read_prompts(wildcards):
+    """The files of the prompts that a language model reads."""
+    prompts = LANGUAGE_MODELS[wildcards.experiment]["prompts"]
+    return [str(prompt_file(name)) for sets in prompts.values() for name in sets]
+
+
+def captured_texts(wildcards):
+    """What was captured of the texts, if the measurement reads it."""
+    texts = LANGUAGE_MODELS[wildcards.experiment]["texts"]
+    wanted = texts if "texts" in needs(wildcards.measurement) else []
+    return [
+        result("text", experiment=wildcards.experiment, text=text) for text in wanted
+    ]
+
+
+def captured_weights(wildcards):
+    """With which weights prompts are read, if the measurement reads what was captured of them."""
+    wanted = needs(wildcards.measurement)
+    return ["trained"] * bool({"prompts", "untrained_prompts"} & set(wanted)) + [
+        "untrained"
+    ] * ("untrained_prompts" in wanted)
+
+
+def captured_prompts(wildcards):
+    """What was captured of the prompts, if the measurement reads it."""
+    return [
+        result("prompts", experiment=wildcards.experiment, weights=weights)
+        for weights in captured_weights(wildcards)
+    ]
+
+
+def weights_read(wildcards):
+    """The files of the model's weights, if the measurement reads them."""
+    return model_files(wildcards) if "model" in needs(wildcards.measurement) else []
+
+
 def run_tables(wildcards):
-    """Every table of every seed of an experiment."""
+    """Every table of an experiment, of each of its seeds, or of a language model."""
+    if wildcards.experiment in LANGUAGE_MODELS:
+        return [
+            result(
+                "model_measurement",
+                experiment=wildcards.experiment,
+                measurement=measurement,
+            )
+            for measurement in LANGUAGE_MODELS[wildcards.experiment]["measurements"]
+        ]
     experiment = EXPERIMENTS[wildcards.experiment]
     at = [
         {"experiment": wildcards.experiment, "seed": seed}
@@ -117,7 +194,7 @@ def figure_options(figure):
     options = FIGURES.get(figure, {"experiments": []})
     return options | {
         f"{section}s": {
-            name: EXPERIMENTS[name][section] for name in options["experiments"]
+            name: STUDIED[name].get(section, {}) for name in options["experiments"]
         }
         for section in ("task", "model", "optimizer")
     }
@@ -131,14 +208,18 @@ def in_words(name):
 def figure_category(figure):
     """Where the report lists a figure: under the study of the experiment that it shows first."""
     shown = FIGURES.get(figure, {"experiments": []})["experiments"]
-    return in_words(EXPERIMENTS[shown[0]]["study"]) if shown else "Figures"
+    return in_words(STUDIED[shown[0]]["study"]) if shown else "Figures"
 
 
 def judged_settings():
     """What the claims ask of the experiments that they are judged on."""
-    sections = ("study", "task", "model", "optimizer", "training")
+    sections = ("study", "task", "model", "optimizer", "training", "texts", "prompts")
     return {
-        name: {section: EXPERIMENTS[name][section] for section in sections}
+        name: {
+            section: STUDIED[name][section]
+            for section in sections
+            if section in STUDIED[name]
+        }
         for name in JUDGED
     }
 
@@ -158,7 +239,7 @@ def final_outputs(study=None):
     """The summaries, figures and claims of one study, or of all; claims only if none is of another study."""
     chosen = [
         name
-        for name, experiment in EXPERIMENTS.items()
+        for name, experiment in STUDIED.items()
         if study in (None, experiment["study"])
     ]
     figures = [
@@ -178,9 +259,7 @@ def final_outputs(study=None):
 def archived_tables():
     """Every table that figures and claims are made from."""
     return [
-        result(table, experiment=name)
-        for name in EXPERIMENTS
-        for table in CONCLUDED_FROM
+        result(table, experiment=name) for name in STUDIED for table in CONCLUDED_FROM
     ]
 
 
@@ -195,7 +274,7 @@ def drawn_outputs():
     claims = ("claims_csv", "claims_markdown", "claims_page") if JUDGED else ()
     return (
         [result(name) for name in claims]
-        + [result("summary_csv", experiment=name) for name in EXPERIMENTS]
+        + [result("summary_csv", experiment=name) for name in STUDIED]
         + [result("figure_pdf", figure=name) for name in FIGURES]
         + [result("figure_png", figure=name) for name in FIGURES]
     )

@@ -9,6 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+Unit = Literal["seed", "layer", "prompt", "model"]
+"""What n counts; layers and prompts are those of one language model, and say nothing of another."""
+
+ANY_INDEX = (0, 10_000_000)
+"""Where a series has one index that the config chooses, such as the number of latents."""
+
 
 @dataclass(frozen=True)
 class Series:
@@ -16,6 +22,7 @@ class Series:
 
     quantity: str
     part: str = "model"
+    """Part of the model; "layers.*.mlp.output" is that of every layer, for the rules that read layers."""
     data: str = ""
     index: int | tuple[int, int] = 0
     """One index; or the first and last of a range, over which the largest value counts."""
@@ -56,6 +63,8 @@ class Comparison:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     rejects: bool = True
     """Whether its failing speaks against the claim; not where too little effort (steps, sequences) looks the same."""
+    unit: Literal["layer", "prompt"] | None = None
+    """What n counts in this row, if not the claim's unit: a claim of one model may rest on layers and on prompts."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +88,10 @@ class Claim:
     """Name of the role that other experiments play, if the claim compares with runs of theirs."""
     event: Series | None = None
     """The event that windows are relative to."""
-    unit: Literal["seed", "model"] = "seed"
-    """What n counts. "model": all experiments of the role together, each one unit, the mean of its seeds."""
+    unit: Unit = "seed"
+    """What n counts. "seed": runs, or dictionaries, of an experiment. "layer", "prompt": of one language model, which
+    has one run. "model": all experiments of the role together, each one unit (the mean of its seeds; of a language
+    model its layers' share or mean, or its measured value)."""
     steps_to_support: int = 0
     """Shorter training cannot speak for the claim."""
     steps_to_reject: int = 0

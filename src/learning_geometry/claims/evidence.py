@@ -1,5 +1,6 @@
 """From tidy tables to curves and events, one per run."""
 
+import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -11,6 +12,9 @@ from learning_geometry.claims.claim import Series, Window
 
 Run = tuple[str, int]
 """Experiment and seed."""
+
+IN_A_LAYER = re.compile(r"layers\.(\d+)((?:\..+)?)$")
+"""A part of the model in a layer: its number, and what follows."""
 
 
 class Curve(NamedTuple):
@@ -38,6 +42,24 @@ class Event(NamedTuple):
     last: float
 
 
+class Measured(NamedTuple):
+    """One number of a run.
+
+    Attributes:
+        value: The number.
+        low: Lower end of its interval, or of the central range of a null; NaN where there is none.
+        high: Upper end.
+        n: What it averages, or rests on (prompts, vectors, draws).
+        at: Its index in the table, such as the number of latents.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    at: int
+
+
 class Tables:
     """The tidy tables of some experiments, by quantity, with every run that is in them."""
 
@@ -50,6 +72,7 @@ class Tables:
         self.last_step: dict[Run, int] = dict(zip(self.runs, last.tolist(), strict=True))
         """The last step in the tables of each run."""
         self._curves: dict[tuple[Series, str], dict[Run, Curve]] = {}
+        self._layers: dict[str, dict[tuple[str, str, str], list[tuple[Run, int, Measured]]]] = {}
         self._by_quantity = dict(iter(table.groupby("quantity", sort=False)))
 
     @classmethod
@@ -77,6 +100,42 @@ class Tables:
                 rows["experiment"], rows["seed"], rows["value"], rows["censored"], rows["step"], strict=True
             )
         }
+
+    def layers(self, series: Series, null: str = "") -> dict[Run, dict[int, Measured]]:
+        """Return the last value of a series, or of its null, in every layer of each run that has one.
+
+        Args:
+            series: its part has a "*" in place of the layer's number; of a range of indices the largest index counts.
+            null: name of a null; "" for what was measured.
+
+        Raises:
+            ValueError: the part names no layers.
+        """
+        if series.part.count("*") != 1:
+            raise ValueError(f"{series.quantity}: the part {series.part!r} names no layers; write layers.*.<part>")
+        if series.quantity not in self._layers:  # a claim reads a quantity of many parts
+            self._layers[series.quantity] = self._read_layers(series.quantity)
+        first, last = series.index if isinstance(series.index, tuple) else (series.index, series.index)
+        found: dict[Run, dict[int, Measured]] = {}
+        for run, layer, of_layer in self._layers[series.quantity].get((series.part, series.data, null), ()):
+            if first <= of_layer.at <= last:
+                found.setdefault(run, {})[layer] = of_layer
+        return {run: dict(sorted(layers.items())) for run, layers in sorted(found.items())}
+
+    def _read_layers(self, quantity: str) -> dict[tuple[str, str, str], list[tuple[Run, int, Measured]]]:
+        """Return run, layer and number of every row of a quantity in a layer, by part, data and null; the last last."""
+        result: dict[tuple[str, str, str], list[tuple[Run, int, Measured]]] = {}
+        if quantity not in self._by_quantity:
+            return result
+        names = ["step", "index", "experiment", "seed", "part", "data", "null", "value", "low", "high", "n"]
+        columns = [self._by_quantity[quantity][name].tolist() for name in names]
+        rows = sorted(zip(*columns, strict=True), key=lambda row: row[:2])
+        for _, at, experiment, seed, part, data, null, value, low, high, n in rows:
+            if match := IN_A_LAYER.match(part):
+                key = (f"layers.*{match[2]}", data, null)
+                entry = ((experiment, seed), int(match[1]), Measured(value, low, high, n, at))
+                result.setdefault(key, []).append(entry)
+        return result
 
     def _read_curves(self, series: Series, null: str) -> dict[Run, Curve]:
         rows = self._rows(series, null)

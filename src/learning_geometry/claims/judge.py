@@ -1,6 +1,7 @@
 """From claims and tables to the ledger: one row per claim, experiment and null, the verdict computed."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,6 +48,9 @@ A row is one comparison: claim, experiment and ``null``, the name of what the ``
 tell rows apart. [``null_low``, ``null_high``] is what it has to be above, below or within (``rule`` says which).
 ``verdict`` is that of the claim in this experiment, the same in all of its rows.
 """
+
+SHARES = ("crossed", "layers", "apart")
+"""Rules whose estimate may be a share of units, also where every unit was observed."""
 
 SUPPORTED, NOT_SUPPORTED, INCONCLUSIVE = "supported", "not supported", "inconclusive"
 
@@ -142,8 +146,10 @@ def _case(claim: Claim, group: tuple[str, ...], tables: Mapping[str, Tables], co
     for comparison in claim.comparisons:
         if comparison.rule not in RULES:
             raise ValueError(f"{claim.name}: no rule {comparison.rule!r}; rules: {', '.join(RULES)}")
+        unit = comparison.unit or claim.unit
+        counted = evidence if unit == claim.unit else replace(evidence, claim=replace(claim, unit=unit))
         try:
-            judgement = RULES[comparison.rule](evidence, comparison.null, **comparison.parameters)
+            judgement = RULES[comparison.rule](counted, comparison.null, **comparison.parameters)
             judgements.append(judgement if comparison.rejects else _for_it_alone(judgement, len(claim.comparisons)))
         except Missing as missing:
             judgements.append(nothing(str(missing)))
@@ -166,7 +172,8 @@ def _rows(
     rows, notes = [], []
     for comparison, judgement, each in zip(claim.comparisons, case.judgements, outcomes, strict=True):
         rule = describe(claim, comparison.rule, comparison.null, comparison.parameters)
-        if judgement.kind == "share" and comparison.rule != "crossed":
+        unit = comparison.unit or claim.unit
+        if judgement.kind == "share" and comparison.rule not in SHARES:
             rule += "; not observed in every unit, so the share of the others that show it, above one half"
         if not comparison.rejects:
             rule += "; cannot speak against the claim"
@@ -174,7 +181,7 @@ def _rows(
         scale = _scale(study, claim, case.experiments, experiments)
         # beside a time, and wherever some were left out, how many the row rests on
         if judgement.total and (comparison.rule == "duration" or judgement.n < judgement.total):
-            scale = f"observed in {observed} {claim.unit}s; {scale}"
+            scale = f"observed in {observed} {unit}s; {scale}"
         rows.append(
             {
                 "claim": claim.name,
@@ -184,7 +191,7 @@ def _rows(
                 "published": claim.published,
                 "experiment": ", ".join(case.experiments),
                 "scale": scale,
-                "unit": claim.unit,
+                "unit": unit,
                 "null": comparison.null,
                 "rule": f"{comparison.rule}: {rule}",
                 "verdict": verdict,

@@ -15,13 +15,15 @@ ORDER = (SUPPORTED, NOT_SUPPORTED, INCONCLUSIVE)
 MARKS = {SUPPORTED: "✓", NOT_SUPPORTED: "✗", INCONCLUSIVE: "?"}
 
 READING = (
-    "n counts units (seeds, unless the table says otherwise); intervals are 95 %.",
+    "n counts units (seeds, layers, prompts or models, as the table says); intervals are 95 %.",
     "A claim has one row per null, and is supported if every row holds with n ≥ 5, not supported if one fails, "
     "and inconclusive otherwise: too few units, an interval that decides neither way, a difference below the "
     "numerical floor, training too short, or nothing measured.",
     "Estimates are means over units; where some unit did not reach the event, the share of the others that show it.",
     "In rules, t is the step at which the out-of-distribution error falls below the claim's threshold, run by run.",
     "Holm's correction runs over all claims of a study.",
+    "A language model is one run. A claim that counts its layers, or prompts, is about this model with these texts or "
+    "prompts alone, and takes layers to be independent; where prompts count, p values take the estimate to be normal.",
 )
 
 
@@ -79,7 +81,7 @@ def _claim_lines(experiment: str, rows: pd.DataFrame) -> list[str]:
             _interval(row["estimate"], row["low"], row["high"]),
             _range(row["null_low"], row["null_high"]),
             _number(row["floor"]),
-            row["observed"],
+            _units(row),
             row["outcome"],
             row["rule"],
         ]
@@ -133,6 +135,11 @@ def _html_row(row: pd.Series, titles: Mapping[str, str]) -> str:
     ]
     inner = "".join(f'<td data-key="{_key(key)}">{content}</td>' for key, content in cells)
     return f'<tr data-verdict="{verdict}">{inner}</tr>'
+
+
+def _units(row: pd.Series) -> str:
+    """How many units a row rests on, and of what, unless they are seeds."""
+    return row["observed"] if row["unit"] == "seed" else f"{row['observed']} {row['unit']}s"
 
 
 def _joined(ledger: Ledger, figures: Figures, studies: tuple[Study, ...]) -> pd.DataFrame:

@@ -6,14 +6,25 @@ returns a ``Judgement``. The side of the null is "above", "below" or "within".
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
 
-from learning_geometry.claims.claim import Claim, Series, Window
-from learning_geometry.claims.evidence import Curve, Event, Run, Tables, bounds, window_mean
-from learning_geometry.claims.statistics import UNOBSERVED, Judgement, Side, judge_mean, judge_share, nothing
+from learning_geometry.claims.claim import ANY_INDEX, Claim, Series, Window
+from learning_geometry.claims.evidence import Curve, Event, Measured, Run, Tables, bounds, window_mean
+from learning_geometry.claims.statistics import (
+    UNOBSERVED,
+    Judgement,
+    Side,
+    judge_mean,
+    judge_measured,
+    judge_most,
+    judge_share,
+    judge_shown,
+    nothing,
+)
 from learning_geometry.geometry.uncertainty import half_change, pair_pseudo_values
 
 NAN = float("nan")
@@ -21,6 +32,12 @@ NAN = float("nan")
 
 class Missing(LookupError):
     """A quantity that a rule reads is not in the tables."""
+
+
+def _lacking(series: Series, null: str) -> str:
+    with_null = f" with its null {null}" if null else ""
+    of_data = f" on {series.data}" if "*" in series.part and series.data else ""
+    return f"not measured: {series.quantity} of {series.part}{of_data}{with_null}"
 
 
 @dataclass(frozen=True)
@@ -70,8 +87,7 @@ class Evidence:
 
     def _complete(self, found: Mapping[Run, object], series: Series, null: str) -> None:
         if not set(self.runs) <= set(found):
-            with_null = f" with its null {null}" if null else ""
-            raise Missing(f"not measured: {series.quantity} of {series.part}{with_null}")
+            raise Missing(_lacking(series, null))
 
     def per_unit(self, by_run: Mapping[Run, float]) -> Float[np.ndarray, " units"]:
         """Return one number per unit: per seed, or per model the mean of its seeds."""
@@ -79,6 +95,72 @@ class Evidence:
             return np.array([by_run[run] for run in self.runs], dtype=np.float64)
         models = sorted({experiment for experiment, _ in self.runs})
         return np.array([np.mean([by_run[run] for run in self.runs if run[0] == model]) for model in models])
+
+    def layers(self, series: Series, null: str = "") -> dict[str, dict[int, Measured]]:
+        """Return a series, or its null, in every layer of each model: of its one run.
+
+        Rows of other seeds are of dictionaries; what is measured of the model itself has the smallest seed.
+
+        Raises:
+            Missing: some model has none.
+        """
+        found: dict[str, dict[int, Measured]] = {}
+        for (model, _), layers in self.tables.layers(series, null).items():
+            found.setdefault(model, layers)
+        self._of_every_model(found, series, null)
+        return found
+
+    def measured(self, series: Series, null: str = "") -> dict[str, Measured]:
+        """Return the last value of a series, or of its null, for each model.
+
+        Raises:
+            Missing: some model has none.
+        """
+        found: dict[str, Measured] = {}
+        for (model, _), curve in sorted(self.tables.curves(series, null).items()):
+            value, low, high, n = (float(field[-1]) for field in curve[1:])
+            found.setdefault(model, Measured(value, low, high, int(n), 0))
+        self._of_every_model(found, series, null)
+        return found
+
+    def dictionaries(self, series: Series) -> dict[Run, Measured]:
+        """Return a series of each dictionary seed, the mean over the layers in which it was measured.
+
+        Raises:
+            Missing: there is none.
+        """
+        found = self.tables.layers(series)
+        if not found:
+            raise Missing(f"not measured: {series.quantity} of {series.data}")
+        result = {}
+        for run, layers in found.items():
+            value = float(np.mean([of_layer.value for of_layer in layers.values()]))
+            fewest = min(of_layer.at for of_layer in layers.values())
+            result[run] = Measured(value, NAN, NAN, len(layers), fewest)
+        return result
+
+    def _of_every_model(self, found: Mapping[str, object], series: Series, null: str) -> None:
+        if not {experiment for experiment, _ in self.runs} <= set(found):
+            raise Missing(_lacking(series, null))
+
+    def number_floor(self) -> float:
+        """Return the claim's floor, which must be a number.
+
+        Raises:
+            ValueError: it is a word.
+        """
+        if isinstance(self.claim.floor, str):
+            raise ValueError(f"{self.claim.name}: the floor {self.claim.floor!r} is unknown here; use a number")
+        return float(self.claim.floor)
+
+    def counts(self, *units: str) -> None:
+        """Check that the claim counts one of these units.
+
+        Raises:
+            ValueError: it counts another.
+        """
+        if self.claim.unit not in units:
+            raise ValueError(f"{self.claim.name}: a rule counts {' or '.join(units)}s; the unit is {self.claim.unit}")
 
     def in_window(self, series: Series, window: Window, null: str = "") -> dict[Run, Curve]:
         """Return, per run, a curve of a single point: the means over a window, NaN where it was not observed."""
@@ -319,11 +401,210 @@ def crossed(evidence: Evidence, null: str, event: Series, side: Side, reference:
     return judge_share(happened == 1.0, len(happened), side)
 
 
+# Language models, which have one run: their units are layers, prompts, or dictionaries ----------------------
+
+
+def layers(
+    evidence: Evidence,
+    null: str,
+    side: Literal["above", "below"],
+    other: Series | None = None,
+    threshold: float | None = None,
+    previous: bool = False,
+    baseline: str | None = None,
+    first: int = 0,
+    depth: tuple[float, float] = (0.0, 1.0),
+    logarithm: bool = False,
+    quantity: Series | None = None,
+    summary: Literal["share", "mean"] = "share",
+) -> Judgement:
+    """Compare a quantity of every layer with something of the same layer; each layer is one unit.
+
+    Layers of one model are no sample of layers: a verdict is about this model, and takes its layers to be independent.
+    Of a claim across models each model is one unit, with its share of layers (compared with one half) or its mean.
+
+    Args:
+        evidence: of the claim.
+        null: what the row compares with; the null in the tables, unless ``baseline`` names it.
+        side: of the layer's difference from what it is compared with.
+        other: compare with this series of the same layer; or
+        threshold: with this number; or
+        previous: with the same series of the measured layer before; or, without any of these,
+        baseline: with the end of the central 95 % range of this null that is nearer to the claimed side, of the same
+            layer (its mean, if it has no range).
+        first: layers before this are left out.
+        depth: share of the depth where the first layer, and the first layer not, counted begin.
+        logarithm: compare the logarithms, so that the floor is relative.
+        quantity: instead of the claim's.
+        summary: the share of layers on the claimed side, by more than the floor, against one half; or the mean over
+            layers of the differences against 0.
+    """
+    evidence.counts("layer", "model")
+    series, floor = quantity or evidence.claim.quantity, evidence.number_floor()
+    # of a null the end of its range counts, of another series its value
+    from_null = other is None and threshold is None and not previous
+    read = baseline or null if from_null else ""
+    by_model = []
+    for model, of_layer in evidence.layers(series).items():
+        if previous:
+            compared = {layer: of_layer[before].value for before, layer in pairwise(of_layer) if before >= first}
+        elif threshold is not None:
+            compared = dict.fromkeys(of_layer, threshold)
+        else:
+            rows = evidence.layers(other or series, read)[model]
+            compared = {layer: _end(each, side) if from_null else each.value for layer, each in rows.items()}
+        chosen = _within_depth(of_layer, first, depth)
+        if previous:
+            chosen = [layer for layer in chosen if layer in compared]
+        elif not set(chosen) <= set(compared):
+            raise Missing(f"{_lacking(other or series, read)} in layer {min(set(chosen) - set(compared))}")
+        values = np.array([[of_layer[layer].value, compared[layer]] for layer in chosen]).reshape(-1, 2)
+        if logarithm:
+            values = np.log(np.where(values > 0, values, NAN))
+        by_model.append(values[:, 0] - values[:, 1])
+    if evidence.claim.unit == "model":
+        if summary == "mean":
+            return judge_mean(np.array([_mean(each) for each in by_model]), 0.0, 0.0, side, floor)
+        shares = [judge_most(each, 0.0, 0.0, side, floor).estimate for each in by_model]
+        return judge_mean(np.array(shares), 0.5, 0.5, "above", 0.0)
+    (differences,) = by_model
+    if not differences.size:
+        return nothing("no measured layer lies where the rule looks", 0, side)
+    judged = judge_most if summary == "share" else judge_mean
+    return judged(differences, 0.0, 0.0, side, floor)
+
+
+def apart(evidence: Evidence, null: str, margin: float, quantity: Series | None = None, first: int = 0) -> Judgement:
+    """Compare the share of layers in which a number is away from 0 by more than a margin with one half.
+
+    A layer shows it if its whole interval lies on one side of ± ``margin``, and the contrary if all of it lies between;
+    otherwise it shows neither.
+    """
+    evidence.counts("layer", "model")
+    series, floor = quantity or evidence.claim.quantity, evidence.number_floor()
+    judgements = []
+    for of_layer in evidence.layers(series).values():
+        rows = [each for layer, each in of_layer.items() if layer >= first]
+        low, high = (np.array([getattr(each, end) for each in rows]) for end in ("low", "high"))
+        seen = np.isfinite(low) & np.isfinite(high)
+        outside, inside = (low > margin) | (high < -margin), (low > -margin) & (high < margin)
+        judgements.append(judge_shown(outside[seen], inside[seen], len(rows), floor))
+    if evidence.claim.unit == "model":
+        return judge_mean(np.array([judgement.estimate for judgement in judgements]), 0.5, 0.5, "above", 0.0)
+    (judgement,) = judgements
+    return judgement
+
+
+def measured(
+    evidence: Evidence,
+    null: str,
+    side: Side,
+    threshold: float | None = None,
+    margin: float | None = None,
+    baseline: str | None = None,
+    quantity: Series | None = None,
+) -> Judgement:
+    """Compare one number of a language model, with its own interval over prompts, with a threshold or a null.
+
+    Without ``threshold``, with the central 95 % range of the null in the tables; ``within`` takes ± ``margin`` about
+    the threshold. The p values take the estimate to be normal, with the interval's width over 3.92 as its standard
+    error. Of a claim across models each model's number is one unit.
+    """
+    evidence.counts("prompt", "model")
+    series, floor = quantity or evidence.claim.quantity, evidence.number_floor()
+    found = evidence.measured(series)
+    if threshold is not None:
+        low, high = threshold - (margin or 0.0), threshold + (margin or 0.0)
+    else:
+        ends = [
+            (_end(each, "below"), _end(each, "above")) for each in evidence.measured(series, baseline or null).values()
+        ]
+        low, high = (float(np.mean(end)) for end in zip(*ends, strict=True))
+    if evidence.claim.unit == "model":
+        return judge_mean(np.array([each.value for each in found.values()]), low, high, side, floor)
+    ((value, its_low, its_high, n, _),) = found.values()
+    return judge_measured(value, its_low, its_high, n, low, high, side, floor)
+
+
+def cells(
+    evidence: Evidence,
+    null: str,
+    other: Series,
+    side: Literal["above", "below"],
+    margin: float = 0.0,
+    quantity: Series | None = None,
+) -> Judgement:
+    """Compare two cells of a dictionary sweep, seed by seed: the difference above −``margin`` or below ``margin``.
+
+    A number of a seed is the mean over the layers in which dictionaries were trained.
+    """
+    evidence.counts("seed")
+    values, others = evidence.dictionaries(quantity or evidence.claim.quantity), evidence.dictionaries(other)
+    differences = np.array(
+        [value.value - (others[run].value if run in others else NAN) for run, value in values.items()]
+    )
+    limit = -margin if side == "above" else margin
+    return judge_mean(differences, limit, limit, side, evidence.number_floor())
+
+
+def dead_ratio(
+    evidence: Evidence, null: str, other: Series, most: float, fewest_dead: float, quantity: Series | None = None
+) -> Judgement:
+    """Compare the ratio of the shares of dead latents of two cells of a dictionary sweep, seed by seed, with ``most``.
+
+    The ratio is to be below. No evidence unless the share of the other cell is at least ``fewest_dead`` in the mean: of
+    few there is nothing to cut. The floor is one latent of those that are dead in the other cell.
+    """
+    evidence.counts("seed")
+    values, others = evidence.dictionaries(quantity or evidence.claim.quantity), evidence.dictionaries(other)
+    dead = {run: others[run].value if run in others else NAN for run in values}
+    ratios = np.array([value.value / dead[run] if dead[run] > 0 else NAN for run, value in values.items()])
+    one_latent = [1 / (others[run].at * dead[run]) for run in values if dead[run] > 0 and others[run].at]
+    share = _mean(np.array(list(dead.values())))
+    if not share >= fewest_dead:
+        reason = f"{share:.3g} of the latents of {_words(other.data)} are dead, fewer than {fewest_dead:g}"
+        return nothing(reason, len(ratios), "below")
+    return judge_mean(ratios, most, most, "below", max(one_latent, default=NAN))
+
+
+def _end(of_null: Measured, side: Side) -> float:
+    """Return the end of a null's range that a value must be beyond, or its mean where it has no range."""
+    end = of_null.high if side == "above" else of_null.low
+    return end if np.isfinite(end) else of_null.value
+
+
+def _mean(values: Float[np.ndarray, " n"]) -> float:
+    """Return the mean of the numbers that are finite; NaN for none."""
+    seen = values[np.isfinite(values)]
+    return float(np.mean(seen)) if seen.size else NAN
+
+
+def _within_depth(of_layer: Mapping[int, Measured], first: int, depth: tuple[float, float]) -> list[int]:
+    total = max(of_layer) + 1
+    start, stop = (round(share * total, 6) for share in depth)
+    return [layer for layer in of_layer if layer >= first and start <= layer < stop]
+
+
 Rule = Callable[..., Judgement]
 
 RULES: dict[str, Rule] = {
     rule.__name__: rule
-    for rule in (level, change, contrast, difference, excess_over_trend, growth, onset, duration, crossed)
+    for rule in (
+        level,
+        change,
+        contrast,
+        difference,
+        excess_over_trend,
+        growth,
+        onset,
+        duration,
+        crossed,
+        layers,
+        apart,
+        measured,
+        cells,
+        dead_ratio,
+    )
 }
 """Every rule by its name in the claims."""
 
@@ -386,7 +667,47 @@ def describe(claim: Claim, rule: str, null: str, parameters: Mapping[str, Any]) 
         where = f" ({_words(p['event'].data)})" if p["event"].data else ""
         units = f"{_words(claim.reference)} units" if p.get("reference") else "units"
         return f"share of {units} that reach {p['event'].quantity}{where}, {p['side']} one half"
+    if rule == "layers":
+        return _describe_layers(claim, series, null, p)
+    if rule == "apart":
+        where = f" from layer {p['first']} on" if p.get("first") else ""
+        return f"share of layers{where} whose interval of {name} lies outside ±{p['margin']:g}, above one half"
+    if rule == "measured":
+        if p.get("threshold") is None:
+            return f"{name}, {p['side']} the central 95 % range of {_words(p.get('baseline') or null)}; p normal"
+        limit = f"{p['threshold']:g}" + (f" ± {p['margin']:g}" if p.get("margin") else "")
+        return f"{name}, {p['side']} {limit}; p normal"
+    if rule == "cells":
+        sign = "−" if p["side"] == "above" and p.get("margin") else ""
+        return f"{name} minus that of {_words(p['other'].data)}, same seed, {p['side']} {sign}{p.get('margin', 0):g}"
+    if rule == "dead_ratio":
+        return (
+            f"{name} over that of {_words(p['other'].data)}, same seed, below {p['most']:g}; only if the latter is at "
+            f"least {p['fewest_dead']:g}"
+        )
     raise ValueError(f"{claim.name}: no rule {rule!r}; rules: {', '.join(RULES)}")
+
+
+def _describe_layers(claim: Claim, series: Series, null: str, p: Mapping[str, Any]) -> str:
+    other: Series | None = p.get("other")
+    if p.get("threshold") is not None:
+        against = f"{p['threshold']:g}"
+    elif p.get("previous"):
+        against = "that of the measured layer before"
+    elif other is not None:
+        against = f"{_series(other)} of the same layer"
+    else:
+        end = "high" if p["side"] == "above" else "low"
+        against = f"the {end} end of the central 95 % range of {_words(p.get('baseline') or null)} in the same layer"
+    start, stop = p.get("depth", (0.0, 1.0))
+    where = [f"from layer {p['first']} on"] if p.get("first") else []
+    where += [f"from {start:.2g} to {stop:.2g} of the depth"] if (start, stop) != (0.0, 1.0) else []
+    places = f" {' '.join(where)}" if where else ""
+    compared = f"{'log of ' if p.get('logarithm') else ''}{_series(series)} {p['side']} {against}"
+    if p.get("summary", "share") == "mean":
+        return f"mean over layers{places} of the difference: {compared}"
+    mean = "mean over models of the " if claim.unit == "model" else ""
+    return f"{mean}share of layers{places} with {compared}, above one half"
 
 
 def _words(name: str) -> str:
@@ -394,8 +715,11 @@ def _words(name: str) -> str:
 
 
 def _series(series: Series) -> str:
-    places = [series.part] if series.part != "model" else []
-    if isinstance(series.index, tuple):
+    part = series.part.removeprefix("layers.*").removeprefix(".") if "*" in series.part else series.part
+    places = [_words(part)] if part not in ("model", "") else []
+    if series.index == ANY_INDEX:
+        pass
+    elif isinstance(series.index, tuple):
         places.append(f"largest of indices {series.index[0]} to {series.index[1]}")
     elif series.index:
         places.append(f"index {series.index}")

@@ -26,6 +26,9 @@ FEWEST_UNITS = 5
 
 UNOBSERVED = "the event was reached, and its windows lie within training, in no unit"
 
+WIDTH_IN_ERRORS = 2 * float(special.ndtri(0.975))
+"""Width of the 95 % interval of a normal estimate, in standard errors: 3.92."""
+
 Side = Literal["above", "below", "within"]
 Outcome = Literal["holds", "fails", "open"]
 
@@ -126,11 +129,8 @@ def judge_mean(
     seen = values[np.isfinite(values)]
     on_side = _on_side(seen, null_low, null_high, side, floor)
     if seen.size < values.size:
-        share = judge_share(on_side, values.size, "above", floor)
-        # a unit within the floor of the null speaks for neither side
-        contrary = _contrary(seen, null_low, null_high, side, floor)
-        against = judge_share(~contrary, values.size, "above", floor)
-        return share._replace(p_against=against.p_against, each=bool(on_side.all()) or not each)
+        share = judge_most(values, null_low, null_high, side, floor)
+        return share._replace(each=bool(on_side.all()) or not each)
     mean = interval(seen)
     over_low, under_low = tail(seen, null_low), 1 - tail(seen, null_low)
     over_high, under_high = tail(seen, null_high), 1 - tail(seen, null_high)
@@ -196,6 +196,86 @@ def judge_share(
     return Judgement(
         k / n, low, high, n, total, 0.5, 0.5, floor, min(1.0, 2 * p_for), min(1.0, 2 * p_against), side, "share"
     )
+
+
+def judge_most(
+    values: Float[np.ndarray, " units"], null_low: float, null_high: float, side: Side, floor: float
+) -> Judgement:
+    """Compare the share of units that are on the claimed side of a null, by more than the floor, with one half.
+
+    A unit within the floor of the null speaks for neither side: against the claim, those count that are on the other
+    side by more than the floor. Units without a number (NaN) were not observed.
+
+    >>> judge_most(np.array([1.0, 2.0, -1.0, 3.0]), 0.0, 0.0, "above", 0.0).estimate
+    0.75
+    """
+    seen = values[np.isfinite(values)]
+    on_side = _on_side(seen, null_low, null_high, side, floor)
+    contrary = _contrary(seen, null_low, null_high, side, floor)
+    return judge_shown(on_side, contrary, values.size, floor)
+
+
+def judge_shown(
+    shown: Bool[np.ndarray, " n"], contrary: Bool[np.ndarray, " n"], total: int, floor: float = 0.0
+) -> Judgement:
+    """Compare the share of units that show something with one half; those that show the contrary speak against it.
+
+    Args:
+        shown: Whether each unit that was observed shows it, shape (n,).
+        contrary: Whether it shows the contrary; it may show neither.
+        total: How many units there are.
+        floor: Numerical floor that both already respect; for the record.
+    """
+    against = judge_share(~contrary, total, "above", floor)
+    return judge_share(shown, total, "above", floor)._replace(p_against=against.p_against)
+
+
+def judge_measured(
+    value: float, low: float, high: float, n: int, null_low: float, null_high: float, side: Side, floor: float
+) -> Judgement:
+    """Compare one number that comes with its own 95 % interval, over n units such as prompts, with a null.
+
+    The p values take the estimate to be normal: its standard error is the interval's width over 3.92. The interval
+    itself may be a bootstrap's, and asymmetric.
+
+    Args:
+        value: The number.
+        low: Lower end of its 95 % interval; NaN if there is none.
+        high: Upper end.
+        n: Units that the interval is over.
+        null_low: Lower end of the null's central 95 % range, or the threshold.
+        null_high: Upper end, or the same threshold.
+        side: The claimed side.
+        floor: Numerical floor of a difference from the null.
+
+    Raises:
+        ValueError: the null's ends are reversed, or the side is unknown.
+
+    >>> seen = judge_measured(1.0, 0.51, 1.49, 64, 0.0, 0.0, "above", 0.0)
+    >>> round(seen.p_for, 5), outcome(seen, LEVEL)  # four standard errors of a quarter
+    (6e-05, 'holds')
+    """
+    if null_low > null_high:
+        raise ValueError(f"null: its lower end {null_low} is above its upper end {null_high}; exchange them")
+    if side not in ("above", "below", "within"):
+        raise ValueError(f'side: {side!r} is unknown; use "above", "below" or "within"')
+    error = (high - low) / WIDTH_IN_ERRORS
+
+    def over(threshold: float) -> float:
+        """One-sided p value that the number is at most a threshold."""
+        difference = value - threshold
+        if error == 0:
+            return 0.5 if difference == 0 else float(difference < 0)
+        return float(special.ndtr(-difference / error))
+
+    over_low, over_high = over(null_low), over(null_high)
+    p_for, p_against = {
+        "above": (over_high, 1 - over_high),
+        "below": (1 - over_low, over_low),
+        "within": (max(over_low, 1 - over_high), min(1 - over_low, over_high)),
+    }[side]
+    p_for, p_against = (min(1.0, 2 * p) if np.isfinite(p) else p for p in (p_for, p_against))
+    return Judgement(value, low, high, n, n, float(null_low), float(null_high), float(floor), p_for, p_against, side)
 
 
 def outcome(judgement: Judgement, level: float, rows: int = 1) -> Outcome:

@@ -3,11 +3,13 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from learning_geometry.claims.activation_geometry import STUDY as ACTIVATION_GEOMETRY
+from learning_geometry.claims.attention_subspaces import STUDY as ATTENTION_SUBSPACES
 from learning_geometry.claims.claim import Role, Study
 from learning_geometry.claims.execution_manifolds import STUDY as EXECUTION_MANIFOLDS
 from learning_geometry.claims.orthogonal_subspaces import STUDY as ORTHOGONAL_SUBSPACES
 
-STUDIES: tuple[Study, ...] = (ORTHOGONAL_SUBSPACES, EXECUTION_MANIFOLDS)
+STUDIES: tuple[Study, ...] = (ORTHOGONAL_SUBSPACES, EXECUTION_MANIFOLDS, ATTENTION_SUBSPACES, ACTIVATION_GEOMETRY)
 
 Experiments = Mapping[str, Mapping[str, Any]]
 """Name -> settings of an experiment, as the config holds them after its check."""
@@ -40,6 +42,7 @@ CONDITIONS: Mapping[str, Callable[[Any, Any], bool]] = {
     "one_of": lambda value, wanted: value in wanted,
     "longer_than": lambda value, wanted: isinstance(value, list) and len(value) > wanted,
     "given": lambda value, wanted: (value is not None) == wanted,
+    "filled": lambda value, wanted: bool(value) == wanted,  # a section that is there, and not empty
 }
 """What a condition may ask of a setting, beside being equal to a value."""
 

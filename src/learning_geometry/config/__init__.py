@@ -14,15 +14,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from learning_geometry.config.checks import check_experiment, check_figure
+from learning_geometry.config.checks import check_experiment, check_figure, check_language_model, check_names
 from learning_geometry.config.modules import (
     LITERALS,
     PACKAGE,
     available,
     module_literal,
     needed_seeds,
+    needs,
     other_seeds,
     settings_schema,
+    subject,
     unknown_module,
 )
 from learning_geometry.config.problems import SHOWN_PROBLEMS, ConfigError, KeyPath, Problems, dotted
@@ -40,11 +42,13 @@ __all__ = [
     "load",
     "module_literal",
     "needed_seeds",
+    "needs",
     "other_seeds",
     "plan",
     "read_yaml",
     "readme",
     "settings_schema",
+    "subject",
     "validate",
 ]
 
@@ -110,6 +114,12 @@ def validate(config: Mapping[str, Any], schema: Path | str = SCHEMA) -> dict[str
         _fill_settings(experiment, path, problems, schemas)
         if not any(problem[:2] == path for problem in problems):
             check_experiment(experiment, path, problems)
+    for name, language_model in entries(result.get("language_models")):
+        path = ("language_models", name)
+        _fill_settings(language_model, path, problems, schemas)
+        if not any(problem[:2] == path for problem in problems):
+            check_language_model(language_model, path, problems)
+    check_names(result, problems)
     for name, figure in entries(result.get("figures")):
         check_figure(name, figure, result, problems)
     if problems:

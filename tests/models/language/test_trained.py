@@ -54,21 +54,24 @@ def test_activations_are_those_of_the_forward_pass(options):
 
 @pytest.mark.parametrize("options", [variant for variant in VARIANTS if variant.get("mlp_width")], ids=str)
 def test_the_mlps_input_and_weights_give_its_output(options):
-    _, parameters, ours = make(**options)
+    _, _, ours = make(**options)
     found = ours.activations(some_tokens(), ours.names)
     function = getattr(torch.nn.functional, options.get("activation", "gelu"))
     for layer in range(2):
-        up = f"layers.{layer}.mlp.up"
-        hidden = function(
-            torch.nn.functional.linear(
-                found[f"layers.{layer}.mlp.input"], parameters[f"{up}.weight"], parameters.get(f"{up}.bias")
-            )
-        )
         weights = ours.layer_weights(layer)
+        assert weights.activation == options.get("activation", "gelu")
+        hidden = function(
+            torch.nn.functional.linear(found[f"layers.{layer}.mlp.input"], weights.gate, weights.gate_bias)
+        )
         output = torch.nn.functional.linear(hidden, weights.down, weights.down_bias)
         torch.testing.assert_close(output, found[f"layers.{layer}.mlp.output"])
         z = torch.nn.functional.linear(found[f"layers.{layer}.attention.z"], weights.output, weights.output_bias)
         torch.testing.assert_close(z, found[f"layers.{layer}.attention.output"])
+
+
+def test_without_an_mlp_there_is_no_gate():
+    weights = make(heads=1)[2].layer_weights(0)
+    assert weights.down is None and weights.gate is None and weights.gate_bias is None and not weights.activation
 
 
 def test_products_are_those_of_the_house():

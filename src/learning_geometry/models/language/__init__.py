@@ -72,6 +72,12 @@ class LayerWeights(NamedTuple):
     down: Float[Tensor, "width hidden"] | None
     """W_down: the MLP's hidden activations to mlp.output; None if there is no MLP."""
     down_bias: Float[Tensor, " width"] | None
+    gate: Float[Tensor, "hidden width"] | None
+    """mlp.input to what the activation function gets, which a gated MLP then multiplies by another map of mlp.input;
+    None if there is no MLP."""
+    gate_bias: Float[Tensor, " hidden"] | None
+    activation: str
+    """Name of the MLP's activation function, such as "silu", as the model's settings give it; "" if there is no MLP."""
     score_scale: float
     """What the products of queries and keys are multiplied by to give scores, such as 1/√head_width."""
 

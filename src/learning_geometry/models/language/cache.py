@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -39,6 +39,24 @@ class Labels(NamedTuple):
 
     sequence: Int64[np.ndarray, " vectors"]
     position: Int64[np.ndarray, " vectors"]
+
+
+@runtime_checkable
+class Observer(Protocol):
+    """What else looks at the activations while they are captured, such as sums over all layers."""
+
+    done: int
+    """Shards that it has seen already, in a capture that was killed; it is not shown them again."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The activations it looks at, besides those that are kept."""
+
+    def add(self, values: Mapping[str, Float[Tensor, "vectors _"]]) -> None:
+        """Look at the vectors of a batch."""
+
+    def saved(self, shards: int) -> None:
+        """Save, if it is time to, what it knows after so many shards; called before the last of them is written."""
 
 
 @dataclass(frozen=True)
@@ -193,6 +211,7 @@ def capture(
     batch_size: int = 8,
     shard_bytes: int = SHARD_BYTES,
     provenance: Mapping[str, Any] | None = None,
+    observer: Observer | None = None,
 ) -> Activations:
     """Run the model over the tokens and write its activations, or open them if they are there.
 
@@ -209,6 +228,7 @@ def capture(
         batch_size: sequences run together; other sizes round differently.
         shard_bytes: about how large a shard is.
         provenance: recorded beside what the capture itself records (model, hash of its weights, tokens, names).
+        observer: is shown every batch, in the same pass. A shard on disk that it has not seen is captured again.
 
     Raises:
         ValueError: the model has no such activations or cannot read the tokens, nothing is to be kept, an activation
@@ -249,19 +269,24 @@ def capture(
     digests: list[str | None] = [None] * len(parts)
     for shard, chosen in enumerate(parts):
         path = shard_path(directory, shard)
-        if path.exists():
+        unseen = observer is not None and observer.done <= shard
+        if path.exists() and not unseen:
             _check_shard(path, widths, int(kept[chosen].sum()), recorded)
             digests[shard] = index["digests"][shard] if index else None
         else:
-            write_tensors(path, _capture_shard(model, tokens, mask, kept, chosen, widths, batch_size), recorded)
+            watching = observer if unseen else None
+            found = _capture_shard(model, tokens, mask, kept, chosen, widths, batch_size, watching)
+            if watching is not None:
+                watching.saved(shard + 1)
+            write_tensors(path, found, recorded)
     if None in digests:
-        found = {
+        written = {
             "widths": widths,
             "shards": [int(kept[chosen].sum()) for chosen in parts],
             "digests": [digest or _file_digest(shard_path(directory, i)) for i, digest in enumerate(digests)],
             "provenance": recorded,
         }
-        write_json(directory / INDEX, found)
+        write_json(directory / INDEX, written)
     return open_activations(directory)
 
 
@@ -289,18 +314,23 @@ def _capture_shard(
     chosen: Int64[np.ndarray, " chosen"],
     widths: Mapping[str, int],
     batch_size: int,
+    observer: Observer | None,
 ) -> dict[str, np.ndarray]:
+    names = [*widths, *(name for name in (observer.names if observer else ()) if name not in widths)]
     sequence, position = np.nonzero(kept[chosen])
     found = {name: np.empty((len(sequence), width), dtype=np.float32) for name, width in widths.items()}
     filled = 0
     for start in range(0, len(chosen), batch_size):
         batch = chosen[start : start + batch_size]
         padding = None if mask is None else torch.from_numpy(mask[batch])
-        values = model.activations(torch.from_numpy(tokens[batch]), list(widths), padding)
         here = torch.from_numpy(kept[batch])
+        found_here = model.activations(torch.from_numpy(tokens[batch]), names, padding)
+        values = {name: found_here.pop(name).cpu()[here] for name in names}
         rows = slice(filled, filled + int(kept[batch].sum()))
+        if observer is not None:
+            observer.add({name: values[name] for name in observer.names})
         for name in widths:
-            vectors = values.pop(name).cpu()[here].numpy()
+            vectors = values[name].numpy()
             if not np.isfinite(vectors).all():
                 raise ValueError(
                     f"{model.name}: {name} is not finite in sequences {batch[0]} to {batch[-1]}; leave it out"

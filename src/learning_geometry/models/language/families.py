@@ -50,12 +50,38 @@ class Family(NamedTuple):
     mlp: str
     down: str
     """W_down, of the MLP."""
+    gate: str
+    """What the activation function is applied to the output of, of the MLP."""
+    activation: str
+    """Attribute of the config that names the activation function."""
     transposed: bool
-    """Whether the weights of W_O and W_down have the input dimension first."""
+    """Whether weights have the input dimension first."""
 
 
-LLAMA = Family("model.layers", "model.norm", "self_attn", _separate, "o_proj", "mlp", "down_proj", False)
-GPT2 = Family("transformer.h", "transformer.ln_f", "attn", _side_by_side, "c_proj", "mlp", "c_proj", True)
+LLAMA = Family(
+    "model.layers",
+    "model.norm",
+    "self_attn",
+    _separate,
+    "o_proj",
+    "mlp",
+    "down_proj",
+    "gate_proj",
+    "hidden_act",
+    False,
+)
+GPT2 = Family(
+    "transformer.h",
+    "transformer.ln_f",
+    "attn",
+    _side_by_side,
+    "c_proj",
+    "mlp",
+    "c_proj",
+    "c_fc",
+    "activation_function",
+    True,
+)
 GPT_NEOX = Family(
     "gpt_neox.layers",
     "gpt_neox.final_layer_norm",
@@ -64,6 +90,8 @@ GPT_NEOX = Family(
     "dense",
     "mlp",
     "dense_4h_to_h",
+    "dense_h_to_4h",
+    "hidden_act",
     False,
 )
 FAMILIES = {"llama": LLAMA, "qwen2": LLAMA, "mistral": LLAMA, "gpt2": GPT2, "gpt_neox": GPT_NEOX}
@@ -105,7 +133,8 @@ def wrap(module: Any, name: str, origin: dict[str, Any] | None = None, tokenizer
 
     def layer_weights(layer: int) -> LayerWeights:
         attention, mlp = (attrgetter(part)(blocks[layer]) for part in (family.attention, family.mlp))
-        output, down = attrgetter(family.output)(attention), attrgetter(family.down)(mlp)
+        output = attrgetter(family.output)(attention)
+        down, gate = (attrgetter(part)(mlp) for part in (family.down, family.gate))
         query, key, value = family.projections(attention, heads, head_width)
         return LayerWeights(
             query=query.detach(),
@@ -115,6 +144,9 @@ def wrap(module: Any, name: str, origin: dict[str, Any] | None = None, tokenizer
             output_bias=_bias(output),
             down=_weight(down, family.transposed),
             down_bias=_bias(down),
+            gate=_weight(gate, family.transposed),
+            gate_bias=_bias(gate),
+            activation=getattr(config, family.activation),
             score_scale=float(attention.scaling),
         )
 

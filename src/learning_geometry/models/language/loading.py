@@ -149,7 +149,10 @@ def import_transformers() -> Any:
             pass
         except Exception:
             sys.modules["torchvision"] = None  # type: ignore[assignment]
-    return import_module("transformers")
+    transformers = import_module("transformers")
+    # bars of loading fill the logs of jobs
+    transformers.utils.logging.disable_progress_bar()
+    return transformers
 
 
 def check_installed(*packages: str) -> None:

@@ -45,22 +45,29 @@ def text_windows(
     return np.array(found[: kept * length], dtype=np.int64).reshape(kept, length)
 
 
-def chat_prompts(model: LanguageModel, prompts: Sequence[str]) -> Prompts:
+def chat_prompts(model: LanguageModel, prompts: Sequence[str], template: bool = True) -> Prompts:
     """Put each prompt into the chat template as the user's message, up to where the answer begins, and tokenize it.
+
+    Args:
+        model: whose tokenizer and template are used.
+        prompts: the prompts.
+        template: False: the prompts as they are, such as for a model that was not trained to chat.
 
     Raises:
         ValueError: there are no prompts, one is blank or longer than the context, or the model has no chat template.
     """
     if not prompts:
         raise ValueError("prompts: there are none; pass one or more")
-    if getattr(model.tokenizer, "chat_template", None) is None:
-        raise ValueError(f"{model.name}: no chat template; use a model that was trained to chat")
+    if template and getattr(model.tokenizer, "chat_template", None) is None:
+        raise ValueError(f"{model.name}: no chat template; use a model that was trained to chat, or do without it")
     found = []
     for number, prompt in enumerate(prompts):
         if not prompt.strip():
             raise ValueError(f"prompts: number {number} is blank; leave it out")
-        message = [{"role": "user", "content": prompt}]
-        text = model.tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False)
+        text = prompt
+        if template:
+            message = [{"role": "user", "content": prompt}]
+            text = model.tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False)
         found.append(_encode(model, text))
         _check_length(model, len(found[-1]), f"prompt {number} ({prompt[:40]!r})")
     length = max(len(tokens) for tokens in found)

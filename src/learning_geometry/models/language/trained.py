@@ -35,7 +35,7 @@ def language_model(
     )
 
     def layer_weights(layer: int) -> LayerWeights:
-        attention, down = f"layers.{layer}.attention", f"layers.{layer}.mlp.down"
+        attention, down, gate = (f"layers.{layer}.{part}" for part in ("attention", "mlp.down", "mlp.up"))
         return LayerWeights(
             query=parameters[f"{attention}.query.weight"],
             key=parameters[f"{attention}.key.weight"],
@@ -44,6 +44,9 @@ def language_model(
             output_bias=parameters.get(f"{attention}.output.bias"),
             down=parameters.get(f"{down}.weight"),
             down_bias=parameters.get(f"{down}.bias"),
+            gate=parameters.get(f"{gate}.weight"),
+            gate_bias=parameters.get(f"{gate}.bias"),
+            activation=settings["activation"] if sizes.mlp_width else "",
             score_scale=(width // heads) ** -0.5,
         )
 

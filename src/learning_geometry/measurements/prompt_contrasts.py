@@ -1,0 +1,207 @@
+"""Two sets of prompts in a language model, layer by layer: the cosine of their mean states, and their variances."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Float32, Real
+
+from learning_geometry.geometry.activation_ranks import rogue_dimensions
+from learning_geometry.geometry.contrasts import Contrast, contrast, contrast_resampled
+from learning_geometry.geometry.moments import moments
+from learning_geometry.geometry.resampling import Resampled, difference, resampled
+from learning_geometry.measurements.language_run import TRAINED, LanguageRun
+from learning_geometry.measurements.table import central_range, tidy
+from learning_geometry.measurements.twins import (
+    FEWEST_LAYERS,
+    MID,
+    PRE,
+    averaged,
+    last_name,
+    layers_of,
+    over_pairs,
+    pair_counts,
+    stream_names,
+    swapped_labels,
+    thirds,
+    union_variance,
+)
+
+SUBJECT = "language_model"
+NEEDS = ("prompts",)
+
+SETTINGS = {
+    "resamples": {
+        "type": "integer",
+        "minimum": 50,
+        "default": 400,
+        "description": "Bootstrap resamples over pairs of twins.",
+    },
+    "swapped_labellings": {
+        "type": "integer",
+        "minimum": 2,
+        "default": 100,
+        "description": "Draws of the null, in which twins change sets at random.",
+    },
+    "normalisation": {
+        "enum": ["root_mean_square", "layer"],
+        "default": "root_mean_square",
+        "description": "What the model's own norms do before their weights, for the quantities after it: divide by the "
+        "root mean square (Llama, Qwen, Mistral, SmolLM), or subtract the mean first (GPT-2, GPT-NeoX).",
+    },
+}
+
+RAW, WITHOUT_ROGUES, NORMALISED = SUFFIXES = ("", "_without_rogues", "_normalised")
+
+QUANTITIES = (
+    "mean_cosine",
+    "mean_variance-first",
+    "mean_variance-second",
+    "maximum_variance-first",
+    "maximum_variance-second",
+)
+"""The names of what ``Contrast`` holds, in its order."""
+
+SMALLEST_SQUARE = 1e-12
+"""Added to mean squares, as models do, so that a state of zero stays zero."""
+
+
+def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
+    """Measure how far two sets of twins are apart at the last token of the prompt, in every layer.
+
+    Rows, part ``layers.<l>.residual_pre``, ``layers.<l>.residual_mid`` and the last ``residual_post``, data = contrast,
+    n = pairs of twins, [low, high] the 95 % interval over pairs (``twins.over_pairs``):
+
+    - ``mean_cosine``: cosine of the mean states of the two sets;
+    - ``mean_variance-first``, ``mean_variance-second``, ``maximum_variance-first``, ``maximum_variance-second``:
+      variance over the prompts of a set, mean and maximum over features, in the square of the activation's unit;
+    - the five with the suffix ``_without_rogues``: without the coordinates of that stream that are out of proportion
+      on the prompts of both sets together (``activation_ranks.rogue_dimensions``; ``rogue_dimensions`` counts them);
+    - the five with the suffix ``_normalised``: of every prompt's state after the model's own norm without its weights,
+      all coordinates: divided by its root mean square, or as the setting says.
+
+    Part ``layers.<l>`` from layer 1 on, ``log_variance_difference`` (nats): ln of the mean variance of residual_mid
+    over that of residual_pre, of both sets together. Layer 0 has none: the embedding of a chat template's last token is
+    the same for all prompts, with a cosine of 1 and no variance.
+
+    Part ``model``, with each suffix, of at least three layers: ``cosine_middle_minus_first`` and
+    ``cosine_last_minus_middle``, differences of the means of ``mean_cosine`` over the middle, the first and the last
+    third of the layers, of residual_mid.
+
+    Null ``swapped_twins`` of all that knows the sets apart: in every pair either twin comes first, at random, the same
+    in all layers and streams.
+
+    Raises:
+        ValueError: a state is not finite, or a contrast has fewer than two pairs of twins.
+    """
+    rows: list[dict[str, Any]] = []
+    layers = layers_of(run)
+    middle = stream_names(run, MID)
+    states = {name: run.prompt_states(TRAINED, name) for name in [*stream_names(run, PRE), *middle, last_name(run)]}
+    for name, (first, second) in run.contrasts.items():
+        pairs = first.stop - first.start
+        counts = pair_counts(name, pairs, settings["resamples"])
+        labels = swapped_labels(name, pairs, settings["swapped_labellings"])
+        here = {"step": 0, "data": name}
+        cosines: dict[str, list[tuple[Resampled, np.ndarray]]] = {suffix: [] for suffix in SUFFIXES}
+        for part, both in states.items():
+            vectors = np.concatenate([both[first], both[second]])
+            rogue = rogue_dimensions(moments(vectors))
+            row = here | {"part": part, "quantity": "rogue_dimensions", "unit": "dimensions"}
+            rows.append(row | {"value": float(rogue.sum()), "n": pairs})
+            for suffix, version in _versions(vectors, rogue, settings["normalisation"]):
+                found = contrast_resampled(version[:pairs], version[pairs:], counts)
+                swapped = np.stack(contrast(version, 1 - labels, labels), axis=1)
+                rows += _rows(here | {"part": part}, suffix, found, swapped)
+                if part in middle:
+                    cosines[suffix].append((_first(found), swapped[:, 0]))
+        rows += _log_variance_differences(here, states, (first, second), counts)
+        if layers >= FEWEST_LAYERS:
+            rows += _cosine_differences(here, cosines)
+    return tidy(rows, run.experiment, 0)
+
+
+def normalised(
+    vectors: Real[np.ndarray, "vectors width"], normalisation: str = "root_mean_square"
+) -> Float32[np.ndarray, "vectors width"]:
+    """Return vectors after a model's norm without its weights.
+
+    Args:
+        vectors: one a row.
+        normalisation: "root_mean_square" (each is divided by its own), or "layer" (its mean is subtracted first).
+
+    >>> normalised(np.array([[3.0, 5.0]])).round(3), normalised(np.array([[3.0, 5.0]]), "layer")
+    (array([[0.728, 1.213]], dtype=float32), array([[-1.,  1.]], dtype=float32))
+    """
+    exact = vectors.astype(np.float64)
+    if normalisation == "layer":
+        exact -= exact.mean(1, keepdims=True)
+    squares = np.mean(exact**2, axis=1, keepdims=True)
+    # float32, as a model has them: of equal states the variance is then exactly 0
+    return (exact / np.sqrt(squares + SMALLEST_SQUARE)).astype(np.float32)
+
+
+def _versions(
+    vectors: Real[np.ndarray, "prompts width"], rogue: np.ndarray, normalisation: str
+) -> Iterator[tuple[str, Real[np.ndarray, "prompts _"]]]:
+    yield RAW, vectors
+    yield WITHOUT_ROGUES, vectors[:, ~rogue]
+    yield NORMALISED, normalised(vectors, normalisation)
+
+
+def _rows(
+    here: dict[str, Any], suffix: str, found: Resampled, swapped: Float[np.ndarray, "draws quantities"]
+) -> list[dict[str, Any]]:
+    """Rows of what ``Contrast`` holds, and of its null."""
+    rows: list[dict[str, Any]] = []
+    measured, null = over_pairs(found), central_range(swapped, "swapped_twins")
+    for i, quantity in enumerate(QUANTITIES):
+        unit = "activation²" if "variance" in quantity and suffix != NORMALISED else "1"
+        row = here | {"quantity": f"{quantity}{suffix}", "unit": unit}
+        for columns in (measured, null):
+            rows.append(row | {key: column[i] if np.ndim(column) else column for key, column in columns.items()})
+    return rows
+
+
+def _first(found: Resampled) -> Resampled:
+    return Resampled(*(np.asarray(part[..., Contrast._fields.index("cosine")]) for part in found))
+
+
+def _cosine_differences(
+    here: dict[str, Any], cosines: dict[str, list[tuple[Resampled, np.ndarray]]]
+) -> list[dict[str, Any]]:
+    """Rows of the differences between thirds of the layers."""
+    rows: list[dict[str, Any]] = []
+    for suffix, by_layer in cosines.items():
+        parts = thirds(len(by_layer))
+        first, middle, last = (averaged([by_layer[layer][0] for layer in part]) for part in parts)
+        nulls = [np.mean([by_layer[layer][1] for layer in part], axis=0) for part in parts]
+        for quantity, found, null in (
+            ("cosine_middle_minus_first", difference(middle, first), nulls[1] - nulls[0]),
+            ("cosine_last_minus_middle", difference(last, middle), nulls[2] - nulls[1]),
+        ):
+            row = here | {"quantity": f"{quantity}{suffix}"}
+            rows += [row | over_pairs(found), row | central_range(null, "swapped_twins")]
+    return rows
+
+
+def _log_variance_differences(
+    here: dict[str, Any], states: dict[str, np.ndarray], sets: tuple[slice, slice], counts: np.ndarray
+) -> list[dict[str, Any]]:
+    """Rows of the variance of residual_mid over that of residual_pre, from layer 1 on."""
+    rows = []
+    for layer in range(1, sum(name.endswith(MID) for name in states)):
+        logarithms = []
+        for which in (MID, PRE):
+            both = states[f"layers.{layer}.{which}"]
+            vectors = np.concatenate([both[rows_of_set] for rows_of_set in sets])
+
+            def logarithm(drawn: np.ndarray, vectors: np.ndarray = vectors) -> np.ndarray:
+                with np.errstate(divide="ignore"):
+                    return np.log(union_variance(vectors, drawn))
+
+            logarithms.append(resampled(logarithm, counts))
+        row = here | {"part": f"layers.{layer}", "quantity": "log_variance_difference", "unit": "nats"}
+        rows.append(row | over_pairs(difference(*logarithms)))
+    return rows

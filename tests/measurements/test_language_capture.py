@@ -1,0 +1,137 @@
+"""What is captured of a language model: sums against the vectors themselves, kills, and what lies on disk."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from learning_geometry.geometry.moments import moments
+from learning_geometry.measurements import language_capture
+from learning_geometry.measurements.language_capture import capture_prompts, capture_text, working_folder
+from learning_geometry.measurements.language_run import TRAINED, LanguageRun, packed, unpacked
+from learning_geometry.models.language.cache import INDEX, shard_path
+from learning_geometry.models.language.loading import load
+from tests.measurements.language import TEXT
+
+
+@pytest.fixture(scope="module")
+def model(tiny_language):
+    return load(**tiny_language.settings["model"])
+
+
+def test_moments_are_those_of_the_vectors_that_are_kept(tiny_language):
+    assert tiny_language.activations("documentation").vectors == 80 * 31
+    for name in ("layers.1.attention.output", "layers.1.mlp.output"):
+        exact = moments(tiny_language.activations("documentation").read(name))
+        found = tiny_language.moments("documentation", name)
+        assert found.n == exact.n
+        np.testing.assert_allclose(found.mean, exact.mean, atol=1e-6)
+        np.testing.assert_allclose(found.scatter, exact.scatter, atol=1e-5 * np.abs(exact.scatter).max())
+
+
+def test_spectra_are_of_the_first_vectors(tiny_language):
+    vectors = tiny_language.activations("source_code").read("layers.1.mlp.output").astype(np.float64)
+    spectra = tiny_language.spectra("source_code", "layers.1.mlp.output")
+    assert [round(count / len(vectors), 2) for count in spectra] == [0.3, 0.5]
+    for count, found in spectra.items():
+        expected = np.linalg.svd(vectors[:count] - vectors[:count].mean(0), compute_uv=False) ** 2
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6 * expected[0])
+    assert tiny_language.spectra("source_code", "layers.1.attention.z") == {}
+
+
+def test_names_are_in_the_order_of_the_model(tiny_language):
+    assert tiny_language.moment_names("documentation")[:6] == [
+        *(f"layers.0.{part}" for part in ("residual_pre", "attention.z", "attention.output")),
+        *("layers.0.residual_mid", "layers.0.mlp.output", "layers.1.residual_pre"),
+    ]
+    assert tiny_language.prompt_names()[-4:] == [
+        *("layers.3.residual_pre", "layers.3.residual_mid", "layers.3.residual_post", "final")
+    ]
+
+
+def test_prompts_are_seen_at_their_last_token(tiny_language, model):
+    rows = tiny_language.contrasts["sentiment"][1]
+    states = tiny_language.prompt_states(TRAINED, "layers.2.residual_mid")[rows]
+    text = f"<{'positive thing number 3'}>answer:"
+    tokens = torch.tensor([model.tokenizer(text, add_special_tokens=False)["input_ids"]])
+    alone = model.activations(tokens, ["layers.2.residual_mid"])["layers.2.residual_mid"][0, -1]
+    np.testing.assert_allclose(states[3], alone.numpy(), atol=1e-5)
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_killed_capture_goes_on_and_ends_with_the_same_bytes(tiny_language, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(language_capture, "SECONDS_BETWEEN_SAVES", 0.0)
+    settings = TEXT | {"parts": ["mlp.output"]}
+    # 80 windows in five shards
+    monkeypatch.setattr(language_capture, "capture", partial(language_capture.capture, shard_bytes=2**15))
+    seen = []
+
+    def killer(count, _what):
+        seen.append(count)
+        if len(seen) == 5:
+            raise Killed
+
+    with pytest.raises(Killed):
+        capture_text(model, "python_source", settings, tmp_path / "killed", killer)
+    assert not (tmp_path / "killed" / "moments.safetensors").exists()
+    before = len(seen)
+    capture_text(model, "python_source", settings, tmp_path / "killed", lambda count, what: seen.append(count))
+    capture_text(model, "python_source", settings, tmp_path / "whole")
+    assert len(seen) - before < 10  # of ten batches the first were not run again
+    for path in ["moments.safetensors", f"activations/{INDEX}", f"activations/{shard_path('.', 0)}"]:
+        assert (tmp_path / "killed" / path).read_bytes() == (tmp_path / "whole" / path).read_bytes()
+    assert sorted(path.name for path in (tmp_path / "killed").iterdir()) == ["activations", "moments.safetensors"]
+
+
+def test_sums_of_another_capture_are_not_continued(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(language_capture, "SECONDS_BETWEEN_SAVES", 0.0)
+    sums = language_capture.Sums(model, 100, tmp_path, {"text": "one"})
+    sums.add({name: torch.ones(2, 16) for name in sums.names})
+    sums.saved(1)
+    assert language_capture.Sums(model, 100, tmp_path, {"text": "one"}).count == 2
+    with pytest.raises(ValueError, match="of another capture; delete it"):
+        language_capture.Sums(model, 100, tmp_path, {"text": "two"})
+    assert working_folder(tmp_path, {"a": 1}) != working_folder(tmp_path, {"a": 2})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tokens": 10**8}, "python_source: its [0-9]+ tokens in windows of 32 are fewer than the 100000000 asked for"),
+        ({"layers": [4]}, r"text.layers: no layers \[4\]; the model has 0 to 3"),
+        ({"window": 257}, "a window: 257 tokens"),
+    ],
+)
+def test_errors_of_texts_say_what_to_change(model, tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        capture_text(model, "python_source", TEXT | change, tmp_path)
+
+
+def test_errors_of_prompts_say_what_to_change(model, tmp_path):
+    long, short = tmp_path / "long.txt", tmp_path / "short.txt"
+    long.write_text("a" * 300)
+    short.write_text("b")
+    with pytest.raises(ValueError, match=r"prompt 0 \('a+'\): 309 tokens, and .* reads 1 to 256"):
+        capture_prompts(model, {"length": [str(long), str(short)]}, True, tmp_path / "out")
+    short.write_text("")
+    with pytest.raises(ValueError, match=r"short.txt: holds no prompt"):
+        capture_prompts(model, {"length": [str(long), str(short)]}, True, tmp_path / "out")
+
+
+def test_nothing_captured_is_said_so():
+    run = LanguageRun("tiny", {}, {}, {})
+    with pytest.raises(ValueError, match="tiny: nothing was captured of it"):
+        run.sizes()
+    with pytest.raises(KeyError, match="no text 'a' was captured"):
+        run.moments("a", "layers.0.mlp.output")
+    with pytest.raises(KeyError, match="no prompts with trained weights"):
+        run.prompt_names()
+
+
+def test_packing_keeps_symmetric_matrices():
+    square = np.arange(9.0).reshape(3, 3)
+    np.testing.assert_array_equal(unpacked(packed(square + square.T), 3), square + square.T)
