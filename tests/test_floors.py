@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "archive": ["base", "archive"],
     # tables only: what makes the tables is out of reach
     "claims": ["base", "geometry", "claims"],
-    "figures": ["base", "tasks", "config", "measurements", "claims", "figures"],
+    "figures": ["base", "geometry", "tasks", "config", "measurements", "claims", "figures"],
 }
 """The floors of the package that each floor may use, directly or through others."""
 

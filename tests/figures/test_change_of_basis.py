@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from matplotlib.patches import FancyArrowPatch
 
+from learning_geometry.figures import change_of_basis as drawing
 from learning_geometry.figures import style
 from learning_geometry.figures.change_of_basis import draw, points_of
 from learning_geometry.measurements import change_of_basis
@@ -29,6 +30,11 @@ def marked(axes, color, alpha=1.0):
         for line in axes.lines
         if line.get_marker() == "o" and line.get_color() == color and line.get_alpha() == alpha
     ]
+
+
+def test_names_are_those_of_the_measurement():
+    for name in ("GRID", "INNER", "OUTER", "READ", "WRITTEN", "READOUT", "DOTS"):
+        assert getattr(drawing, name) == getattr(change_of_basis, name)
 
 
 def test_classes_and_grid_in_the_stream_and_in_each_basis(tables, figure):

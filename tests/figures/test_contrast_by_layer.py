@@ -96,8 +96,8 @@ def test_variance_ratio_of_the_streams(figure):
 def test_titles_tell_sets_and_differences(figure):
     assert figure.axes[5].get_title(loc="left").split("\n") == [
         "little chat, safety: harmful, harmless, n = 64\u00a0pairs".replace("\u00a0", " "),
-        "cosine, middle \u2212 first third: \u22120.012 [\u22120.05, 0.05]",
-        "cosine, last \u2212 middle third: 0.046 [\u22120.05, 0.05]",
+        "cosine, middle \u2212 first: \u22120.012 [\u22120.05, 0.05]",
+        "cosine, last \u2212 middle: 0.046 [\u22120.05, 0.05]",
     ]
 
 

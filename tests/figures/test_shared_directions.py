@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from learning_geometry.figures import style
+from learning_geometry.figures import shared_directions, style
 from learning_geometry.figures.shared_directions import draw, overlap_map
+from learning_geometry.measurements import shared_directions as measurement
 from learning_geometry.measurements.summary import summarize
 from learning_geometry.measurements.table import tidy
 
@@ -52,6 +53,11 @@ def tables():
 @pytest.fixture(scope="module")
 def figure(tables):
     return draw(tables, OPTIONS)
+
+
+def test_names_are_those_of_the_measurement():
+    for name in ("OUTPUT", "DOWN", "RANDOM", "PERMUTED"):
+        assert getattr(shared_directions, name) == getattr(measurement, name)
 
 
 def test_maps_of_every_pair_of_roles_with_chance_as_the_colour_bars_reference(tables, figure):

@@ -13,10 +13,14 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MultipleLocator
 
 from learning_geometry.figures import style
-from learning_geometry.measurements.change_of_basis import DOTS, GRID, INNER, OUTER, READ, READOUT, WRITTEN
 
 REQUIRES = ("change_of_basis",)
 """The measurements whose tables the figure reads."""
+
+GRID, INNER, OUTER = "grid", "inner", "outer"
+READ, WRITTEN, READOUT = "read_basis", "written_basis", "readout"
+DOTS = 31
+"""Points of each line of the grid, as in the measurement."""
 
 COLORS = {INNER: style.VERMILION, OUTER: style.BLUE}
 READ_COLOR, WRITTEN_COLOR, READOUT_COLOR = style.BLACK, style.ORANGE, style.GREEN

@@ -39,8 +39,8 @@ COSINE, LOG_DIFFERENCE = "mean_cosine", "log_variance_difference"
 WITHOUT_ROGUES, NORMALISED = "_without_rogues", "_normalised"
 
 DIFFERENCES = {
-    "cosine_middle_minus_first": "cosine, middle \u2212 first third",
-    "cosine_last_minus_middle": "cosine, last \u2212 middle third",
+    "cosine_middle_minus_first": "cosine, middle \u2212 first",
+    "cosine_last_minus_middle": "cosine, last \u2212 middle",
 }
 
 PUBLISHED_SETS = ("harmful", "harmless")

@@ -14,6 +14,7 @@ from learning_geometry.figures.layer_panels import (
     MID,
     PRE,
     STREAMS,
+    UNBROKEN,
     Column,
     beyond_the_embedding,
     draw_columns,
@@ -116,7 +117,7 @@ def _draw_column(column: Column, width: int) -> dict[str, Any]:
         for axes in (errors, differences):
             _stream_axis(axes, axes is differences)
     label_rows(column, tuple(ROWS))
-    chance = f"null: \u00b1{column.select(MEAN_COSINE, RANDOM)['high'].iloc[0]:.2g}"
+    chance = f"null:{UNBROKEN}\u00b1{column.select(MEAN_COSINE, RANDOM)['high'].iloc[0]:.2g}"
     mean = f"mean cosine: {with_interval(column.select(MEAN_COSINE).iloc[0])}; {chance}"
     column.title(int(column.select(INCREMENT)["n"].max()), width, [mean])
     return entries

@@ -50,6 +50,7 @@ FEWEST_DECADES, NARROW = 1.6, 0.7
 """A logarithmic axis of fewer decades has ticks between powers of ten too; a narrower one like a linear axis."""
 
 TEXT_SIZE = 6.5
+UNBROKEN = "\u00a0"
 ROW_HEIGHT = 1.3
 """Of one panel, in inches."""
 
@@ -86,7 +87,8 @@ class Column:
         """Write above the first panel what the column shows, in lines of at most ``width`` characters."""
         name = f"{self.experiment}, {self.contrast}".replace("_", " ")
         sets = f": {self.sets[0]}, {self.sets[1]}" if self.sets else ""
-        lines = [style.wrapped(name + sets, f"n = {pairs} pairs", width), *(fill(line, width) for line in beyond)]
+        lines = [style.wrapped(name + sets, f"n = {pairs} pairs", width)]
+        lines += [fill(line, width).replace(UNBROKEN, " ") for line in beyond]
         self.panels[0].set_title("\n".join(lines), loc="left", fontsize=TEXT_SIZE, pad=4, linespacing=1.25)
 
 
@@ -150,7 +152,7 @@ def draw_columns(
 def title_width(columns: Sequence[Column]) -> int:
     """Return how many characters fit above a column, given how many columns stand side by side."""
     abreast = max(sum(column.experiment == other.experiment for other in columns) for column in columns)
-    return 118 // abreast
+    return 110 // abreast
 
 
 def placed(rows: pd.DataFrame, stream: str) -> pd.DataFrame:
@@ -263,15 +265,15 @@ def label_rows(column: Column, labels: Sequence[str]) -> None:
 
 
 def with_interval(row: pd.Series) -> str:
-    """Write a value and its interval, to two digits.
+    """Write a value and its interval, to two digits; lines do not break within the interval.
 
     >>> with_interval(pd.Series({"value": -0.1184, "low": -0.15, "high": -0.0961}))
-    '\u22120.12 [\u22120.15, \u22120.096]'
+    '\u22120.12 [\u22120.15,\xa0\u22120.096]'
     >>> with_interval(pd.Series({"value": 0.5, "low": np.nan, "high": np.nan}))
     '0.5'
     """
     value, low, high = (f"{number:.2g}".replace("-", "\u2212") for number in row[["value", "low", "high"]])
-    return f"{value} [{low}, {high}]" if np.isfinite([row["low"], row["high"]]).all() else value
+    return f"{value} [{low},{UNBROKEN}{high}]" if np.isfinite([row["low"], row["high"]]).all() else value
 
 
 def _letters() -> list[str]:

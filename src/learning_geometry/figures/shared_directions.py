@@ -11,15 +11,18 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
 from learning_geometry.figures import style
-from learning_geometry.measurements.shared_directions import DOWN, OUTPUT, PERMUTED, RANDOM
 
 REQUIRES = ("shared_directions",)
 """The measurements whose tables the figure reads."""
 
+OUTPUT, DOWN = "output", "down"
 NAMES = {OUTPUT: "$W_O$", DOWN: r"$W_\mathrm{down}$"}
 COLORS = {OUTPUT: style.BLUE, DOWN: style.VERMILION}
 CONTRAST_COLORS = (style.GREEN, style.PURPLE, style.ORANGE, style.SKY_BLUE)
 OVERLAP, SPECTRAL, SHARE = "output_overlap", "spectral_overlap", "increment_share"
+RANDOM = {OVERLAP: "random_subspaces", SPECTRAL: "spectra_matched"}
+"""Name of the null without preferred directions, of each overlap."""
+PERMUTED = "rows_permuted"
 COLOR_MAP = "RdBu_r"
 
 

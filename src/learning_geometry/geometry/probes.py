@@ -67,8 +67,15 @@ def ridge_probes(
         targets.append((classes, (each[:, None] == classes).astype(np.float64)))
     joint = np.concatenate([one_hot for _, one_hot in targets], axis=1)
     base_rates = joint.mean(0)
-    covariance = standardised.T @ standardised / len(exact) + penalty * np.eye(exact.shape[1])
-    solved = np.linalg.solve(covariance, standardised.T @ (joint - base_rates) / len(exact)) / spread[:, None]
+    n, width = standardised.shape
+    # (Zᵀ Z + n λ)⁻¹ Zᵀ = Zᵀ (Z Zᵀ + n λ)⁻¹: the smaller of the two is factored
+    if n < width:
+        gram = standardised @ standardised.T + n * penalty * np.eye(n)
+        solved = standardised.T @ np.linalg.solve(gram, joint - base_rates)
+    else:
+        covariance = standardised.T @ standardised / n + penalty * np.eye(width)
+        solved = np.linalg.solve(covariance, standardised.T @ (joint - base_rates) / n)
+    solved /= spread[:, None]
     offsets = base_rates - mean @ solved
     ends = np.cumsum([0, *(len(classes) for classes, _ in targets)])
     return [
