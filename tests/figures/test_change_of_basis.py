@@ -89,7 +89,7 @@ def test_what_relu_zeroes_is_shaded(tables, figure):
 
 
 def test_the_separability_is_below_each_panel_of_the_stream(tables, figure):
-    rows = style.select(tables["summary"], quantity="separability", part="layers.1.post", null="")
+    rows = style.select(tables["summary"], quantity="class_separability", part="layers.1.post", null="")
     assert f"separability {rows['estimate'].iloc[0]:.2f}" in figure.axes[2].get_xlabel()
     assert len([line for line in figure.axes[2].lines if line.get_color() == style.GREEN]) == 1
 

@@ -33,7 +33,7 @@ def points(table, part, data):
 
 
 def separability(table, part, null=""):
-    rows = table[(table["quantity"] == "separability") & (table["part"] == part) & (table["null"] == null)]
+    rows = table[(table["quantity"] == "class_separability") & (table["part"] == part) & (table["null"] == null)]
     (found,) = rows.to_dict("records")
     return found
 

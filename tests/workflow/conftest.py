@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from learning_geometry.config import available
+from tests.tiny_language_model import write_tiny_language_model
 
 REPOSITORY = Path(__file__).parents[2]
 FIGURES = tuple(available("figures"))
@@ -85,6 +86,9 @@ def copy_workflow(folder):
             shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(source, folder / part)
+    write_tiny_language_model(folder / "tiny_language_model", layers=3)
+    for kind in ("harmful", "harmless"):
+        (folder / f"{kind}.txt").write_text("\n".join(f"{kind} thing number {i}" for i in range(12)))
     return Copy(folder)
 
 
@@ -99,6 +103,16 @@ SUMS_FIGURES = (
     "subspace_training",
 )
 OPERATIONS_FIGURES = ("grokking_timeline", "embedding_frequencies")
+LANGUAGE_FIGURES = (
+    "activation_ranks",
+    "dead_features",
+    "activation_patterns",
+    "contrast_by_layer",
+    "depth_growth",
+    "untangling",
+    "shared_directions",
+    "change_of_basis",
+)
 
 
 def tiny_config():
@@ -108,6 +122,7 @@ def tiny_config():
     trajectory_geometry = {"draws": 100, "windows": 2, "neighbour_draws": 2}
     figures = dict.fromkeys(FIGURES, "tiny")
     figures |= dict.fromkeys(SUMS_FIGURES, "tiny_sums") | dict.fromkeys(OPERATIONS_FIGURES, "tiny_grokking")
+    figures |= dict.fromkeys(LANGUAGE_FIGURES, "tiny_language")
     return {
         "experiments": {
             "tiny": {
@@ -151,6 +166,8 @@ def tiny_config():
                         "null_draws": 2,
                     },
                     "attention_patterns": {},
+                    "rank_over_training": {"every": 20, "sequences": 20, "null_draws": 2},
+                    "contrast_over_training": {"every": 20, "sequences": 20, "null_draws": 5},
                     "length_generalisation": {"every": 40, "factors": [1.0, 1.5], "test_sequences": 20},
                     "landscape": {
                         "sequences": 6,
@@ -212,6 +229,33 @@ def tiny_config():
                     "trajectory_geometry": trajectory_geometry | {"neighbours": False},
                     "commutators": {"every": 20, "pairs": 2, "finite_pairs": 1, "null_draws": 100},
                     "embedding_frequencies": {"every": 30},
+                },
+            },
+        },
+        "language_models": {
+            "tiny_language": {
+                "study": "activation_geometry",
+                "model": {"source": "tiny_language_model"},
+                "texts": {"documentation": "python_documentation"},
+                "text": {"tokens": 2560, "window": 32, "layers": [1]},
+                "prompts": {"harmfulness": ["harmful.txt", "harmless.txt"]},
+                "measurements": {
+                    "activation_ranks": {"null_draws": 2},
+                    "output_projection": {},
+                    "downstream_loss": {"tokens": 16, "windows": 10},
+                    "dictionary_sweep": {
+                        "active": 4,
+                        "steps": 10,
+                        "batch_size": 64,
+                        "start_vectors": 256,
+                        "cells": {"standard_small": {"latents": 16}, "standard": {"latents": 32}},
+                    },
+                    "activation_patterns_by_layer": {"vectors": 500},
+                    "prompt_contrasts": {"resamples": 50, "swapped_labellings": 10},
+                    "depth_growth": {"resamples": 50},
+                    "untangling": {"resamples": 50, "swapped_labellings": 10, "swapped_shapes": 2, "rank": 2},
+                    "shared_directions": {},
+                    "change_of_basis": {"steps": 50, "points": 20},
                 },
             },
         },

@@ -190,14 +190,23 @@ def figure_inputs(figure, table):
 
 
 def figure_options(figure):
-    """A figure's section of the config, and what its experiments learn, with which model and optimiser."""
+    """A figure's section of the config, and what its experiments learn or read, with which model and optimiser."""
     options = FIGURES.get(figure, {"experiments": []})
-    return options | {
-        f"{section}s": {
-            name: STUDIED[name].get(section, {}) for name in options["experiments"]
+    return (
+        options
+        | {
+            f"{section}s": {
+                name: STUDIED[name].get(section, {}) for name in options["experiments"]
+            }
+            for section in ("task", "model", "optimizer")
         }
-        for section in ("task", "model", "optimizer")
-    }
+        | {
+            "prompts": {
+                name: STUDIED[name].get("prompts", {})
+                for name in options["experiments"]
+            }
+        }
+    )
 
 
 def in_words(name):

@@ -8,7 +8,7 @@ rule capture_text:
         directory(result("text")),
     log:
         result("experiment_log", rule="capture_text_{text}"),
-    priority: 20
+    priority: 30
     conda:
         "../../environment.yml"
     params:

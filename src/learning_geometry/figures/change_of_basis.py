@@ -99,7 +99,7 @@ def _draw_stream(axes: Axes, table: pd.DataFrame, layer: int, layers: int) -> No
     _frame(axes, np.concatenate(shown))
     axes.set_title(f"stream after layer {layer - 1}" if last else f"stream before layer {layer}", fontsize=7)
     value, chance = (
-        float(style.select(table, quantity="separability", part=part, null=null)["estimate"].iloc[0])
+        float(style.select(table, quantity="class_separability", part=part, null=null)["estimate"].iloc[0])
         for null in ("", "shuffled_labels")
     )
     axes.set_xlabel(f"separability {value:.2f}\n(labels shuffled: {chance:.2f})", fontsize=7)

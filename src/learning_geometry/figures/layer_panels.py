@@ -265,10 +265,10 @@ def label_rows(column: Column, labels: Sequence[str]) -> None:
 
 
 def with_interval(row: pd.Series) -> str:
-    """Write a value and its interval, to two digits; lines do not break within the interval.
+    r"""Write a value and its interval, to two digits; lines do not break within the interval.
 
     >>> with_interval(pd.Series({"value": -0.1184, "low": -0.15, "high": -0.0961}))
-    '\u22120.12 [\u22120.15,\xa0\u22120.096]'
+    '−0.12 [−0.15,\xa0−0.096]'
     >>> with_interval(pd.Series({"value": 0.5, "low": np.nan, "high": np.nan}))
     '0.5'
     """

@@ -91,8 +91,8 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
     ``layers.<l>.post``: the columns of V (1 and 2); data ``readout``, part ``.post`` of the last layer: the point of
     the read-out's line next to the origin (index 0), and the direction across it (1).
 
-    ``separability`` (part ``layers.<l>.pre``, and ``.post`` of the last, fraction, n = points of both classes): share
-    that a linear probe made without them classifies right. Nulls: ``shuffled_labels``, and ``untrained``, the same
+    ``class_separability`` (part ``layers.<l>.pre``, and ``.post`` of the last, fraction, n = points of both classes):
+    share that a linear probe made without them classifies right. Nulls: ``shuffled_labels``, and ``untrained``, the same
     network before training.
     """
     classes = disc_and_ring(settings["points"], stream("change_of_basis", "points"))
@@ -240,7 +240,7 @@ def _separability(
         for found in (followed(network, points) for network in (trained, untrained))
     )
     for part, at in through.items():
-        row = {"part": part, "quantity": "separability", "data": "classes", "unit": "fraction"}
+        row = {"part": part, "quantity": "class_separability", "data": "classes", "unit": "fraction"}
         found, start = (
             held_out_hits(each, labellings, np.arange(len(points)), stream("change_of_basis", "folds")).mean(1)
             for each in (at, before[part])
