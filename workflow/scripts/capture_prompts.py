@@ -1,4 +1,4 @@
-"""Run a language model, with its own or random weights, over contrastive prompts; writes its states at their last token.
+"""Run a language model, with its own or random weights, over prompts; writes its states at their last token.
 
 Work in progress lies in the working directory and is moved to the output at the end, so that a job killed at any moment
 and started again continues from what it had saved.

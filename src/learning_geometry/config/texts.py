@@ -22,7 +22,7 @@ def plan(config: dict[str, Any]) -> str:
     """
     experiments, language_models = config["experiments"], config["language_models"]
     runs = sum(len(experiment["seeds"]) for experiment in experiments.values())
-    read = f", {len(language_models)} language models" if language_models else ""
+    read = f", {len(language_models)} language model{'s' * (len(language_models) > 1)}" if language_models else ""
     lines = [f"{len(experiments)} experiments, {runs} runs{read}, results in {config['results']}", ""]
     rows = [["experiment", "task", "model", "seeds", "steps", "checkpoints"]]
     for name, experiment in experiments.items():
@@ -53,12 +53,15 @@ def plan(config: dict[str, Any]) -> str:
     for name, experiment in experiments.items():
         for measurement in experiment["measurements"]:
             measured.setdefault(measurement, []).append(name)
+    together: dict[tuple[str, ...], list[str]] = {}
     for measurement, names in measured.items():
-        others = [name for name in experiments if name not in names]
-        shown = ", ".join(names)
-        if len(others) < len(names):
+        together.setdefault(tuple(names), []).append(measurement)
+    for found, measurements in together.items():
+        others = [name for name in experiments if name not in found]
+        shown = ", ".join(found)
+        if len(others) < len(found):
             shown = f"all but {', '.join(others)}" if others else "all"
-        lines += textwrap.wrap(f"measurement {measurement}: {shown}", PLAN_WIDTH, subsequent_indent="  ")
+        lines += textwrap.wrap(f"measurement {', '.join(measurements)}: {shown}", PLAN_WIDTH, subsequent_indent="  ")
     figures: dict[str, list[str]] = {}
     for name, figure in config["figures"].items():
         figures.setdefault(", ".join(figure["experiments"]), []).append(name)

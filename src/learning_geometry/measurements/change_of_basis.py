@@ -92,8 +92,8 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
     the read-out's line next to the origin (index 0), and the direction across it (1).
 
     ``class_separability`` (part ``layers.<l>.pre``, and ``.post`` of the last, fraction, n = points of both classes):
-    share that a linear probe made without them classifies right. Nulls: ``shuffled_labels``, and ``untrained``, the same
-    network before training.
+    share that a linear probe made without them classifies right. Nulls: ``shuffled_labels``, and ``untrained``, the
+    same network before training.
     """
     classes = disc_and_ring(settings["points"], stream("change_of_basis", "points"))
     points = np.concatenate(classes)
