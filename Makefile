@@ -32,7 +32,7 @@ redraw: $(VENV)/run
 	$(BIN)/python -m learning_geometry.archive compare "$(TO)"
 
 test: $(VENV)/develop
-	$(PYTEST) -n $(WORKERS) --dist loadgroup -m "not slow" $(ARGS)
+	$(PYTEST) -n $(WORKERS) -m "not slow" $(ARGS)
 
 test-slow: $(VENV)/develop
 	sh tests/install_browser.sh

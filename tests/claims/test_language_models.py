@@ -181,6 +181,7 @@ def geometry_rows(
     overlap=0.3,
     permuted=0.2,
     cosine=0.15,
+    cosine_by_layer=0.15,
     error=0.05,
     pairs=64,
     seed=0,
@@ -213,6 +214,9 @@ def geometry_rows(
         rows += by_layer("separability", untrained, ".residual_mid", null="untrained", **here)
         rows.append(measured("mean_increment_cosine", cosine, **here))
         rows.append(null("mean_increment_cosine", "random_directions", 0.01, **here))
+        rows += by_layer("increment_cosine", cosine_by_layer, ".residual_post", **here)
+        limits = {"null": "random_directions", "low": -0.01, "high": 0.01}
+        rows += by_layer("increment_cosine", 0.0, ".residual_post", **limits, **here)
     for weight in ("output", "down"):
         rows += by_layer("mean_output_overlap", overlap, f".{weight}")
         for name, value in (("random_subspaces", 0.1), ("rows_permuted", permuted)):
@@ -279,6 +283,7 @@ def test_claims_across_models_need_models():
         ("weights_share_output_directions", {"permuted": 0.4}, "not supported"),
         ("state_moves_in_similar_directions", {"cosine": -0.2}, "not supported"),
         ("state_moves_in_similar_directions", {"cosine": 0.03}, "inconclusive"),
+        ("state_moves_in_similar_directions", {"cosine_by_layer": 0.005}, "not supported"),
     ],
 )
 def test_claims_on_activations_fail_or_stay_open_where_planted(name, options, expected):

@@ -18,15 +18,6 @@ FIGURES = tuple(available("figures"))
 PARTS = ["Snakefile", "redraw.smk", "environment.yml", "config", "profiles", "src", "workflow"]
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items):
-    """Run the tests of this folder first, and in one process: they share a finished run, and take longest."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("workflow"))
-    items.sort(key=lambda item: Path(__file__).parent not in item.path.parents)
-
-
 @dataclass(frozen=True)
 class Copy:
     """A copy of the workflow that tests may edit."""

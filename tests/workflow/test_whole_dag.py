@@ -11,9 +11,10 @@ from learning_geometry.config import read_yaml
 from learning_geometry.files import read_provenance, read_table
 from learning_geometry.measurements.table import check_table
 
-from .conftest import FIGURES, REPOSITORY, SUMS_FIGURES, tiny_config
+from .conftest import FIGURES, LANGUAGE_FIGURES, REPOSITORY, SUMS_FIGURES, tiny_config
 
 MEASUREMENTS = {name: tuple(each["measurements"]) for name, each in tiny_config()["experiments"].items()}
+OF_LANGUAGE_MODELS = tuple(tiny_config()["language_models"]["tiny_language"]["measurements"])
 RUNS = [(name, seed) for name, each in tiny_config()["experiments"].items() for seed in each["seeds"]]
 
 
@@ -66,6 +67,22 @@ def test_every_artifact_is_there_and_tidy(finished):
     )
 
 
+def test_language_models_are_measured_and_tidy(finished):
+    results = finished[0].folder / "results/tiny_language"
+    for name in OF_LANGUAGE_MODELS:
+        table = read_table(results / f"measurements/{name}.parquet")
+        check_table(table)
+        assert set(table["step"]) == {0} and set(table["experiment"]) == {"tiny_language"}
+        provenance = read_provenance(results / f"measurements/{name}.parquet")
+        assert provenance["code"] and provenance["model"]["model"]["source"] == "tiny_language_model"
+    assert (results / "texts/documentation/moments.safetensors").is_file()
+    assert not (results / "capturing").exists() or not list((results / "capturing").iterdir())
+    assert (results / "measurements/dictionary_sweep/standard-seed-0/sae_weights.safetensors").is_file()
+    summary = read_table(results / "summary.parquet")
+    cosines = summary[(summary["quantity"] == "mean_cosine") & (summary["null"] == "")]
+    assert set(cosines["interval"]) <= {"within_run", "none"} and "within_run" in set(cosines["interval"])
+
+
 def test_a_measured_number_can_be_recomputed_by_hand(finished):
     results = finished[0].folder / "results"
     errors = [read_table(results / f"tiny/seed-{seed}/copying_errors.parquet") for seed in (0, 1)]
@@ -87,9 +104,11 @@ def test_every_claim_has_a_row_and_none_a_verdict_that_two_seeds_cannot_give(fin
         "claim,study,statement,source,published,experiment,scale,unit,n,estimate,low,high,"
         "null,null_low,null_high,floor,rule,verdict"
     )
-    assert set(ledger["claim"]) == {claim.name for study in STUDIES for claim in study.claims}
+    judged = {experiment["study"] for experiment in tiny_config()["experiments"].values()} | {"activation_geometry"}
+    assert set(ledger["claim"]) == {claim.name for study in STUDIES if study.name in judged for claim in study.claims}
     assert not ledger.duplicated(["claim", "experiment", "null"]).any()
-    assert set(ledger["verdict"]) <= {"not supported", "inconclusive"}
+    of_runs = ledger[ledger["study"] != "activation_geometry"]
+    assert set(of_runs["verdict"]) <= {"not supported", "inconclusive"}
     by_claim = ledger.groupby("claim")
     assert by_claim.get_group("one_layer_cannot")["n"].tolist() == [0]
     assert by_claim.get_group("sharpness_rises_through_the_transition")["experiment"].tolist() == ["tiny"] * 2
@@ -122,11 +141,31 @@ def test_a_second_run_does_nothing(finished):
     assert "Nothing to be done" in finished[0].snakemake("--cores", "1").stdout
 
 
+TWICE = (
+    "tiny/seed-1/training_metrics",
+    "tiny/seed-1/sharpness",
+    "tiny_sums/seed-0/commutators",
+    "tiny_grokking/summary",
+    "tiny_language/measurements/prompt_contrasts",
+    "tiny_language/measurements/dictionary_sweep",
+)
+"""What is made twice in every test run; all of it is in the slow one."""
+
+
 def test_two_runs_are_the_same_bits(finished, workflow_copy):
+    workflow_copy.snakemake("--cores", "2", *(f"results/{name}.parquet" for name in TWICE))
+    first, second = finished[0].tables(), workflow_copy.tables()
+    assert {f"{name}.parquet" for name in TWICE} <= second.keys() <= first.keys()
+    assert [path for path in second if first[path] != second[path]] == []
+
+
+@pytest.mark.slow
+def test_two_whole_runs_are_the_same_bits(finished, workflow_copy):
     workflow_copy.snakemake("--cores", "2")
     first, second = finished[0].tables(), workflow_copy.tables()
     per_run = sum(1 + len(MEASUREMENTS[experiment]) for experiment, _ in RUNS)
-    assert first.keys() == second.keys() and len(first) == per_run + 2 * len(MEASUREMENTS)
+    gathered = 2 * (len(MEASUREMENTS) + 1)
+    assert first.keys() == second.keys() and len(first) == per_run + len(OF_LANGUAGE_MODELS) + gathered
     assert [path for path in first if first[path] != second[path]] == []
     results = finished[0].folder / "results"
     for path in sorted([*results.glob("figures/*"), *results.glob("claims.*")]):
@@ -162,6 +201,28 @@ def test_one_changed_setting_reruns_what_depends_on_it(editable):
     assert editable.planned() == expected | conclusions()
 
 
+def test_prompts_and_weights_of_a_language_model_are_followed(editable):
+    with open(editable.folder / "harmful.txt", "a") as file:
+        file.write("\nharmful thing number 12")
+    with open(editable.folder / "harmless.txt", "a") as file:
+        file.write("\nharmless thing number 12")
+    read = ("prompt_contrasts", "depth_growth", "untangling", "shared_directions")
+    expected = {"capture_prompts": 2, "measure_language_model": len(read), "summarize": 1}
+    assert editable.planned() == expected | conclusions("tiny_language")
+    config = editable.folder / "tiny_language_model/config.json"
+    config.write_text(config.read_text() + "\n")
+    # all but the drawn network, which reads no model
+    expected = {"capture_prompts": 2, "capture_text": 1, "measure_language_model": len(OF_LANGUAGE_MODELS) - 1}
+    assert editable.planned() == expected | {"summarize": 1} | conclusions("tiny_language")
+
+
+def test_one_setting_of_a_language_model_reruns_what_depends_on_it(editable):
+    config = tiny_config()
+    config["language_models"]["tiny_language"]["measurements"]["untangling"]["rank"] = 3
+    editable.write_config(config)
+    assert editable.planned() == {"measure_language_model": 1, "summarize": 1} | conclusions("tiny_language")
+
+
 def test_comments_docstrings_and_layout_rerun_nothing(editable):
     editable.edit(f"{SOURCE}/training/loop.py", '"""The training loop:', '"""The loop of training, reworded:')
     editable.edit(f"{SOURCE}/models/transformer.py", "import math\n", "import math  # a comment\n\n")
@@ -184,6 +245,9 @@ def test_a_study_is_a_target(workflow_copy):
     planned = workflow_copy.planned("execution_manifolds")
     assert planned["train"] == len(RUNS) - 2 and all(planned[f"figure_{name}"] == 1 for name in SUMS_FIGURES)
     assert "figure_transition_timeline" not in planned
+    planned = workflow_copy.planned("activation_geometry")
+    assert planned["capture_text"] == 1 and "train" not in planned
+    assert all(planned[f"figure_{name}"] == 1 for name in LANGUAGE_FIGURES)
 
 
 def test_the_report_holds_figures_and_captions(finished):

@@ -204,7 +204,7 @@ CLAIMS = (
         name="state_moves_in_similar_directions",
         study=STUDY_NAME,
         statement="Layer after layer the state moves in similar directions: what a layer adds has a larger cosine with "
-        "what the layer before added than random directions have.",
+        "what the layer before added than random directions have, in the mean and in most layers.",
         source=NOTES,
         published="offered as the reason of the growth; no number",
         role="prompts",
@@ -218,6 +218,20 @@ CLAIMS = (
                     "baseline": "random_directions",
                     "quantity": Series("mean_increment_cosine", data=contrast),
                 },
+            )
+            for contrast in CONTRASTS
+        )
+        # a mean that few layers carry is not layer after layer
+        + tuple(
+            Comparison(
+                f"random_directions_by_layer-{contrast}",
+                "layers",
+                {
+                    "side": "above",
+                    "baseline": "random_directions",
+                    "quantity": Series("increment_cosine", part="layers.*.residual_post", data=contrast),
+                },
+                unit="layer",
             )
             for contrast in CONTRASTS
         ),

@@ -58,7 +58,8 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
 
     - ``directions_99`` (principal directions that hold 99 % of the variance), ``effective_rank`` (exponential of the
       entropy of the singular values) and ``effective_rank_of_variances`` (of their squares); index 0: of all vectors;
-    - the first two at index N: of the first N vectors of the text alone, which shows whether there are enough;
+    - the first two at index N: of the first N vectors of the text alone, up to all of them, which shows whether there
+      are enough; of the layers and parts whose spectra were taken on the way;
     - the three with the suffix ``_without_rogues``: as shares of the coordinates that are left without the rogue ones;
     - ``rogue_dimensions``: how many coordinates have a root mean square above 6 times the median's.
 
@@ -94,6 +95,8 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
             add(here, found, of.n, width)
             for count, variances in spectra.items():
                 add(here, ranks(variances), count, width, index=count)
+            if spectra and of.n not in spectra:
+                add(here, found, of.n, width, index=of.n)
             rogue = rogue_dimensions(of)
             left = activation_ranks(restricted(of, ~rogue)) if rogue.any() else found
             add(here, left, of.n, width - int(rogue.sum()), WITHOUT_ROGUES)

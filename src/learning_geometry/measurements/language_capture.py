@@ -33,7 +33,7 @@ PARTIAL = "moments-partial.safetensors"
 SPECTRA = ".spectra"
 CURVE = (0.25, 0.5)
 """Shares of the vectors after which spectra are taken, to see whether ranks still grow with their number."""
-CURVE_PARTS = ("attention.output", "residual_mid", "mlp.output")
+CURVE_PARTS = ("residual_pre", "attention.output", "mlp.output")
 CURVE_LAYERS = 6
 """About how many layers these spectra are taken of."""
 BATCH_SIZE = 8
