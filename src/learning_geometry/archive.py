@@ -154,7 +154,8 @@ def table_names(config: Mapping[str, Any]) -> list[str]:
     """
     return [
         Path(artifact(".", table, experiment=name)).as_posix()
-        for name in config["experiments"]
+        for section in ("experiments", "language_models")
+        for name in config.get(section, {})
         for table in CONCLUDED_FROM
     ]
 

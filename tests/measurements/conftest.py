@@ -1,5 +1,6 @@
 """Small runs on disk, made without training."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -29,26 +30,28 @@ def defaults(properties):
     return {name: schema["default"] for name, schema in properties.items()}
 
 
-@pytest.fixture
-def make_run(tmp_path):
+def write_run(folder, *changes, model=None, seed=0):
     """Write the checkpoints of a model, each the initial parameters changed by a function, and return the run."""
     from learning_geometry.models.transformer import SETTINGS
 
-    def make(*changes, model=None, seed=0):
-        task = defaults(copying.SETTINGS) | TASK
-        settings = {"task": task, "model": defaults(SETTINGS) | MODEL | (model or {})}
-        write_dataset(tmp_path / "dataset.safetensors", make_dataset(task, seed), {})
-        for step, change in enumerate(changes or [lambda parameters: None]):
-            parameters = build_model(settings).initialise(np.random.default_rng(seed))
-            change(parameters)
-            write_checkpoint(tmp_path / "checkpoints", 10 * step, parameters, {})
-        files = [tmp_path / name for name in ("checkpoints", "dataset.safetensors", "metrics.parquet")]
-        return Run("tiny", seed, settings, *files)
-
-    return make
+    task = defaults(copying.SETTINGS) | TASK
+    settings = {"task": task, "model": defaults(SETTINGS) | MODEL | (model or {})}
+    write_dataset(folder / "dataset.safetensors", make_dataset(task, seed), {})
+    for step, change in enumerate(changes or [lambda parameters: None]):
+        parameters = build_model(settings).initialise(np.random.default_rng(seed))
+        change(parameters)
+        write_checkpoint(folder / "checkpoints", 10 * step, parameters, {})
+    files = [folder / name for name in ("checkpoints", "dataset.safetensors", "metrics.parquet")]
+    return Run("tiny", seed, settings, *files)
 
 
 @pytest.fixture
+def make_run(tmp_path):
+    """As ``write_run``, in a folder of the test's own."""
+    return partial(write_run, tmp_path)
+
+
+@pytest.fixture(scope="session")
 def measured():
     """Run a measurement with its default settings, changed, and return a function that looks values up."""
 

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from learning_geometry.measurements.landscape_points import batches, points
 from learning_geometry.measurements.table import tidy
 from learning_geometry.models.evaluation import cross_entropy, evaluate
 from learning_geometry.training.checkpoints import write_checkpoint
+from tests.measurements.conftest import write_run
 
 MODEL = {"layers": 1, "heads": 1, "width": 4}
 SETTINGS = {
@@ -31,38 +33,38 @@ SETTINGS = {
 }
 
 
-@pytest.fixture
-def make_trained(make_run):
+def train(folder, errors=(0.9,) * 8 + (0.4,) * 9):
     """Checkpoints of 8 × 10 noisy updates, and recorded errors of one's choice at every 5 steps."""
-
-    def make(errors=(0.9,) * 8 + (0.4,) * 9):
-        run = make_run(model=MODEL)
-        parameters = run.parameters(0)
-        optimizer = torch.optim.Adam(list(parameters.values()), lr=0.01)
-        arrays = run.test_set("in_distribution", 40)
-        for step in range(10, 90, 10):
-            for start in range(0, 40, 4):
-                tokens, targets = (torch.from_numpy(arrays[name][start : start + 4]) for name in ("tokens", "targets"))
-                for value in parameters.values():
-                    value.requires_grad_()
-                optimizer.zero_grad()
-                cross_entropy(run.model.forward(parameters, tokens), targets).backward()
-                optimizer.step()
-            saved = {name: value.detach().clone() for name, value in parameters.items()}
-            write_checkpoint(run.checkpoints, step, saved, {})
-        rows = [
-            {"step": 5 * i, "quantity": "running_error", "data": "out_of_distribution", "value": error}
-            for i, error in enumerate(errors)
-        ]
-        write_table(tidy(rows, run.experiment, run.seed), run.metrics_file, {})
-        return run
-
-    return make
+    run = write_run(folder, model=MODEL)
+    parameters = run.parameters(0)
+    optimizer = torch.optim.Adam(list(parameters.values()), lr=0.01)
+    arrays = run.test_set("in_distribution", 40)
+    for step in range(10, 90, 10):
+        for start in range(0, 40, 4):
+            tokens, targets = (torch.from_numpy(arrays[name][start : start + 4]) for name in ("tokens", "targets"))
+            for value in parameters.values():
+                value.requires_grad_()
+            optimizer.zero_grad()
+            cross_entropy(run.model.forward(parameters, tokens), targets).backward()
+            optimizer.step()
+        saved = {name: value.detach().clone() for name, value in parameters.items()}
+        write_checkpoint(run.checkpoints, step, saved, {})
+    rows = [
+        {"step": 5 * i, "quantity": "running_error", "data": "out_of_distribution", "value": error}
+        for i, error in enumerate(errors)
+    ]
+    write_table(tidy(rows, run.experiment, run.seed), run.metrics_file, {})
+    return run
 
 
 @pytest.fixture
-def found(make_trained, measured):
-    run = make_trained()
+def make_trained(tmp_path):
+    return partial(train, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory, measured):
+    run = train(tmp_path_factory.mktemp("landscape"))
     return run, measured(landscape, run, **SETTINGS)
 
 

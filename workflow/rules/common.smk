@@ -107,14 +107,16 @@ def language_model(wildcards, *sections):
 
 def model_files(wildcards):
     """The files of a language model that lies on this machine; another weight is another result."""
-    source = LANGUAGE_MODELS[wildcards.experiment]["model"]["source"]
+    model = LANGUAGE_MODELS[wildcards.experiment]["model"]
+    source, gguf = model["source"], model["gguf"]
     if os.path.isfile(source):
         return [source]
+    kinds = (".json", ".safetensors", ".jinja", ".txt", ".model")
     names = sorted(os.listdir(source)) if os.path.isdir(source) else []
     return [
         os.path.join(source, name)
         for name in names
-        if name.endswith((".json", ".safetensors", ".gguf"))
+        if name.endswith(kinds) or name == gguf
     ]
 
 
@@ -153,6 +155,19 @@ def captured_prompts(wildcards):
         result("prompts", experiment=wildcards.experiment, weights=weights)
         for weights in captured_weights(wildcards)
     ]
+
+
+def sections_read(wildcards):
+    """The sections of a language model's config that a measurement's result depends on."""
+    wanted = {"model"}
+    for need in needs(wildcards.measurement):
+        wanted |= {
+            "texts": {"texts", "text"},
+            "prompts": {"prompts", "chat_template"},
+            "untrained_prompts": {"prompts", "chat_template"},
+            "model": set(),
+        }[need]
+    return language_model(wildcards, *sorted(wanted))
 
 
 def weights_read(wildcards):

@@ -62,9 +62,7 @@ rule measure_language_model:
         "../../environment.yml"
     params:
         weights=captured_weights,
-        settings=lambda wildcards: language_model(
-            wildcards, "model", "texts", "text", "prompts", "chat_template"
-        ),
+        settings=sections_read,
         measurement=lambda wildcards: language_model(wildcards, "measurements")[
             "measurements"
         ][wildcards.measurement],

@@ -10,7 +10,7 @@ from time import perf_counter
 
 import torch
 
-from learning_geometry.measurements.language_capture import capture_prompts, working_folder
+from learning_geometry.measurements.language_capture import capture_prompts, file_digests, working_folder
 from learning_geometry.models.language.loading import load
 from learning_geometry.progress import log_to
 from learning_geometry.streams import stream
@@ -18,7 +18,7 @@ from learning_geometry.streams import stream
 with log_to(snakemake.log[0]) as log:
     torch.set_num_threads(snakemake.threads)
     started, params, wildcards = perf_counter(), snakemake.params, snakemake.wildcards
-    of = {"settings": params.settings, "code": params.code}
+    of = {"settings": params.settings, "code": params.code, "files": file_digests(snakemake.input)}
     working = working_folder(Path(params.working), of)
     untrained = stream("untrained") if wildcards.weights == "untrained" else None
     model = load(**params.settings["model"], untrained=untrained)

@@ -10,14 +10,20 @@ from time import perf_counter
 
 import torch
 
-from learning_geometry.measurements.language_capture import capture_text, working_folder
+from learning_geometry.measurements.language_capture import capture_text, file_digests, working_folder
 from learning_geometry.models.language.loading import load
 from learning_geometry.progress import log_to
 
 with log_to(snakemake.log[0]) as log:
     torch.set_num_threads(snakemake.threads)
     started, params, wildcards = perf_counter(), snakemake.params, snakemake.wildcards
-    of = {"model": params.model, "text": params.source, "settings": params.settings, "code": params.code}
+    of = {
+        "model": params.model,
+        "text": params.source,
+        "settings": params.settings,
+        "code": params.code,
+        "files": file_digests(snakemake.input),
+    }
     working = working_folder(Path(params.working), of)
 
     def report(tokens, what):

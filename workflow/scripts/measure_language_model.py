@@ -18,7 +18,7 @@ with log_to(snakemake.log[0]) as log:
     run = LanguageRun(
         experiment=wildcards.experiment,
         settings=params.settings,
-        texts=dict(zip(params.settings["texts"], map(Path, snakemake.input.get("texts", [])), strict=False)),
+        texts=dict(zip(params.settings.get("texts", {}), map(Path, snakemake.input.get("texts", [])), strict=True)),
         prompts=dict(zip(params.weights, map(Path, snakemake.input.get("prompts", [])), strict=True)),
         output=files,
     )

@@ -83,6 +83,8 @@ def _load(
 ) -> tuple[Any, Any]:
     """The Hugging Face model and its tokenizer (None: not asked for)."""
     transformers = import_transformers()
+    # bars of loading fill the logs of jobs
+    transformers.utils.logging.disable_progress_bar()
     with _reading(where, "config", place, download):
         config = transformers.AutoConfig.from_pretrained(place, **arguments)
     check_family(config.model_type, where)
@@ -149,10 +151,7 @@ def import_transformers() -> Any:
             pass
         except Exception:
             sys.modules["torchvision"] = None  # type: ignore[assignment]
-    transformers = import_module("transformers")
-    # bars of loading fill the logs of jobs
-    transformers.utils.logging.disable_progress_bar()
-    return transformers
+    return import_module("transformers")
 
 
 def check_installed(*packages: str) -> None:
