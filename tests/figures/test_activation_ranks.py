@@ -46,6 +46,7 @@ def projection_rows(text, noise, layers, names):
         rows.append(at | {"part": f"layers.{layer}.attention.z", "quantity": "white_z_directions_99", "value": z})
         row = at | {"part": f"layers.{layer}.attention.output", "quantity": "projected_directions_99"}
         rows.append(row | {"value": output})
+        rows.append(row | {"null": "random_weight", "value": 0.72 + 0.01 * layer})
         for name in names:
             share = UNDONE[name] + noise.uniform(-0.1, 0.1)
             rows.append(row | {"null": name, "value": output + share * (z - output)})
@@ -151,6 +152,10 @@ def test_counterfactuals_of_the_first_text_and_the_share_each_undoes(figure):
     np.testing.assert_allclose(drawn(projected, style.PURPLE)[:, 1], 0.92)
     np.testing.assert_allclose(
         drawn(projected, style.BLUE)[:, 1], values("projected_directions_99", "attention.output")
+    )
+    np.testing.assert_allclose(
+        drawn(projected, style.NULL_GREY, ":")[:, 1],
+        values("projected_directions_99", "attention.output", null="random_weight"),
     )
     for place, (name, (label, color)) in enumerate(COUNTERFACTUALS.items()):
         np.testing.assert_allclose(

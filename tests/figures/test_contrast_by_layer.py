@@ -90,7 +90,7 @@ def test_cosines_near_one_can_be_told_apart(figure):
 def test_variance_ratio_of_the_streams(figure):
     ratio = line_in(figure.axes[9], style.BLACK)
     np.testing.assert_allclose(ratio.get_ydata(), 1.5)
-    np.testing.assert_allclose(ratio.get_xdata(), np.arange(1, 30) + 0.25)
+    np.testing.assert_allclose(ratio.get_xdata(), np.arange(1, 30) + 0.5)
 
 
 def test_titles_tell_sets_and_differences(figure):

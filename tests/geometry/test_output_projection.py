@@ -43,6 +43,7 @@ def test_everything_follows_from_the_covariance_as_computed_on_z_itself(width):
     generator = np.random.default_rng(7)
     reading = random_reading(canonical, generator)
     writing = random_writing(canonical, HEADS, generator)
+    gaussian = generator.standard_normal((width, INNER))
 
     def direct(vectors, reachable):
         return np.array(activation_ranks(moments(vectors))) * vectors.shape[1] / reachable
@@ -52,6 +53,7 @@ def test_everything_follows_from_the_covariance_as_computed_on_z_itself(width):
     np.testing.assert_allclose(found.output, direct(z @ weight.T, reachable), rtol=1e-8)
     np.testing.assert_allclose(found.random_reading, direct(white @ reading.T, reachable), rtol=1e-7)
     np.testing.assert_allclose(found.random_writing, direct(white @ writing.T, reachable), rtol=1e-7)
+    np.testing.assert_allclose(found.random_weight, direct(white @ gaussian.T, reachable), rtol=1e-7)
     if width < INNER:
         assert np.isnan(found.orthogonal_writing).all()
     else:
@@ -89,7 +91,7 @@ def test_the_gauge_of_heads_changes_nothing():
     )
     for name in ("z", "output", "white_input"):
         np.testing.assert_allclose(getattr(one, name), getattr(other, name), rtol=1e-6)
-    for name in ("random_reading", "random_writing"):
+    for name in ("random_reading", "random_writing", "random_weight"):
         np.testing.assert_allclose(getattr(one, name), getattr(other, name), rtol=0.02)
     canonical = whitened_within_heads(covariance(moments(z_other)), weight_other, HEADS)
     expected = whitened_within_heads(covariance(moments(z)), weight, HEADS)
@@ -184,6 +186,17 @@ def test_of_random_weights_neither_cause_is_found():
     assert abs(share_of_drop(found, found.random_reading).effective_rank) < 1e-6
 
 
+def test_a_random_weight_lowers_the_rank_as_much_as_its_null():
+    generator = np.random.default_rng(11)
+    found = projection_ranks(np.eye(96), generator.standard_normal((96, 96)), 6, 5, generator)
+    # white z, and still a drop: of the singular values of any random matrix
+    assert found.z.directions == 1.0 and found.random_weight.directions < 0.85
+    np.testing.assert_allclose(found.output, found.random_weight, atol=0.03)
+    # W_O of equal singular values loses nothing
+    rotation = haar_subspace(96, 96, generator)
+    assert projection_ranks(np.eye(96), rotation, 6, 1, generator).output.directions > found.random_weight.directions
+
+
 def test_directions_in_which_a_head_does_not_vary_stay_empty():
     z, weight = correlated_z(), weight_of()
     z[:, :HEAD_WIDTH] = 3.0  # a head that says nothing
@@ -196,7 +209,7 @@ def test_directions_in_which_a_head_does_not_vary_stay_empty():
 
 
 def test_shares_of_a_drop():
-    found = ProjectionRanks(*(Ranks(*3 * [number]) for number in (0.9, 0.5, 0.6, 0.7, 0.4, 0.8)))
+    found = ProjectionRanks(*(Ranks(*3 * [number]) for number in (0.9, 0.5, 0.6, 0.7, 0.4, 0.8, 0.6)))
     np.testing.assert_allclose(share_of_drop(found, found.random_reading), 0.5)
     np.testing.assert_allclose(share_of_drop(found, found.random_writing), -0.25)
     risen = found._replace(output=found.z)

@@ -124,6 +124,26 @@ def test_it_is_the_loss_of_the_model_with_its_activations_replaced(family):
     assert len(seen) == 2 and (changed - plain).abs().max() > 1e-3
 
 
+def test_windows_are_run_a_few_at_a_time(monkeypatch):
+    model, generator = tiny("llama"), np.random.default_rng(2)
+    tokens = generator.integers(31, size=(19, 9))
+    mean, basis = torch.ones(WIDTH), torch.eye(WIDTH)[:, :3]
+    batches, forward = [], type(model).forward
+
+    def watched(model, inputs, **options):
+        batches.append(len(inputs))
+        return forward(model, inputs, **options)
+
+    monkeypatch.setattr(type(model), "forward", watched)
+    projections = (None, Projection("", 3, "", {"layers.0.mlp.output": (mean, basis)}))
+    few = [window_losses(model, tokens, projection) for projection in projections]
+    assert batches == 2 * [8, 8, 3]
+    monkeypatch.setattr(downstream_loss, "AT_A_TIME", len(tokens))
+    at_once = [window_losses(model, tokens, projection) for projection in projections]
+    assert batches[6:] == 2 * [len(tokens)]
+    np.testing.assert_allclose(few, at_once, rtol=0, atol=1e-6)
+
+
 def test_all_directions_recover_everything_and_none_nothing(table):
     parts = [
         f"{where}{part}" for where in ("", "layers.1.", "layers.2.") for part in ("attention.output", "mlp.output")

@@ -108,7 +108,24 @@ def test_shares_follow_from_the_ranks(table):
 def test_random_counterfactuals_say_how_many_were_drawn(table):
     of_layer = [find(table, "projected_effective_rank", "layers.2.attention.output", name) for name in COUNTERFACTUALS]
     assert [row["n"] for row in of_layer] == [1, 3, 3, 1]
+    for layer in range(LAYERS):
+        assert find(table, "projected_effective_rank", f"layers.{layer}.attention.output", "random_weight")["n"] == 3
     assert set(table["data"]) == {"prose", "code"}
+
+
+def test_a_gaussian_weight_is_no_lower_than_random_ones(table):
+    for kind in ("directions_99", "effective_rank"):
+        values = [
+            find(table, f"projected_{kind}", f"layers.{layer}.attention.output")["value"] for layer in range(LAYERS)
+        ]
+        nulls = [
+            find(table, f"projected_{kind}", f"layers.{layer}.attention.output", "random_weight")["value"]
+            for layer in range(LAYERS)
+        ]
+        # all singular values alike, overlapping heads, Gaussian
+        assert values[0] > nulls[0] + 0.05 and values[1] < nulls[1] - 0.3
+        assert values[2] == pytest.approx(nulls[2], abs=0.1)
+    assert not any("random_weight" in part for part in table["part"])
 
 
 def test_where_nothing_drops_there_is_nothing_to_explain(table):

@@ -24,12 +24,38 @@ def plain_numbers(first, second):
     return [cosine, *(each.mean() for each in variances), *(each.max() for each in variances)]
 
 
+def corrected(first, second, part=0):
+    """One of the five numbers less its jackknife bias, and its standard error."""
+    pairs = len(first)
+    left_out = [
+        plain_numbers(np.delete(first, pair, axis=0), np.delete(second, pair, axis=0))[part] for pair in range(pairs)
+    ]
+    value = pairs * plain_numbers(first, second)[part] - (pairs - 1) * np.mean(left_out)
+    return value, np.sqrt((pairs - 1) * np.var(left_out))
+
+
 @pytest.fixture(scope="module")
 def states():
     found = walk(np.random.default_rng(0), 2 * PAIRS, shift=lambda layer: 2.0 * layer)
     for name in found:
         found[name][:, 7] += 500.0  # a rogue coordinate
     return found
+
+
+def versions(states):
+    vectors = states.astype(np.float64)
+    return {
+        "": vectors,
+        "_without_rogues": np.delete(vectors, 7, axis=1),
+        "_normalised": vectors / np.sqrt((vectors**2).mean(1, keepdims=True)),
+    }
+
+
+def swapped(vectors, labels):
+    """Both sets of a labelling, twins beside each other."""
+    here, there = vectors[:PAIRS], vectors[PAIRS:]
+    second = labels[:PAIRS, None]
+    return np.where(second, there, here), np.where(second, here, there)
 
 
 @pytest.fixture(scope="module")
@@ -45,17 +71,13 @@ def found(table, measured):
 
 @pytest.mark.parametrize("part", ["layers.3.residual_pre", "layers.4.residual_mid", "layers.5.residual_post"])
 def test_numbers_are_those_of_plain_numpy(found, states, part):
-    vectors = states[part].astype(np.float64)
-    versions = {
-        "": vectors,
-        "_without_rogues": np.delete(vectors, 7, axis=1),
-        "_normalised": vectors / np.sqrt((vectors**2).mean(1, keepdims=True)),
-    }
     assert found.value("rogue_dimensions", part) == 1
-    for suffix, version in versions.items():
+    for suffix, version in versions(states[part]).items():
         expected = plain_numbers(version[:PAIRS], version[PAIRS:])
         labels = swapped_labels("any", PAIRS, 20).astype(bool)
         nulls = np.mean([plain_numbers(version[~second], version[second]) for second in labels], axis=0)
+        expected[0] = min(corrected(version[:PAIRS], version[PAIRS:])[0], 1)
+        nulls[0] = np.mean([min(corrected(*swapped(version, second))[0], 1) for second in labels])
         for quantity, value, null in zip(QUANTITIES, expected, nulls, strict=True):
             (row,) = found.find(quantity + suffix, part).to_dict("records")
             assert row["value"] == pytest.approx(value, rel=1e-4)
@@ -70,17 +92,22 @@ def test_numbers_are_those_of_plain_numpy(found, states, part):
 def test_the_interval_is_over_pairs_of_twins(states, measured):
     part = "layers.4.residual_mid"
     vectors = np.delete(states[part].astype(np.float64), 7, axis=1)
-
-    def cosine(pairs):
-        return plain_numbers(vectors[pairs], vectors[PAIRS + pairs])[0]
-
-    ends = stats.bootstrap(
-        [np.arange(PAIRS)], cosine, vectorized=False, n_resamples=1500, method="BCa", rng=np.random.default_rng(0)
-    ).confidence_interval
     only = {name: states[name] for name in states if name.startswith("layers.0.")}
     only |= {"layers.0.residual_mid": states[part], "layers.0.residual_post": states[part]}
     found = measured(prompt_contrasts, planted_run(only, {"any": PAIRS}), resamples=1500, swapped_labellings=2)
-    (row,) = found.find("mean_cosine_without_rogues", "layers.0.residual_mid").to_dict("records")
+    at = "layers.0.residual_mid"
+    (row,) = found.find("mean_cosine_without_rogues", at).to_dict("records")
+    value, error = corrected(vectors[:PAIRS], vectors[PAIRS:])
+    half_width = stats.t.ppf(0.975, PAIRS - 1) * error
+    assert (row["low"], row["high"]) == (pytest.approx(value - half_width), pytest.approx(min(value + half_width, 1)))
+
+    def variance(pairs):
+        return plain_numbers(vectors[pairs], vectors[PAIRS + pairs])[1]
+
+    ends = stats.bootstrap(
+        [np.arange(PAIRS)], variance, vectorized=False, n_resamples=1500, method="BCa", rng=np.random.default_rng(0)
+    ).confidence_interval
+    (row,) = found.find("mean_variance-first_without_rogues", at).to_dict("records")
     width = ends.high - ends.low
     assert (row["low"], row["high"]) == (
         pytest.approx(ends.low, abs=width / 8),
@@ -88,6 +115,35 @@ def test_the_interval_is_over_pairs_of_twins(states, measured):
     )
     # a model of one layer has no thirds, and none but the embedding
     assert set(found.table["quantity"]).isdisjoint({"cosine_middle_minus_first", "log_variance_difference"})
+
+
+@pytest.mark.parametrize("apart", [0.0, 0.5])
+def test_noise_of_the_means_does_not_lower_the_cosine(measured, apart):
+    pairs, width, repeats = 64, 64, 40
+    generator = np.random.default_rng(3)
+    common, other = generator.standard_normal((2, width))
+    means = common + apart * other, common - apart * other
+    truth = means[0] @ means[1] / np.linalg.norm(means[0]) / np.linalg.norm(means[1])
+    names = [f"layers.{layer}.{which}" for layer in range(repeats) for which in ("residual_pre", "residual_mid")]
+    # one repeat a layer
+    given = {
+        name: np.repeat(means, pairs, axis=0) + generator.standard_normal((2 * pairs, width))
+        for name in [*names, f"layers.{repeats - 1}.residual_post"]
+    }
+    found = measured(prompt_contrasts, planted_run(given, {"any": pairs}), resamples=50, swapped_labellings=40)
+    rows = found.find("mean_cosine").set_index("part").loc[names[1::2]]
+    assert (rows["low"] <= rows["value"]).all() and (rows["value"] <= rows["high"]).all()
+    assert (rows["high"] > rows["low"]).all() and (rows["high"] <= 1).all()
+    assert np.mean((rows["low"] <= truth) & (truth <= rows["high"])) >= 0.85
+    # the plain cosine is lower by noise / mean, 1 / 64 here
+    assert np.mean(rows["value"]) == pytest.approx(truth, abs=0.005)
+    for quantity in ("cosine_middle_minus_first", "cosine_last_minus_middle"):
+        (row,) = found.find(quantity, "model").to_dict("records")
+        assert row["low"] < row["value"] < row["high"] and row["low"] < 0 < row["high"]
+    # the null is corrected alike: without a difference measured cosines are among its draws, with one below
+    null = found.find("mean_cosine", null="swapped_twins").set_index("part").loc[names[1::2]]
+    inside = (null["low"] <= rows["value"]) & (rows["value"] <= null["high"])
+    assert np.mean(inside) >= 0.85 if apart == 0 else not inside.any()
 
 
 def test_twins_are_drawn_together(states, measured):
@@ -109,27 +165,41 @@ def test_the_embedding_is_one_vector(found):
     assert "layers.0" not in set(found.find("log_variance_difference")["part"])
 
 
-def test_variance_of_mid_over_pre(found, states):
+def test_variance_of_mid_over_pre_around_it(found, states):
     for layer in range(1, 6):
-        variances = [
-            states[f"layers.{layer}.{which}"].astype(np.float64).var(0, ddof=1).mean()
-            for which in ("residual_mid", "residual_pre")
-        ]
+        after = f"layers.{layer + 1}.residual_pre" if layer < 5 else "layers.5.residual_post"
+        mid, *around = (
+            np.log(states[name].astype(np.float64).var(0, ddof=1).mean())
+            for name in (f"layers.{layer}.residual_mid", f"layers.{layer}.residual_pre", after)
+        )
         (row,) = found.find("log_variance_difference", f"layers.{layer}").to_dict("records")
-        assert row["value"] == pytest.approx(np.log(variances[0] / variances[1]), rel=1e-4)
+        assert row["value"] == pytest.approx(mid - np.mean(around), abs=1e-4)
         assert row["low"] < row["value"] < row["high"]
 
 
+def test_one_exponential_curve_has_no_variance_of_mid_over_pre(measured):
+    vectors = np.random.default_rng(0).standard_normal((2 * PAIRS, WIDTH))
+    names = [f"layers.{layer}.{which}" for layer in range(4) for which in ("residual_pre", "residual_mid")]
+    grown = {name: vectors * np.exp(0.3 * i) for i, name in enumerate([*names, "layers.3.residual_post"])}
+    found = measured(prompt_contrasts, planted_run(grown, {"any": PAIRS}), **FEW)
+    rows = found.find("log_variance_difference")
+    assert rows["part"].tolist() == ["layers.1", "layers.2", "layers.3"]
+    np.testing.assert_allclose(rows[["value", "low", "high"]], 0.0, atol=1e-10)
+
+
 @pytest.mark.parametrize("suffix", ["", "_without_rogues", "_normalised"])
-def test_differences_between_thirds_of_the_layers(found, suffix):
-    by_layer = [found.value(f"mean_cosine{suffix}", f"layers.{layer}.residual_mid") for layer in range(6)]
+def test_differences_between_thirds_of_the_layers(found, states, suffix):
+    by_layer = []
+    for layer in range(6):
+        vectors = versions(states[f"layers.{layer}.residual_mid"])[suffix]
+        by_layer.append(corrected(vectors[:PAIRS], vectors[PAIRS:])[0])  # above 1 in the first layers
     first, middle, last = np.reshape(by_layer, (3, 2)).mean(1)
     for quantity, value in (
         ("cosine_middle_minus_first", middle - first),
         ("cosine_last_minus_middle", last - middle),
     ):
         (row,) = found.find(quantity + suffix, "model").to_dict("records")
-        assert row["value"] == pytest.approx(value, abs=1e-12)
+        assert row["value"] == pytest.approx(value, rel=1e-4, abs=1e-7)
         assert row["low"] < row["value"] < row["high"]
         (null,) = found.find(quantity + suffix, "model", "swapped_twins").to_dict("records")
         assert null["low"] < null["value"] < null["high"]

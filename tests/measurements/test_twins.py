@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from learning_geometry.measurements.twins import mean_over_prompts, over_pairs, pair_counts, thirds, union_variance
+from learning_geometry.measurements.twins import (
+    mean_over_prompts,
+    over_pairs,
+    over_pairs_corrected,
+    pair_counts,
+    thirds,
+    union_variance,
+)
 
 
 def test_union_variance_is_that_of_the_drawn_prompts():
@@ -29,6 +36,15 @@ def test_intervals_of_means_are_those_of_the_house():
     ends = stats.bootstrap([of_pairs], np.mean, method="BCa", rng=generator).confidence_interval
     assert found["low"] == pytest.approx(ends.low, abs=0.03 * (ends.high - ends.low))
     assert found["high"] == pytest.approx(ends.high, abs=0.03 * (ends.high - ends.low))
+
+
+def test_what_has_no_bias_is_not_corrected():
+    values = np.random.default_rng(2).exponential(size=(2, 80))
+    found = over_pairs_corrected(mean_over_prompts(values, pair_counts("any", 40, 5)))
+    of_pairs = (values[:, :40] + values[:, 40:]) / 2
+    interval = stats.ttest_1samp(of_pairs, 0, axis=1).confidence_interval()
+    np.testing.assert_allclose(found["value"], values.mean(1))
+    np.testing.assert_allclose([found["low"], found["high"]], interval)
 
 
 def test_draws_belong_to_the_contrast():

@@ -17,11 +17,13 @@ from learning_geometry.claims.studies import STUDIES
 
 from .conftest import FIGURES, REPOSITORY, tiny_config
 
-EXPERIMENTS = tiny_config()["experiments"]
+EXPERIMENTS, LANGUAGE_MODELS = tiny_config()["experiments"], tiny_config()["language_models"]
+STUDIED = EXPERIMENTS | LANGUAGE_MODELS
+JUDGED = list(dict.fromkeys(each["study"] for each in STUDIED.values()))
 
 pytestmark = pytest.mark.slow
 
-CLAIMS = {claim.name for study in STUDIES for claim in study.claims}
+CLAIMS = {claim.name for study in STUDIES if study.name in JUDGED for claim in study.claims}
 FLAGS = (
     "--headless=new",
     "--no-sandbox",  # the sandbox refuses to start for root, as in a container
@@ -49,7 +51,9 @@ def program(name):
 def report(finished, tmp_path_factory):
     """The report of the tiny run; written elsewhere, because the run is not to be changed."""
     path = tmp_path_factory.mktemp("report") / "report.html"
-    finished[0].snakemake("--cores", "1", "--report", str(path))
+    # as `make report` does: without the style the top of a page taller than the window is hidden
+    style = ("--report-stylesheet", "workflow/report/style.css")
+    finished[0].snakemake("--cores", "1", "--report", str(path), *style)
     return path
 
 
@@ -131,16 +135,18 @@ def test_the_front_page_says_what_is_shown(browser, report):
     open_report(browser, report)
     title = browser.find_element(By.CSS_SELECTOR, "#app h1:not(nav h1)")
     assert title.text == "The geometry of transformer learning"
-    assert f"Experiments in this report: {', '.join(sorted(EXPERIMENTS))}." in browser.find_element(By.ID, "app").text
+    page = browser.find_element(By.ID, "app").text
+    assert f"Experiments in this report: {', '.join(sorted(EXPERIMENTS))}." in page
+    assert f"Language models: {', '.join(sorted(LANGUAGE_MODELS))}." in page
     assert complaints(browser) == [] and outside(browser) == []
 
 
-@pytest.mark.parametrize("study", ["orthogonal_subspaces", "execution_manifolds"])
+@pytest.mark.parametrize("study", JUDGED)
 def test_every_figure_is_there_with_its_caption(browser, report, finished, study):
     category = study.replace("_", " ").capitalize()
     labels = open_category(browser, report, category)
     first = {name: figure["experiments"][0] for name, figure in tiny_config()["figures"].items()}
-    of_study = [name for name in FIGURES if EXPERIMENTS[first[name]]["study"] == study]
+    of_study = [name for name in FIGURES if STUDIED[first[name]]["study"] == study]
     assert len(labels) == len(of_study) == len(set(labels))
     shown = {}
     for label in labels:
@@ -231,7 +237,7 @@ def test_the_claims_open_from_disk(browser, finished):
 
 def test_the_tables_are_in_the_report(browser, report, finished):
     labels = open_category(browser, report, "Tables")
-    assert sorted(labels) == sorted(EXPERIMENTS)
+    assert sorted(labels) == sorted(STUDIED)
     for label in labels:
         row = f"//nav//tr[td[normalize-space()='{label}']]//a[@download='summary.csv']"
         data = browser.find_element(By.XPATH, row).get_property("href").partition(",")[2]

@@ -29,6 +29,9 @@ COUNTERFACTUALS = {
 }
 """What is changed of the output projection -> label and colour."""
 
+RANDOM_WEIGHT = "random_weight"
+"""Null of an output projection of Gaussian entries."""
+
 PUBLISHED = (("attention.output", 0.6), ("mlp.output", 0.9))
 """Part and share of the directions that hold 99 % of the variance: abstract of arXiv 2508.16929, of other models."""
 
@@ -42,9 +45,10 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
     (a) Share of the directions that hold 99 % of the variance and (b) effective rank, by layer; the residual stream is
     that which enters the layer, and at the last place the one that leaves the last. Triangles: the published shares.
     (c) The former against the number of vectors, mean over layers. (d) The same of z, white within heads, of the output
-    and of what counterfactual W_O make of z, of the first text. (e) Share of the drop from z to output that each of
-    these undoes: a dot for each layer, bars are medians, a row for each text. (f) Loss recovered against the number of
-    directions kept in all layers at once, where it was measured, with intervals over windows; open: random ones.
+    and of what counterfactual W_O make of z, of the first text; dotted: a random W_O. (e) Share of the drop from z to
+    output that each counterfactual undoes: a dot for each layer, bars are medians, a row for each text. (f) Loss
+    recovered against the number of directions kept in all layers at once, where it was measured, with intervals over
+    windows; open: random ones.
 
     Args:
         tables: "runs", tidy rows.
@@ -105,7 +109,7 @@ def _draw_layers(axes: Axes, runs: pd.DataFrame, texts: Mapping[str, str], quant
             (handle,) = axes.plot(measured["layer"], measured["value"], color=color, linestyle=line, linewidth=1.0)
             entries.setdefault(name, handle)
         null = _by_layer(style.select(rows, null="isotropic"), "attention.output")
-        entries["null: isotropic"] = _null(axes, null, "layer")
+        entries["null: isotropic (d: random W_O)"] = _null(axes, null, "layer")
     axes.set_xlabel("layer")
     axes.set_ylabel(label)
     axes.set_ylim(0.0, 1.03)
@@ -163,6 +167,11 @@ def _draw_counterfactuals(axes: Axes, runs: pd.DataFrame, text: str) -> dict[str
         f"null: {label}": line("projected_directions_99", "attention.output", name, color, 0.8)
         for name, (label, color) in _counterfactuals(runs).items()
     }
+    if RANDOM_WEIGHT in set(of_text["null"]):
+        rows = _by_layer(
+            style.select(of_text, quantity="projected_directions_99", null=RANDOM_WEIGHT), "attention.output"
+        )
+        axes.plot(rows["layer"], rows["value"], color=style.NULL_GREY, linestyle=":", linewidth=0.9)
     line("projected_directions_99", "attention.output", "", PARTS["attention.output"][1], 1.4)
     axes.set_title(style.wrapped(text.replace("_", " "), "white z", 30), loc="left", fontsize=7, pad=4)
     axes.set_xlabel("layer")

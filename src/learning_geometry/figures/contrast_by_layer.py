@@ -68,7 +68,7 @@ ROWS = {
     "variance, mean\nover features": 1.25,
     "variance, largest\nof a feature": 1.0,
     "mean variance,\nnormalised": 1.0,
-    "variance,\nmid / pre": 0.8,
+    "variance, mid /\npre interpolated": 0.8,
 }
 """Label of the y axis, and height."""
 
@@ -82,7 +82,8 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
     From top to bottom: cosine of the two sets' mean vectors, on an axis that is logarithmic in its distance from 1;
     variance over prompts, one curve a set and stream, mean over features, the largest of a feature, and the mean after
     the stream's own normalisation, on logarithmic axes; variance between attention and MLP over that before the
-    attention of the same layer. Bands: 95 % bootstrap intervals over pairs of prompts. Null: twins swapped, of the
+    attention, interpolated between this layer and the next. Bands: 95 % intervals over pairs of prompts, by the
+    bootstrap, of cosines by the jackknife. Null: twins swapped, of the
     stream between attention and MLP. Thin lines: without rogue dimensions. The published values stand beside the last
     layer of harmful against harmless prompts. The embedding is left out: the chat template makes it the same for all
     prompts.
@@ -156,10 +157,10 @@ def _looks(stream: str) -> dict[str, tuple[str, Any]]:
 
 
 def _draw_ratio(column: Column, axes: Axes) -> None:
-    """Draw the factor from the variance before attention to that after it, of both sets together."""
+    """Draw the variance after attention over the geometric mean of those before it and after the MLP, of both sets."""
     rows = column.select(LOG_DIFFERENCE)
     layer = rows["part"].str.extract(r"layers\.(\d+)")[0].astype(float)
-    rows = rows.assign(place=layer + 0.25, **{name: np.exp(rows[name]) for name in ("value", "low", "high")})
+    rows = rows.assign(place=layer + 0.5, **{name: np.exp(rows[name]) for name in ("value", "low", "high")})
     line_with_band(axes, rows.sort_values("place", kind="stable"), style.BLACK)
     axes.axhline(1.0, color=style.NULL_GREY, linewidth=0.6, zorder=1)
     log_scale(axes)

@@ -21,6 +21,10 @@ output: nothing would be left to explain.
 - white input: z without correlation between heads (what is left is made by W_O alone).
 
 The causes are not exclusive, so their shares of the drop need not add up to 1.
+
+**Null.** Nearly any W_O lowers the rank of a z that is white within heads, since its singular values are not equal.
+What the W_O at hand does beyond that shows against one of the same shape with independent Gaussian entries, in this
+gauge.
 """
 
 from typing import NamedTuple
@@ -54,6 +58,8 @@ class ProjectionRanks(NamedTuple):
         random_writing: Of the output of heads that write in random directions; mean over draws.
         orthogonal_writing: Of the output of heads that write in orthogonal subspaces; NaN if inner exceeds the width,
             where there is no room for them.
+        random_weight: Of the output of a W_O of independent Gaussian entries, in the gauge of white heads; mean over
+            draws.
     """
 
     z: Ranks
@@ -62,6 +68,7 @@ class ProjectionRanks(NamedTuple):
     random_reading: Ranks
     random_writing: Ranks
     orthogonal_writing: Ranks
+    random_weight: Ranks
 
 
 def whitened_within_heads(
@@ -155,7 +162,7 @@ def projection_ranks(
     generator: np.random.Generator,
     share: float = VARIANCE_SHARE,
 ) -> ProjectionRanks:
-    """Ranks of z, of the attention output, and of what the counterfactual W_O make of the same z.
+    """Ranks of z, of the attention output, and of what the counterfactual W_O and random ones make of the same z.
 
     Args:
         covariance: Σ of z, from any gauge; of at least 10 · inner vectors.
@@ -191,6 +198,7 @@ def projection_ranks(
     written = _without_left_vectors(white.weight, heads)
     readings = [of_output(_reading_randomly(np.diag(values), inner, generator), white.covariance) for _ in range(draws)]
     writings = [of_output(_writing_randomly(written, width, generator), white.covariance) for _ in range(draws)]
+    weights = [of_output(generator.standard_normal(weight.shape), white.covariance) for _ in range(draws)]
     nowhere = Ranks(np.nan, np.nan, np.nan)
     return ProjectionRanks(
         ranks(principal_variances(white.covariance), share),
@@ -199,6 +207,7 @@ def projection_ranks(
         Ranks(*np.mean(readings, axis=0).tolist()),
         Ranks(*np.mean(writings, axis=0).tolist()),
         of_output(block_diag(*written), white.covariance) if inner <= width else nowhere,
+        Ranks(*np.mean(weights, axis=0).tolist()),
     )
 
 
@@ -215,7 +224,7 @@ def share_of_drop(found: ProjectionRanks, counterfactual: Ranks) -> Ranks:
 
     Examples:
         >>> whole, half = Ranks(1.0, 1.0, 1.0), Ranks(0.5, 0.5, 0.5)
-        >>> share_of_drop(ProjectionRanks(whole, half, half, half, half, half), Ranks(0.75, 0.5, 1.0))
+        >>> share_of_drop(ProjectionRanks(whole, *[half] * 6), Ranks(0.75, 0.5, 1.0))
         Ranks(directions=0.5, effective_rank=0.0, effective_rank_of_variances=1.0)
     """
     shares = [

@@ -69,6 +69,8 @@ SETTINGS = {
 
 PARTS = ("attention.output", "mlp.output")
 RESAMPLES = 2000
+AT_A_TIME = 8
+"""Windows in a batch: its logits are windows · tokens · vocabulary numbers."""
 
 
 class Projection(NamedTuple):
@@ -133,10 +135,9 @@ def window_losses(
 
     Args:
         model: the model.
-        tokens: windows, run in one batch.
+        tokens: windows, run a few at a time.
         projection: what replaces activations from the second token on; None: nothing.
     """
-    inputs = torch.from_numpy(tokens)
 
     def see(name: str, value: Tensor) -> Tensor:
         if projection is None or name not in projection.replaced:
@@ -145,9 +146,12 @@ def window_losses(
         projected = mean + (value[:, 1:] - mean) @ basis @ basis.T
         return torch.cat([value[:, :1], projected], 1)
 
-    logits = model.forward(inputs, hook=see)[:, 1:-1]
-    losses = F.cross_entropy(logits.mT, inputs[:, 2:].to(logits.device), reduction="none")
-    return losses.double().mean(1).cpu().numpy()
+    found = []
+    for inputs in torch.from_numpy(tokens).split(AT_A_TIME):
+        logits = model.forward(inputs, hook=see)[:, 1:-1]
+        losses = F.cross_entropy(logits.mT, inputs[:, 2:].to(logits.device), reduction="none")
+        found.append(losses.double().mean(1).cpu())
+    return torch.cat(found).numpy()
 
 
 def _windows(

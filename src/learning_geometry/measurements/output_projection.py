@@ -31,7 +31,7 @@ SETTINGS = {
 }
 
 COUNTERFACTUALS = ("white_input", "random_reading", "random_writing", "orthogonal_writing")
-RANDOM = ("random_reading", "random_writing")
+RANDOM = ("random_reading", "random_writing", "random_weight")
 KINDS = ("directions_99", "effective_rank")
 """Of the ranks, in the order of ``geometry.activation_ranks.Ranks``; the third is not measured."""
 
@@ -49,7 +49,7 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
       one sample of as many Gaussian vectors;
     - ``projected_directions_99`` and ``projected_effective_rank``, part ``layers.<l>.attention.output``; as nulls the
       same of each counterfactual, means over n random W_O: ``white_input`` and ``orthogonal_writing``, which are exact
-      (n = 1), ``random_reading`` and ``random_writing``;
+      (n = 1), ``random_reading`` and ``random_writing``; and null ``random_weight``, of Gaussian W_O of the same shape;
     - ``drop_explained`` (of the directions) and ``drop_explained_effective_rank``, part
       ``layers.<l>.<counterfactual>``: share of the drop from white z to output that the counterfactual undoes, 0 if it
       changes nothing, negative if the rank is lower still; NaN where there is no drop. Causes are not exclusive: shares
@@ -81,7 +81,7 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
                 rows.append(row | {"null": "isotropic", "value": isotropic[place], "n": 1})
                 row = here | {"part": f"layers.{layer}.attention.output", "quantity": f"projected_{kind}"}
                 rows.append(row | {"value": found.output[place]})
-                for name in counterfactuals:
+                for name in (*counterfactuals, "random_weight"):
                     draws = settings["draws"] if name in RANDOM else 1
                     rows.append(row | {"null": name, "value": getattr(found, name)[place], "n": draws})
             for name in counterfactuals:

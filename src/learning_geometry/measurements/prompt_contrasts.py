@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Float32, Real
+from jaxtyping import Float, Float32, Int64, Real
 
 from learning_geometry.geometry.activation_ranks import rogue_dimensions
-from learning_geometry.geometry.contrasts import Contrast, contrast, contrast_resampled
+from learning_geometry.geometry.contrasts import contrast, contrast_resampled
 from learning_geometry.geometry.moments import moments
 from learning_geometry.geometry.resampling import Resampled, difference, resampled
 from learning_geometry.measurements.language_run import TRAINED, LanguageRun
@@ -18,9 +18,11 @@ from learning_geometry.measurements.twins import (
     MID,
     PRE,
     averaged,
+    jackknife_corrected,
     last_name,
     layers_of,
     over_pairs,
+    over_pairs_corrected,
     pair_counts,
     stream_names,
     swapped_labels,
@@ -63,6 +65,8 @@ QUANTITIES = (
 )
 """The names of what ``Contrast`` holds, in its order."""
 
+COSINE = QUANTITIES.index("mean_cosine")
+
 SMALLEST_SQUARE = 1e-12
 """Added to mean squares, as models do, so that a state of zero stays zero."""
 
@@ -71,9 +75,12 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
     """Measure how far two sets of twins are apart at the last token of the prompt, in every layer.
 
     Rows, part ``layers.<l>.residual_pre``, ``layers.<l>.residual_mid`` and the last ``residual_post``, data = contrast,
-    n = pairs of twins, [low, high] the 95 % interval over pairs (``twins.over_pairs``):
+    n = pairs of twins, [low, high] the 95 % interval over pairs (``twins.over_pairs``, but of cosines):
 
-    - ``mean_cosine``: cosine of the mean states of the two sets;
+    - ``mean_cosine``: cosine of the mean states of the two sets. Noise of the means lowers the plain cosine, and
+      resampling would lower it again: value, interval and every draw of the null are corrected for that bias with the
+      jackknife over pairs, each labelling with its own, so that measured and null compare; what is then above 1 is 1
+      (``twins.over_pairs_corrected``);
     - ``mean_variance-first``, ``mean_variance-second``, ``maximum_variance-first``, ``maximum_variance-second``:
       variance over the prompts of a set, mean and maximum over features, in the square of the activation's unit;
     - the five with the suffix ``_without_rogues``: without the coordinates of that stream that are out of proportion
@@ -81,13 +88,15 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
     - the five with the suffix ``_normalised``: of every prompt's state after the model's own norm without its weights,
       all coordinates: divided by its root mean square, or as the setting says.
 
-    Part ``layers.<l>`` from layer 1 on, ``log_variance_difference`` (nats): ln of the mean variance of residual_mid
-    over that of residual_pre, of both sets together. Layer 0 has none: the embedding of a chat template's last token is
-    the same for all prompts, with a cosine of 1 and no variance.
+    Part ``layers.<l>`` from layer 1 on, ``log_variance_difference`` (nats), of the mean variance of both sets together:
+    ln of residual_mid's minus the mean of the logarithms of residual_pre's of this and of the next layer (of the last
+    layer's residual_post), between which it lies. One curve that grows exponentially through all of them gives 0. Layer
+    0 has none: the embedding of a chat template's last token is the same for all prompts, with a cosine of 1 and no
+    variance.
 
     Part ``model``, with each suffix, of at least three layers: ``cosine_middle_minus_first`` and
     ``cosine_last_minus_middle``, differences of the means of ``mean_cosine`` over the middle, the first and the last
-    third of the layers, of residual_mid.
+    third of the layers, of residual_mid, corrected like it, but with nothing cut at 1.
 
     Null ``swapped_twins`` of all that knows the sets apart: in every pair either twin comes first, at random, the same
     in all layers and streams.
@@ -113,9 +122,10 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
             for suffix, version in _versions(vectors, rogue, settings["normalisation"]):
                 found = contrast_resampled(version[:pairs], version[pairs:], counts)
                 swapped = np.stack(contrast(version, 1 - labels, labels), axis=1)
+                swapped[:, COSINE] = _corrected_cosines(version, labels, swapped[:, COSINE])
                 rows += _rows(here | {"part": part}, suffix, found, swapped)
                 if part in middle:
-                    cosines[suffix].append((_first(found), swapped[:, 0]))
+                    cosines[suffix].append((_cosine(found), swapped[:, COSINE]))
         rows += _log_variance_differences(here, states, (first, second), counts)
         if layers >= FEWEST_LAYERS:
             rows += _cosine_differences(here, cosines)
@@ -156,16 +166,54 @@ def _rows(
     """Rows of what ``Contrast`` holds, and of its null."""
     rows: list[dict[str, Any]] = []
     measured, null = over_pairs(found), central_range(swapped, "swapped_twins")
+    cosine = _within(over_pairs_corrected(_cosine(found)))
+    cosine_null = _within(central_range(np.minimum(swapped[:, COSINE], 1.0), "swapped_twins"))
     for i, quantity in enumerate(QUANTITIES):
         unit = "activation²" if "variance" in quantity and suffix != NORMALISED else "1"
         row = here | {"quantity": f"{quantity}{suffix}", "unit": unit}
-        for columns in (measured, null):
+        for columns in (cosine, cosine_null) if i == COSINE else (measured, null):
             rows.append(row | {key: column[i] if np.ndim(column) else column for key, column in columns.items()})
     return rows
 
 
-def _first(found: Resampled) -> Resampled:
-    return Resampled(*(np.asarray(part[..., Contrast._fields.index("cosine")]) for part in found))
+def _within(columns: dict[str, Any]) -> dict[str, Any]:
+    """Return the columns of a cosine, none outside of [-1, 1]."""
+    return columns | {name: np.clip(columns[name], -1.0, 1.0) for name in ("value", "low", "high")}
+
+
+def _cosine(found: Resampled) -> Resampled:
+    return Resampled(*(np.asarray(part[..., COSINE]) for part in found))
+
+
+def _corrected_cosines(
+    vectors: Real[np.ndarray, "prompts width"],
+    labels: Int64[np.ndarray, "draws prompts"],
+    cosines: Float[np.ndarray, " draws"],
+) -> Float[np.ndarray, " draws"]:
+    """Return the cosines of labellings that swap twins, each corrected with the jackknife over pairs.
+
+    Sums without a pair follow from inner products of prompts, so that no mean of them is formed.
+    """
+    pairs = len(vectors) // 2
+    exact = vectors.astype(np.float64)
+    products = exact @ exact.T
+    of_first, of_second = (1 - labels) @ products, labels @ products
+    here = np.arange(pairs) + pairs * labels[:, :pairs]  # the twin in the first set
+    there = np.arange(pairs) + pairs * labels[:, pairs:]
+    squares = np.diag(products)
+
+    def taken(of_set: np.ndarray, which: np.ndarray) -> np.ndarray:
+        return np.take_along_axis(of_set, which, axis=1)
+
+    def total(of_set: np.ndarray, others: np.ndarray) -> np.ndarray:
+        return np.sum(of_set * others, axis=1, keepdims=True)
+
+    first = total(of_first, 1 - labels) - 2 * taken(of_first, here) + squares[here]
+    second = total(of_second, labels) - 2 * taken(of_second, there) + squares[there]
+    both = total(of_first, labels) - taken(of_first, there) - taken(of_second, here) + np.diag(products, pairs)
+    norms = np.sqrt(np.maximum(first, 0.0) * np.maximum(second, 0.0))
+    left_out = np.clip(both / np.where(norms > 0, norms, np.nan), -1.0, 1.0)
+    return jackknife_corrected(cosines, left_out.T)
 
 
 def _cosine_differences(
@@ -182,26 +230,31 @@ def _cosine_differences(
             ("cosine_last_minus_middle", difference(last, middle), nulls[2] - nulls[1]),
         ):
             row = here | {"quantity": f"{quantity}{suffix}"}
-            rows += [row | over_pairs(found), row | central_range(null, "swapped_twins")]
+            rows += [row | over_pairs_corrected(found), row | central_range(null, "swapped_twins")]
     return rows
 
 
 def _log_variance_differences(
     here: dict[str, Any], states: dict[str, np.ndarray], sets: tuple[slice, slice], counts: np.ndarray
 ) -> list[dict[str, Any]]:
-    """Rows of the variance of residual_mid over that of residual_pre, from layer 1 on."""
-    rows = []
-    for layer in range(1, sum(name.endswith(MID) for name in states)):
-        logarithms = []
-        for which in (MID, PRE):
-            both = states[f"layers.{layer}.{which}"]
-            vectors = np.concatenate([both[rows_of_set] for rows_of_set in sets])
+    """Rows of the variance of residual_mid over that of the streams around it, from layer 1 on."""
 
-            def logarithm(drawn: np.ndarray, vectors: np.ndarray = vectors) -> np.ndarray:
-                with np.errstate(divide="ignore"):
-                    return np.log(union_variance(vectors, drawn))
+    def logarithm(name: str) -> Resampled:
+        vectors = np.concatenate([states[name][rows_of_set] for rows_of_set in sets])
 
-            logarithms.append(resampled(logarithm, counts))
+        def statistic(drawn: np.ndarray) -> np.ndarray:
+            with np.errstate(divide="ignore"):
+                return np.log(union_variance(vectors, drawn))
+
+        return resampled(statistic, counts)
+
+    layers = sum(name.endswith(MID) for name in states)
+    around = [f"layers.{layer}.{PRE}" for layer in range(1, layers)] + [f"layers.{layers - 1}.residual_post"]
+    rows, before = [], logarithm(around[0])
+    for layer, following in enumerate(around[1:], 1):
+        after = logarithm(following)
         row = here | {"part": f"layers.{layer}", "quantity": "log_variance_difference", "unit": "nats"}
-        rows.append(row | over_pairs(difference(*logarithms)))
+        excess = difference(logarithm(f"layers.{layer}.{MID}"), averaged([before, after]))
+        rows.append(row | over_pairs(excess))
+        before = after
     return rows

@@ -83,11 +83,45 @@ def over_pairs(of: Resampled) -> dict[str, Any]:
     if pairs >= SMALLEST_BOOTSTRAP_SAMPLE:
         low, high = bca_ends(of)
     else:
-        with np.errstate(invalid="ignore"):
-            error = np.sqrt((pairs - 1) * np.var(of.left_out, axis=0))
-            half_width = stdtrit(pairs - 1, 0.975) * error
-            low, high = of.estimate - half_width, of.estimate + half_width
+        half_width = _half_width(of)
+        low, high = of.estimate - half_width, of.estimate + half_width
     return {"value": of.estimate, "low": low, "high": high, "n": pairs}
+
+
+def over_pairs_corrected(of: Resampled) -> dict[str, Any]:
+    """Return the columns of ``over_pairs`` of statistics that noise moves one way, as it lowers a cosine of means.
+
+    Resamples move them once more, so that quantiles of them miss the truth. The value is the bias-corrected jackknife
+    estimate instead (``jackknife_corrected``), the interval Student's t with the jackknife's standard error.
+
+    >>> values = np.array([1.0, 2.0, 3.0])
+    >>> found = resampled(lambda counts: counts @ values / counts.sum(1), np.ones((1, 3), dtype=np.int64))
+    >>> {name: round(float(column), 2) for name, column in over_pairs_corrected(found).items()}  # a mean has no bias
+    {'value': 2.0, 'low': -0.48, 'high': 4.48, 'n': 3.0}
+    """
+    value, half_width = jackknife_corrected(np.asarray(of.estimate), of.left_out), _half_width(of)
+    return {"value": value, "low": value - half_width, "high": value + half_width, "n": len(of.left_out)}
+
+
+def jackknife_corrected(
+    estimate: Float[np.ndarray, "*quantities"], left_out: Float[np.ndarray, "units *quantities"]
+) -> Float[np.ndarray, "*quantities"]:
+    """Return estimates less their bias in 1 / n, which is known from leaving out each of n units.
+
+    >>> values = np.array([1.0, 2.0, 6.0])  # a variance over n becomes one over n - 1
+    >>> left_out = np.array([np.delete(values, unit).var() for unit in range(3)])
+    >>> float(jackknife_corrected(np.array(values.var()), left_out).round(6))
+    7.0
+    """
+    units = len(left_out)
+    return np.asarray(units * estimate - (units - 1) * left_out.mean(0))
+
+
+def _half_width(of: Resampled) -> Float[np.ndarray, "*quantities"]:
+    """Return half the 95 % interval by Student's t and the jackknife's standard error."""
+    pairs = len(of.left_out)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(stdtrit(pairs - 1, 0.975) * np.sqrt((pairs - 1) * np.var(of.left_out, axis=0)))
 
 
 def mean_over_prompts(
