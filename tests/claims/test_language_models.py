@@ -129,8 +129,8 @@ def test_units_of_a_language_model(attention_as_published):
     assert counted == {"layer": {LAYERS}, "model": {1}, "seed": {0, 5}}
     rules = table.loc[table["claim"] == "attention_outputs_are_low_dimensional", "rule"]
     assert rules.iloc[0] == (
-        "layers: share of layers with directions 99 (attention.output, documentation) below directions 99 "
-        "(mlp.output, documentation) of the same layer, above one half"
+        "layers: share of layers, taken as independent, with directions 99 (attention.output, documentation) below directions 99 "
+        "(mlp.output, documentation) of the same layer, above one half, taken as independent"
     )
     page = markdown(ledger, {}, (attention_subspaces.STUDY,))
     assert f"| {LAYERS} of {LAYERS} layers | holds |" in page and "| 5 of 5 | holds |" in page
@@ -179,6 +179,7 @@ def test_claims_on_attention_fail_or_stay_open_where_planted(name, options, expe
 def geometry_rows(
     growth=0.1,
     exponential=-0.3,
+    square=-0.3,
     apart=0.2,
     dip=-0.3,
     rise=0.2,
@@ -210,7 +211,9 @@ def geometry_rows(
                 variances = np.exp(growth * NUMBERS + 0.005 * generator.standard_normal(LAYERS))
                 variances[0] = 0.0 if stream == "residual_pre" else 1.0
                 rows += by_layer(f"mean_variance-{each}", variances, f".{stream}", **here)
-            rows.append(measured(activation_geometry.EXPONENTIAL, exponential, part=stream, **here))
+            for law in ("power", "square", "linear"):
+                value = square if law == "square" else exponential
+                rows.append(measured(f"exponential_minus_{law}-mean_variance", value, part=stream, **here))
         limits = {"low": apart - 0.02, "high": apart + 0.02}
         rows += by_layer("log_variance_difference", apart, "", NUMBERS[1:], **limits, **here)
         for quantity, value in (("cosine_middle_minus_first", dip), ("cosine_last_minus_middle", rise)):
@@ -264,6 +267,10 @@ def test_claims_across_models_need_models():
     (name,) = ACROSS & {each.name for each in activation_geometry.CLAIMS}
     rows = geometry_verdicts(name, models=5)[1].table
     assert set(rows["verdict"]) == {"supported"} and set(rows["n"]) == {5}
+    # errors of laws are logarithms, cosines are not
+    laws = rows["null"].str.contains("power_law|line")
+    assert laws.sum() == 6 and set(rows["floor"][laws]) == {activation_geometry.LOG_FLOOR}
+    assert set(rows["floor"][~laws]) == {activation_geometry.COSINE_FLOOR}
     assert set(geometry_verdicts(name, models=4)[1].table["verdict"]) == {"inconclusive"}
 
 
@@ -289,6 +296,7 @@ def test_claims_across_models_need_models():
         ("sets_become_separable_with_depth", {"untrained": 0.99}, "not supported"),
         ("weights_share_output_directions", {"overlap": 0.05}, "not supported"),
         ("weights_share_output_directions", {"permuted": 0.4}, "not supported"),
+        ("variance_grows_exponentially", {"square": 0.2}, "not supported"),
         ("state_moves_in_similar_directions", {"cosine": -0.2}, "not supported"),
         ("state_moves_in_similar_directions", {"cosine": 0.03}, "inconclusive"),
         ("state_moves_in_similar_directions", {"cosine_by_layer": 0.005}, "not supported"),

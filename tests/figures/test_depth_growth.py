@@ -41,8 +41,11 @@ def rows_of(contrast, layers, infinite=False):
                 lost = infinite and law == "linear"
                 error = {"value": np.inf, "low": np.nan, "high": np.nan, "step": 0} if lost else measured(errors[law])
                 rows.append(error | {"part": stream, "quantity": f"held_out_error-{law}-{what}"} | here)
-            less = errors["exponential"] - errors["power"]
-            rows.append(measured(less, part=stream, quantity=f"exponential_minus_power-{what}", **here))
+            for law in ("linear", "square", "power"):
+                lost = infinite and law == "linear"
+                less = {"value": -np.inf, "low": np.nan, "high": np.nan, "step": 0}
+                less = less if lost else measured(errors["exponential"] - errors[law])
+                rows.append(less | {"part": stream, "quantity": f"exponential_minus_{law}-{what}"} | here)
     return rows
 
 
@@ -86,11 +89,13 @@ def test_laws_lead_where_they_are_judged(figure):
 
 def test_errors_of_every_law_with_intervals(figure):
     errors, differences = figure.axes[3:5]
-    assert len(errors.containers) == 3 * len(FITTED) and len(differences.containers) == len(FITTED)
+    assert len(errors.containers) == 4 * len(FITTED) and len(differences.containers) == 3 * len(FITTED)
     assert all(container.has_yerr for container in [*errors.containers, *differences.containers])
     power = [each.lines[0].get_ydata()[0] for each in errors.containers if each.lines[0].get_color() == style.PURPLE]
     expected = held_out_law_errors(np.arange(30), variance(np.arange(30)))
     np.testing.assert_allclose(power, [float(expected["power"])] * 4)
+    less = [line.get_ydata()[0] for line, *_ in differences.containers if line.get_color() == style.PURPLE]
+    np.testing.assert_allclose(less, [float(expected["exponential"] - expected["power"])] * 4)
     assert errors.get_ylim()[0] == 0
     assert [label.get_text() for label in differences.get_xticklabels()][:2] == ["variance,\npre", "variance,\nmid"]
 
@@ -103,10 +108,11 @@ def test_the_title_tells_the_mean_cosine_and_its_null(figure):
 
 
 def test_infinite_errors_stand_at_the_edge():
-    errors = draw(planted(6, ("mood",), True), OPTIONS).axes[3]
-    at_edge = [line for line in errors.lines if line.get_marker() == "^"]
-    assert len(at_edge) == 4 and {line.get_color() for line in at_edge} == {LOOKS["linear"][1]}
-    assert len(errors.containers) == 2 * len(FITTED)
+    errors, differences = draw(planted(6, ("mood",), True), OPTIONS).axes[3:5]
+    for axes, edge, others in ((errors, 0.96, 3), (differences, 0.04, 2)):
+        at_edge = [line for line in axes.lines if line.get_ydata()[0] == edge]
+        assert len(at_edge) == 4 and {line.get_color() for line in at_edge} == {LOOKS["linear"][1]}
+        assert len(axes.containers) == others * len(FITTED)
 
 
 def test_few_layers_are_not_fitted():

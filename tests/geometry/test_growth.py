@@ -8,6 +8,7 @@ LAYERS = np.arange(31)
 X = LAYERS[1:]
 CURVES = {
     "linear": lambda x: 2.0 + 0.7 * x,
+    "square": lambda x: (1.5 + 0.3 * x) ** 2,
     "power": lambda x: 0.3 * x**1.8,
     "exponential": lambda x: 0.1 * np.exp(0.15 * x),
 }
@@ -19,6 +20,7 @@ def test_a_planted_law_is_recovered(name, unit):
     x = X.astype(float)
     law = fit_law(name, x, unit * CURVES[name](x))
     expected = {"linear": (2.0 * unit, 0.7 * unit), "power": (0.3 * unit, 1.8), "exponential": (0.1 * unit, 0.15)}
+    expected["square"] = 1.5 * unit**0.5, 0.3 * unit**0.5
     np.testing.assert_allclose([law.a, law.b], expected[name], rtol=1e-8)
     np.testing.assert_allclose(law.at(np.array([0.5, 40.0])), unit * CURVES[name](np.array([0.5, 40.0])), rtol=1e-8)
 
@@ -34,7 +36,10 @@ def test_it_is_the_least_squares_fit_of_the_logarithm(name, sign):
     def residuals(parameters):
         a, b = parameters
         line = np.log(np.maximum(a + b * x, 1e-9))
-        return {"linear": line, "power": np.log(a) + b * np.log(x), "exponential": np.log(a) + b * x}[name] - np.log(y)
+        curves = {"linear": line, "square": 2 * line}
+        if name not in curves:
+            curves |= {"power": np.log(a) + b * np.log(x), "exponential": np.log(a) + b * x}
+        return curves[name] - np.log(y)
 
     theirs = least_squares(residuals, (law.a * 1.05, law.b * 0.95), x_scale=(abs(law.a), abs(law.b)), xtol=1e-15)
     ours = np.sum(residuals((law.a, law.b)) ** 2)
@@ -73,6 +78,13 @@ def test_held_out_layers_prefer_the_true_law(true):
     assert np.median(errors[true]) == pytest.approx(0.06, rel=0.5)
 
 
+@pytest.mark.parametrize("intercept", [12.0, 16.0, 20.0])
+def test_a_variance_where_norms_grow_linearly_is_no_exponential(intercept):
+    errors = held_out_law_errors(LAYERS, (intercept + LAYERS) ** 2)
+    # against a power law alone it would look exponential
+    assert errors["square"] < 1e-9 < errors["exponential"] < errors["power"]
+
+
 def test_the_last_third_is_judged_by_a_fit_on_the_rest_and_layer_0_is_left_out():
     y = CURVES["exponential"](LAYERS.astype(float))
     y[21:] *= 2.0
@@ -103,7 +115,10 @@ def test_a_constant_is_fitted_by_all(name):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: fit_law("cubic", X, X), r"'cubic' is unknown; use one of \['linear', 'power', 'exponential'\]"),
+        (
+            lambda: fit_law("cubic", X, X),
+            r"'cubic' is unknown; use one of \['linear', 'square', 'power', 'exponential'\]",
+        ),
         (lambda: fit_law("power", X, X[:3]), "30 places for 3 values"),
         (lambda: fit_law("power", LAYERS, LAYERS + 1), "not positive"),
         (lambda: fit_law("power", X, -X), "not positive"),

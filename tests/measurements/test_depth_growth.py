@@ -84,9 +84,12 @@ def test_a_state_that_goes_straight_on(measured):
     assert (null["low"], null["high"]) == (pytest.approx(-1.96 / 4, rel=1e-3), pytest.approx(1.96 / 4, rel=1e-3))
     for part in ("residual_pre", "residual_mid"):
         errors = {
-            law: found.value(f"held_out_error-{law}-state_norm", part) for law in ("linear", "power", "exponential")
+            law: found.value(f"held_out_error-{law}-state_norm", part)
+            for law in ("linear", "square", "power", "exponential")
         }
-        assert errors["linear"] < 1e-5 < 0.01 < min(errors["power"], errors["exponential"])
+        assert errors["linear"] < 1e-5 < 0.01 < min(errors["square"], errors["power"], errors["exponential"])
+        difference = found.value("exponential_minus_square-state_norm", part)
+        assert difference == pytest.approx(errors["exponential"] - errors["square"])
 
 
 @pytest.mark.parametrize(("law", "sign"), [("exponential", -1), ("power", 1)])
@@ -109,6 +112,21 @@ def test_the_law_of_the_variance(measured, law, sign):
     (row,) = found.find("exponential_minus_power-mean_variance", "residual_mid").to_dict("records")
     assert row["value"] == pytest.approx(expected["exponential"] - expected["power"])
     assert row["low"] < row["high"] and sign * row["low"] > 0 and sign * row["high"] > 0
+
+
+def test_a_variance_where_norms_grow_linearly_is_no_exponential(measured):
+    states = along(np.full(12, 50.0), 12.0 + np.arange(12.0))
+    generator = np.random.default_rng(1)
+    for name, state in states.items():
+        states[name] = state + (0.01 * generator.standard_normal(state.shape)).astype(np.float32)
+    found = measured(depth_growth, planted_run(states, {"any": PAIRS}), **FEW)
+    assert found.value("held_out_error-square-mean_variance", "residual_mid") < 0.01
+    ends = {}
+    for law in ("power", "square"):
+        (row,) = found.find(f"exponential_minus_{law}-mean_variance", "residual_mid").to_dict("records")
+        ends[law] = row["low"], row["high"]
+    # against a power law alone it would look exponential
+    assert ends["power"][1] < 0 < ends["square"][0]
 
 
 def test_layer_zero_is_in_no_fit(found, states, measured):

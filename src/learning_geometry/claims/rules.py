@@ -503,15 +503,17 @@ def measured(
     margin: float | None = None,
     baseline: str | None = None,
     quantity: Series | None = None,
+    floor: float | None = None,
 ) -> Judgement:
-    """Compare one number of a language model, with its own interval over prompts, with a threshold or a null.
+    """Compare one number of a language model, with its own 95 % interval over prompts, with a threshold or a null.
 
     Without ``threshold``, with the central 95 % range of the null in the tables; ``within`` takes ± ``margin`` about
     the threshold. The p values take the estimate to be normal, with the interval's width over 3.92 as its standard
-    error. Of a claim across models each model's number is one unit.
+    error. Of a claim across models each model's number is one unit. ``floor`` stands for the claim's in rows of
+    a quantity of another kind.
     """
     evidence.counts("prompt", "model")
-    series, floor = quantity or evidence.claim.quantity, evidence.number_floor()
+    series, floor = quantity or evidence.claim.quantity, evidence.number_floor() if floor is None else floor
     found = evidence.measured(series)
     if threshold is not None:
         low, high = threshold - (margin or 0.0), threshold + (margin or 0.0)
@@ -671,7 +673,8 @@ def describe(claim: Claim, rule: str, null: str, parameters: Mapping[str, Any]) 
         return _describe_layers(claim, series, null, p)
     if rule == "apart":
         where = f" from layer {p['first']} on" if p.get("first") else ""
-        return f"share of layers{where} whose interval of {name} lies outside ±{p['margin']:g}, above one half"
+        shown = f"whose interval of {name} lies outside ±{p['margin']:g}, above one half"
+        return f"share of layers{where} {shown}{_independent(claim)}"
     if rule == "measured":
         if p.get("threshold") is None:
             return f"{name}, {p['side']} the central 95 % range of {_words(p.get('baseline') or null)}; p normal"
@@ -705,9 +708,14 @@ def _describe_layers(claim: Claim, series: Series, null: str, p: Mapping[str, An
     places = f" {' '.join(where)}" if where else ""
     compared = f"{'log of ' if p.get('logarithm') else ''}{_series(series)} {p['side']} {against}"
     if p.get("summary", "share") == "mean":
-        return f"mean over layers{places} of the difference: {compared}"
+        return f"mean over layers{places} of the difference: {compared}{_independent(claim)}"
     mean = "mean over models of the " if claim.unit == "model" else ""
-    return f"{mean}share of layers{places} with {compared}, above one half"
+    return f"{mean}share of layers{places} with {compared}, above one half{_independent(claim)}"
+
+
+def _independent(claim: Claim) -> str:
+    """Tell what is assumed of layers where they are the units, and not models."""
+    return "" if claim.unit == "model" else ", taken as independent"
 
 
 def _words(name: str) -> str:

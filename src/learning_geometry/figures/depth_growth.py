@@ -39,10 +39,14 @@ MEAN_COSINE, RANDOM = "mean_increment_cosine", "random_directions"
 
 LOOKS = {
     "linear": ("linear", style.GREEN, "s", (0, (1.0, 1.0))),
+    "square": ("square of a line", style.SKY_BLUE, "v", (0, (1.0, 2.2))),
     "power": ("power law", style.PURPLE, "D", (0, (5.0, 1.2, 1.0, 1.2))),
     "exponential": ("exponential", style.BLACK, "o", (0, (3.0, 1.2))),
 }
 """Law -> legend entry, colour, marker and line style."""
+
+OFFSETS = dict(zip(LAWS, (-0.27, -0.09, 0.09, 0.27), strict=True))
+"""Law -> where it stands beside the others."""
 
 FLOOR = 1e-9
 """Two thirds of 30 layers are 20 of them, whatever the rounding of 2/3."""
@@ -59,7 +63,7 @@ ROWS = {
     "cosine of\nincrements": 1.0,
     "variance, mean\nover features": 1.2,
     "held-out error\n(RMS of ln)": 0.95,
-    "exponential\nminus power": 0.85,
+    "exponential\nminus other": 0.95,
 }
 """Label of the y axis, and height."""
 
@@ -69,10 +73,10 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
 
     From top to bottom: norm of the state that leaves a layer and of what the layer adds; cosine between what a layer
     and the one before it add, its mean over layers, and its null; variance over prompts, mean over features, with the
-    three laws fitted to that of the stream between attention and MLP on the first two thirds of the layers, and where
-    they lead in the last third (shaded); errors of the laws there, of variance and norm in both streams; difference of
-    the exponential's error and the power law's. Bands and bars: 95 % bootstrap intervals over pairs of prompts.
-    Infinite errors stand at the upper edge.
+    four laws fitted to that of the stream between attention and MLP on the first two thirds of the layers, and where
+    they lead in the last third (shaded); errors of the laws there, of variance and norm in both streams; the
+    exponential's error minus each other law's, in the colour of that one. Bands and bars: 95 % intervals over pairs of
+    prompts. Infinite errors stand at the upper edge, and differences from them at the lower.
 
     Args:
         tables: "summary", not read; "runs", tidy rows of all experiments.
@@ -142,7 +146,7 @@ def _draw_errors(column: Column, axes: Axes) -> dict[str, Any]:
     """Draw the error of each law where it was judged, side by side."""
     entries: dict[str, Any] = {}
     infinite: list[tuple[float, str]] = []
-    for law, offset in zip(LAWS, (-0.22, 0.0, 0.22), strict=True):
+    for law, offset in OFFSETS.items():
         label, color, marker, linestyle = LOOKS[law]
         (entries[label],) = column.panels[0].plot(
             [], [], color=color, marker=marker, markersize=3.2, linestyle=linestyle, linewidth=0.9
@@ -160,9 +164,15 @@ def _draw_errors(column: Column, axes: Axes) -> dict[str, Any]:
 
 
 def _draw_differences(column: Column, axes: Axes) -> None:
-    for number, (what, stream) in enumerate(FITTED):
-        row = _of_stream(column, f"exponential_minus_power-{what}", stream)
-        _point(axes, float(number), row, style.BLACK, "o")
+    for law, offset in OFFSETS.items():
+        _, color, marker, _ = LOOKS[law]
+        for number, (what, stream) in enumerate(FITTED if law != "exponential" else ()):
+            row = _of_stream(column, f"exponential_minus_{law}-{what}", stream)
+            if np.isfinite(row["value"]):
+                _point(axes, number + offset, row, color, marker)
+            else:
+                place = axes.get_xaxis_transform()
+                axes.plot(number + offset, 0.04, "v", color=color, markersize=4, transform=place, zorder=3)
     axes.axhline(0.0, color=style.NULL_GREY, linewidth=0.6, zorder=1)
     _stream_axis(axes, True)
 

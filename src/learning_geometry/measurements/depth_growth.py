@@ -39,6 +39,8 @@ SETTINGS = {
 FEWEST_FITTED_LAYERS = 4
 """Layers of a model whose growth is fitted: layer 0 is left out, two are fitted and one is judged."""
 
+RIVALS = tuple(law for law in LAWS if law != "exponential")
+
 GROWING = ("mean_variance", "state_norm")
 """What laws are fitted to."""
 
@@ -62,9 +64,11 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
     two thirds of the layers and judged on the last third (``geometry.growth``; layer 0, where all prompts have one
     embedding, is left out):
 
-    - ``held_out_error-<law>-<what>``: root mean square of ln(prediction / value), law linear, power or exponential,
-      what ``mean_variance`` or ``state_norm``; infinite where a falling line is not positive;
-    - ``exponential_minus_power-<what>``: difference of two of them, negative where the exponential predicts better.
+    - ``held_out_error-<law>-<what>``: root mean square of ln(prediction / value), law linear, square (of
+      a line), power or exponential, what ``mean_variance`` or ``state_norm``; infinite where a falling line is not
+      positive;
+    - ``exponential_minus_<law>-<what>``: its difference from each of the others, negative where the exponential
+      predicts better.
 
     Raises:
         ValueError: a state is not finite, or prompts of a contrast have equal states after layer 0.
@@ -160,12 +164,13 @@ def _growth(
             continue
         # resampled curves, and those without a pair, are fitted as the curve itself
         found = over_pairs(Resampled(*(_errors(part) for part in curve)))
-        names = [*(f"held_out_error-{law}-{what}" for law in LAWS), f"exponential_minus_power-{what}"]
+        names = [f"held_out_error-{law}-{what}" for law in LAWS]
+        names += [f"exponential_minus_{law}-{what}" for law in RIVALS]
         rows.append(here | {"part": which, "quantity": names} | found)
     return rows
 
 
 def _errors(curves: Float[np.ndarray, "*draws layers"]) -> Float64[np.ndarray, "*draws errors"]:
-    """Errors of all laws, and the exponential's minus the power law's."""
+    """Errors of all laws, and the exponential's minus each of the others'."""
     errors = held_out_law_errors(np.arange(curves.shape[-1]), curves)
-    return np.stack([*(errors[law] for law in LAWS), errors["exponential"] - errors["power"]], axis=-1)
+    return np.stack([*(errors[law] for law in LAWS), *(errors["exponential"] - errors[law] for law in RIVALS)], axis=-1)
