@@ -129,7 +129,7 @@ def test_units_of_a_language_model(attention_as_published):
     assert counted == {"layer": {LAYERS}, "model": {1}, "seed": {0, 5}}
     rules = table.loc[table["claim"] == "attention_outputs_are_low_dimensional", "rule"]
     assert rules.iloc[0] == (
-        "layers: share of layers, taken as independent, with directions 99 (attention.output, documentation) below directions 99 "
+        "layers: share of layers with directions 99 (attention.output, documentation) below directions 99 "
         "(mlp.output, documentation) of the same layer, above one half, taken as independent"
     )
     page = markdown(ledger, {}, (attention_subspaces.STUDY,))
