@@ -175,6 +175,8 @@ MALFORMED: list[tuple[str, Any, str | None, str]] = [
     (E + "training.checkpoints.steps", [10, 1001], None, "1001 lies beyond the 1000 steps"),
     (E + "measurements.head_scores.sequences", 5001, None, "more than the task's 5000 test_sequences"),
     (E + "measurements.head_scores.every", 250, None, "250 does not fit the checkpoints every 100 steps"),
+    (E + "measurements.subspace_training", {"steps": 20, "points": 3}, E + "measurements.subspace_training.steps",
+     "20 cannot be split into 3 equal parts; make it a multiple of 3, such as 21"),
     (E + "task.segment_length", [19, 10], None, "exchange the two numbers"),
     (E + "task.out_of_distribution_segment_length", 40, None, "use at most 31 or a greater length"),
     # figures

@@ -72,6 +72,13 @@ def check_experiment(experiment: dict[str, Any], path: KeyPath, problems: Proble
         if other_seeds(name) == "all" and len(experiment["seeds"]) < 2:
             report(f"measurements.{name}", "it compares seeds, and the experiment has one; add a seed, or leave it out")
         every, sequences = settings.get("every"), settings.get("sequences")
+        length, points = settings.get("steps"), settings.get("points")
+        if isinstance(length, int) and isinstance(points, int) and length % points:
+            report(
+                f"measurements.{name}.steps",
+                f"{length} cannot be split into {points} equal parts; make it a multiple of {points}, such as "
+                f"{length - length % points + points}",
+            )
         if isinstance(every, int) and 0 < every <= steps and every % grid and grid % every:
             report(
                 f"measurements.{name}.every",
