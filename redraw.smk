@@ -1,6 +1,10 @@
 # Figures, claims and report from the tables of an archive. No rule here makes a table: nothing can be trained.
 #   python -m learning_geometry.archive unpack ARCHIVE FOLDER
 #   snakemake --snakefile redraw.smk --configfile FOLDER/config.yaml --config results=FOLDER --cores N
+# what language models read may lie on another machine
+READS_FILES = False
+
+
 include: "workflow/rules/common.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/claims.smk"

@@ -32,7 +32,7 @@ from learning_geometry.tasks.texts import text_files
 try:
     for path in workflow.configfiles:
         read_yaml(path)
-    config.update(validate(config))
+    config.update(validate(config, files=globals().get("READS_FILES", True)))
 except ConfigError as error:
     raise WorkflowError(f"The config is not valid.\n{error}") from None
 

@@ -86,7 +86,7 @@ def _merged(base: Mapping[str, Any], update: Mapping[str, Any]) -> dict[str, Any
     return result
 
 
-def validate(config: Mapping[str, Any], schema: Path | str = SCHEMA) -> dict[str, Any]:
+def validate(config: Mapping[str, Any], schema: Path | str = SCHEMA, files: bool = True) -> dict[str, Any]:
     """Return ``config`` with all defaults filled in, in the order of the schema.
 
     The argument is left as it is. Integers where the schema says ``number`` become floats; validating the
@@ -95,6 +95,7 @@ def validate(config: Mapping[str, Any], schema: Path | str = SCHEMA) -> dict[str
     Args:
         config: what the YAML file holds, as Snakemake or :func:`read_yaml` parse it.
         schema: JSON Schema of the fixed keys.
+        files: whether the files that language models read must be there; not to redraw what they were measured for.
 
     Raises:
         ConfigError: every problem found, each with its key path, what is given and what to do: unknown or
@@ -118,7 +119,7 @@ def validate(config: Mapping[str, Any], schema: Path | str = SCHEMA) -> dict[str
         path = ("language_models", name)
         _fill_settings(language_model, path, problems, schemas)
         if not any(problem[:2] == path for problem in problems):
-            check_language_model(language_model, path, problems)
+            check_language_model(language_model, path, problems, files)
     check_names(result, problems)
     for name, figure in entries(result.get("figures")):
         check_figure(name, figure, result, problems)

