@@ -147,7 +147,6 @@ TWICE = (
     "tiny_sums/seed-0/commutators",
     "tiny_grokking/summary",
     "tiny_language/measurements/prompt_contrasts",
-    "tiny_language/measurements/dictionary_sweep",
 )
 """What is made twice in every test run; all of it is in the slow one."""
 
