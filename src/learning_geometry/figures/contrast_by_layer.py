@@ -83,10 +83,9 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
     variance over prompts, one curve a set and stream, mean over features, the largest of a feature, and the mean after
     the stream's own normalisation, on logarithmic axes; variance between attention and MLP over that before the
     attention, interpolated between this layer and the next. Bands: 95 % intervals over pairs of prompts, by the
-    bootstrap, of cosines by the jackknife. Null: twins swapped, of the
-    stream between attention and MLP. Thin lines: without rogue dimensions. The published values stand beside the last
-    layer of harmful against harmless prompts. The embedding is left out: the chat template makes it the same for all
-    prompts.
+    bootstrap, of cosines by the jackknife. Null: twins swapped, of the stream between attention and MLP. Thin lines:
+    without rogue dimensions. The published values stand beside the last layer of harmful against harmless prompts. The
+    embedding is left out: the chat template makes it the same for all prompts.
 
     Args:
         tables: "summary", not read; "runs", tidy rows of all experiments.

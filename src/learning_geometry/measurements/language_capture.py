@@ -95,12 +95,10 @@ def capture_text(
             f"{settings['tokens']} asked for, or those less than one window; lower text.tokens, or give a longer text"
         )
     tokens = windows[np.linspace(0, len(windows) - 1, wanted).round().astype(int)]
-    kept = [layer % model.sizes.layers if -model.sizes.layers <= layer else layer for layer in settings["layers"]]
-    names = activation_names(
-        model.sizes, settings["parts"], [layer for layer in range(model.sizes.layers) if layer in kept]
-    )
-    if missing := [layer for layer in settings["layers"] if not -model.sizes.layers <= layer < model.sizes.layers]:
-        raise ValueError(f"text.layers: no layers {missing}; the model has 0 to {model.sizes.layers - 1}")
+    layers = model.sizes.layers
+    if missing := [layer for layer in settings["layers"] if not -layers <= layer < layers]:
+        raise ValueError(f"text.layers: no layers {missing}; the model has 0 to {layers - 1}")
+    names = activation_names(model.sizes, settings["parts"], sorted({layer % layers for layer in settings["layers"]}))
     keep = beyond_the_first(tokens)
     folder.mkdir(parents=True, exist_ok=True)
     recorded = {
