@@ -178,9 +178,9 @@ def test_chunks_of_the_descended_batch_change_nothing(found, monkeypatch):
     torch.testing.assert_close(chunked[1], whole[1], atol=1e-6, rtol=1e-4)
 
 
-def test_same_run_same_bits(make_trained, measured):
-    run = make_trained()
-    first, second = (measured(landscape, run, **SETTINGS).table["value"].to_numpy() for _ in range(2))
+def test_same_run_same_bits(found, measured):
+    run, table = found
+    first, second = (each.table["value"].to_numpy() for each in (table, measured(landscape, run, **SETTINGS)))
     assert np.array_equal(first, second, equal_nan=True)
 
 
