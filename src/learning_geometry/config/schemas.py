@@ -10,14 +10,25 @@ from typing import Any
 import jsonschema
 
 from learning_geometry.config.problems import KeyPath, Problems
-from learning_geometry.config.wording import after, did_you_mean, expected, hint, yaml_text
+from learning_geometry.config.wording import after, did_you_mean, expected, hint, kind, yaml_text
 
 SCHEMA = Path(__file__).parents[3] / "workflow" / "schemas" / "config.schema.yaml"
 """JSON Schema of the fixed keys."""
 
+LARGEST = 10**8
+"""Largest integer of a setting whose schema names no maximum; one beyond it would take years, or all memory."""
+
+
+def _pattern(_: Any, pattern: str, value: Any, __: Any) -> Iterator[jsonschema.ValidationError]:
+    # in JSON Schema `$` is the end of the text; Python's also matches before a newline at the end
+    if isinstance(value, str) and not re.search(re.sub(r"\$$", r"\\Z", pattern), value):
+        yield jsonschema.ValidationError(f"{value!r} does not match {pattern!r}")
+
+
 # JSON Schema takes 2.0 for an integer; a config that says `layers: 2.0` is more likely a slip
 Validator = jsonschema.validators.extend(
     jsonschema.Draft202012Validator,
+    {"pattern": _pattern},
     type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
         "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
     ),
@@ -32,7 +43,7 @@ def plain(value: Any, path: KeyPath, problems: Problems, above: tuple[int, ...])
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
-                remedy = hint(key, ["string"]) or "write a name"
+                remedy = hint(key, ["string"]) or "write a name, or quote it"
                 problems.setdefault((*path, str(key)), f"the key {yaml_text(key)} is not text; {remedy}")
         return {
             str(key): plain(entry, (*path, str(key)), problems, (*above, id(value))) for key, entry in value.items()
@@ -41,6 +52,9 @@ def plain(value: Any, path: KeyPath, problems: Problems, above: tuple[int, ...])
         return [plain(entry, (*path, i), problems, (*above, id(value))) for i, entry in enumerate(value)]
     if isinstance(value, float) and not math.isfinite(value):
         problems.setdefault(path, f"got {value}, expected a finite number")
+    if value is not None and not isinstance(value, str | bool | int | float):
+        problems.setdefault(path, f"YAML reads {yaml_text(value)} as {kind(value)}; quote it to have it as text")
+        return str(value)
     if isinstance(value, int) and abs(value) >= 2**63:
         problems.setdefault(path, f"got {yaml_text(value)}, expected a number of at most 64 bits")
         return 0
@@ -53,12 +67,38 @@ def check(value: Any, schema: dict[str, Any], path: KeyPath, problems: Problems)
         place = (*path, *error.absolute_path)
         for where, problem in _described(error, place):
             problems.setdefault(where, problem)
+    for where, problem in _too_large(value, schema, path):
+        problems.setdefault(where, problem)
+
+
+def _too_large(value: Any, schema: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+    """Yield the integers above ``LARGEST`` of keys that name no maximum of their own."""
+    if not isinstance(schema, dict):
+        return
+    if isinstance(value, dict):
+        properties, others = schema.get("properties", {}), schema.get("additionalProperties")
+        for key, entry in value.items():
+            if "seed" not in key:  # a seed counts nothing
+                yield from _too_large(entry, properties.get(key, others), (*path, key))
+    elif isinstance(value, list):
+        for i, entry in enumerate(value):
+            yield from _too_large(entry, schema.get("items"), (*path, i))
+    elif isinstance(value, int) and not isinstance(value, bool) and "maximum" not in schema:
+        types = schema.get("type", [])
+        if "integer" in ([types] if isinstance(types, str) else types) and abs(value) > LARGEST:
+            yield path, f"got {value}, and nothing here takes more than {LARGEST}; lower it"
 
 
 def _described(error: jsonschema.ValidationError, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
     schema, value, rule = dict(error.schema), error.instance, error.validator
     properties = schema.get("properties", {})
-    if "propertyNames" in error.absolute_schema_path:
+    if "propertyNames" in error.absolute_schema_path and rule == "maxLength":
+        yield (
+            (*path, value),
+            f"the name has {len(value)} characters, and {error.validator_value} are the most, as paths carry it; "
+            "shorten it",
+        )
+    elif "propertyNames" in error.absolute_schema_path:
         suggestion = re.sub(r"[^a-z0-9_]+", "_", str(value).lower()).strip("_") or "copying"
         yield (
             (*path, value),

@@ -1,5 +1,6 @@
 """The words of the messages: what is given, what is expected, and how to write it."""
 
+import datetime
 import difflib
 import json
 import math
@@ -22,6 +23,7 @@ def yaml_text(value: Any) -> str:
 def kind(value: Any) -> str:
     """Return in words what YAML made of a value, such as "a list"."""
     kinds = {dict: "a mapping", list: "a list", str: "text", bool: "true or false", type(None): "nothing"}
+    kinds |= {datetime.date: "a date", datetime.datetime: "a time", bytes: "binary data"}
     return kinds.get(type(value), f"a {type(value).__name__}")
 
 

@@ -24,6 +24,9 @@ from learning_geometry.models.blocks import parts
 from learning_geometry.models.evaluation import cross_entropy
 from learning_geometry.streams import stream
 
+TEST_SETS = ("in_distribution",)
+"""Test sets that it reads, without which the config refuses it."""
+
 SETTINGS = {
     "every": {
         "type": "integer",

@@ -11,6 +11,9 @@ from torch import Tensor
 from learning_geometry.measurements.run import Run
 from learning_geometry.measurements.table import tidy
 
+TEST_SETS = ("out_of_distribution",)
+"""Test sets that it reads, without which the config refuses it."""
+
 SETTINGS = {
     "every": {
         "type": "integer",

@@ -26,6 +26,9 @@ from learning_geometry.measurements.run import Run
 from learning_geometry.measurements.table import tidy
 from learning_geometry.streams import stream
 
+TEST_SETS = ("in_distribution",)
+"""Test sets that it reads, without which the config refuses it."""
+
 SETTINGS = {
     "plateau": {
         "type": "array",

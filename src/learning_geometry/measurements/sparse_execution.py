@@ -32,6 +32,9 @@ from learning_geometry.measurements.value_states import (
 )
 from learning_geometry.streams import stream
 
+TEST_SETS = ("markers_*",)
+"""Test sets that it reads, without which the config refuses it."""
+
 SETTINGS = {
     "latents": {
         "type": "integer",

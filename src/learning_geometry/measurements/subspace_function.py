@@ -27,6 +27,9 @@ from learning_geometry.measurements.run import Run
 from learning_geometry.measurements.table import central_range, tidy
 from learning_geometry.streams import stream
 
+TEST_SETS = ("out_of_distribution",)
+"""Test sets that it reads, without which the config refuses it."""
+
 SETTINGS = {
     "every": {
         "type": "integer",
