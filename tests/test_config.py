@@ -479,10 +479,10 @@ def test_anchor_inside_itself_is_refused(tmp_path: Path) -> None:
 
 def test_files_and_overrides_merge_in_order(tmp_path: Path) -> None:
     path = tmp_path / "more.yaml"
-    path.write_text("experiments: {copying: {seeds: [7]}}\n", encoding="utf-8")
+    path.write_text("experiments: {copying: {seeds: [7, 0]}}\n", encoding="utf-8")
     config = load([ROOT / "config" / "config.yaml", path], {"results": "elsewhere"})
     assert config["results"] == "elsewhere"
-    assert config["experiments"]["copying"]["seeds"] == [7]
+    assert config["experiments"]["copying"]["seeds"] == [7, 0]
     assert config["experiments"]["copying"]["model"]["layers"] == 2
 
 

@@ -16,6 +16,7 @@ from snakemake.exceptions import WorkflowError
 
 from learning_geometry.claims.studies import needed_experiments
 from learning_geometry.config import (
+    AFTER_CONFIGFILE,
     ConfigError,
     available,
     needed_seeds,
@@ -34,7 +35,12 @@ try:
         read_yaml(path)
     config.update(validate(config, files=globals().get("READS_FILES", True)))
 except ConfigError as error:
-    raise WorkflowError(f"The config is not valid.\n{error}") from None
+    # with one file alone no target can have been taken for a config
+    several = len(workflow.configfiles) > 1
+    hint = f"\nConfig files: {', '.join(map(str, workflow.configfiles))}.{AFTER_CONFIGFILE}"
+    raise WorkflowError(
+        f"The config is not valid.\n{error}{hint * several}"
+    ) from None
 
 RESULTS = config["results"]
 EXPERIMENTS = config["experiments"]

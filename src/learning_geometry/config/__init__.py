@@ -28,11 +28,12 @@ from learning_geometry.config.modules import (
     unknown_module,
 )
 from learning_geometry.config.problems import SHOWN_PROBLEMS, ConfigError, KeyPath, Problems, dotted
-from learning_geometry.config.reading import read_yaml
+from learning_geometry.config.reading import AFTER_CONFIGFILE, read_yaml
 from learning_geometry.config.schemas import SCHEMA, check, entries, filled, plain
 from learning_geometry.config.texts import plan, readme
 
 __all__ = [
+    "AFTER_CONFIGFILE",
     "LITERALS",
     "PACKAGE",
     "SCHEMA",
@@ -116,7 +117,8 @@ def validate(config: Mapping[str, Any], schema: Path | str = SCHEMA, files: bool
         path = ("experiments", name)
         _fill_settings(experiment, path, problems, schemas)
         if not any(problem[:2] == path for problem in problems):
-            check_experiment(experiment, path, problems, result["results"], sizes=files)
+            where = "." if ("results",) in problems else result["results"]
+            check_experiment(experiment, path, problems, where, new=files)
     for name, language_model in entries(result.get("language_models")):
         path = ("language_models", name)
         _fill_settings(language_model, path, problems, schemas)

@@ -17,7 +17,7 @@ from learning_geometry.tasks.texts import text_files
 
 
 def check_experiment(
-    experiment: dict[str, Any], path: KeyPath, problems: Problems, results: str = "", sizes: bool = True
+    experiment: dict[str, Any], path: KeyPath, problems: Problems, results: str = ".", new: bool = True
 ) -> None:
     """Report what each key allows by itself but all together do not.
 
@@ -26,7 +26,7 @@ def check_experiment(
         path: where it stands in the config.
         problems: to add to.
         results: the results folder, on whose disk checkpoints must fit.
-        sizes: whether memory and disk must do; not to redraw what another machine made.
+        new: whether it is to be trained and measured; what was is only drawn again, with whatever was asked for.
     """
 
     def report(key: str, problem: str) -> None:
@@ -51,8 +51,9 @@ def check_experiment(
                 f"the task has {module.vocabulary(task)} tokens but {module.outputs(task)} outputs; set it to false",
             )
 
-        if sizes:
-            check_sizes(experiment, module, results, report)
+        known = hasattr(module, "length") and hasattr(module, "outputs")
+        if new and known and not check_sizes(experiment, module, results, report):
+            return  # no test set is drawn, however small, to see what measurements can read
 
     width, heads = model.get("width", 1), model.get("heads", 1)
     if width % heads:
@@ -85,7 +86,7 @@ def check_experiment(
         ("training.evaluate_every", training["evaluate_every"], 50),
         ("training.checkpoints.every", grid, 100),
     ):
-        if spacing > steps and spacing != default:
+        if new and spacing > steps and spacing != default:
             report(key, f"{spacing} is more than the {steps} steps of training; lower it")
     late = [step for step in training["checkpoints"]["steps"] if step > steps]
     if late:
@@ -94,7 +95,7 @@ def check_experiment(
     for name, settings in experiment["measurements"].items():
         if subject(name) != "run":
             report(f"measurements.{name}", "it measures language models; move it to one under language_models")
-        else:
+        elif new:
             check_measurement(name, settings, experiment, report)
 
 

@@ -90,7 +90,7 @@ def _steps(name: str, settings: dict[str, Any], experiment: dict[str, Any], at: 
     training = experiment["training"]
     steps, grid = training["steps"], training["checkpoints"]["every"]
     every = settings.get("every")
-    if isinstance(every, int) and every <= steps and every % grid and grid % every:
+    if isinstance(every, int) and max(every, grid) <= steps and every % grid and grid % every:
         at("every", f"{every} does not fit the checkpoints every {grid} steps; use {grid} or a multiple of it")
     for key in ("from_step", "first_step"):
         step = settings.get(key)
@@ -147,6 +147,8 @@ def test_set_sizes(task: str) -> dict[str, int] | None:
     """
     settings = json.loads(task)
     module = importlib.import_module(f"learning_geometry.tasks.{settings['name']}")
+    if not hasattr(module, "test_sets") or not hasattr(module, "context"):
+        return None
     if "test_sequences" not in settings and settings.get("prime", LARGEST_PRIME + 1) > LARGEST_PRIME:
         return None
     small = settings | {key: value for key, value in {"test_sequences": 1, "pool_size": None}.items() if key in settings}

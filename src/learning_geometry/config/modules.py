@@ -1,6 +1,7 @@
 """The modules that a config can name, and the literals in which they describe themselves."""
 
 import ast
+import functools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -183,6 +184,13 @@ def unknown_module(folder: str, name: str) -> str:
 
 
 def _parsed(path: Path) -> ast.Module:
+    status = path.stat()
+    return _parsed_as_of(path, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
+
+
+@functools.cache
+def _parsed_as_of(path: Path, *stamp: int) -> ast.Module:
+    del stamp  # another one is another text
     try:
         return ast.parse(path.read_text(encoding="utf-8"))
     except SyntaxError as error:

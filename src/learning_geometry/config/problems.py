@@ -19,11 +19,20 @@ class ConfigError(ValueError):
     """
 
     def __init__(self, problems: Sequence[str]):
-        self.problems = tuple(problems)
+        self.problems = tuple(map(printable, problems))
         lines = list(self.problems[:SHOWN_PROBLEMS])
         if len(self.problems) > SHOWN_PROBLEMS:
             lines.append(f"and {len(self.problems) - SHOWN_PROBLEMS} more")
         super().__init__("\n".join(lines))
+
+
+def printable(text: str) -> str:
+    """Return a text on one line: what cannot be printed is written as in Python.
+
+    >>> print(printable("a name" + chr(10) + "with a second line"))
+    a name\\nwith a second line
+    """
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
 def dotted(path: KeyPath) -> str:

@@ -22,6 +22,8 @@ DEEPEST = 40
 MOST_VALUES = 100_000
 """Keys and values once all aliases are written out; ``paper.yaml`` has some four thousand."""
 
+AFTER_CONFIGFILE = " (Snakemake takes a target that follows --configfile for a config file: put the target first)"
+
 BASE_60 = re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?")
 BASE_8 = re.compile(r"[-+]?0[0-7_]+")
 
@@ -118,8 +120,10 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
     path = Path(path)
     try:
         data = yaml.load(_text(path), _StrictLoader)  # a SafeLoader
+    except ConfigError:
+        raise
     except FileNotFoundError:
-        raise ConfigError([f"{path}: no such file; give the path of a config file"]) from None
+        raise ConfigError([f"{path}: no such file; give the path of a config file{AFTER_CONFIGFILE}"]) from None
     except OSError as error:
         raise ConfigError([f"{path}: cannot be read ({error.strerror}); give the path of a config file"]) from None
     except UnicodeDecodeError:
@@ -149,7 +153,7 @@ def _yaml_problem(path: Path, error: yaml.YAMLError) -> str:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     place = f"{path}, line {mark.line + 1}" if mark else str(path)
     if isinstance(error, yaml.reader.ReaderError):
-        return f"{place}: holds a character that YAML does not allow, {error.character!r}; remove it"
+        return f"{place}: holds a character that YAML does not allow, U+{int(error.character):04X}; remove it"
     problem = getattr(error, "problem", None) or str(error).splitlines()[0]
     context = getattr(error, "context", None)
     text = f"{problem} ({context})" if context else problem

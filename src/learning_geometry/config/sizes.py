@@ -23,7 +23,7 @@ METRIC_ROW = 200
 class Need(NamedTuple):
     """What some settings need: how many bytes, of memory or of disk, for what, and which keys decide it."""
 
-    bytes: float
+    bytes: int
     of: str
     what: str
     keys: tuple[str, ...]
@@ -73,7 +73,8 @@ def needs_of(experiment: dict[str, Any], task_module: ModuleType) -> Iterator[Ne
     parameters = width * (task_module.vocabulary(task) + outputs * (not model["tied_readout"]))
     parameters += layers * width * (4 * width + 2 * model["mlp_width"])
     parameters += width * length * (model["positions"] == "learned")
-    keys = ("model.width", "model.mlp_width", "model.layers", *(key for key in sizes if key != "task.test_sequences"))
+    of_task = tuple(f"task.{key}" for key in ("vocabulary", "prime", "length") if key in task)
+    keys = ("model.width", "model.mlp_width", "model.layers", *of_task)
     yield Need(4 * NUMBER * parameters, "memory", f"{parameters:.3g} parameters, gradients and moments", keys)
     batch = min(training["batch_size"], pairs) if pairs else training["batch_size"]
     activations = batch * length * (layers * (8 * width + model["mlp_width"] + model["heads"] * length) + 2 * outputs)
@@ -81,7 +82,7 @@ def needs_of(experiment: dict[str, Any], task_module: ModuleType) -> Iterator[Ne
     yield Need(NUMBER * activations, "memory", "the activations of a training step", keys)
     checkpoints = training["checkpoints"]
     count = steps // checkpoints["every"] + checkpoints["logarithmic"] + len(checkpoints["steps"]) + 2
-    keys = ("training.checkpoints.every", "training.checkpoints.logarithmic", "training.steps")
+    keys = ("training.steps", "training.checkpoints.every", "training.checkpoints.logarithmic")
     yield Need(
         NUMBER * parameters * count * len(experiment["seeds"]), "disk", f"{count} checkpoints of each seed", keys
     )
@@ -100,17 +101,18 @@ def check_sizes(
     task_module: ModuleType,
     results: str,
     report: Callable[[str, str], None],
-) -> None:
-    """Report the first thing that takes more memory or disk than there is, at the key that is largest for its default."""
+) -> bool:
+    """Report the first thing that takes more than there is, at the key that is largest for its default; whether all fits."""
     for need in needs_of(experiment, task_module):
         there = memory() if need.of == "memory" else disk(results)
         if need.bytes > there:
             key = max(need.keys, key=lambda key: _excess(experiment, key))
             report(
                 key,
-                f"some {shown(need.bytes)} of {need.of} for {need.what}, and this machine has {shown(there)}; change it",
+                f"some {shown(float(need.bytes))} of {need.of} for {need.what}, and this machine has {shown(float(there))}; change it",
             )
-            return
+            return False
+    return True
 
 
 def _excess(experiment: dict[str, Any], key: str) -> float:
