@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "tasks": ["base", "tasks"],
     "config": ["base", "tasks", "config"],
     **{floor: UP_TO_MEASUREMENTS[: i + 1] for i, floor in enumerate(UP_TO_MEASUREMENTS) if i >= 4},
-    "archive": ["base", "archive"],
+    "archive": ["base", "tasks", "config", "archive"],
     # tables only: what makes the tables is out of reach
     "claims": ["base", "geometry", "claims"],
     "figures": ["base", "geometry", "tasks", "config", "measurements", "claims", "figures"],

@@ -28,9 +28,13 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import yaml
 
 from learning_geometry import __version__
+from learning_geometry.config import read_yaml, validate
+from learning_geometry.config.problems import printable
 from learning_geometry.files import atomic_path, read_json, read_provenance
 from learning_geometry.paths import CONCLUDED_FROM, artifact
 
@@ -41,6 +45,46 @@ CHECKSUMS, DESCRIPTION, CONFIG = "SHA256SUMS", "archive.json", "config.yaml"
 
 DRAWS = ("python", "matplotlib", "numpy", "pandas", "pillow", "pyarrow", "scipy")
 """Packages whose version can change the bytes of figures and pages."""
+
+RUNS = {
+    "experiment": "string",
+    "seed": "int64",
+    "step": "int64",
+    "part": "string",
+    "quantity": "string",
+    "index": "int64",
+    "data": "string",
+    "null": "string",
+    "value": "double",
+    "low": "double",
+    "high": "double",
+    "n": "int64",
+    "unit": "string",
+    "censored": "bool",
+}
+SUMMARY = {
+    "experiment": "string",
+    "step": "int64",
+    "part": "string",
+    "quantity": "string",
+    "index": "int64",
+    "data": "string",
+    "null": "string",
+    "unit": "string",
+    "estimate": "double",
+    "low": "double",
+    "high": "double",
+    "n": "int64",
+    "censored": "int64",
+    "interval": "string",
+}
+"""Columns of the two tables of an experiment, as Arrow types; what makes them is out of this module's reach."""
+
+LARGEST_RATIO = 100
+"""Bytes that a byte of an archive may unpack to; tables are compressed already, and JSON shrinks to a twentieth."""
+
+FLOOR = 2**24
+"""Bytes that any archive may unpack to."""
 
 BROKEN = (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError)
 
@@ -93,13 +137,14 @@ def pack(path: str | Path, results: str | Path, config: Mapping[str, Any], drawn
                     tar.addfile(member, file)
 
 
-def unpack(path: str | Path, folder: str | Path) -> dict[str, Any]:
+def unpack(path: str | Path, folder: str | Path, floor: int = FLOOR) -> dict[str, Any]:
     """Check an archive and unpack it into a folder of its own, whole or not at all.
 
     Args:
         path: the archive.
         folder: where to; made if it is not there. A folder that an archive was unpacked into before is
             replaced, with all that was drawn there.
+        floor: bytes that any archive may unpack to; beyond them, ``LARGEST_RATIO`` times its own size.
 
     Returns:
         The description of the archive: ``layout``, ``version``, ``environment`` (package -> version when it was
@@ -108,7 +153,9 @@ def unpack(path: str | Path, folder: str | Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError: there is no such archive.
         FileExistsError: the folder holds files that are not from an archive, or the archive itself.
-        ValueError: the archive is damaged, has another layout, or lacks a table; the message names the file.
+        ValueError: the archive is damaged, unpacks to far more than its size, has another layout, lacks a table, or
+            holds something else than ``pack`` writes; the message names the archive and the file in it, and nothing of
+            it stays.
     """
     path, folder = Path(path), Path(folder)
     if not path.is_file():
@@ -122,7 +169,7 @@ def unpack(path: str | Path, folder: str | Path) -> dict[str, Any]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
     try:
-        _extract(path, temporary)
+        _extract(path, temporary, floor)
         description = _checked(path, temporary)
         if folder.exists():
             shutil.rmtree(folder)
@@ -140,8 +187,9 @@ def compare(folder: str | Path) -> list[str]:
 
     Raises:
         FileNotFoundError: no archive was unpacked there.
+        ValueError: what describes it is not as an archive has it.
     """
-    drawn = read_json(Path(folder) / DESCRIPTION)["drawn"]
+    drawn = read_description(folder)["drawn"]
     files = {name: Path(folder) / name for name in sorted(drawn)}
     return [name for name, file in files.items() if not file.is_file() or _sha256(file) != drawn[name]]
 
@@ -169,24 +217,75 @@ def environment() -> dict[str, str]:
     return dict(sorted(versions.items()))
 
 
-def _extract(path: Path, folder: Path) -> None:
-    """Write the files of an archive; what the checksums do not list is left out."""
+class _Bounded(io.RawIOBase):
+    """A stream that refuses to give more than a number of bytes; whatever a small file unpacks to, memory is bounded."""
+
+    def __init__(self, stream: Any, most: int):
+        self._stream, self._left, self._most = stream, most, most
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next bytes, at most ``size``."""
+        data: bytes = self._stream.read(min(size, self._left + 1) if size >= 0 else self._left + 1)
+        self._left -= len(data)
+        if self._left < 0:
+            raise _TooLarge(self._most)
+        return data
+
+
+class _TooLarge(Exception):
+    """An archive unpacks to more bytes than its own size can hold of tables."""
+
+
+def _extract(path: Path, folder: Path, floor: int) -> None:
+    """Write the files of an archive, of which each must be listed in its checksums, a plain file, and there once."""
     folder.mkdir()
-    name, listed = "its first file", {CHECKSUMS}
+    packed = path.stat().st_size
+    most = max(floor, LARGEST_RATIO * packed)
+    name, written, listed = "its first file", set[str](), {CHECKSUMS}
     try:
-        with tarfile.open(path, "r:gz") as tar:
-            for member in tar:
-                name = member.name
-                file = tar.extractfile(member) if member.isfile() and name in listed else None
-                if file is None:
-                    continue
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                with open(folder / name, "wb") as target:
-                    shutil.copyfileobj(file, target)
-                if name == CHECKSUMS:  # sorts before all others
-                    listed = set(_checksums(path, folder))
+        with open(path, "rb") as raw, gzip.GzipFile(fileobj=raw) as stream:
+            # a stream, not a file: tarfile then reads blocks of one size, and never goes back
+            with tarfile.open(fileobj=_Bounded(stream, most), mode="r|") as tar:
+                for member in tar:
+                    name = member.name
+                    _check_member(path, member, listed, written)
+                    if name != CHECKSUMS and CHECKSUMS not in written:
+                        break
+                    file = tar.extractfile(member)
+                    if file is None:
+                        break
+                    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                    with open(folder / name, "wb") as target:
+                        shutil.copyfileobj(file, target)
+                    written.add(name)
+                    if name == CHECKSUMS:  # sorts before all others
+                        listed = {CHECKSUMS, *_checksums(path, folder)}
+            while stream.read(2**16):  # the checksum of gzip stands at the end
+                if stream.tell() > most:
+                    raise _TooLarge(most)
+    except _TooLarge:
+        raise ValueError(
+            f"{path}: its {packed} bytes unpack to more than {most}, which no archive of a run does; nothing was kept"
+        ) from None
     except BROKEN as error:
-        raise ValueError(f"{path}: damaged at {name} ({error}); copy it again from where it came from") from None
+        raise ValueError(
+            f"{path}: damaged at {printable(name)} ({error}); copy it again from where it came from"
+        ) from None
+
+
+def _check_member(path: Path, member: tarfile.TarInfo, listed: set[str], written: set[str]) -> None:
+    problem = ""
+    if not member.isreg() or member.issparse():
+        problem = "is a link, folder, device or sparse file"
+    elif member.name in written:
+        problem = "is in it twice"
+    elif CHECKSUMS in written and member.name not in listed:
+        problem = f"is not in its {CHECKSUMS}"
+    if problem:
+        raise ValueError(
+            f"{path}: {printable(member.name)} {problem}, as nothing in an archive of a run; copy it again from where "
+            "it came from"
+        )
 
 
 def _checksums(path: Path, folder: Path) -> dict[str, str]:
@@ -208,17 +307,70 @@ def _checked(path: Path, folder: Path) -> dict[str, Any]:
     problems = [f"damaged: {', '.join(damaged)}"] * bool(damaged) + [f"missing: {', '.join(missing)}"] * bool(missing)
     if problems:
         raise ValueError(f"{path}: {'; '.join(problems)}; copy it again from where it came from")
-    description = read_json(folder / DESCRIPTION) if DESCRIPTION in sums else {}
-    if description.get("layout") != LAYOUT or CONFIG not in sums:
+    if not {DESCRIPTION, CONFIG} <= set(sums):
+        raise ValueError(f"{path}: holds no {DESCRIPTION} or no {CONFIG}, so it is no archive of a run; pack it again")
+    try:
+        description = read_description(folder)
+        config = read_yaml(folder / CONFIG)
+        # what redraw.smk will draw; what was measured elsewhere is not looked for here
+        validate(config, files=False)
+        absent = [name for name in table_names(config) if name not in sums]
+        if absent:
+            raise ValueError(f"its config asks for {', '.join(absent)}, which it does not hold; pack the run again")
+        for name in table_names(config):
+            _check_table(folder / name, RUNS if name.endswith("runs.parquet") else SUMMARY)
+            if read_provenance(folder / name) != description["provenance"].get(name):
+                raise ValueError(f"{DESCRIPTION} tells another provenance of {name} than the table; pack the run again")
+    except (ValueError, RecursionError) as error:
+        # the temporary folder is gone when this is read
+        text = str(error).replace(f"{folder}/", "") or "it is nested too deeply"
+        raise ValueError(f"{path}: {text}") from None
+    return description
+
+
+def read_description(folder: str | Path) -> dict[str, Any]:
+    """Return the description of the archive that was unpacked in a folder, as of :func:`unpack`.
+
+    Raises:
+        FileNotFoundError: no archive was unpacked there.
+        ValueError: it is no JSON, has another layout, or an entry is of another kind than ``pack`` writes.
+    """
+    path = Path(folder) / DESCRIPTION
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: holds {type(found).__name__}, expected a mapping; pack the run again")
+    if found.get("layout") != LAYOUT or isinstance(found.get("layout"), bool):
         raise ValueError(
-            f"{path}: has layout {description.get('layout')}, packed by version {description.get('version')}, and this "
+            f"{path}: has layout {found.get('layout')!r:.50}, packed by version {found.get('version')!s:.50}, and this "
             f"is version {__version__}, which reads layout {LAYOUT}; redraw it with the version that packed it"
         )
-    config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-    absent = [name for name in table_names(config) if name not in sums]
-    if absent:
-        raise ValueError(f"{path}: its config asks for {', '.join(absent)}, which it does not hold; pack the run again")
-    return description
+    for key, kind in (("version", str), ("environment", dict), ("provenance", dict), ("drawn", dict)):
+        if not isinstance(found.get(key), kind):
+            raise ValueError(f"{path}: {key} is no {kind.__name__}; pack the run again")
+    for key, kind in (("environment", str), ("provenance", dict), ("drawn", str)):
+        for name, entry in found[key].items():
+            if not isinstance(entry, kind):
+                raise ValueError(f"{path}: {key} of {name!r:.50} is no {kind.__name__}; pack the run again")
+    outside = [name for name in found["drawn"] if not re.fullmatch(r"(?:[a-z0-9_]+/)*[a-z0-9_]+\.[a-z]+", name)]
+    if outside:
+        raise ValueError(f"{path}: drawn names {outside[0]!r:.50}, which no run draws; pack the run again")
+    return found
+
+
+def _check_table(path: Path, columns: Mapping[str, str]) -> None:
+    """Check the names and types of a table's columns, without reading its rows."""
+    try:
+        schema = pq.read_schema(path)
+    except (ValueError, OSError, pa.ArrowException) as error:
+        raise ValueError(f"{path}: is no Parquet table ({error}); pack the run again") from None
+    found = {field.name: str(field.type).removeprefix("large_") for field in schema}
+    if found != dict(columns):
+        differ = sorted(name for name in {*found, *columns} if found.get(name) != columns.get(name)) or ["their order"]
+        name = differ[0]
+        raise ValueError(
+            f"{path}: column {name!r:.50} is {found.get(name, 'absent')}, expected {columns.get(name, 'none')}; redraw "
+            "it with the version that packed it"
+        )
 
 
 def _sha256(path: Path) -> str:
@@ -227,7 +379,7 @@ def _sha256(path: Path) -> str:
 
 
 def _say_difference(folder: str) -> str:
-    description = read_json(Path(folder) / DESCRIPTION)
+    description = read_description(folder)
     different, total = compare(folder), len(description["drawn"])
     if not different:
         return f"{folder}: all {total} figures and pages are the same bytes as in the archived run"
