@@ -143,12 +143,14 @@ REFUSED: list[tuple[str, Any, str | None, str]] = [
     # names
     ("experiments." + "x" * 101, OTHER, None, "the name has 101 characters, and 100 are the most"),
     ("experiments." + "x" * 300, OTHER, None, "the name has 300 characters"),
-    ("experiments.name\n", OTHER, "experiments.name\\n", "the name may hold lower-case letters, digits and _ only"),
+    ("experiments.name\n", OTHER, "experiments.name\\n", "the name may hold lower-case letters"),
     ("experiments.", OTHER, None, "the name may hold lower-case letters"),
     ("experiments.naïve", OTHER, None, "the name may hold lower-case letters"),
     ("experiments.сopying", OTHER, None, "the name may hold lower-case letters"),  # with a Cyrillic s
     ("experiments.{x}", OTHER, None, "the name may hold lower-case letters"),
     ("experiments.a b", OTHER, None, "write a_b"),
+    ("experiments.tiny_", OTHER, None, "_ not at an end, as paths carry it; write tiny"),  # a link in a caption
+    ("experiments.__tiny", OTHER, None, "write tiny"),
     ("experiments.figures", OTHER, None, "the results folder has a folder of this name for the figures; rename it"),
     ("experiments.logs", OTHER, None, "the results folder has a folder of this name for the logs; rename it"),
     ("language_models.figures", valid()["language_models"]["embedded"], None, "a folder of this name for the figures"),
@@ -329,12 +331,18 @@ def test_every_key_refuses_every_value_of_another_kind(path: str, schema: Config
 
 def test_nothing_but_text_numbers_lists_and_mappings_is_taken(tmp_path: Path) -> None:
     for text, says in (
-        ("results: 2026-01-01", "reads \"?2026-01-01\"? as a date; quote it"),
+        ("results: 2026-01-01", 'reads "?2026-01-01"? as a date; quote it'),
         ("results: 2026-01-01 10:00:00", "as a time; quote it"),
         ("results: !!binary aGFsbG8=", "as binary data; quote it"),
         ("results: !!set {a}", "as a set; quote it"),
-        ("results: results\nexperiments: {no: {}}", "experiments.False: the key false is not text; YAML reads an unquoted yes"),
-        ("results: results\nexperiments: {~: {}}", "experiments.None: the key null is not text; write a name, or quote it"),
+        (
+            "results: results\nexperiments: {no: {}}",
+            "experiments.False: the key false is not text; YAML reads an unquoted yes",
+        ),
+        (
+            "results: results\nexperiments: {~: {}}",
+            "experiments.None: the key null is not text; write a name, or quote it",
+        ),
         ("results: results\nexperiments: {2026-01-01: {}}", "is not text"),
     ):
         (tmp_path / "config.yaml").write_text(text)
@@ -348,9 +356,7 @@ def test_nothing_but_text_numbers_lists_and_mappings_is_taken(tmp_path: Path) ->
 ALIASES = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 30)
 )
-MERGED = "a0: &a0 {x: 1}\n" + "".join(
-    f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 10)}]}}\n" for i in range(1, 30)
-)
+MERGED = "a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 10)}]}}\n" for i in range(1, 30))
 CHAIN = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}]\n" for i in range(1, 2000))
 
 FILES = [
@@ -396,7 +402,11 @@ def test_what_yaml_would_change_or_never_end_is_refused_with_its_line(tmp_path: 
 
 def test_no_file_is_read_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.mkfifo(tmp_path / "pipe")
-    for path, says in ((tmp_path / "pipe", "it is no file"), (Path("/dev/zero"), "it is no file"), ("a\0b", "null byte")):
+    for path, says in (
+        (tmp_path / "pipe", "it is no file"),
+        (Path("/dev/zero"), "it is no file"),
+        ("a\0b", "null byte"),
+    ):
         with pytest.raises(ConfigError, match=says):
             read_yaml(path)
     with pytest.raises(ConfigError, match=r"x: cannot be read \(File name too long\)"):
@@ -412,7 +422,9 @@ def test_no_file_is_read_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_numbers_that_mean_what_they_say_are_taken(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
-    path.write_text("\ufeffa: [0, 00, -0, 10, 1_000, 0x1F, 0.5, 0777.5, 1.0e+3, 1:30a, '1:30', '017']\n", encoding="utf-8")
+    path.write_text(
+        "\ufeffa: [0, 00, -0, 10, 1_000, 0x1F, 0.5, 0777.5, 1.0e+3, 1:30a, '1:30', '017']\n", encoding="utf-8"
+    )
     assert read_yaml(path)["a"] == [0, 0, 0, 10, 1000, 31, 0.5, 777.5, 1000.0, "1:30a", "1:30", "017"]
 
 
@@ -449,7 +461,10 @@ def test_results_are_written_in_one_way(given: str, kept: str) -> None:
 
 def test_a_results_folder_that_cannot_be_written_to_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
-    for folder, says in (("link/results", "link is a link to what is not there"), ("locked/results", "cannot be written")):
+    for folder, says in (
+        ("link/results", "link is a link to what is not there"),
+        ("locked/results", "cannot be written"),
+    ):
         if folder.startswith("locked"):
             (tmp_path / "locked").mkdir()
             # whoever runs the tests as root may write everywhere
@@ -467,7 +482,9 @@ def test_what_fits_the_machine_is_taken_and_what_does_not_is_refused(monkeypatch
     config = {"experiments": {"a": OTHER}}
     validate(config)
     monkeypatch.setattr(sizes, "memory", lambda: 10**6)
-    with pytest.raises(ConfigError, match=r"a\.task\..*: some 0\.0\d+ GB of memory for its test sets, and .* has 0.001 GB"):
+    with pytest.raises(
+        ConfigError, match=r"a\.task\..*: some 0\.0\d+ GB of memory for its test sets, and .* has 0.001 GB"
+    ):
         validate(config)
     validate(config, files=False)  # what was measured on another machine can be drawn here
     monkeypatch.undo()

@@ -218,7 +218,7 @@ def environment() -> dict[str, str]:
 
 
 class _Bounded(io.RawIOBase):
-    """A stream that refuses to give more than a number of bytes; whatever a small file unpacks to, memory is bounded."""
+    """A stream that gives no more than a number of bytes; whatever a small file unpacks to, memory is bounded."""
 
     def __init__(self, stream: Any, most: int):
         self._stream, self._left, self._most = stream, most, most

@@ -62,3 +62,47 @@ def test_markdown_groups_by_study_and_verdict(ledger_and_studies):
     assert "fewer than 5 units" in text
     tables = [line for line in text.splitlines() if line.startswith("|")]
     assert {line.count("|") for line in tables} == {8}
+
+
+HOSTILE = "a|b `c` <script>x</script> [d](e) *f* &lt; $g$ ~h~ \\\\ _i_\n| new | row |\n# head\x00\u2028\u202e  "
+
+
+@pytest.fixture
+def hostile():
+    ledger = judge(
+        {"runs": settings()}, [], (study(claim(ABOVE_CHANCE, name="good", statement=HOSTILE, figure="timeline")),)
+    )
+    text = dict.fromkeys(("source", "published", "experiment", "scale", "unit", "null", "rule"), HOSTILE)
+    notes = ledger.notes.assign(outcome=HOSTILE, observed=HOSTILE, why=HOSTILE)
+    return ledger._replace(table=ledger.table.assign(**text), notes=notes), (study(claim(ABOVE_CHANCE, name="good")),)
+
+
+def test_markdown_shows_every_text_as_it_is(hostile):
+    ledger, studies = hostile
+    text = markdown(ledger, {}, studies)
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(lines) == 2 + len(ledger.table)
+    # cells, cut where a pipe is not escaped
+    assert {len(re.split(r"(?<!\\)(?:\\\\)*\|", line)) - 1 for line in lines} == {8}
+    without_code = re.sub(r"`` .*? ``", "", text.partition("## A planted study")[2])
+    assert not re.search(r"(?<!\\)[<`\[$&~]", without_code)
+    assert "# head" in text and not re.search(r"^# head", text, re.MULTILINE)
+    assert all(line.isprintable() for line in text.splitlines())
+    assert len([line for line in text.splitlines() if line.startswith("#")]) == 3
+
+
+def test_the_page_shows_every_text_as_it_is(hostile):
+    ledger, studies = hostile
+    page = webpage(ledger, {}, studies)
+    parser = Balanced()
+    parser.feed(page)
+    assert parser.open == [] and parser.outside == []
+    assert "<script>x" not in page and "&lt;script&gt;x" in page and "&amp;lt;" in page
+    assert "\x00" not in page and "\u202e" not in page
+
+
+def test_links_to_figures_are_encoded(ledger_and_studies):
+    ledger, studies = ledger_and_studies
+    figures = {"timeline": Drawn('my figures/(a) "b".png', ("runs",))}
+    assert "[Figure](my%20figures/%28a%29%20%22b%22.png)" in markdown(ledger, figures, studies)
+    assert 'href="my%20figures/%28a%29%20%22b%22.png"' in webpage(ledger, figures, studies)

@@ -1,8 +1,10 @@
 """The ledger for reading: a Markdown page, and an HTML page with a table that sorts and searches by itself."""
 
 import html
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
@@ -51,7 +53,7 @@ def markdown(ledger: Ledger, figures: Figures, studies: tuple[Study, ...] = STUD
         rows = rows[rows["study"] == study.name]
         if rows.empty:
             continue
-        lines += ["", f"## {study.title}"]
+        lines += ["", f"## {_text(study.title)}"]
         for verdict in ORDER:
             chosen = rows[rows["verdict"] == verdict]
             if chosen.empty:
@@ -65,28 +67,58 @@ def markdown(ledger: Ledger, figures: Figures, studies: tuple[Study, ...] = STUD
 
 def _claim_lines(experiment: str, rows: pd.DataFrame) -> list[str]:
     first = rows.iloc[0]
-    shown = f" [Figure]({first['figure']})." if first["figure"] else ""
-    published = f" Published: {first['published']}." if first["published"] else ""
-    where = f"`{experiment}`; " if experiment else ""
+    shown = f" [Figure]({quote(first['figure'])})." if first["figure"] else ""
+    published = f" Published: {_text(first['published'])}." if first["published"] else ""
+    where = f"{_code(experiment)}; " if experiment else ""
     lines = [
         "",
-        f"**{first['statement']}** {where}{first['scale']}.{published} Source: {first['source']}.{shown}",
+        f"**{_text(first['statement'])}** {where}{_text(first['scale'])}.{published} "
+        f"Source: {_text(first['source'])}.{shown}",
     ]
     if first["why"]:
-        lines += ["", f"*Why: {first['why']}.*"]
+        lines += ["", f"*Why: {_text(first['why'])}.*"]
     lines += ["", "| null | estimate [95 %] | null's range | floor | n | row | rule |", "|---|---|---|---|---|---|---|"]
     for _, row in rows.iterrows():
         cells = [
-            f"`{row['null']}`",
+            # a table is cut at pipes in code as well, and in code nothing can be escaped
+            _text(row["null"]) if set("|\\") & set(row["null"]) else _code(row["null"]),
             _interval(row["estimate"], row["low"], row["high"]),
             _range(row["null_low"], row["null_high"]),
             _number(row["floor"]),
-            _units(row),
-            row["outcome"],
-            row["rule"],
+            _text(_units(row)),
+            _text(row["outcome"]),
+            _text(row["rule"]),
         ]
-        lines.append("| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |")
+        lines.append("| " + " | ".join(cells) + " |")
     return lines
+
+
+def _one_line(value: object) -> str:
+    """Return a text whose lines, and whatever cannot be printed, have become single spaces."""
+    return " ".join("".join(each if each.isprintable() else " " for each in str(value)).split(" ")).strip()
+
+
+def _text(value: object) -> str:
+    """Return a text so that Markdown shows it as it is: no mark-up, links, HTML, entities or new cells.
+
+    >>> print(_text("a|b <i> [c](d) *e* f_g _h_"))
+    a\\|b \\<i> \\[c\\](d) \\*e\\* f_g \\_h\\_
+    """
+    marked = re.sub(r"([\\\\`*\[\]<&|$~])", r"\\\1", _one_line(value))
+    # within a word an underscore is itself
+    return re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", marked)
+
+
+def _code(value: object) -> str:
+    """Return a text as code, whatever backquotes it holds.
+
+    >>> print(_code("a"), _code("`a"), _code(""))
+    `a` `` `a `` ` `
+    """
+    text = _one_line(value)
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    # one space at each end is not shown, and keeps backquotes apart
+    return f"{fence} {text} {fence}" if len(fence) > 1 else f"`{text or ' '}`"
 
 
 def webpage(ledger: Ledger, figures: Figures, studies: tuple[Study, ...] = STUDIES) -> str:
@@ -112,12 +144,12 @@ HEADINGS = ("verdict", "claim", "experiment", "null", "row", "estimate [95 %]", 
 
 def _html_row(row: pd.Series, titles: Mapping[str, str]) -> str:
     def text(value: object) -> str:
-        return html.escape(str(value))
+        return html.escape(_one_line(value))
 
     details = [titles.get(row["study"], row["study"]), f"source: {row['source']}"]
     if row["published"]:
         details.insert(1, f"published: {row['published']}")
-    link = f' <a href="{text(row["figure"])}">figure</a>' if row["figure"] else ""
+    link = f' <a href="{text(quote(row["figure"]))}">figure</a>' if row["figure"] else ""
     claim = f"<strong>{text(row['statement'])}</strong>{link}<small>{text('; '.join(details))}</small>"
     why = f"<small>{text(row['why'])}</small>" if row["why"] else ""
     verdict = row["verdict"]
@@ -155,7 +187,7 @@ def _joined(ledger: Ledger, figures: Figures, studies: tuple[Study, ...]) -> pd.
 def _key(value: object) -> str:
     if isinstance(value, float) and not np.isfinite(value):
         return ""
-    return html.escape(f"{value:.12g}" if isinstance(value, float) else str(value))
+    return html.escape(f"{value:.12g}" if isinstance(value, float) else _one_line(value))
 
 
 def _slug(verdict: str) -> str:

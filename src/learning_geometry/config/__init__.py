@@ -14,7 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from learning_geometry.config.checks import check_experiment, check_figure, check_language_model, check_names, check_results
+from learning_geometry.config.checks import (
+    check_experiment,
+    check_figure,
+    check_language_model,
+    check_names,
+    check_results,
+)
 from learning_geometry.config.modules import (
     LITERALS,
     PACKAGE,

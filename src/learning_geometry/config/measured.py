@@ -151,7 +151,9 @@ def test_set_sizes(task: str) -> dict[str, int] | None:
         return None
     if "test_sequences" not in settings and settings.get("prime", LARGEST_PRIME + 1) > LARGEST_PRIME:
         return None
-    small = settings | {key: value for key, value in {"test_sequences": 1, "pool_size": None}.items() if key in settings}
+    small = settings | {
+        key: value for key, value in {"test_sequences": 1, "pool_size": None}.items() if key in settings
+    }
     try:
         sets = module.test_sets(small, module.context(small, 0), 0)
     except (ValueError, KeyError, MemoryError):
@@ -212,7 +214,10 @@ def _commutators(name: str, settings: dict[str, Any], experiment: dict[str, Any]
     named = {*checkpoints["steps"], 0, steps}
     absent = [step for step in settings["steps"] if step > steps or (step % checkpoints["every"] and step not in named)]
     if absent and not checkpoints["logarithmic"]:
-        at("steps", f"there is no checkpoint of step {absent[0]}; name it in training.checkpoints.steps, or leave it out")
+        at(
+            "steps",
+            f"there is no checkpoint of step {absent[0]}; name it in training.checkpoints.steps, or leave it out",
+        )
     elif any(step > steps for step in absent):
         at("steps", f"{max(absent)} lies beyond the {steps} steps of training; remove it")
 

@@ -68,7 +68,9 @@ class _StrictLoader(yaml.SafeLoader):
             return super().construct_object(node, deep)  # type: ignore[no-untyped-call]
         except (ValueError, KeyError, OverflowError, AttributeError) as error:
             # PyYAML converts dates, numbers and tagged scalars without catching what Python raises there
-            problem = f"{_shortened(str(node.value))} cannot be read as {node.tag.rpartition(':')[2]} ({error}); quote it"
+            problem = (
+                f"{_shortened(str(node.value))} cannot be read as {node.tag.rpartition(':')[2]} ({error}); quote it"
+            )
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
 
 
@@ -102,7 +104,9 @@ def _expanded(node: Any, known: dict[int, tuple[int, int]], above: frozenset[int
         if size > MOST_VALUES:
             problem = f"more than {MOST_VALUES:,} values once its aliases are written out; use fewer aliases"
         elif depth > DEEPEST:
-            problem = f"more than {DEEPEST} levels inside each other once its aliases are written out; use fewer aliases"
+            problem = (
+                f"more than {DEEPEST} levels inside each other once its aliases are written out; use fewer aliases"
+            )
         if problem:
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
         known[id(node)] = size, depth

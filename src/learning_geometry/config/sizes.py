@@ -125,7 +125,9 @@ def _excess(experiment: dict[str, Any], key: str) -> float:
         measurement, _, name = rest.partition(".")
         default = settings_schema(section, measurement)["properties"][name]["default"]
     elif section == "training":
-        default = {"steps": 1000, "batch_size": 50, "checkpoints.every": 100, "checkpoints.logarithmic": 8}.get(rest, 50)
+        default = {"steps": 1000, "batch_size": 50, "checkpoints.every": 100, "checkpoints.logarithmic": 8}.get(
+            rest, 50
+        )
     else:
         default = settings_schema(f"{section}s", experiment[section]["name"])["properties"][rest]["default"]
     ratio = (value or 0) / (default or 64)
