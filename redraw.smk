@@ -26,7 +26,8 @@ rule all:
 # A report shows what rules make, so the archived summary passes through one.
 rule write_summary:
     input:
-        result("summary"),
+        summary=made("write_summary", "summary"),
+        again=again("write_summary"),
     output:
         report(
             result("summary_csv"),
@@ -39,6 +40,6 @@ rule write_summary:
     conda:
         "environment.yml"
     params:
-        code=code("write_summary.py"),
+        derivation=derivation,
     script:
         "workflow/scripts/write_summary.py"

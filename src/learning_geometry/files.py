@@ -224,3 +224,14 @@ def _array(name: str, tensor: Any, path: str | Path) -> np.ndarray:
                 f"{path}: tensor {name!r} is {tensor.dtype}, which numpy lacks; convert it to float32"
             ) from error
     return np.asarray(tensor, order="C")  # safetensors would write other memory layouts scrambled
+
+
+def finish_folder(folder: str | Path, provenance: Mapping[str, Any]) -> None:
+    """Write the manifest of a folder: what its files are, and what it was made from."""
+    folder = Path(folder)
+    files = {
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "manifest.json"
+    }
+    write_json(folder / "manifest.json", {"files": files, "provenance": dict(provenance)})

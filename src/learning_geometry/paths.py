@@ -1,5 +1,8 @@
 """The one module that knows where artifacts lie."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 ARTIFACTS = {
     "dataset": "{experiment}/seed-{seed}/dataset.safetensors",
     "working": "{experiment}/seed-{seed}/training",
@@ -28,6 +31,33 @@ ARTIFACTS = {
 
 CONCLUDED_FROM = ("runs", "summary")
 """The artifacts of each experiment that figures and claims are made from; an archive of a run holds these."""
+
+KNOWN, AGAIN, RECORDS = ".known.json", ".to-be-made-again", ".made"
+"""In a results folder: the cache of what is known of files, the list of what is out of date, and records."""
+
+MANIFEST = "manifest.json"
+"""Of a folder: what its files are, and what it was made from."""
+
+HOLD_PROVENANCE = (".parquet", ".safetensors")
+"""Suffixes of files that hold what they were made from."""
+
+
+def record_path(results: str | Path, outputs: Sequence[str]) -> Path:
+    """Return where the record of a job lies that makes files which hold none themselves.
+
+    >>> record_path("results", ["results/figures/sharpness.pdf"]).as_posix()
+    'results/.made/figures/sharpness.pdf.json'
+    """
+    return Path(results) / RECORDS / f"{Path(outputs[0]).relative_to(results).as_posix()}.json"
+
+
+def recorded(outputs: Sequence[str]) -> list[str]:
+    """Return those of a job's outputs, files and not folders, that do not hold what they were made from.
+
+    >>> recorded(["results/a/checkpoints", "results/a/summary.parquet", "results/a/summary.csv"])
+    ['results/a/summary.csv']
+    """
+    return [path for path in outputs if Path(path).suffix and not path.endswith(HOLD_PROVENANCE)]
 
 
 def artifact(results: str, name: str, **wildcards: object) -> str:

@@ -1,8 +1,9 @@
 # A finished run in one file, from which redraw.smk makes every figure, ledger and report again.
 rule archive:
     input:
-        tables=archived_tables(),
-        drawn=drawn_outputs(),
+        tables=made("archive", "tables"),
+        drawn=made("archive", "drawn"),
+        again=again("archive"),
     output:
         result("archive"),
     log:
@@ -10,7 +11,7 @@ rule archive:
     conda:
         "../../environment.yml"
     params:
-        config=archived_config(),
-        code=code("pack_archive.py"),
+        config=setting("config"),
+        derivation=derivation,
     script:
         "../scripts/pack_archive.py"

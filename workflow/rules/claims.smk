@@ -1,7 +1,8 @@
 # The ledger: every claim of the studies in this config, judged by rules that were fixed before the run.
 rule judge_claims:
     input:
-        [result("runs", experiment=name) for name in JUDGED],
+        runs=made("judge_claims", "runs"),
+        again=again("judge_claims"),
     output:
         csv=result("claims_csv"),
         markdown=result("claims_markdown"),
@@ -16,8 +17,8 @@ rule judge_claims:
     conda:
         "../../environment.yml"
     params:
-        experiments=judged_settings(),
-        figures=drawn_figures(),
-        code=code("judge_claims.py"),
+        experiments=setting("experiments"),
+        figures=setting("figures"),
+        derivation=derivation,
     script:
         "../scripts/judge_claims.py"

@@ -1,7 +1,7 @@
-# Every helper function of the workflow; the other rule files hold rules alone.
+# Every helper function of the workflow; the other rule files hold rules alone. What each job is made from stands in
+# learning_geometry.planning.jobs.
 import os
 import sys
-from functools import cache
 
 SOURCE = os.path.join(workflow.basedir, "src")
 sys.path.insert(0, SOURCE)
@@ -13,27 +13,27 @@ environment.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**30))
 environment.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**30))
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
-from learning_geometry.claims.studies import needed_experiments
 from learning_geometry.config import (
     AFTER_CONFIGFILE,
     ConfigError,
     available,
-    needed_seeds,
-    needs,
-    other_seeds,
     read_yaml,
     validate,
 )
-from learning_geometry.fingerprint import code_fingerprint
-from learning_geometry.paths import CONCLUDED_FROM, artifact
-from learning_geometry.tasks.prompts import prompt_file
-from learning_geometry.tasks.texts import text_files
+from learning_geometry.paths import artifact
+from learning_geometry.planning import jobs
+from learning_geometry.planning.plan import Plan
+from learning_geometry.planning.rerun import Reruns
+
+# redraw.smk says False: the tables of an archive are drawn, and what they were measured on may lie elsewhere
+READS_FILES = globals().get("READS_FILES", True)
 
 try:
     for path in workflow.configfiles:
         read_yaml(path)
-    config.update(validate(config, files=globals().get("READS_FILES", True)))
+    config.update(validate(config, files=READS_FILES))
 except ConfigError as error:
     # with one file alone no target can have been taken for a config
     several = len(workflow.configfiles) > 1
@@ -43,11 +43,13 @@ except ConfigError as error:
     ) from None
 
 RESULTS = config["results"]
-EXPERIMENTS = config["experiments"]
-LANGUAGE_MODELS = config["language_models"]
-STUDIED = EXPERIMENTS | LANGUAGE_MODELS
-FIGURES = config["figures"]
-JUDGED = needed_experiments(STUDIED)
+PLAN = Plan(
+    config,
+    os.path.join(workflow.basedir, "workflow/scripts"),
+    redraw=not READS_FILES,
+)
+# what is planned in the main process is not planned again in the jobs that it starts on a cluster
+RERUNS = Reruns(PLAN, logger.info) if workflow.is_main_process else None
 
 
 wildcard_constraints:
@@ -63,171 +65,61 @@ def result(name, **wildcards):
     return artifact(RESULTS, name, **wildcards)
 
 
-@cache
-def code(script, *modules):
-    """The fingerprint of a script and of every module of the package that it uses."""
-    roots = [f"learning_geometry.{module}" for module in modules]
-    return code_fingerprint(
-        os.path.join(workflow.basedir, "workflow/scripts", script), *roots
-    )
+def forced():
+    """Whether jobs are forced on the command line, which may be any."""
+    asked = workflow.dag_settings
+    return bool(asked.forceall or asked.forcetargets or asked.forcerun)
 
 
-def settings(wildcards, *sections):
-    """The sections of an experiment's config that a rule depends on."""
-    experiment = EXPERIMENTS[wildcards.experiment]
-    return {section: experiment[section] for section in sections}
+def made(rule, role):
+    """What other jobs make and a job of this rule reads in a role.
+
+    Times decide nothing, hence `ancient`. Snakemake runs a job again when an input is missing and made again; what an
+    up-to-date job was made from may be missing, and is then no input.
+    """
+
+    def paths(wildcards):
+        job = PLAN.find(rule, wildcards)
+        found = job.inputs[role]
+        if RERUNS is not None and not forced() and not must_run(job):
+            found = [path for path in found if os.path.exists(path)]
+        return list(found)
+
+    return ancient(paths)
 
 
-def task_module(wildcards):
-    return f"tasks.{EXPERIMENTS[wildcards.experiment]['task']['name']}"
+def again(rule):
+    """A file that is newer than the outputs of a job that are not up to date; none for other jobs."""
+
+    def paths(wildcards):
+        if RERUNS is None:
+            return []
+        job = PLAN.find(rule, wildcards)
+        return RERUNS.marker(job, must_run(job))
+
+    return paths
 
 
-def model_module(wildcards):
-    return f"models.{EXPERIMENTS[wildcards.experiment]['model']['name']}"
+def must_run(job):
+    """Why a job must run, if its outputs are not up to date."""
+    targets = [os.path.relpath(target) for target in workflow.dag_settings.targets]
+    try:
+        return PLAN.must_run(job, targets)
+    except (ValueError, OSError) as error:
+        raise WorkflowError(str(error)) from None
 
 
-compared_seeds = cache(other_seeds)
+def setting(name):
+    """One of the settings of a job."""
+    return lambda wildcards, output: PLAN.made_by(output[0]).settings[name]
 
 
-def seeds_compared_with(wildcards):
-    """The other seeds that a measurement of one run reads."""
-    seeds = EXPERIMENTS[wildcards.experiment]["seeds"]
-    wanted = compared_seeds(wildcards.measurement)
-    return needed_seeds(wanted, int(wildcards.seed), seeds)
-
-
-def runs_compared_with(wildcards):
-    """What training left of the other seeds that a measurement reads."""
-    return [
-        result(name, experiment=wildcards.experiment, seed=seed)
-        for name in ("checkpoints", "dataset", "metrics")
-        for seed in seeds_compared_with(wildcards)
-    ]
-
-
-def language_model(wildcards, *sections):
-    """The sections of a language model's config that a rule depends on."""
-    chosen = LANGUAGE_MODELS[wildcards.experiment]
-    return {section: chosen[section] for section in sections}
-
-
-def model_files(wildcards):
-    """The files of a language model that lies on this machine; another weight is another result."""
-    model = LANGUAGE_MODELS[wildcards.experiment]["model"]
-    source, gguf = model["source"], model["gguf"]
-    if os.path.isfile(source):
-        return [source]
-    kinds = (".json", ".safetensors", ".jinja", ".txt", ".model")
-    names = sorted(os.listdir(source)) if os.path.isdir(source) else []
-    return [
-        os.path.join(source, name)
-        for name in names
-        if name.endswith(kinds) or name == gguf
-    ]
-
-
-def read_texts(wildcards):
-    """The files of a text that a language model reads."""
-    texts = LANGUAGE_MODELS[wildcards.experiment]["texts"]
-    return [str(path) for path in text_files(texts[wildcards.text])]
-
-
-def read_prompts(wildcards):
-    """The files of the prompts that a language model reads."""
-    prompts = LANGUAGE_MODELS[wildcards.experiment]["prompts"]
-    return [str(prompt_file(name)) for sets in prompts.values() for name in sets]
-
-
-def captured_texts(wildcards):
-    """What was captured of the texts, if the measurement reads it."""
-    texts = LANGUAGE_MODELS[wildcards.experiment]["texts"]
-    wanted = texts if "texts" in needs(wildcards.measurement) else []
-    return [
-        result("text", experiment=wildcards.experiment, text=text) for text in wanted
-    ]
-
-
-def captured_weights(wildcards):
-    """With which weights prompts are read, if the measurement reads what was captured of them."""
-    wanted = needs(wildcards.measurement)
-    return ["trained"] * bool({"prompts", "untrained_prompts"} & set(wanted)) + [
-        "untrained"
-    ] * ("untrained_prompts" in wanted)
-
-
-def captured_prompts(wildcards):
-    """What was captured of the prompts, if the measurement reads it."""
-    return [
-        result("prompts", experiment=wildcards.experiment, weights=weights)
-        for weights in captured_weights(wildcards)
-    ]
-
-
-def sections_read(wildcards):
-    """The sections of a language model's config that a measurement's result depends on."""
-    wanted = {"model"}
-    for need in needs(wildcards.measurement):
-        wanted |= {
-            "texts": {"texts", "text"},
-            "prompts": {"prompts", "chat_template"},
-            "untrained_prompts": {"prompts", "chat_template"},
-            "model": set(),
-        }[need]
-    return language_model(wildcards, *sorted(wanted))
-
-
-def weights_read(wildcards):
-    """The files of the model's weights, if the measurement reads them."""
-    return model_files(wildcards) if "model" in needs(wildcards.measurement) else []
-
-
-def run_tables(wildcards):
-    """Every table of an experiment, of each of its seeds, or of a language model."""
-    if wildcards.experiment in LANGUAGE_MODELS:
-        return [
-            result(
-                "model_measurement",
-                experiment=wildcards.experiment,
-                measurement=measurement,
-            )
-            for measurement in LANGUAGE_MODELS[wildcards.experiment]["measurements"]
-        ]
-    experiment = EXPERIMENTS[wildcards.experiment]
-    at = [
-        {"experiment": wildcards.experiment, "seed": seed}
-        for seed in experiment["seeds"]
-    ]
-    return [result("metrics", **run) for run in at] + [
-        result("measurement", measurement=measurement, **run)
-        for measurement in experiment["measurements"]
-        for run in at
-    ]
-
-
-def figure_inputs(figure, table):
-    """The tables of the experiments that a figure shows, in their order."""
-    experiments = FIGURES.get(figure, {"experiments": []})["experiments"]
-    return [result(table, experiment=experiment) for experiment in experiments]
-
-
-def figure_options(figure):
-    """A figure's section of the config, and what its experiments learn or read, with which model and optimiser."""
-    options = FIGURES.get(figure, {"experiments": []})
-    return (
-        options
-        | {
-            f"{section}s": {
-                name: STUDIED[name].get(section, {}) for name in options["experiments"]
-            }
-            for section in ("task", "model", "optimizer")
-        }
-        | {
-            "prompts": {
-                name: STUDIED[name].get("prompts", {})
-                for name in options["experiments"]
-            }
-        }
-    )
+def derivation(wildcards, output):
+    """What a job checks itself against, and stores in its outputs."""
+    try:
+        return PLAN.derivation(PLAN.made_by(output[0]))
+    except (ValueError, OSError) as error:
+        raise WorkflowError(str(error)) from None
 
 
 def in_words(name):
@@ -237,74 +129,16 @@ def in_words(name):
 
 def figure_category(figure):
     """Where the report lists a figure: under the study of the experiment that it shows first."""
-    shown = FIGURES.get(figure, {"experiments": []})["experiments"]
-    return in_words(STUDIED[shown[0]]["study"]) if shown else "Figures"
-
-
-def judged_settings():
-    """What the claims ask of the experiments that they are judged on."""
-    sections = ("study", "task", "model", "optimizer", "training", "texts", "prompts")
-    return {
-        name: {
-            section: STUDIED[name][section]
-            for section in sections
-            if section in STUDIED[name]
-        }
-        for name in JUDGED
-    }
-
-
-def drawn_figures():
-    """Every figure of the config: its image, and the experiments it shows."""
-    return {
-        name: {
-            "path": result("figure_png", figure=name),
-            "experiments": figure["experiments"],
-        }
-        for name, figure in FIGURES.items()
-    }
+    shown = config["figures"].get(figure, {"experiments": []})["experiments"]
+    studied = config["experiments"] | config["language_models"]
+    return in_words(studied[shown[0]]["study"]) if shown else "Figures"
 
 
 def final_outputs(study=None):
-    """The summaries, figures and claims of one study, or of all; claims only if none is of another study."""
-    chosen = [
-        name
-        for name, experiment in STUDIED.items()
-        if study in (None, experiment["study"])
-    ]
-    figures = [
-        name
-        for name, figure in FIGURES.items()
-        if set(figure["experiments"]) <= set(chosen)
-    ]
-    claims = [result("claims_csv")] if JUDGED and set(JUDGED) <= set(chosen) else []
-    return (
-        claims
-        + [result("summary", experiment=name) for name in chosen]
-        + [result("figure_pdf", figure=name) for name in figures]
-        + [result("figure_png", figure=name) for name in figures]
-    )
-
-
-def archived_tables():
-    """Every table that figures and claims are made from."""
-    return [
-        result(table, experiment=name) for name in STUDIED for table in CONCLUDED_FROM
-    ]
-
-
-def archived_config():
-    """The config, without the keys that change no number."""
-    left_out = ("results", "seconds_between_saves")
-    return {key: value for key, value in config.items() if key not in left_out}
+    """Everything of one study, or of all."""
+    return jobs.final_outputs(config, PLAN.jobs, study)
 
 
 def drawn_outputs():
-    """Everything that is made from the tables: figures, claims, and summaries as CSV."""
-    claims = ("claims_csv", "claims_markdown", "claims_page") if JUDGED else ()
-    return (
-        [result(name) for name in claims]
-        + [result("summary_csv", experiment=name) for name in STUDIED]
-        + [result("figure_pdf", figure=name) for name in FIGURES]
-        + [result("figure_png", figure=name) for name in FIGURES]
-    )
+    """Everything that is made from the summaries."""
+    return jobs.drawn_outputs(PLAN.jobs)

@@ -5,8 +5,9 @@ for figure in available("figures"):
         name:
             f"figure_{figure}"
         input:
-            summary=figure_inputs(figure, "summary"),
-            runs=figure_inputs(figure, "runs"),
+            summary=made(f"figure_{figure}", "summary"),
+            runs=made(f"figure_{figure}", "runs"),
+            again=again(f"figure_{figure}"),
         output:
             pdf=result("figure_pdf", figure=figure),
             png=report(
@@ -21,7 +22,7 @@ for figure in available("figures"):
             "../../environment.yml"
         params:
             figure=figure,
-            options=figure_options(figure),
-            code=code("draw_figure.py", f"figures.{figure}"),
+            options=setting("options"),
+            derivation=derivation,
         script:
             "../scripts/draw_figure.py"

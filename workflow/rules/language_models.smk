@@ -2,8 +2,7 @@
 # Working directories are not outputs: Snakemake would delete them, and with them what a killed job had saved.
 rule capture_text:
     input:
-        model=model_files,
-        text=read_texts,
+        again=again("capture_text"),
     output:
         directory(result("text")),
     log:
@@ -12,23 +11,20 @@ rule capture_text:
     conda:
         "../../environment.yml"
     params:
-        model=lambda wildcards: language_model(wildcards, "model")["model"],
-        source=lambda wildcards: language_model(wildcards, "texts")["texts"][
-            wildcards.text
-        ],
-        settings=lambda wildcards: language_model(wildcards, "text")["text"],
+        model=setting("model"),
+        source=setting("source"),
+        settings=setting("settings"),
         working=lambda wildcards: result(
             "capturing", captured=f"text_{wildcards.text}", **wildcards
         ),
-        code=code("capture_text.py"),
+        derivation=derivation,
     script:
         "../scripts/capture_text.py"
 
 
 rule capture_prompts:
     input:
-        model=model_files,
-        prompts=read_prompts,
+        again=again("capture_prompts"),
     output:
         directory(result("prompts")),
     log:
@@ -37,13 +33,11 @@ rule capture_prompts:
     conda:
         "../../environment.yml"
     params:
-        settings=lambda wildcards: language_model(
-            wildcards, "model", "prompts", "chat_template"
-        ),
+        settings=setting("settings"),
         working=lambda wildcards: result(
             "capturing", captured=f"prompts_{wildcards.weights}", **wildcards
         ),
-        code=code("capture_prompts.py"),
+        derivation=derivation,
     script:
         "../scripts/capture_prompts.py"
 
@@ -51,9 +45,9 @@ rule capture_prompts:
 # One rule for every measurement of a language model, as there is one for those of trained runs.
 rule measure_language_model:
     input:
-        model=weights_read,
-        texts=captured_texts,
-        prompts=captured_prompts,
+        texts=made("measure_language_model", "texts"),
+        prompts=made("measure_language_model", "prompts"),
+        again=again("measure_language_model"),
     output:
         table=result("model_measurement"),
     log:
@@ -61,14 +55,10 @@ rule measure_language_model:
     conda:
         "../../environment.yml"
     params:
-        weights=captured_weights,
-        settings=sections_read,
-        measurement=lambda wildcards: language_model(wildcards, "measurements")[
-            "measurements"
-        ][wildcards.measurement],
+        weights=setting("weights"),
+        settings=setting("settings"),
+        measurement=setting("measurement"),
         files=lambda wildcards: result("model_files", **wildcards),
-        code=lambda wildcards: code(
-            "measure_language_model.py", f"measurements.{wildcards.measurement}"
-        ),
+        derivation=derivation,
     script:
         "../scripts/measure_language_model.py"

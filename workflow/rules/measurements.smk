@@ -1,10 +1,11 @@
 # One rule for every measurement: the module learning_geometry.measurements.<measurement> does the work.
 rule measure:
     input:
-        checkpoints=result("checkpoints"),
-        dataset=result("dataset"),
-        metrics=result("metrics"),
-        others=runs_compared_with,
+        checkpoints=made("measure", "checkpoints"),
+        dataset=made("measure", "dataset"),
+        metrics=made("measure", "metrics"),
+        others=made("measure", "others"),
+        again=again("measure"),
     output:
         result("measurement"),
     log:
@@ -12,20 +13,11 @@ rule measure:
     conda:
         "../../environment.yml"
     params:
-        seed=lambda wildcards: int(wildcards.seed),
-        others=seeds_compared_with,
-        run=lambda wildcards: settings(
-            wildcards, "task", "model", "optimizer", "training"
-        ),
-        measurement=lambda wildcards: settings(wildcards, "measurements")[
-            "measurements"
-        ][wildcards.measurement],
-        code=lambda wildcards: code(
-            "measure.py",
-            task_module(wildcards),
-            model_module(wildcards),
-            f"measurements.{wildcards.measurement}",
-        ),
+        seed=setting("seed"),
+        others=setting("others"),
+        run=setting("run"),
+        measurement=setting("measurement"),
+        derivation=derivation,
     script:
         "../scripts/measure.py"
 
@@ -33,7 +25,8 @@ rule measure:
 # All that figures and claims read: one table of every number of every seed, and its summary over seeds.
 rule summarize:
     input:
-        run_tables,
+        tables=made("summarize", "tables"),
+        again=again("summarize"),
     output:
         runs=result("runs"),
         summary=result("summary"),
@@ -48,6 +41,6 @@ rule summarize:
     conda:
         "../../environment.yml"
     params:
-        code=code("summarize.py"),
+        derivation=derivation,
     script:
         "../scripts/summarize.py"

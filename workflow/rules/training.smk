@@ -1,5 +1,7 @@
 # Long jobs first, and what they wait for: the short ones then fill the cores at the end.
 rule make_dataset:
+    input:
+        again=again("make_dataset"),
     output:
         result("dataset"),
     log:
@@ -8,9 +10,9 @@ rule make_dataset:
     conda:
         "../../environment.yml"
     params:
-        seed=lambda wildcards: int(wildcards.seed),
-        task=lambda wildcards: settings(wildcards, "task")["task"],
-        code=lambda wildcards: code("make_dataset.py", task_module(wildcards)),
+        seed=setting("seed"),
+        task=setting("task"),
+        derivation=derivation,
     script:
         "../scripts/make_dataset.py"
 
@@ -18,7 +20,8 @@ rule make_dataset:
 # The working directory is not an output: Snakemake would delete it, and with it what a killed job had saved.
 rule train:
     input:
-        dataset=result("dataset"),
+        dataset=made("train", "dataset"),
+        again=again("train"),
     output:
         checkpoints=directory(result("checkpoints")),
         metrics=result("metrics"),
@@ -28,13 +31,9 @@ rule train:
     conda:
         "../../environment.yml"
     params:
-        seed=lambda wildcards: int(wildcards.seed),
-        experiment=lambda wildcards: settings(
-            wildcards, "task", "model", "optimizer", "training"
-        ),
+        seed=setting("seed"),
+        experiment=setting("experiment"),
         working=lambda wildcards: result("working", **wildcards),
-        code=lambda wildcards: code(
-            "train.py", task_module(wildcards), model_module(wildcards)
-        ),
+        derivation=derivation,
     script:
         "../scripts/train.py"

@@ -10,22 +10,23 @@ from time import perf_counter
 
 import torch
 
-from learning_geometry.measurements.language_capture import capture_prompts, file_digests, working_folder
+from learning_geometry.files import finish_folder
+from learning_geometry.measurements.language_capture import capture_prompts, working_folder
 from learning_geometry.models.language.loading import load
-from learning_geometry.progress import log_to
+from learning_geometry.running import job
 from learning_geometry.streams import stream
 
-with log_to(snakemake.log[0]) as log:
+with job(snakemake) as running:
     torch.set_num_threads(snakemake.threads)
     started, params, wildcards = perf_counter(), snakemake.params, snakemake.wildcards
-    of = {"settings": params.settings, "code": params.code, "files": file_digests(snakemake.input)}
-    working = working_folder(Path(params.working), of)
+    working = working_folder(Path(params.working), {"settings": params.settings, "key": running.key})
     untrained = stream("untrained") if wildcards.weights == "untrained" else None
     model = load(**params.settings["model"], untrained=untrained)
     capture_prompts(model, params.settings["prompts"], params.settings["chat_template"], working)
+    finish_folder(working, running.provenance(**params.settings))
     working.replace(snakemake.output[0])
     shutil.rmtree(params.working)
-    log.terminal(
+    running.terminal(
         f"{wildcards.experiment}: prompts of {', '.join(params.settings['prompts'])}, {wildcards.weights} weights, "
         f"in {perf_counter() - started:.0f} s"
     )

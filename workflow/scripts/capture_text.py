@@ -10,30 +10,27 @@ from time import perf_counter
 
 import torch
 
-from learning_geometry.measurements.language_capture import capture_text, file_digests, working_folder
+from learning_geometry.files import finish_folder
+from learning_geometry.measurements.language_capture import capture_text, working_folder
 from learning_geometry.models.language.loading import load
-from learning_geometry.progress import log_to
+from learning_geometry.running import job
 
-with log_to(snakemake.log[0]) as log:
+with job(snakemake) as running:
     torch.set_num_threads(snakemake.threads)
     started, params, wildcards = perf_counter(), snakemake.params, snakemake.wildcards
-    of = {
-        "model": params.model,
-        "text": params.source,
-        "settings": params.settings,
-        "code": params.code,
-        "files": file_digests(snakemake.input),
-    }
-    working = working_folder(Path(params.working), of)
+    of = {"model": params.model, "text": params.source, "settings": params.settings}
+    working = working_folder(Path(params.working), of | {"key": running.key})
 
     def report(tokens, what):
         """Say in the log how far it is."""
+        running.unchanged()
         print(f"{what}: {tokens} tokens after {perf_counter() - started:.0f} s", flush=True)
 
     capture_text(load(**params.model), params.source, params.settings, working, report)
+    finish_folder(working, running.provenance(**of))
     working.replace(snakemake.output[0])
     shutil.rmtree(params.working)
-    log.terminal(
+    running.terminal(
         f"{wildcards.experiment}: {params.settings['tokens']} tokens of {wildcards.text} "
         f"in {perf_counter() - started:.0f} s"
     )

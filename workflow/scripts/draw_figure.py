@@ -6,9 +6,9 @@ import pandas as pd
 
 from learning_geometry.figures import style
 from learning_geometry.files import read_table
-from learning_geometry.progress import log_to
+from learning_geometry.running import job
 
-with log_to(snakemake.log[0]) as log:
+with job(snakemake) as running:
     tables = {
         name: pd.concat([read_table(path) for path in snakemake.input[name]], ignore_index=True)
         for name in ("summary", "runs")
@@ -16,5 +16,6 @@ with log_to(snakemake.log[0]) as log:
     module = import_module(f"learning_geometry.figures.{snakemake.params.figure}")
     with style.applied():
         figure = module.draw(tables, snakemake.params.options)
+        running.unchanged()
         style.save(figure, snakemake.output.pdf, snakemake.output.png)
-    log.terminal(f"figure {snakemake.output.png}")
+    running.terminal(f"figure {snakemake.output.png}")

@@ -5,18 +5,19 @@ import os
 from learning_geometry.claims.judge import judge
 from learning_geometry.claims.pages import Drawn, markdown, webpage
 from learning_geometry.files import atomic_path, read_table, write_text
-from learning_geometry.progress import log_to
+from learning_geometry.running import job
 
-with log_to(snakemake.log[0]) as log:
-    ledger = judge(snakemake.params.experiments, [read_table(path) for path in snakemake.input])
+with job(snakemake) as running:
+    ledger = judge(snakemake.params.experiments, [read_table(path) for path in snakemake.input.runs])
     folder = os.path.dirname(snakemake.output.page)
     figures = {
         name: Drawn(os.path.relpath(figure["path"], folder), tuple(figure["experiments"]))
         for name, figure in snakemake.params.figures.items()
     }
+    running.unchanged()
     with atomic_path(snakemake.output.csv) as path:
         ledger.table.to_csv(path, index=False, float_format="%.6g")
     write_text(snakemake.output.markdown, markdown(ledger, figures))
     write_text(snakemake.output.page, webpage(ledger, figures))
     verdicts = ledger.table.drop_duplicates(["study", "claim", "experiment"])["verdict"].value_counts()
-    log.terminal("claims: " + ", ".join(f"{number} {verdict}" for verdict, number in sorted(verdicts.items())))
+    running.terminal("claims: " + ", ".join(f"{number} {verdict}" for verdict, number in sorted(verdicts.items())))

@@ -10,9 +10,9 @@ from time import perf_counter
 
 from learning_geometry.files import write_table
 from learning_geometry.measurements.run import Run
-from learning_geometry.progress import log_to
+from learning_geometry.running import job
 
-with log_to(snakemake.log[0]) as log:
+with job(snakemake) as running:
     started = perf_counter()
     wildcards, params = snakemake.wildcards, snakemake.params
     # of the other seeds that the measurement compares with: all checkpoints, then all datasets, then all metrics
@@ -33,10 +33,10 @@ with log_to(snakemake.log[0]) as log:
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(snakemake.threads)
     table = module.measure(run, params.measurement)
-    provenance = {"run": params.run, "seed": params.seed, "settings": params.measurement, "code": params.code}
-    provenance |= {"other_seeds": params.others} if params.others else {}
+    more = {"other_seeds": params.others} if params.others else {}
+    provenance = running.provenance(run=params.run, seed=params.seed, settings=params.measurement, **more)
     write_table(table, snakemake.output[0], provenance)
-    log.terminal(
+    running.terminal(
         f"{wildcards.measurement}, {run.experiment} seed {run.seed}: {len(table)} numbers "
         f"in {perf_counter() - started:.0f} s"
     )

@@ -6,11 +6,11 @@ from importlib import import_module
 from pathlib import Path
 from time import perf_counter
 
-from learning_geometry.files import write_table
+from learning_geometry.files import finish_folder, write_table
 from learning_geometry.measurements.language_run import LanguageRun
-from learning_geometry.progress import log_to
+from learning_geometry.running import job
 
-with log_to(snakemake.log[0]) as log:
+with job(snakemake) as running:
     started = perf_counter()
     wildcards, params = snakemake.wildcards, snakemake.params
     files = Path(params.files)
@@ -26,6 +26,8 @@ with log_to(snakemake.log[0]) as log:
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(snakemake.threads)
     table = module.measure(run, params.measurement)
-    provenance = {"model": params.settings, "settings": params.measurement, "code": params.code}
+    provenance = running.provenance(model=params.settings, settings=params.measurement, leaves=files.is_dir())
+    if files.is_dir():
+        finish_folder(files, provenance)
     write_table(table, snakemake.output.table, provenance)
-    log.terminal(f"{wildcards.measurement}, {run.experiment}: {len(table)} numbers in {perf_counter() - started:.0f} s")
+    running.terminal(f"{wildcards.measurement}, {run.experiment}: {len(table)} numbers in {perf_counter() - started:.0f} s")

@@ -3,11 +3,11 @@
 import os
 
 from learning_geometry.archive import pack
-from learning_geometry.progress import log_to
+from learning_geometry.running import job
 
-with log_to(snakemake.log[0]) as log:
+with job(snakemake) as running:
     results = os.path.dirname(snakemake.output[0])
     drawn = [os.path.relpath(path, results) for path in snakemake.input.drawn]
     pack(snakemake.output[0], results, snakemake.params.config, drawn)
     size = os.path.getsize(snakemake.output[0])
-    log.terminal(f"archive {snakemake.output[0]}: {len(snakemake.input.tables)} tables, {size / 1e6:.1f} MB")
+    running.terminal(f"archive {snakemake.output[0]}: {len(snakemake.input.tables)} tables, {size / 1e6:.1f} MB")

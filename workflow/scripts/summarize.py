@@ -7,17 +7,17 @@ from learning_geometry.measurements.grokking_events import grokking_events
 from learning_geometry.measurements.onsets import onsets
 from learning_geometry.measurements.saturation_fits import saturation_fits
 from learning_geometry.measurements.summary import summarize
-from learning_geometry.progress import log_to
+from learning_geometry.running import job
 
-with log_to(snakemake.log[0]) as log:
-    tables = [read_table(path) for path in snakemake.input]
+with job(snakemake) as running:
+    tables = [read_table(path) for path in snakemake.input.tables]
     measured = pd.concat(tables, ignore_index=True)
     tables += [derived(measured) for derived in (onsets, grokking_events, saturation_fits)]
-    made = {path: read_provenance(path) for path in snakemake.input}
-    provenance = {"tables": made, "code": snakemake.params.code}
+    made = {path: read_provenance(path) for path in snakemake.input.tables}
     summary = summarize(tables)
+    provenance = running.provenance(tables=made)
     write_table(pd.concat(tables, ignore_index=True), snakemake.output.runs, provenance)
     write_table(summary, snakemake.output.summary, provenance)
     with atomic_path(snakemake.output.csv) as path:
         summary.to_csv(path, index=False, float_format="%.6g")
-    log.terminal(f"{snakemake.wildcards.experiment}: {len(summary)} numbers over seeds")
+    running.terminal(f"{snakemake.wildcards.experiment}: {len(summary)} numbers over seeds")

@@ -9,21 +9,23 @@ from pathlib import Path
 
 import torch
 
-from learning_geometry.files import write_table
+from learning_geometry.files import finish_folder, write_table
 from learning_geometry.measurements.table import tidy
-from learning_geometry.progress import Progress, log_to
+from learning_geometry.progress import Progress
+from learning_geometry.running import job
 from learning_geometry.tasks.dataset import read_dataset
 from learning_geometry.training.loop import train
 
-with log_to(snakemake.log[0]) as log:
+with job(snakemake) as running:
     torch.set_num_threads(snakemake.threads)
     experiment, seed = snakemake.params.experiment, snakemake.params.seed
     name, working = snakemake.wildcards.experiment, Path(snakemake.params.working)
-    provenance = experiment | {"name": name, "seed": seed, "code": snakemake.params.code}
+    provenance = experiment | {"name": name, "seed": seed, **running.of()}
     progress = Progress(experiment["training"]["steps"], f"{name} seed {seed}")
 
     def report(step, rows):
-        """Show the step and its losses and errors in the log."""
+        """Show the step and its losses and errors in the log; a state is saved after this, if the code is the same."""
+        running.unchanged()
         shown = {f"running_{quantity}": quantity for quantity in ("loss", "error")}
         latest = [row for row in rows if row["step"] == step and row["quantity"] in shown]
         notes = [f"{row['data']} {shown[row['quantity']]} {row['value']:.3f}" for row in latest]
@@ -31,7 +33,9 @@ with log_to(snakemake.log[0]) as log:
 
     dataset, pause = read_dataset(snakemake.input.dataset), snakemake.config["seconds_between_saves"]
     rows = train(experiment, seed, dataset, working, provenance, report, pause)
+    provenance = running.provenance(**provenance)
+    finish_folder(working / "checkpoints", provenance)
     write_table(tidy(rows, name, seed), snakemake.output.metrics, provenance)
     (working / "checkpoints").replace(snakemake.output.checkpoints)
     shutil.rmtree(working)
-    log.terminal(progress.summary())
+    running.terminal(progress.summary())

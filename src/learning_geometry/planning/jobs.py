@@ -1,0 +1,304 @@
+"""Every job that a config asks for: what it makes, from what, with which settings and code.
+
+The rules in ``workflow/rules`` take their inputs and parameters from here.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from learning_geometry.claims.studies import needed_experiments
+from learning_geometry.config.modules import needed_seeds, needs, other_seeds
+from learning_geometry.paths import CONCLUDED_FROM, artifact
+
+NO_NUMBER = ("results", "seconds_between_saves")
+"""Keys of a config that change no number."""
+
+
+class Job(NamedTuple):
+    """One job of the workflow."""
+
+    rule: str
+    wildcards: dict[str, str]
+    """Of the rule, such as ``{"experiment": "copying", "seed": "0"}``; none for figures and claims."""
+    outputs: tuple[str, ...]
+    """Paths of the files and folders that it makes."""
+    inputs: dict[str, tuple[str, ...]]
+    """Role -> paths of what other jobs make and this one reads."""
+    settings: dict[str, Any]
+    """What else its result depends on; the parameters of its rule."""
+    modules: tuple[str, ...] = ()
+    """The package's modules that its script imports by a computed name."""
+    reads: Mapping[str, Any] = {}
+    """What it reads from outside, see ``planning.outside.outside_files``."""
+    script: str = ""
+    """File name of its script."""
+    passing: bool = False
+    """Whether its outputs serve other jobs alone, so that they may be deleted when these are done."""
+    leaves: str = ""
+    """A folder in which it may leave files beside its outputs."""
+    works_in: str = ""
+    """A folder that holds what it has done so far, and is gone when it is finished."""
+
+    def __hash__(self) -> int:
+        return hash(self.outputs)
+
+    @property
+    def title(self) -> str:
+        """The rule and the wildcards, such as ``train copying 0``."""
+        return " ".join([self.rule, *self.wildcards.values()])
+
+
+def all_jobs(config: Mapping[str, Any], redraw: bool = False) -> list[Job]:
+    """Return every job that a config asks for, and those that pack an archive.
+
+    Args:
+        config: with all defaults, as ``config.validate`` returns it.
+        redraw: the jobs that draw the tables of an archive again.
+    """
+    drawn = [*_figures(config), *_claims(config)]
+    if redraw:
+        return [*_written_summaries(config), *drawn]
+    return [*_runs(config), *_language_models(config), *_summaries(config), *drawn, _archive(config)]
+
+
+def judged(config: Mapping[str, Any]) -> list[str]:
+    """Return the experiments and language models of the config that claims are judged on."""
+    return list(needed_experiments(_studied(config)))
+
+
+def final_outputs(config: Mapping[str, Any], jobs: Iterable[Job], study: str | None = None) -> list[str]:
+    """Return what a run makes of one study, or of all; claims only if none is of another study.
+
+    These are the tables, summaries, figures and claims; the data, checkpoints and captures that they are made from are
+    made if they are needed.
+    """
+    studied = _studied(config)
+    chosen = {name for name, experiment in studied.items() if study in (None, experiment["study"])}
+    figures = {f"figure_{name}" for name, each in config["figures"].items() if set(each["experiments"]) <= chosen}
+    rules = figures | ({"judge_claims"} if set(judged(config)) <= chosen else set())
+    found = []
+    for job in jobs:
+        if job.rule in rules or (job.wildcards.get("experiment") in chosen and not job.passing):
+            # checkpoints come with a table, and may be deleted when they are measured
+            found += [path for path in job.outputs if not path.endswith("/checkpoints")]
+    return found
+
+
+def drawn_outputs(jobs: Iterable[Job]) -> list[str]:
+    """Return everything that is made from the summaries: figures and claims, and the summaries as CSV."""
+    found = []
+    for job in jobs:
+        if job.rule.startswith("figure_") or job.rule == "judge_claims":
+            found += job.outputs
+        elif job.rule in ("summarize", "write_summary"):
+            found += [path for path in job.outputs if path.endswith(".csv")]
+    return found
+
+
+def figure_options(config: Mapping[str, Any], figure: str) -> dict[str, Any]:
+    """Return a figure's section of the config, and what its experiments learn or read, with which model and optimiser."""
+    options, studied = config["figures"][figure], _studied(config)
+    sections = {"tasks": "task", "models": "model", "optimizers": "optimizer", "prompts": "prompts"}
+    return options | {
+        plural: {name: studied[name].get(section, {}) for name in options["experiments"]}
+        for plural, section in sections.items()
+    }
+
+
+def archived_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config without the keys that change no number."""
+    return {key: value for key, value in config.items() if key not in NO_NUMBER}
+
+
+def _studied(config: Mapping[str, Any]) -> dict[str, Any]:
+    return config["experiments"] | config["language_models"]
+
+
+def _runs(config: Mapping[str, Any]) -> Iterator[Job]:
+    for name, experiment in config["experiments"].items():
+        run = {section: experiment[section] for section in ("task", "model", "optimizer", "training")}
+        modules = (f"tasks.{experiment['task']['name']}", f"models.{experiment['model']['name']}")
+        for seed in experiment["seeds"]:
+            at = {"experiment": name, "seed": str(seed)}
+            dataset, checkpoints, metrics = (
+                artifact(config["results"], kind, **at) for kind in ("dataset", "checkpoints", "metrics")
+            )
+            yield Job(
+                "make_dataset",
+                at,
+                (dataset,),
+                {},
+                {"seed": seed, "task": experiment["task"]},
+                modules[:1],
+                script="make_dataset.py",
+                passing=True,
+            )
+            yield Job(
+                "train",
+                at,
+                (checkpoints, metrics),
+                {"dataset": (dataset,)},
+                {"seed": seed, "experiment": run},
+                modules,
+                script="train.py",
+                works_in=artifact(config["results"], "working", **at),
+            )
+            for measurement, settings in experiment["measurements"].items():
+                others = needed_seeds(other_seeds(measurement), seed, experiment["seeds"])
+                # all checkpoints, then all datasets, then all metrics
+                compared = tuple(
+                    artifact(config["results"], kind, experiment=name, seed=other)
+                    for kind in ("checkpoints", "dataset", "metrics")
+                    for other in others
+                )
+                yield Job(
+                    "measure",
+                    at | {"measurement": measurement},
+                    (artifact(config["results"], "measurement", measurement=measurement, **at),),
+                    {
+                        "checkpoints": (checkpoints,),
+                        "dataset": (dataset,),
+                        "metrics": (metrics,),
+                        "others": compared,
+                    },
+                    {"seed": seed, "others": others, "run": run, "measurement": settings},
+                    (*modules, f"measurements.{measurement}"),
+                    script="measure.py",
+                )
+
+
+def _language_models(config: Mapping[str, Any]) -> Iterator[Job]:
+    results = config["results"]
+    for name, chosen in config["language_models"].items():
+        at = {"experiment": name}
+        texts = {text: artifact(results, "text", text=text, **at) for text in chosen["texts"]}
+        for text, path in texts.items():
+            yield Job(
+                "capture_text",
+                at | {"text": text},
+                (path,),
+                {},
+                {"model": chosen["model"], "source": chosen["texts"][text], "settings": chosen["text"]},
+                reads={"model": chosen["model"], "text": chosen["texts"][text]},
+                script="capture_text.py",
+                passing=True,
+                works_in=artifact(results, "capturing", captured=f"text_{text}", **at),
+            )
+        asked = {section: chosen[section] for section in ("model", "prompts", "chat_template")}
+        prompts = {weights: artifact(results, "prompts", weights=weights, **at) for weights in ("trained", "untrained")}
+        for weights, path in prompts.items() if chosen["prompts"] else ():
+            yield Job(
+                "capture_prompts",
+                at | {"weights": weights},
+                (path,),
+                {},
+                {"settings": asked},
+                reads={"model": chosen["model"], "prompts": chosen["prompts"]},
+                script="capture_prompts.py",
+                passing=True,
+                works_in=artifact(results, "capturing", captured=f"prompts_{weights}", **at),
+            )
+        for measurement, settings in chosen["measurements"].items():
+            wanted = needs(measurement)
+            weights_read = ["trained"] * bool({"prompts", "untrained_prompts"} & set(wanted))
+            weights_read += ["untrained"] * ("untrained_prompts" in wanted)
+            sections = {"model"} | ({"texts", "text"} if "texts" in wanted else set())
+            sections |= {"prompts", "chat_template"} if weights_read else set()
+            yield Job(
+                "measure_language_model",
+                at | {"measurement": measurement},
+                (artifact(results, "model_measurement", measurement=measurement, **at),),
+                {
+                    "texts": tuple(texts.values()) if "texts" in wanted else (),
+                    "prompts": tuple(prompts[weights] for weights in weights_read),
+                },
+                {
+                    "weights": weights_read,
+                    "settings": {section: chosen[section] for section in sorted(sections)},
+                    "measurement": settings,
+                },
+                (f"measurements.{measurement}",),
+                reads={"model": chosen["model"]} if "model" in wanted else {},
+                script="measure_language_model.py",
+                leaves=artifact(results, "model_files", measurement=measurement, **at),
+            )
+
+
+def _summaries(config: Mapping[str, Any]) -> Iterator[Job]:
+    results = config["results"]
+    tables: dict[str, list[str]] = {}
+    for name, experiment in config["experiments"].items():
+        tables[name] = [artifact(results, "metrics", experiment=name, seed=seed) for seed in experiment["seeds"]]
+        tables[name] += [
+            artifact(results, "measurement", experiment=name, seed=seed, measurement=measurement)
+            for measurement in experiment["measurements"]
+            for seed in experiment["seeds"]
+        ]
+    for name, chosen in config["language_models"].items():
+        tables[name] = [
+            artifact(results, "model_measurement", experiment=name, measurement=measurement)
+            for measurement in chosen["measurements"]
+        ]
+    for name, made in tables.items():
+        outputs = tuple(artifact(results, kind, experiment=name) for kind in (*CONCLUDED_FROM, "summary_csv"))
+        yield Job(
+            "summarize", {"experiment": name}, outputs, {"tables": tuple(made)}, {}, script="summarize.py"
+        )
+
+
+def _figures(config: Mapping[str, Any]) -> Iterator[Job]:
+    for figure, each in config["figures"].items():
+        shown = {
+            kind: tuple(artifact(config["results"], kind, experiment=name) for name in each["experiments"])
+            for kind in ("summary", "runs")
+        }
+        outputs = tuple(artifact(config["results"], kind, figure=figure) for kind in ("figure_pdf", "figure_png"))
+        settings = {"figure": figure, "options": figure_options(config, figure)}
+        yield Job(
+            f"figure_{figure}", {}, outputs, shown, settings, (f"figures.{figure}",), script="draw_figure.py"
+        )
+
+
+def _claims(config: Mapping[str, Any]) -> Iterator[Job]:
+    results, studied, names = config["results"], _studied(config), judged(config)
+    if not names:
+        return
+    sections = ("study", "task", "model", "optimizer", "training", "texts", "prompts")
+    asked = {name: {key: studied[name][key] for key in sections if key in studied[name]} for name in names}
+    figures = {
+        name: {"path": artifact(results, "figure_png", figure=name), "experiments": figure["experiments"]}
+        for name, figure in config["figures"].items()
+    }
+    yield Job(
+        "judge_claims",
+        {},
+        tuple(artifact(results, kind) for kind in ("claims_csv", "claims_markdown", "claims_page")),
+        {"runs": tuple(artifact(results, "runs", experiment=name) for name in names)},
+        {"experiments": asked, "figures": figures},
+        script="judge_claims.py",
+    )
+
+
+def _written_summaries(config: Mapping[str, Any]) -> Iterator[Job]:
+    for name in _studied(config):
+        yield Job(
+            "write_summary",
+            {"experiment": name},
+            (artifact(config["results"], "summary_csv", experiment=name),),
+            {"summary": (artifact(config["results"], "summary", experiment=name),)},
+            {},
+            script="write_summary.py",
+        )
+
+
+def _archive(config: Mapping[str, Any]) -> Job:
+    tables = (artifact(config["results"], kind, experiment=name) for name in _studied(config) for kind in CONCLUDED_FROM)
+    drawn = drawn_outputs([*_summaries(config), *_figures(config), *_claims(config)])
+    return Job(
+        "archive",
+        {},
+        (artifact(config["results"], "archive"),),
+        {"tables": tuple(tables), "drawn": tuple(drawn)},
+        {"config": archived_config(config)},
+        script="pack_archive.py",
+    )

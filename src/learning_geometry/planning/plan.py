@@ -1,0 +1,227 @@
+"""Which artifacts of a config are there, whole, and made from what the config and the code ask for.
+
+A key is the digest of what an artifact is made from (``Plan.made_from``): the rule, its settings, the fingerprint of its
+code, the digests of the files from outside by their role, and the keys of the artifacts that it reads. Paths are no part
+of it, nor are times: a project that is copied or moved is up to date. Final outputs of another key are made again; what
+they are made from, such as checkpoints, only if something needs it.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from learning_geometry.fingerprint import PACKAGE, code_files, code_fingerprint
+from learning_geometry.known import Known, digest_of
+from learning_geometry.paths import KNOWN
+from learning_geometry.planning.artifacts import made_from_record
+from learning_geometry.planning.jobs import Job, all_jobs
+from learning_geometry.planning.outside import outside_files
+
+PLACES = ("source", "revision", "gguf", "download")
+"""Keys of a language model that say where its files are; their digests stand for them."""
+
+
+class Plan:
+    """The jobs of a config, their keys, and what of them is on disk."""
+
+    def __init__(self, config: Mapping[str, Any], scripts: str | Path, redraw: bool = False, package: Path = PACKAGE):
+        """Make the plan; nothing is read yet.
+
+        Args:
+            config: with all defaults, as ``config.validate`` returns it.
+            scripts: folder of the rules' scripts.
+            redraw: plan to draw the tables of an archive again.
+            package: whose code is compared.
+        """
+        self.results, self._scripts, self._package = Path(config["results"]), Path(scripts), package
+        self.jobs = all_jobs(config, redraw)
+        self.known = Known(self.results / KNOWN)
+        self._of_output = {output: job for job in self.jobs for output in job.outputs}
+        self._of_rule = {(job.rule, tuple(sorted(job.wildcards.items()))): job for job in self.jobs}
+        self._made_from: dict[Job, dict[str, Any]] = {}
+        self._fingerprints: dict[tuple[str, ...], str] = {}
+        self._outside: dict[str, dict[str, str]] = {}
+        self._wrong: dict[str, str] = {}
+
+    def find(self, rule: str, wildcards: Mapping[str, str] | None = None) -> Job:
+        """Return a job by its rule and wildcards.
+
+        Raises:
+            KeyError: the config asks for no such job.
+        """
+        name = (rule, tuple(sorted((key, str(value)) for key, value in (wildcards or {}).items())))
+        if name not in self._of_rule:
+            raise KeyError(f"the config asks for no {' '.join([rule, *(value for _, value in name[1])])}")
+        return self._of_rule[name]
+
+    def made_by(self, path: str) -> Job | None:
+        """Return the job that makes a file or folder, or None."""
+        return self._of_output.get(path)
+
+    def roots(self, job: Job) -> tuple[str, ...]:
+        """Return the script and the modules of which the code of a job is the closure."""
+        return (str(self._scripts / job.script), *(f"{self._package.name}.{module}" for module in job.modules))
+
+    def code(self, job: Job) -> str:
+        """Return the fingerprint of the code of a job.
+
+        Raises:
+            ValueError: a module is not valid Python, or does not exist.
+        """
+        roots = self.roots(job)
+        if roots not in self._fingerprints:
+            self._fingerprints[roots] = code_fingerprint(*roots, package=self._package, known=self.known)
+        return self._fingerprints[roots]
+
+    def outside(self, job: Job) -> dict[str, str]:
+        """Return the digests of the files from outside that a job reads, by role.
+
+        Raises:
+            FileNotFoundError: one is missing.
+        """
+        name = digest_of(job.reads)
+        if name not in self._outside:
+            self._outside[name] = {
+                role: self.known.digest(path.resolve()) for role, path in outside_files(job.reads).items()
+            }
+        return self._outside[name]
+
+    def made_from(self, job: Job) -> dict[str, Any]:
+        """Return what a job's outputs are made from, as digests: what is stored beside the key.
+
+        Raises:
+            FileNotFoundError: a file from outside is missing, or a table that no job makes.
+            ValueError: the code cannot be read.
+        """
+        if job not in self._made_from:
+            self._made_from[job] = {
+                "job": job.title,
+                "settings": {name: digest_of(value) for name, value in _numbers(job).items()},
+                "code": self.code(job),
+                "outside": self.outside(job),
+                "inputs": {
+                    role: digest_of([self.input_key(path) for path in paths]) for role, paths in job.inputs.items()
+                },
+            }
+        return self._made_from[job]
+
+    def key(self, job: Job) -> str:
+        """Return the key that a job's outputs must bear, 16 hexadecimal digits.
+
+        Raises:
+            FileNotFoundError, ValueError: as :meth:`made_from`.
+        """
+        return digest_of(self.made_from(job))
+
+    def input_key(self, path: str) -> str:
+        """Return the key of what a job reads; of what no job makes, such as a table of an archive, its digest."""
+        job = self.made_by(path)
+        return self.key(job) if job is not None else self.known.digest(path)
+
+    def wrong(self, job: Job, path: str) -> str:
+        """Return why an output of a job must be made before it is used, or "" if it is there, whole and up to date."""
+        if path not in self._wrong:
+            found = made_from_record(path, job, self.results, self.known)
+            if found.problem:
+                self._wrong[path] = found.problem
+            else:
+                self._wrong[path] = "" if found.key == self.key(job) else self._difference(job, found.made_from)
+        return self._wrong[path]
+
+    @cached_property
+    def to_make(self) -> dict[Job, str]:
+        """The jobs whose final outputs are not up to date, and those that these need, each with the reason."""
+        found: dict[Job, str] = {}
+        waiting = []
+        for job in self.jobs:
+            reasons = [f"{path}: {why}" for path in job.outputs if not passing(job, path) and (why := self.wrong(job, path))]
+            # nobody asks for an archive but by its name
+            if reasons and (job.rule != "archive" or Path(job.outputs[0]).exists()):
+                found[job] = reasons[0]
+                waiting.append(job)
+        while waiting:
+            for path in (path for paths in waiting.pop().inputs.values() for path in paths):
+                job = self.made_by(path)
+                if job is not None and job not in found and (why := self.wrong(job, path)):
+                    found[job] = f"{path}: {why}"
+                    waiting.append(job)
+        return found
+
+    def must_run(self, job: Job, asked: Collection[str] = ()) -> str:
+        """Return why a job must run, or "" if it need not.
+
+        Args:
+            job: of this plan.
+            asked: paths that are asked for by name.
+        """
+        if job in self.to_make:
+            return self.to_make[job]
+        named = [path for path in job.outputs if path in asked or f"{path}/" in asked]
+        return next((f"{path}: {why}" for path in named if (why := self.wrong(job, path))), "")
+
+    def derivation(self, job: Job) -> dict[str, Any]:
+        """Return what a job is given to check itself and to store in its outputs; see ``running.job``."""
+        return {
+            "key": self.key(job),
+            "made_from": self.made_from(job),
+            "roots": list(self.roots(job)),
+            "outside": {role: str(path.resolve()) for role, path in outside_files(job.reads).items()},
+            "inputs": {
+                path: self.key(made) for path in _flat(job.inputs.values()) if (made := self.made_by(path)) is not None
+            },
+            "outputs": list(job.outputs),
+            "results": str(self.results),
+            "works_in": job.works_in,
+        }
+
+    def code_files(self, job: Job) -> dict[str, Path]:
+        """Return the files of a job's code by module name."""
+        return code_files(*self.roots(job), package=self._package, known=self.known)
+
+    def _difference(self, job: Job, before: Mapping[str, Any]) -> str:
+        """Say in what an artifact differs from what is asked for."""
+        if not before:
+            return "made by a version that did not store what it was made from"
+        now, changed = self.made_from(job), []
+        if before.get("job") != now["job"]:
+            return f"made by another job, {before.get('job')}"
+        for part, words in (("settings", "setting"), ("outside", "file"), ("inputs", "input")):
+            old, new = before.get(part, {}), now[part]
+            names = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+            if names:
+                changed.append(f"{words}{'s' * (len(names) > 1)} {', '.join(names)}")
+        if before.get("code") != now["code"]:
+            changed.append("code")
+        return f"changed: {', '.join(changed)}"
+
+
+def passing(job: Job, path: str) -> bool:
+    """Whether an output serves other jobs alone; checkpoints come with a table of metrics, which does not."""
+    return job.passing or path.endswith("/checkpoints")
+
+
+def _flat(groups: Iterable[Iterable[str]]) -> list[str]:
+    return [path for group in groups for path in group]
+
+
+def _numbers(job: Job) -> dict[str, Any]:
+    """Return the settings that a result depends on, by name; where outside files and figures lie is left out."""
+    found: dict[str, Any] = {}
+    for name, value in job.settings.items():
+        # of a run's sections each is named when it changes
+        if name in ("run", "experiment", "settings") and isinstance(value, Mapping):
+            found |= {f"{name}.{section}": entry for section, entry in value.items()}
+        else:
+            found[name] = value
+    if job.rule == "judge_claims":
+        found["figures"] = {name: each["experiments"] for name, each in found["figures"].items()}
+    if job.rule in ("capture_text", "capture_prompts", "measure_language_model"):
+        found.pop("source", None)
+        for name in ("model", "settings.model"):
+            if name in found and not (found[name]["download"] and not Path(found[name]["source"]).exists()):
+                found[name] = {key: value for key, value in found[name].items() if key not in PLACES}
+        for name in ("settings.texts", "settings.prompts"):
+            if name in found:
+                found[name] = list(found[name])
+    return found
