@@ -16,8 +16,17 @@ include: "workflow/rules/archive.smk"
 report: "workflow/report/workflow.rst"
 
 
+onsuccess:
+    say_failures(success=True)
+
+
+onerror:
+    say_failures(success=False)
+
+
 localrules:
     all,
+    failed_measurements,
     orthogonal_subspaces,
     execution_manifolds,
     attention_subspaces,

@@ -15,7 +15,7 @@ from learning_geometry.fingerprint import imported_modules
 PACKAGE = Path(learning_geometry.__file__).parent
 REPOSITORY = PACKAGE.parents[1]
 
-BASE = ["streams", "files", "paths", "progress", "fingerprint"]
+BASE = ["streams", "files", "paths", "progress", "fingerprint", "failures"]
 UP_TO_MEASUREMENTS = [
     "base",
     "geometry",

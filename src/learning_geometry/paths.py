@@ -23,6 +23,7 @@ ARTIFACTS = {
     "figure_pdf": "figures/{figure}.pdf",
     "figure_png": "figures/{figure}.png",
     "archive": "archive.tar.gz",
+    "failed": "failed.txt",
     "run_log": "{experiment}/seed-{seed}/logs/{rule}.log",
     "experiment_log": "{experiment}/logs/{rule}.log",
     "log": "logs/{rule}.log",

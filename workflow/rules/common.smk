@@ -22,6 +22,7 @@ from learning_geometry.config import (
     read_yaml,
     validate,
 )
+from learning_geometry.failures import failures, told
 from learning_geometry.paths import artifact
 from learning_geometry.planning import jobs
 from learning_geometry.planning.plan import Plan
@@ -43,6 +44,7 @@ except ConfigError as error:
     ) from None
 
 RESULTS = config["results"]
+MEASURE = ("measure", "measure_language_model")
 PLAN = Plan(
     config,
     os.path.join(workflow.basedir, "workflow/scripts"),
@@ -135,8 +137,25 @@ def figure_category(figure):
 
 
 def final_outputs(study=None):
-    """Everything of one study, or of all."""
-    return jobs.final_outputs(config, PLAN.jobs, study)
+    """Everything of one study, or of all; what fails last if a measurement of it could not be made before."""
+    outputs = jobs.final_outputs(config, PLAN.jobs, study)
+    known = RERUNS is not None and failures(measured_tables(outputs))
+    return outputs + [result("failed")] * bool(known)
+
+
+def measured_tables(among=None):
+    """The tables of all measurements, or of those among some paths."""
+    tables = [job.outputs[0] for job in PLAN.jobs if job.rule in MEASURE]
+    return tables if among is None else [path for path in tables if path in among]
+
+
+def say_failures(success):
+    """Say, as the last thing of a run, what could not be measured; then it is no success."""
+    text = told(failures(measured_tables()))
+    if text and success:
+        raise WorkflowError(text)
+    if text:
+        logger.error(text)
 
 
 def drawn_outputs():

@@ -22,6 +22,20 @@ rule measure:
         "../scripts/measure.py"
 
 
+# Fails while a measurement could not be made, so that a run with nothing else to do says so and is no success.
+rule failed_measurements:
+    input:
+        lambda wildcards: [each.path for each in failures(measured_tables())],
+    output:
+        temp(result("failed")),
+    log:
+        result("log", rule="failed_measurements"),
+    conda:
+        "../../environment.yml"
+    script:
+        "../scripts/failed_measurements.py"
+
+
 # All that figures and claims read: one table of every number of every seed, and its summary over seeds.
 rule summarize:
     input:

@@ -8,8 +8,10 @@ from importlib import import_module
 from pathlib import Path
 from time import perf_counter
 
+from learning_geometry.failures import attempt
 from learning_geometry.files import write_table
 from learning_geometry.measurements.run import Run
+from learning_geometry.measurements.table import tidy
 from learning_geometry.running import job
 
 with job(snakemake) as running:
@@ -32,11 +34,15 @@ with job(snakemake) as running:
     # measurements of weights alone do without torch, whose import takes seconds
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(snakemake.threads)
-    table = module.measure(run, params.measurement)
+    table, failure = attempt(lambda: module.measure(run, params.measurement))
+    if failure:
+        table = tidy([], run.experiment, run.seed)
     more = {"other_seeds": params.others} if params.others else {}
+    more |= {"failure": failure | {"experiment": run.experiment, "seed": run.seed}} if failure else {}
     provenance = running.provenance(run=params.run, seed=params.seed, settings=params.measurement, **more)
     write_table(table, snakemake.output[0], provenance)
     running.terminal(
-        f"{wildcards.measurement}, {run.experiment} seed {run.seed}: {len(table)} numbers "
-        f"in {perf_counter() - started:.0f} s"
+        f"{wildcards.measurement}, {run.experiment} seed {run.seed}: "
+        + (f"could not be made: {failure['message']}" if failure else f"{len(table)} numbers")
+        + f" in {perf_counter() - started:.0f} s" * (not failure)
     )

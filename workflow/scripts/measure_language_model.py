@@ -6,8 +6,10 @@ from importlib import import_module
 from pathlib import Path
 from time import perf_counter
 
+from learning_geometry.failures import attempt
 from learning_geometry.files import finish_folder, write_table
 from learning_geometry.measurements.language_run import LanguageRun
+from learning_geometry.measurements.table import tidy
 from learning_geometry.running import job
 
 with job(snakemake) as running:
@@ -25,9 +27,17 @@ with job(snakemake) as running:
     module = import_module(f"learning_geometry.measurements.{wildcards.measurement}")
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(snakemake.threads)
-    table = module.measure(run, params.measurement)
-    provenance = running.provenance(model=params.settings, settings=params.measurement, leaves=files.is_dir())
+    table, failure = attempt(lambda: module.measure(run, params.measurement))
+    if failure:
+        table = tidy([], run.experiment, 0)
+        shutil.rmtree(files, ignore_errors=True)
+    more = {"failure": failure | {"experiment": run.experiment, "seed": 0}} if failure else {}
+    provenance = running.provenance(model=params.settings, settings=params.measurement, leaves=files.is_dir(), **more)
     if files.is_dir():
         finish_folder(files, provenance)
     write_table(table, snakemake.output.table, provenance)
-    running.terminal(f"{wildcards.measurement}, {run.experiment}: {len(table)} numbers in {perf_counter() - started:.0f} s")
+    running.terminal(
+        f"{wildcards.measurement}, {run.experiment}: "
+        + (f"could not be made: {failure['message']}" if failure else f"{len(table)} numbers")
+        + f" in {perf_counter() - started:.0f} s" * (not failure)
+    )

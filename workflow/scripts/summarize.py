@@ -2,11 +2,13 @@
 
 import pandas as pd
 
+from learning_geometry.failures import failure, row
 from learning_geometry.files import atomic_path, read_provenance, read_table, write_table
 from learning_geometry.measurements.grokking_events import grokking_events
 from learning_geometry.measurements.onsets import onsets
 from learning_geometry.measurements.saturation_fits import saturation_fits
 from learning_geometry.measurements.summary import summarize
+from learning_geometry.measurements.table import tidy
 from learning_geometry.running import job
 
 with job(snakemake) as running:
@@ -14,8 +16,10 @@ with job(snakemake) as running:
     measured = pd.concat(tables, ignore_index=True)
     tables += [derived(measured) for derived in (onsets, grokking_events, saturation_fits)]
     made = {path: read_provenance(path) for path in snakemake.input.tables}
+    failed = [failure(provenance, path) for path, provenance in made.items() if "failure" in provenance]
+    tables += [tidy([row(each.measurement, each.reason)], each.experiment, each.seed) for each in failed]
     summary = summarize(tables)
-    provenance = running.provenance(tables=made)
+    provenance = running.provenance(tables=made, failures=[each._asdict() for each in failed])
     write_table(pd.concat(tables, ignore_index=True), snakemake.output.runs, provenance)
     write_table(summary, snakemake.output.summary, provenance)
     with atomic_path(snakemake.output.csv) as path:

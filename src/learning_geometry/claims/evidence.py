@@ -9,6 +9,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from learning_geometry.claims.claim import Series, Window
+from learning_geometry.failures import NOT_MEASURED
 
 Run = tuple[str, int]
 """Experiment and seed."""
@@ -74,6 +75,9 @@ class Tables:
         self._curves: dict[tuple[Series, str], dict[Run, Curve]] = {}
         self._layers: dict[str, dict[tuple[str, str, str], list[tuple[Run, int, Measured]]]] = {}
         self._by_quantity = dict(iter(table.groupby("quantity", sort=False)))
+        failed = table[table["quantity"] == NOT_MEASURED].sort_values(["experiment", "seed", "part"])
+        self.failed: list[str] = list(dict.fromkeys(failed["part"] + " failed: " + failed["data"]))
+        """What could not be measured, and why."""
 
     @classmethod
     def merged(cls, several: Iterable["Tables"]) -> "Tables":

@@ -152,7 +152,8 @@ def _case(claim: Claim, group: tuple[str, ...], tables: Mapping[str, Tables], co
             judgement = RULES[comparison.rule](counted, comparison.null, **comparison.parameters)
             judgements.append(judgement if comparison.rejects else _for_it_alone(judgement, len(claim.comparisons)))
         except Missing as missing:
-            judgements.append(nothing(str(missing)))
+            # which measurement makes a quantity is not known here, so all that failed are named
+            judgements.append(nothing("; ".join([str(missing), *together.failed])))
     return _Case(claim, group, judgements, min(together.last_step.values()))
 
 

@@ -17,6 +17,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from learning_geometry.failures import NOT_MEASURED
 from learning_geometry.files import atomic_path
 from learning_geometry.measurements.progress_measures import nearest_index as nearest_index
 
@@ -338,3 +339,22 @@ def _plain_or_power(step: int) -> str:
     """Write powers of ten from 100 on as such, and anything else plainly."""
     exponent = round(np.log10(max(step, 1)))
     return rf"$10^{{{exponent}}}$" if exponent > 1 and step == 10**exponent else str(step)
+
+
+def check_measured(runs: pd.DataFrame, needed: Sequence[str], experiments: Sequence[str]) -> None:
+    """Check that no measurement which a figure reads failed: it would show less than it says.
+
+    Args:
+        runs: tidy rows of all runs, with those of what could not be measured.
+        needed: measurements that the figure reads.
+        experiments: that it shows.
+
+    Raises:
+        ValueError: one failed in a run, with its reason.
+    """
+    failed = runs[(runs["quantity"] == NOT_MEASURED) & runs["part"].isin(needed) & runs["experiment"].isin(experiments)]
+    for _, row in failed.iterrows():
+        raise ValueError(
+            f"{row['part']} of {row['experiment']}, seed {row['seed']}, could not be made ({row['data']}), and the figure "
+            "shows it; leave the figure out, or change what the reason names"
+        )
