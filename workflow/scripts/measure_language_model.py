@@ -30,4 +30,6 @@ with job(snakemake) as running:
     if files.is_dir():
         finish_folder(files, provenance)
     write_table(table, snakemake.output.table, provenance)
-    running.terminal(f"{wildcards.measurement}, {run.experiment}: {len(table)} numbers in {perf_counter() - started:.0f} s")
+    running.terminal(
+        f"{wildcards.measurement}, {run.experiment}: {len(table)} numbers in {perf_counter() - started:.0f} s"
+    )

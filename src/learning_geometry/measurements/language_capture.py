@@ -18,8 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from learning_geometry.files import read_tensor_metadata, read_tensors, write_tensors
-from learning_geometry.geometry.activation_ranks import principal_variances
-from learning_geometry.geometry.moments import Moments, image
+from learning_geometry.geometry.moments import Moments, image, principal_variances
 from learning_geometry.measurements.language_run import ACTIVATIONS, MOMENTS, packed
 from learning_geometry.models.language import LanguageModel, activation_names
 from learning_geometry.models.language.cache import beyond_the_first, capture
