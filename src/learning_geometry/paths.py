@@ -1,5 +1,8 @@
 """The one module that knows where artifacts lie."""
 
+import re
+from pathlib import Path
+
 ARTIFACTS = {
     "dataset": "{experiment}/seed-{seed}/dataset.safetensors",
     "working": "{experiment}/seed-{seed}/training",
@@ -45,3 +48,29 @@ def artifact(results: str, name: str, **wildcards: object) -> str:
     for key, value in wildcards.items():
         path = path.replace(f"{{{key}}}", str(value))
     return f"{results}/{path}"
+
+
+_FOLDERS = {
+    r".*seed-[0-9]+/checkpoints": "",
+    r".*texts/[a-z0-9_]+": "",
+    r".*prompts/(trained|untrained)": "",
+    r".*measurements/[a-z0-9_]+": ".parquet",
+}
+"""Folders that are made whole, as patterns, and what is added to their name for what Snakemake makes."""
+
+
+def how_to_make_again(path: str | Path) -> str:
+    """Return, in words, the command that makes an artifact again, or the folder of which it is a part.
+
+    A job that measures or trains is made to run again even if Snakemake holds its results for up to date.
+
+    >>> how_to_make_again("results/copying/seed-0/checkpoints/step-000100.safetensors")
+    'run `snakemake --cores 1 --force results/copying/seed-0/checkpoints` (with the --configfile of the run)'
+    """
+    target = Path(path).as_posix()
+    for pattern, suffix in _FOLDERS.items():
+        found = re.fullmatch(rf"(?P<folder>{pattern})(/.*)?", target)
+        if found:
+            target = found["folder"] + suffix
+            break
+    return f"run `snakemake --cores 1 --force {target}` (with the --configfile of the run)"
