@@ -45,6 +45,10 @@ _TYPES = {
 """Types of safetensors, as numpy's."""
 
 
+class NoMetadataError(ValueError):
+    """A table or tensor file that is not ours: it holds no provenance."""
+
+
 class WithoutDigestsError(ValueError):
     """A file or folder of an earlier version, without digests or manifest: nothing can be said about its bytes."""
 
@@ -319,7 +323,7 @@ def finish_folder(working: str | Path, target: str | Path, provenance: Mapping[s
         verify_file(working / name)
         files[name] = {"bytes": size, "digest": _file_digest(working / name)}
     listed = json.loads(_to_json({"files": files, "provenance": provenance or {}}, working / MANIFEST))
-    write_json(working / MANIFEST, listed | {"digest": xxh3_64_hexdigest(_to_json(listed, working / MANIFEST))})
+    write_json(working / MANIFEST, listed | {"digest": _manifest_digest(listed)})
     # what a power cut takes from the files themselves is noticed by their digests
     for path in (working / MANIFEST, working):
         _to_disk(path)
@@ -348,7 +352,7 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     found = read_json(path)
     with _reading(path, "JSON"):
         digest = found.pop("digest")
-        if xxh3_64_hexdigest(_to_json(found, path)) != digest:
+        if _manifest_digest(found) != digest:
             raise ValueError("it is not as it was written")
     return found
 
@@ -416,6 +420,10 @@ def _sizes(folder: Path) -> dict[str, int]:
     names = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     shown = [name for name in names if not any(part.startswith(".") for part in name.parts)]
     return {name.as_posix(): (folder / name).stat().st_size for name in shown}
+
+
+def _manifest_digest(listed: Mapping[str, Any]) -> str:
+    return xxh3_64_hexdigest(_to_json(listed, MANIFEST).encode())
 
 
 def _file_digest(path: Path) -> str:
@@ -508,17 +516,17 @@ def _check_undigested(metadata: Mapping[bytes, Any] | None) -> None:
 def _read_array(file: BinaryIO, header: _Header, name: str, rows: slice = slice(None)) -> np.ndarray:
     """Read rows of an array and compare the chunks of bytes in which they lie with their digests."""
     entry, chunk = header.arrays[name], header.chunk
-    whole = np.empty(0, dtype=entry.dtype)
-    size = entry.stop - entry.start
+    if entry.dtype is None:
+        raise ValueError(f"{name!r} is of a type that numpy lacks")
     if rows == slice(None):
         array = np.empty(entry.shape, dtype=entry.dtype)
         _read_verified(file, entry, 0, _bytes_of(array), chunk, name)
         return array
     first, last, stride = rows.indices(entry.shape[0])
     first, last = (first, max(first, last)) if stride > 0 else (0, entry.shape[0])
-    per_row = whole.itemsize * int(np.prod(entry.shape[1:], dtype=np.int64))
+    per_row = np.dtype(entry.dtype).itemsize * int(np.prod(entry.shape[1:], dtype=np.int64))
     start = first * per_row // chunk * chunk
-    stop = min(size, -(-last * per_row // chunk) * chunk)
+    stop = min(entry.stop - entry.start, -(-last * per_row // chunk) * chunk)
     found = np.empty(max(0, stop - start), dtype=np.uint8)
     _read_verified(file, entry, start, found, chunk, name)
     part = found[first * per_row - start : last * per_row - start].view(entry.dtype)
@@ -531,7 +539,7 @@ def _read_verified(file: BinaryIO, entry: _Entry, start: int, into: np.ndarray, 
     if not into.size:
         return
     file.seek(entry.start + start)
-    _read_into(file, memoryview(into))
+    _read_into(file, into.data)
     first = 16 * (start // chunk)
     found = "".join(_chunk_digests(into, chunk))
     if found != entry.digests[first : first + len(found)]:
@@ -543,7 +551,7 @@ def _bytes_of(array: np.ndarray) -> np.ndarray:
 
 
 def _chunk_digests(data: np.ndarray, chunk: int = CHUNK) -> Iterator[str]:
-    whole = memoryview(data)
+    whole = data.data
     return (xxh3_64_hexdigest(whole[start : start + chunk]) for start in range(0, len(whole), chunk))
 
 
@@ -612,7 +620,7 @@ _DAMAGED = (
 
 def _metadata(text: str | bytes | None, path: str | Path, writer: str) -> dict[str, Any]:
     if text is None:
-        raise ValueError(f"{path}: holds no {METADATA_KEY} metadata; only files written by files.{writer} have it")
+        raise NoMetadataError(f"{path}: holds no {METADATA_KEY} metadata; only files written by files.{writer} have it")
     return json.loads(text)
 
 

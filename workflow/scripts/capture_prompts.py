@@ -1,7 +1,7 @@
 """Run a language model, with its own or random weights, over prompts; writes its states at their last token.
 
-Work in progress lies in the working directory and is moved to the output at the end, so that a job killed at any moment
-and started again continues from what it had saved.
+Work in progress lies in the working directory and becomes the output at the end, in one rename, so that a job killed at
+any moment and started again continues from what it had saved.
 """
 
 import shutil
@@ -10,6 +10,7 @@ from time import perf_counter
 
 import torch
 
+from learning_geometry.files import finish_folder
 from learning_geometry.measurements.language_capture import capture_prompts, file_digests, working_folder
 from learning_geometry.models.language.loading import load
 from learning_geometry.progress import log_to
@@ -23,7 +24,7 @@ with log_to(snakemake.log[0]) as log:
     untrained = stream("untrained") if wildcards.weights == "untrained" else None
     model = load(**params.settings["model"], untrained=untrained)
     capture_prompts(model, params.settings["prompts"], params.settings["chat_template"], working)
-    working.replace(snakemake.output[0])
+    finish_folder(working, snakemake.output[0], of)
     shutil.rmtree(params.working)
     log.terminal(
         f"{wildcards.experiment}: prompts of {', '.join(params.settings['prompts'])}, {wildcards.weights} weights, "

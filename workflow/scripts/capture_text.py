@@ -1,7 +1,7 @@
 """Run a language model over a text; writes the moments of all layers, and the activations of those that are kept.
 
-Work in progress lies in the working directory and is moved to the output at the end, so that a job killed at any moment
-and started again continues from what it had saved.
+Work in progress lies in the working directory and becomes the output at the end, in one rename, so that a job killed at
+any moment and started again continues from what it had saved.
 """
 
 import shutil
@@ -10,6 +10,7 @@ from time import perf_counter
 
 import torch
 
+from learning_geometry.files import finish_folder
 from learning_geometry.measurements.language_capture import capture_text, file_digests, working_folder
 from learning_geometry.models.language.loading import load
 from learning_geometry.progress import log_to
@@ -31,7 +32,7 @@ with log_to(snakemake.log[0]) as log:
         print(f"{what}: {tokens} tokens after {perf_counter() - started:.0f} s", flush=True)
 
     capture_text(load(**params.model), params.source, params.settings, working, report)
-    working.replace(snakemake.output[0])
+    finish_folder(working, snakemake.output[0], of)
     shutil.rmtree(params.working)
     log.terminal(
         f"{wildcards.experiment}: {params.settings['tokens']} tokens of {wildcards.text} "

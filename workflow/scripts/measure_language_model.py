@@ -1,4 +1,7 @@
-"""Measure one language model with the module that the wildcard ``measurement`` names; writes one tidy table."""
+"""Measure one language model with the module that the wildcard ``measurement`` names; writes one tidy table.
+
+Files that it leaves beside the table, such as dictionaries, appear in one rename, before the table.
+"""
 
 import shutil
 import sys
@@ -6,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from time import perf_counter
 
-from learning_geometry.files import write_table
+from learning_geometry.files import finish_folder, write_table
 from learning_geometry.measurements.language_run import LanguageRun
 from learning_geometry.progress import log_to
 
@@ -14,18 +17,23 @@ with log_to(snakemake.log[0]) as log:
     started = perf_counter()
     wildcards, params = snakemake.wildcards, snakemake.params
     files = Path(params.files)
-    shutil.rmtree(files, ignore_errors=True)
+    working = files.with_name(f".{files.name}")
+    shutil.rmtree(working, ignore_errors=True)
     run = LanguageRun(
         experiment=wildcards.experiment,
         settings=params.settings,
         texts=dict(zip(params.settings.get("texts", {}), map(Path, snakemake.input.get("texts", [])), strict=True)),
         prompts=dict(zip(params.weights, map(Path, snakemake.input.get("prompts", [])), strict=True)),
-        output=files,
+        output=working,
     )
     module = import_module(f"learning_geometry.measurements.{wildcards.measurement}")
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(snakemake.threads)
     table = module.measure(run, params.measurement)
     provenance = {"model": params.settings, "settings": params.measurement, "code": params.code}
+    if working.exists():
+        finish_folder(working, files, provenance)
+    else:
+        shutil.rmtree(files, ignore_errors=True)
     write_table(table, snakemake.output.table, provenance)
     log.terminal(f"{wildcards.measurement}, {run.experiment}: {len(table)} numbers in {perf_counter() - started:.0f} s")

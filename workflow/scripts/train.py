@@ -1,7 +1,8 @@
 """Train one seed; writes its checkpoints (a directory) and its metrics (a table).
 
 Work in progress lies in the working directory and is moved to the outputs at the end, so that a job killed
-at any moment and started again continues from its last saved state.
+at any moment and started again continues from its last saved state. The checkpoints are moved last: before that the
+saved state has all of them, and after it both outputs are whole.
 """
 
 import shutil
@@ -13,6 +14,7 @@ from learning_geometry.files import write_table
 from learning_geometry.measurements.table import tidy
 from learning_geometry.progress import Progress, log_to
 from learning_geometry.tasks.dataset import read_dataset
+from learning_geometry.training.checkpoints import finish_checkpoints, schedule
 from learning_geometry.training.loop import train
 
 with log_to(snakemake.log[0]) as log:
@@ -32,6 +34,7 @@ with log_to(snakemake.log[0]) as log:
     dataset, pause = read_dataset(snakemake.input.dataset), snakemake.config["seconds_between_saves"]
     rows = train(experiment, seed, dataset, working, provenance, report, pause)
     write_table(tidy(rows, name, seed), snakemake.output.metrics, provenance)
-    (working / "checkpoints").replace(snakemake.output.checkpoints)
+    kept = schedule(experiment["training"]["checkpoints"], experiment["training"]["steps"])
+    finish_checkpoints(working / "checkpoints", snakemake.output.checkpoints, kept, provenance)
     shutil.rmtree(working)
     log.terminal(progress.summary())
