@@ -22,7 +22,9 @@ SCRIPTS = PACKAGE.parents[1] / "workflow/scripts"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m learning_geometry.check", description="Verify artifacts.")
-    parser.add_argument("--configfile", nargs="+", default=["config/config.yaml"], metavar="FILE", help="merged in order")
+    parser.add_argument(
+        "--configfile", nargs="+", default=["config/config.yaml"], metavar="FILE", help="merged in order"
+    )
     parser.add_argument("--results", help="instead of the config's `results`")
     parser.add_argument("--remove", action="store_true", help="delete what a next run must make anew")
     parser.add_argument("--scripts", default=str(SCRIPTS), help=argparse.SUPPRESS)

@@ -80,8 +80,8 @@ class Project:
             provenance = {"key": plan.key(job), "made_from": plan.made_from(job), "made_with": {"python": "3"}}
             if job.rule == "measure_language_model" and "dictionary_sweep" in job.outputs[0]:
                 provenance["leaves"] = True
-                write_tensors(Path(job.leaves) / "standard/sae_weights.safetensors", {"W": np.ones((2, 2))}, provenance)
-                finish_folder(Path(job.leaves), provenance)
+                write_tensors("left/standard/sae_weights.safetensors", {"W": np.ones((2, 2))}, provenance)
+                finish_folder("left", job.leaves, provenance)
             for output in job.outputs:
                 path = Path(output)
                 if output in recorded(job.outputs):
@@ -93,8 +93,8 @@ class Project:
                     write_tensors(path, {"tokens": np.arange(3)}, provenance)
                 else:
                     for step in (0, 20, 40):
-                        write_tensors(path / f"step-{step:06d}.safetensors", {"w": np.ones(100)}, provenance)
-                    finish_folder(path, provenance)
+                        write_tensors(f"made/step-{step:06d}.safetensors", {"w": np.ones(100)}, provenance)
+                    finish_folder("made", path, provenance)
             files = [Path(path) for path in recorded(job.outputs)]
             if files:
                 record = provenance | {"digests": {path.name: file_digest(path) for path in files}}

@@ -1,4 +1,7 @@
-"""Measure one language model with the module that the wildcard ``measurement`` names; writes one tidy table."""
+"""Measure one language model with the module that the wildcard ``measurement`` names; writes one tidy table.
+
+Files that it leaves beside the table, such as dictionaries, appear in one rename, before the table.
+"""
 
 import shutil
 import sys
@@ -14,21 +17,24 @@ with job(snakemake) as running:
     started = perf_counter()
     wildcards, params = snakemake.wildcards, snakemake.params
     files = Path(params.files)
-    shutil.rmtree(files, ignore_errors=True)
+    working = files.with_name(f".{files.name}")
+    shutil.rmtree(working, ignore_errors=True)
     run = LanguageRun(
         experiment=wildcards.experiment,
         settings=params.settings,
         texts=dict(zip(params.settings.get("texts", {}), map(Path, snakemake.input.get("texts", [])), strict=True)),
         prompts=dict(zip(params.weights, map(Path, snakemake.input.get("prompts", [])), strict=True)),
-        output=files,
+        output=working,
     )
     module = import_module(f"learning_geometry.measurements.{wildcards.measurement}")
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(snakemake.threads)
     table = module.measure(run, params.measurement)
-    provenance = running.provenance(model=params.settings, settings=params.measurement, leaves=files.is_dir())
-    if files.is_dir():
-        finish_folder(files, provenance)
+    provenance = running.provenance(model=params.settings, settings=params.measurement, leaves=working.exists())
+    if working.exists():
+        finish_folder(working, files, provenance)
+    else:
+        shutil.rmtree(files, ignore_errors=True)
     write_table(table, snakemake.output.table, provenance)
     running.terminal(
         f"{wildcards.measurement}, {run.experiment}: {len(table)} numbers in {perf_counter() - started:.0f} s"

@@ -7,6 +7,7 @@ token is kept, in every layer. All of it continues after a kill where it was sav
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
@@ -138,7 +139,7 @@ class Sums:
         recorded: Mapping[str, Any],
         report: Report | None = None,
     ):
-        """Begin, or go on where a capture that was killed had saved it.
+        """Begin, or go on where a capture that was killed had saved it; begin if what it had saved is damaged.
 
         Args:
             model: the model.
@@ -161,10 +162,14 @@ class Sums:
         self._saved_at = monotonic()
         partial = folder / PARTIAL
         if partial.exists():
-            metadata = read_tensor_metadata(partial)
+            try:
+                metadata, sums = read_tensor_metadata(partial), read_tensors(partial)
+            except ValueError as error:
+                logging.getLogger(__name__).warning("the capture starts anew: %s", error)
+                return
             if metadata["of"] != self._recorded:
-                raise ValueError(f"{partial}: of another capture; delete it")
-            self._sums, self.done, self._counts = read_tensors(partial), metadata["done"], metadata["counts"]
+                raise ValueError(f"{partial}: of another capture; capture into another folder")
+            self._sums, self.done, self._counts = sums, metadata["done"], metadata["counts"]
             for name in [name for name in self._sums if name.endswith(SPECTRA)]:
                 self._spectra[name.removesuffix(SPECTRA)] = list(self._sums.pop(name))
 

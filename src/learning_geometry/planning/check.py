@@ -181,7 +181,9 @@ def report(plan: Plan, delete: bool = False) -> tuple[list[str], bool]:
     found = verified(plan)
     bad = [each for each in found if each.problem and each.there]
     missing = [each for each in found if each.problem and not each.there and each.needed]
-    gone = [each for each in found if each.problem and not each.there and not each.needed and each.job.rule != "archive"]
+    gone = [
+        each for each in found if each.problem and not each.there and not each.needed and each.job.rule != "archive"
+    ]
     sound = sum(not each.problem for each in found)
     lines = [f"{each.path}: {_without(each.problem, each.path)}" for each in bad]
     lines += [f"{each.path}: missing; a next run makes it" for each in missing]
@@ -205,4 +207,3 @@ def usage_lines(usages: list[Usage]) -> list[str]:
 
 def _without(problem: str, path: str) -> str:
     return problem.removeprefix(f"{path}: ")
-
