@@ -14,7 +14,7 @@ REDRAW = $(BIN)/snakemake --snakefile redraw.smk --configfile "$(TO)/config.yaml
 WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: figures report archive redraw test test-slow lint format benchmarks clean
+.PHONY: figures report archive redraw check test test-slow lint format benchmarks clean
 
 figures: $(VENV)/run
 	$(BIN)/snakemake --cores $(CORES) $(ARGS)
@@ -24,6 +24,10 @@ report: figures
 
 archive: $(VENV)/run
 	$(BIN)/snakemake archive --cores $(CORES) $(ARGS)
+
+# every artifact of a config, damaged or not; REMOVE=1 deletes what a next run must make anew
+check: $(VENV)/run
+	$(BIN)/python -m learning_geometry.check $(if $(REMOVE),--remove) $(ARGS)
 
 redraw: $(VENV)/run
 	$(BIN)/python -m learning_geometry.archive unpack "$(FROM)" "$(TO)"

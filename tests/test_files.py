@@ -1,4 +1,6 @@
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -7,11 +9,14 @@ import time
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
 import torch
 
 from learning_geometry import files
+from learning_geometry.paths import how_to_make_again
 
 PROVENANCE = {"config": {"seeds": [0, 1], "rate": 1e-3, "pool": None, "name": "énergie Δ"}, "code": "a1"}
 
@@ -217,7 +222,7 @@ READERS = [
 
 @pytest.mark.parametrize("reader", READERS)
 def test_reading_a_missing_file_says_how_to_make_it(tmp_path, reader):
-    with pytest.raises(FileNotFoundError, match=r"missing: no such file; run `snakemake .*missing` to make it"):
+    with pytest.raises(FileNotFoundError, match=r"missing: no such file; run `snakemake .*missing` .*to make it"):
         reader(tmp_path / "missing")
 
 
@@ -226,7 +231,7 @@ def test_reading_a_missing_file_says_how_to_make_it(tmp_path, reader):
 def test_reading_a_damaged_file_names_it_and_the_remedy(tmp_path, reader, content):
     path = tmp_path / "damaged"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"damaged: not a readable \w+ file .*delete it"):
+    with pytest.raises(ValueError, match=r"damaged: not a readable \w+ file .*; run `snakemake .*damaged`"):
         reader(path)
 
 
@@ -249,3 +254,220 @@ def test_foreign_files_have_no_provenance(tmp_path, table):
         files.read_provenance(tmp_path / "foreign.parquet")
     with pytest.raises(ValueError, match=r"foreign\.safetensors: holds no .* files\.write_tensors"):
         files.read_tensor_metadata(tmp_path / "foreign.safetensors")
+
+
+def written(path, table):
+    """Write a tensor file of several chunks, or a table, whose every byte matters."""
+    if path.suffix == ".parquet":
+        files.write_table(pd.concat([table] * 40, ignore_index=True), path, PROVENANCE)
+    else:
+        generator = np.random.default_rng(1)
+        files.write_tensors(path, arrays() | {"large": generator.standard_normal((100, 200))}, PROVENANCE)
+    return path
+
+
+def everything(path):
+    """All that can be read of a file, each part that is refused as None."""
+    if path.suffix == ".parquet":
+        readers = {"table": files.read_table, "provenance": files.read_provenance}
+    else:
+        readers = {
+            "all": files.read_tensors,
+            "rows": lambda path: files.read_tensor(path, "large", slice(30, 33)),
+            "shapes": files.read_tensor_shapes,
+            "metadata": files.read_tensor_metadata,
+        }
+    found = {}
+    for name, reader in readers.items():
+        try:
+            found[name] = reader(path)
+        except ValueError as error:
+            assert str(path) in str(error) and "run `snakemake" in str(error)
+            found[name] = None
+    return found
+
+
+def same(one, other):
+    if isinstance(one, dict):
+        return isinstance(other, dict) and one.keys() == other.keys() and all(same(one[k], other[k]) for k in one)
+    if isinstance(one, pd.DataFrame):
+        return one.equals(other)
+    if isinstance(one, np.ndarray):
+        return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
+    return bool(one == other)
+
+
+@pytest.mark.parametrize("name", ["a.safetensors", "a.parquet"])
+def test_no_flipped_bit_is_used(tmp_path, table, name):
+    path = written(tmp_path / name, table)
+    data, expected = path.read_bytes(), everything(path)
+    files.verify(path)
+    generator = np.random.default_rng(0)
+    # all over the file, and as many where the parsers look first and last
+    places = [*generator.integers(8 * len(data), size=200), *generator.integers(8 * 600, size=100)]
+    places += [*(8 * len(data) - 1 - generator.integers(8 * 600, size=100))]
+    refused = 0
+    for place in map(int, places):
+        flipped = bytearray(data)
+        flipped[place // 8] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        with pytest.raises(ValueError, match=r"not a readable .*; run `snakemake"):
+            files.verify(path)
+        found = everything(path)
+        refused += found["table" if "table" in found else "all"] is None
+        for part, value in found.items():
+            assert value is None or same(value, expected[part]), (place, part)
+    assert refused == len(places)
+
+
+@pytest.mark.parametrize("name", ["a.safetensors", "a.parquet"])
+def test_a_file_of_other_length_is_refused(tmp_path, table, name):
+    path = written(tmp_path / name, table)
+    data = path.read_bytes()
+    for changed in (data[:-1], data[: len(data) // 2], data + b"\0", data[:7], b"", data[:40] + data[41:]):
+        path.write_bytes(changed)
+        with pytest.raises(ValueError, match=r"not a readable"):
+            files.verify(path)
+        assert everything(path)["table" if name.endswith("parquet") else "all"] is None
+
+
+def test_rows_are_verified_by_the_chunks_in_which_they_lie(tmp_path, table):
+    path = written(tmp_path / "a.safetensors", table)
+    large = files.read_tensor(path, "large")
+    data = bytearray(path.read_bytes())
+    place = data.index(large[99, 199].tobytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+    for rows in (slice(0, 5), slice(1, 30, 3), slice(3, 3)):
+        np.testing.assert_array_equal(files.read_tensor(path, "large", rows), large[rows], strict=True)
+    for rows in (slice(99, 100), slice(-2, None), slice(None, None, -7)):
+        with pytest.raises(ValueError, match=r"a\.safetensors: .*the bytes of 'large' are not those that were written"):
+            files.read_tensor(path, "large", rows)
+    with pytest.raises(KeyError, match="holds no array 'w'"):
+        files.read_tensor(path, "w")
+
+
+def test_files_of_an_earlier_version_are_read_and_said_to_have_no_digests(tmp_path, table):
+    """As 554e122 wrote them."""
+    metadata = {files.METADATA_KEY: json.dumps(PROVENANCE)}
+    safetensors.numpy.save_file({"w": np.arange(6.0).reshape(2, 3)}, tmp_path / "a.safetensors", metadata)
+    arrow = pa.Table.from_pandas(table, preserve_index=False)
+    arrow = arrow.replace_schema_metadata(arrow.schema.metadata | metadata)
+    pq.write_table(arrow, tmp_path / "a.parquet", compression="zstd")
+    np.testing.assert_array_equal(files.read_tensors(tmp_path / "a.safetensors")["w"], np.arange(6.0).reshape(2, 3))
+    np.testing.assert_array_equal(files.read_tensor(tmp_path / "a.safetensors", "w", slice(1, 2)), [[3.0, 4.0, 5.0]])
+    assert files.read_tensor_metadata(tmp_path / "a.safetensors") == PROVENANCE
+    pd.testing.assert_frame_equal(files.read_table(tmp_path / "a.parquet"), table)
+    assert files.read_provenance(tmp_path / "a.parquet") == PROVENANCE
+    for path in tmp_path.iterdir():
+        with pytest.raises(files.WithoutDigestsError, match=rf"{path.name}: holds no digests"):
+            files.verify(path)
+
+
+@pytest.fixture
+def folder(tmp_path, table):
+    """A finished folder of three files, one of them in a folder inside."""
+    working = tmp_path / "working"
+    for step in (1, 2):
+        files.write_tensors(working / f"step-{step}.safetensors", arrays(), {"step": step})
+    files.write_table(table, working / "inside" / "a.parquet", {})
+    (working / ".half.1234").write_text("of a writer that was killed")
+    files.finish_folder(working, tmp_path / "results" / "finished", {"seed": 3})
+    return tmp_path / "results" / "finished"
+
+
+def test_a_folder_is_finished_in_one_rename_with_a_manifest(folder, tmp_path):
+    assert names(tmp_path) == ["results"] and names(folder.parent) == ["finished"]
+    manifest = files.read_manifest(folder)
+    assert manifest["provenance"] == {"seed": 3}
+    assert list(manifest["files"]) == ["inside/a.parquet", "step-1.safetensors", "step-2.safetensors"]
+    assert manifest["files"]["step-1.safetensors"]["bytes"] == (folder / "step-1.safetensors").stat().st_size
+    (folder / ".snakemake_timestamp").touch()
+    files.verify(folder)
+    assert files.whole(folder) and files.check_folder(folder) == manifest
+
+
+def test_finishing_a_folder_replaces_what_was_there(folder, tmp_path):
+    files.write_json(tmp_path / "again" / "a.json", {})
+    files.finish_folder(tmp_path / "again", folder)
+    assert names(folder) == ["a.json", "manifest.json"] and names(folder.parent) == ["finished"]
+
+
+def test_a_damaged_file_does_not_get_into_a_manifest(folder, tmp_path):
+    path = folder / "step-1.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"step-1\.safetensors: not a readable"):
+        files.finish_folder(folder, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda folder: (folder / "step-1.safetensors").unlink(), "1 of 3 files are missing, first step-1.safetensors"),
+        (lambda folder: (folder / "more").touch(), "1 files are not in its manifest.json, first more"),
+        (lambda folder: (folder / "step-2.safetensors").write_bytes(b"short"), "has 5 bytes, not"),
+        (lambda folder: flip(folder / "manifest.json", 60), "manifest.json: not a readable JSON"),
+    ],
+)
+def test_a_folder_that_is_not_as_its_manifest_says_is_refused(folder, change, message):
+    change(folder)
+    assert not files.whole(folder)
+    for check in (files.check_folder, files.verify):
+        with pytest.raises(ValueError, match=re.escape(message)) as refused:
+            check(folder)
+        assert f"run `snakemake --cores 1 --force {folder}" in str(refused.value)
+
+
+def test_only_verifying_sees_a_flipped_bit_in_a_folder(folder):
+    flip(folder / "inside" / "a.parquet", 40)
+    assert files.whole(folder)
+    with pytest.raises(ValueError, match=r"inside/a\.parquet: not as it was written"):
+        files.verify(folder)
+
+
+def test_a_folder_without_a_manifest_is_of_an_earlier_version(folder):
+    (folder / "manifest.json").unlink()
+    assert files.whole(folder)
+    with pytest.raises(files.WithoutDigestsError, match=r"finished: holds no manifest\.json"):
+        files.verify(folder)
+
+
+def test_what_is_not_there_or_empty_is_not_whole(tmp_path):
+    assert not files.whole(tmp_path / "nothing") and not files.whole(tmp_path)
+    with pytest.raises(FileNotFoundError, match="nothing: no such file"):
+        files.verify(tmp_path / "nothing")
+    for name in ("empty.csv", "empty.png", "empty.parquet"):
+        (tmp_path / name).touch()
+        assert not files.whole(tmp_path / name)
+        with pytest.raises(ValueError, match=rf"{name}: not a readable"):
+            files.verify(tmp_path / name)
+
+
+def flip(path, place):
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("path", "target"),
+    [
+        ("results/a/seed-0/checkpoints/step-000100.safetensors", "results/a/seed-0/checkpoints"),
+        ("results/a/seed-0/checkpoints", "results/a/seed-0/checkpoints"),
+        ("results/a/seed-0/training/checkpoints/step-000100.safetensors", "results/a/seed-0/checkpoints"),
+        ("/far/results/a/texts/wiki/activations/shard-00000.safetensors", "/far/results/a/texts/wiki"),
+        ("results/a/capturing/text_wiki/0123/moments-partial.safetensors", "results/a/texts/wiki"),
+        ("results/a/prompts/untrained/activations.json", "results/a/prompts/untrained"),
+        ("results/a/capturing/prompts_trained/0123", "results/a/prompts/trained"),
+        (
+            "results/a/measurements/dictionary_sweep/one-seed-0/cfg.json",
+            "results/a/measurements/dictionary_sweep.parquet",
+        ),
+        ("results/a/measurements/depth_growth.parquet", "results/a/measurements/depth_growth.parquet"),
+        ("results/a/seed-0/dataset.safetensors", "results/a/seed-0/dataset.safetensors"),
+        ("results/claims.md", "results/claims.md"),
+    ],
+)
+def test_the_command_that_makes_an_artifact_again(path, target):
+    assert f"`snakemake --cores 1 --force {target}`" in how_to_make_again(path)

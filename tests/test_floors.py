@@ -40,7 +40,7 @@ MAY_IMPORT = {
 """The floors of the package that each floor may use, directly or through others."""
 
 OUTSIDE = {
-    "base": {"numpy", "pandas", "pyarrow", "safetensors", "jaxtyping"},
+    "base": {"numpy", "pandas", "pyarrow", "safetensors", "jaxtyping", "xxhash"},
     "geometry": {"torch", "numpy", "scipy", "jaxtyping"},
     "tasks": {"numpy", "jaxtyping"},
 }

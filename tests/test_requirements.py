@@ -9,7 +9,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 REPOSITORY = Path(__file__).parents[1]
-ON_CONDA = {"torch": "pytorch"}
+ON_CONDA = {"torch": "pytorch", "xxhash": "python-xxhash"}
 """Names that conda-forge and bioconda spell differently from PyPI."""
 
 

@@ -2,15 +2,21 @@
 
 A file is written under a hidden temporary name in its own directory and then renamed, so a reader never meets
 half a file, whatever kills the writer. Nothing is ever pickled.
+
+Tensor files and tables hold digests (xxHash's XXH3, 64 bits) of all their bytes, and every reader compares what it
+reads with them, so that a bit that flipped on the disk is an error and never a number. The digests notice accidents;
+they are no protection against a forger. Files written before there were digests are read as they are.
 """
 
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,9 +24,33 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import safetensors
 import safetensors.numpy
+from xxhash import xxh3_64, xxh3_64_hexdigest
+
+from learning_geometry.paths import MANIFEST, how_to_make_again
 
 METADATA_KEY = "learning_geometry"
 """Where tables and tensor files keep their provenance, as JSON."""
+DIGESTS_KEY = "learning_geometry_digests"
+"""Where tables and tensor files keep the digests of their bytes."""
+CHUNK = 2**16
+"""Bytes of a tensor that have a digest of their own: a few of its rows are verified without reading the others."""
+
+_UNSET = "0" * 16
+_TENSORS_MARK, _TABLE_MARK = "header xxh3_64 ", "pages and footer xxh3_64 "
+"""What comes before the digests of a header and of a table, so that they are found before anything is parsed."""
+_TYPES = {
+    "BOOL": "?", "U8": "u1", "I8": "i1", "U16": "<u2", "I16": "<i2", "U32": "<u4", "I32": "<i4", "U64": "<u8",
+    "I64": "<i8", "F16": "<f2", "F32": "<f4", "F64": "<f8", "C64": "<c8",
+}  # fmt: skip
+"""Types of safetensors, as numpy's."""
+
+
+class NoMetadataError(ValueError):
+    """A table or tensor file that is not ours: it holds no provenance."""
+
+
+class WithoutDigestsError(ValueError):
+    """A file or folder of an earlier version, without digests or manifest: nothing can be said about its bytes."""
 
 
 @contextmanager
@@ -72,41 +102,76 @@ def read_json(path: str | Path) -> Any:
 def write_table(table: pd.DataFrame, path: str | Path, provenance: Mapping[str, Any]) -> None:
     """Write a table as Parquet (zstd) with its provenance in the schema's metadata; the index is not kept.
 
+    The file's key-value metadata hold the digests of its pages and of its footer; each page has a checksum as well,
+    for readers that know nothing of the former.
+
     Raises:
         ValueError: JSON cannot hold the provenance (see :func:`write_json`).
     """
     arrow = pa.Table.from_pandas(table, preserve_index=False)
-    metadata = {METADATA_KEY: _to_json(provenance, path)}
+    metadata = {METADATA_KEY: _to_json(provenance, path), DIGESTS_KEY: _TABLE_MARK + 2 * _UNSET}
     arrow = arrow.replace_schema_metadata((arrow.schema.metadata or {}) | metadata)
-    with atomic_path(path) as temporary:
-        pq.write_table(arrow, temporary, compression="zstd")
+    sink = pa.BufferOutputStream()
+    pq.write_table(arrow, sink, compression="zstd", write_page_checksum=True)
+    data = memoryview(sink.getvalue())
+    footer = bytes(data[_footer_start(data) :])
+    if footer.count(_TABLE_MARK.encode()) != 1:
+        raise ValueError(f"{path}: the provenance holds {_TABLE_MARK!r}, which marks the digests; leave it out")
+    place = footer.index(_TABLE_MARK.encode()) + len(_TABLE_MARK)
+    pages = data[: len(data) - len(footer)]
+    footer = footer[:place] + xxh3_64_hexdigest(pages).encode() + footer[place + 16 :]
+    footer = footer[: place + 16] + xxh3_64_hexdigest(footer).encode() + footer[place + 32 :]
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        file.write(pages)
+        file.write(footer)
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
-    """Return the table that :func:`write_table` wrote.
+    """Return the table that :func:`write_table` wrote; every byte of the file is verified.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is not Parquet.
+        ValueError: the file is not Parquet, or not as it was written.
     """
     with _reading(path, "Parquet"):
-        return pq.read_table(path).to_pandas()
+        data = Path(path).read_bytes()
+        start = _footer_start(data)
+        digest = _verified_footer(data[start:])
+        if digest is not None and xxh3_64_hexdigest(memoryview(data)[:start]) != digest:
+            raise ValueError("its pages are not as they were written")
+        file = pq.ParquetFile(pa.BufferReader(data))
+        if digest is None:
+            _check_undigested(file.schema_arrow.metadata)
+        table = file.read()
+        metadata = {key: value for key, value in (table.schema.metadata or {}).items() if key != DIGESTS_KEY.encode()}
+        return table.replace_schema_metadata(metadata).to_pandas()
 
 
 def read_provenance(path: str | Path) -> dict[str, Any]:
-    """Return the provenance of a table without reading its rows.
+    """Return the provenance of a table without reading its rows; the file's footer is verified.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is not Parquet, or :func:`write_table` did not write it.
+        ValueError: the file is not Parquet, not as it was written, or :func:`write_table` did not write it.
     """
-    with _reading(path, "Parquet"):
-        metadata = pq.read_schema(path).metadata or {}
+    with _reading(path, "Parquet"), Path(path).open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 8))
+        length = 8 + _footer_length(file.read(), size)
+        file.seek(size - length)
+        footer = file.read(length)
+        digest = _verified_footer(footer)
+        # a Parquet file without rows but with this footer; offsets of pages are not looked at
+        metadata = pq.read_schema(pa.BufferReader(b"PAR1" + footer)).metadata or {}
+        if digest is None:
+            _check_undigested(metadata)
     return _metadata(metadata.get(METADATA_KEY.encode()), path, "write_table")
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
     """Write named arrays as one safetensors file; read without any code of ours, in any language.
+
+    Its header holds the digests of the header itself and of every ``CHUNK`` bytes of every array.
 
     Args:
         path: where to write.
@@ -117,68 +182,412 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Any], metadata: Mappin
         ValueError: an array has a type that numpy or the format lacks, or JSON cannot hold the metadata.
     """
     arrays = {name: _array(name, tensor, path) for name, tensor in tensors.items()}
-    text = {METADATA_KEY: _to_json(metadata, path)}
     try:
-        data = safetensors.numpy.save(arrays, text)
-    except (KeyError, safetensors.SafetensorError) as error:
+        digests = {name: "".join(_chunk_digests(_bytes_of(array))) for name, array in sorted(arrays.items())}
+        text = {METADATA_KEY: _to_json(metadata, path)}
+        text[DIGESTS_KEY] = f"{_TENSORS_MARK}{_UNSET} {CHUNK} {json.dumps(digests)}"
+        data = memoryview(safetensors.numpy.save(arrays, text))
+    except (KeyError, safetensors.SafetensorError, TypeError) as error:
         types = sorted({str(array.dtype) for array in arrays.values()})
         raise ValueError(
             f"{path}: safetensors cannot hold one of the types {types}; convert to bool, integer or float"
         ) from error
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(data)
+    length = 8 + int.from_bytes(data[:8], "little")
+    header = _ordered(bytes(data[8:length]))
+    if header.count(_TENSORS_MARK.encode()) != 1:
+        raise ValueError(f"{path}: the metadata hold {_TENSORS_MARK!r}, which marks the digests; leave it out")
+    place = header.index(_TENSORS_MARK.encode()) + len(_TENSORS_MARK)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        file.write(header[:place] + xxh3_64_hexdigest(header).encode() + header[place + 16 :])
+        file.write(data[length:])
 
 
 def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
-    """Return all arrays of a safetensors file by name, each a writable copy.
+    """Return all arrays of a safetensors file by name, each a writable copy; all its bytes are verified.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is not safetensors.
+        ValueError: the file is not safetensors, or not as it was written.
     """
-    with _reading(path, "safetensors"), safetensors.safe_open(path, framework="numpy") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dictionary)
+    with _reading(path, "safetensors"):
+        with Path(path).open("rb", buffering=0) as file:
+            header = _read_header(file)
+            if header.digested:
+                return {name: _read_array(file, header, name) for name in header.arrays}
+        with safetensors.safe_open(path, framework="numpy") as opened:
+            return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (it is no dictionary)
 
 
 def read_tensor(path: str | Path, name: str, rows: slice = slice(None)) -> np.ndarray:
-    """Return one array of a safetensors file, or a range of its rows, without reading the rest.
+    """Return one array of a safetensors file, or a range of its rows, without reading the rest; both are verified.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is not safetensors.
+        ValueError: the file is not safetensors, or the header or these rows are not as they were written.
         KeyError: it holds no array of that name.
     """
-    with _reading(path, "safetensors"), safetensors.safe_open(path, framework="numpy") as file:
-        if name not in file.keys():  # noqa: SIM118 (it is no dictionary)
-            raise KeyError(f"{path}: holds no array {name!r}; there are {sorted(file.keys())}")
+    with _reading(path, "safetensors"), Path(path).open("rb", buffering=0) as file:
+        header = _read_header(file)
+        if name in header.arrays and header.digested:
+            return _read_array(file, header, name, rows)
+    if name not in header.arrays:
+        raise KeyError(f"{path}: holds no array {name!r}; there are {sorted(header.arrays)}")
+    with _reading(path, "safetensors"), safetensors.safe_open(path, framework="numpy") as opened:
         if rows == slice(None):
-            return file.get_tensor(name)
-        part = file.get_slice(name)
+            return opened.get_tensor(name)
+        part = opened.get_slice(name)
         # unlike numpy it takes no ends beyond the last row
         return part[slice(*rows.indices(part.get_shape()[0]))]
 
 
 def read_tensor_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of all arrays of a safetensors file by name, without reading them.
+    """Return the shapes of all arrays of a safetensors file by name, without reading them; the header is verified.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is not safetensors.
+        ValueError: the file is not safetensors, or its header not as it was written.
     """
-    with _reading(path, "safetensors"), safetensors.safe_open(path, framework="numpy") as file:
-        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no dictionary)
+    with _reading(path, "safetensors"), Path(path).open("rb", buffering=0) as file:
+        return {name: array.shape for name, array in _read_header(file).arrays.items()}
 
 
 def read_tensor_metadata(path: str | Path) -> dict[str, Any]:
-    """Return the metadata of a tensor file without reading its arrays.
+    """Return the metadata of a tensor file without reading its arrays; the header is verified.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is not safetensors, or :func:`write_tensors` did not write it.
+        ValueError: the file is not safetensors, its header is not as it was written, or :func:`write_tensors` did
+            not write it.
     """
-    with _reading(path, "safetensors"), safetensors.safe_open(path, framework="numpy") as file:
-        metadata = file.metadata() or {}
+    with _reading(path, "safetensors"), Path(path).open("rb", buffering=0) as file:
+        metadata = _read_header(file).metadata
     return _metadata(metadata.get(METADATA_KEY), path, "write_tensors")
+
+
+def verify_file(path: str | Path) -> None:
+    """Compare every byte of a tensor file or a table with its digests; other files need only be there and readable.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        WithoutDigestsError: an earlier version wrote the file, without digests.
+        ValueError: the file is not as it was written, naming it.
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        with _reading(path, "safetensors"), path.open("rb", buffering=0) as file:
+            header = _read_header(file)
+            for name in header.arrays if header.digested else ():
+                _read_array(file, header, name)
+        if not header.digested:
+            raise WithoutDigestsError(f"{path}: holds no digests, written by an earlier version")
+    elif path.suffix == ".parquet":
+        read_table(path)
+        with _reading(path, "Parquet"):
+            if DIGESTS_KEY.encode() not in (pq.read_schema(path).metadata or {}):
+                raise WithoutDigestsError(f"{path}: holds no digests, written by an earlier version")
+    elif path.suffix == ".json":
+        read_json(path)
+    else:
+        with _reading(path, path.suffix.removeprefix(".") or "plain"):
+            if path.stat().st_size == 0:
+                raise ValueError("it is empty")
+
+
+def finish_folder(working: str | Path, target: str | Path, provenance: Mapping[str, Any] | None = None) -> None:
+    """Write the manifest of a folder whose files are all there, and give the folder its name, in one rename.
+
+    Nobody meets the folder half full. What was there under its name is removed. Hidden files, of writers that were
+    killed, are removed as well.
+
+    Args:
+        working: the folder, on the disk where the target will be.
+        target: its name from now on.
+        provenance: what made the folder, as JSON can hold it; kept in the manifest.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: a file is damaged, or JSON cannot hold the provenance.
+    """
+    working, target = Path(working), Path(target)
+    if not working.is_dir():
+        raise FileNotFoundError(f"{working}: no such folder; {how_to_make_again(target)} to make it")
+    (working / MANIFEST).unlink(missing_ok=True)
+    for leftover in [path for path in working.rglob(".*") if path.is_file()]:
+        leftover.unlink()
+    files = {}
+    for name, size in _sizes(working).items():
+        verify_file(working / name)
+        files[name] = {"bytes": size, "digest": _file_digest(working / name)}
+    listed = json.loads(_to_json({"files": files, "provenance": provenance or {}}, working / MANIFEST))
+    write_json(working / MANIFEST, listed | {"digest": _manifest_digest(listed)})
+    # what a power cut takes from the files themselves is noticed by their digests
+    for path in (working / MANIFEST, working):
+        _to_disk(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    old = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    if target.exists():
+        target.replace(old)
+    working.replace(target)
+    _to_disk(target.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def read_manifest(folder: str | Path) -> dict[str, Any]:
+    """Return a folder's manifest: ``files`` (name -> ``bytes`` and ``digest``) and ``provenance``.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        WithoutDigestsError: an earlier version made the folder, without a manifest, or the folder is not finished.
+        ValueError: the manifest is not as it was written.
+    """
+    path = Path(folder) / MANIFEST
+    if not path.exists():
+        if not Path(folder).is_dir():
+            raise FileNotFoundError(f"{folder}: no such folder; {how_to_make_again(folder)} to make it")
+        raise WithoutDigestsError(f"{folder}: holds no {MANIFEST}; an earlier version made it, or it is not finished")
+    found = read_json(path)
+    with _reading(path, "JSON"):
+        digest = found.pop("digest")
+        if _manifest_digest(found) != digest:
+            raise ValueError("it is not as it was written")
+    return found
+
+
+def check_folder(folder: str | Path) -> dict[str, Any]:
+    """Compare the names and sizes of a folder's files with its manifest, without reading them; return the manifest.
+
+    Hidden files, such as Snakemake's time stamp, are not looked at.
+
+    Raises:
+        FileNotFoundError, WithoutDigestsError: as :func:`read_manifest`.
+        ValueError: files are missing, have another size, or are not in the manifest; the first is named.
+    """
+    manifest = read_manifest(folder)
+    expected = {name: entry["bytes"] for name, entry in manifest["files"].items()}
+    found = {name: size for name, size in _sizes(Path(folder)).items() if name != MANIFEST}
+    advice = f"{how_to_make_again(folder)} to make them again"
+    if missing := sorted(expected.keys() - found.keys()):
+        raise ValueError(f"{folder}: {len(missing)} of {len(expected)} files are missing, first {missing[0]}; {advice}")
+    if extra := sorted(found.keys() - expected.keys()):
+        raise ValueError(f"{folder}: {len(extra)} files are not in its {MANIFEST}, first {extra[0]}; {advice}")
+    for name, size in expected.items():
+        if found[name] != size:
+            raise ValueError(f"{Path(folder) / name}: has {found[name]} bytes, not {size}; {advice}")
+    return manifest
+
+
+def verify(path: str | Path) -> None:
+    """Compare every byte of an artifact, a file or a folder with a manifest, with what was written.
+
+    Of files without digests (text, images, CSV) it is only seen that they are there and not empty.
+
+    Raises:
+        FileNotFoundError: there is no such file or folder.
+        WithoutDigestsError: an earlier version wrote it, so that nothing can be said.
+        ValueError: it is not as it was written; the message names the file and what is wrong.
+    """
+    if not Path(path).is_dir():
+        verify_file(path)
+        return
+    for name, entry in check_folder(path)["files"].items():
+        inside = Path(path) / name
+        if _file_digest(inside) != entry["digest"]:
+            raise ValueError(f"{inside}: not as it was written; {how_to_make_again(inside)} to make it again")
+
+
+def whole(path: str | Path) -> bool:
+    """Whether an artifact is there, a file not empty, a folder with the names and sizes of its manifest if it has one.
+
+    Nothing is read but a manifest: what bytes have become is for :func:`verify` to say.
+    """
+    if not Path(path).is_dir():
+        return Path(path).is_file() and Path(path).stat().st_size > 0
+    try:
+        check_folder(path)
+    except WithoutDigestsError:
+        return bool(_sizes(Path(path)))
+    except (ValueError, OSError):
+        return False
+    return True
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """Return the bytes of every file of a folder that is not hidden, by its path in the folder, in order."""
+    names = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    shown = [name for name in names if not any(part.startswith(".") for part in name.parts)]
+    return {name.as_posix(): (folder / name).stat().st_size for name in shown}
+
+
+def _manifest_digest(listed: Mapping[str, Any]) -> str:
+    return xxh3_64_hexdigest(_to_json(listed, MANIFEST).encode())
+
+
+def _file_digest(path: Path) -> str:
+    hasher = xxh3_64()
+    with path.open("rb") as file:
+        while block := file.read(2**22):
+            hasher.update(block)
+    return hasher.hexdigest()
+
+
+def _to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class _Entry(NamedTuple):
+    """An array in a safetensors file: numpy's type (None: it has none), shape, bytes in the file, digests."""
+
+    dtype: str | None
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+    digests: str
+
+
+class _Header(NamedTuple):
+    metadata: dict[str, str]
+    arrays: dict[str, _Entry]
+    chunk: int
+    digested: bool
+
+
+def _read_header(file: BinaryIO) -> _Header:
+    """Read and verify the header of a safetensors file."""
+    size = os.fstat(file.fileno()).st_size
+    length = int.from_bytes(_read(file, 8), "little")
+    if length > size - 8:
+        raise ValueError(f"it has {size} bytes, fewer than its header")
+    header = _parsed(length.to_bytes(8, "little") + _read(file, length))
+    end = max((array.stop for array in header.arrays.values()), default=8 + length)
+    if end != size:
+        raise ValueError(f"it has {size} bytes, not {end}")
+    return header
+
+
+# of a measurement that reads each parameter of each checkpoint in turn, parsing the headers would take most of the time
+@lru_cache(maxsize=1024)
+def _parsed(header: bytes) -> _Header:
+    place = header.find(_TENSORS_MARK.encode())
+    if place >= 0:
+        place += len(_TENSORS_MARK)
+        unset = header[:place] + _UNSET.encode() + header[place + 16 :]
+        if xxh3_64_hexdigest(unset).encode() != header[place : place + 16]:
+            raise ValueError("its header is not as it was written")
+    entries = json.loads(header[8:])
+    metadata = entries.pop("__metadata__", {})
+    chunk, digests = CHUNK, {}
+    if place >= 0:
+        _, size, text = metadata[DIGESTS_KEY].removeprefix(_TENSORS_MARK).split(" ", 2)
+        chunk, digests = int(size), json.loads(text)
+    else:
+        _check_undigested({key.encode(): value for key, value in metadata.items()})
+    arrays = {}
+    # in the order of the bytes, so that a file is read from its beginning to its end
+    for name, entry in sorted(entries.items(), key=lambda item: item[1]["data_offsets"]):
+        start, stop = (len(header) + int(offset) for offset in entry["data_offsets"])
+        arrays[name] = _Entry(_TYPES.get(entry["dtype"]), tuple(entry["shape"]), start, stop, digests.get(name, ""))
+    return _Header(metadata, arrays, chunk, place >= 0)
+
+
+def _ordered(header: bytes) -> bytes:
+    """Return a header, with its length before it, whose metadata are in order: safetensors leaves that to chance."""
+    entries = json.loads(header)
+    entries["__metadata__"] = dict(sorted(entries["__metadata__"].items()))
+    text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _check_undigested(metadata: Mapping[bytes, Any] | None) -> None:
+    """Raise an error if a file without digests is ours and had some: what names them was damaged."""
+    found = set(metadata or {})
+    if METADATA_KEY.encode() in found and (unknown := found - {METADATA_KEY.encode(), b"pandas", b"ARROW:schema"}):
+        raise ValueError(f"its metadata hold {sorted(unknown)}, which is not as it was written")
+
+
+def _read_array(file: BinaryIO, header: _Header, name: str, rows: slice = slice(None)) -> np.ndarray:
+    """Read rows of an array and compare the chunks of bytes in which they lie with their digests."""
+    entry, chunk = header.arrays[name], header.chunk
+    if entry.dtype is None:
+        raise ValueError(f"{name!r} is of a type that numpy lacks")
+    if rows == slice(None):
+        array = np.empty(entry.shape, dtype=entry.dtype)
+        _read_verified(file, entry, 0, _bytes_of(array), chunk, name)
+        return array
+    first, last, stride = rows.indices(entry.shape[0])
+    first, last = (first, max(first, last)) if stride > 0 else (0, entry.shape[0])
+    per_row = np.dtype(entry.dtype).itemsize * int(np.prod(entry.shape[1:], dtype=np.int64))
+    start = first * per_row // chunk * chunk
+    stop = min(entry.stop - entry.start, -(-last * per_row // chunk) * chunk)
+    found = np.empty(max(0, stop - start), dtype=np.uint8)
+    _read_verified(file, entry, start, found, chunk, name)
+    part = found[first * per_row - start : last * per_row - start].view(entry.dtype)
+    part = part.reshape(last - first, *entry.shape[1:])
+    return part[:: abs(stride)].copy() if stride > 0 else part[rows].copy()
+
+
+def _read_verified(file: BinaryIO, entry: _Entry, start: int, into: np.ndarray, chunk: int, name: str) -> None:
+    """Fill bytes from an offset in an array, a multiple of the chunk, and compare them with their digests."""
+    if not into.size:
+        return
+    file.seek(entry.start + start)
+    _read_into(file, into.data)
+    first = 16 * (start // chunk)
+    found = "".join(_chunk_digests(into, chunk))
+    if found != entry.digests[first : first + len(found)]:
+        raise ValueError(f"the bytes of {name!r} are not those that were written")
+
+
+def _bytes_of(array: np.ndarray) -> np.ndarray:
+    return array.reshape(-1).view(np.uint8)
+
+
+def _chunk_digests(data: np.ndarray, chunk: int = CHUNK) -> Iterator[str]:
+    whole = data.data
+    return (xxh3_64_hexdigest(whole[start : start + chunk]) for start in range(0, len(whole), chunk))
+
+
+def _read(file: BinaryIO, count: int) -> bytes:
+    data = bytearray(count)
+    _read_into(file, memoryview(data))
+    return bytes(data)
+
+
+def _read_into(file: Any, view: memoryview) -> None:
+    """Fill all of ``view``; one call may read less."""
+    while len(view):
+        count = file.readinto(view)
+        if not count:
+            raise ValueError(f"it ends {len(view)} bytes too soon")
+        view = view[count:]
+
+
+def _footer_length(end: bytes, size: int) -> int:
+    """Return the length of a Parquet file's footer, of which the last 8 bytes are given."""
+    length = int.from_bytes(end[:4], "little")
+    if len(end) < 8 or end[4:] != b"PAR1" or length > size - 12:
+        raise ValueError(f"its {size} bytes do not end as those of a Parquet file")
+    return length
+
+
+def _footer_start(data: bytes | memoryview) -> int:
+    return len(data) - 8 - _footer_length(bytes(data[-8:]), len(data))
+
+
+def _verified_footer(footer: bytes) -> str | None:
+    """Compare a Parquet file's footer with its digest; return that of the pages, or None if there are none."""
+    place = footer.find(_TABLE_MARK.encode())
+    if place < 0:
+        return None
+    place += len(_TABLE_MARK)
+    unset = footer[: place + 16] + _UNSET.encode() + footer[place + 32 :]
+    if xxh3_64_hexdigest(unset).encode() != footer[place + 16 : place + 32]:
+        raise ValueError("its footer is not as it was written")
+    return footer[place : place + 16].decode()
 
 
 @contextmanager
@@ -186,16 +595,28 @@ def _reading(path: str | Path, kind: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such file; run `snakemake {path}` to make it") from None
-    except (ValueError, pa.ArrowException, safetensors.SafetensorError) as error:
+        raise FileNotFoundError(f"{path}: no such file; {how_to_make_again(path)} to make it") from None
+    except WithoutDigestsError:
+        raise
+    except (*_DAMAGED, OSError) as error:
+        # pyarrow reports damage as an OSError without a number; those of the system have one
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise ValueError(
-            f"{path}: not a readable {kind} file ({error}); delete it and run the workflow again"
+            f"{path}: not a readable {kind} file ({error}); {how_to_make_again(path)} to make it again"
         ) from error
+
+
+_DAMAGED = (
+    ValueError, TypeError, LookupError, AttributeError, ArithmeticError, MemoryError, RecursionError,
+    pa.ArrowException, safetensors.SafetensorError,
+)  # fmt: skip
+"""What parsers raise on damaged bytes."""
 
 
 def _metadata(text: str | bytes | None, path: str | Path, writer: str) -> dict[str, Any]:
     if text is None:
-        raise ValueError(f"{path}: holds no {METADATA_KEY} metadata; only files written by files.{writer} have it")
+        raise NoMetadataError(f"{path}: holds no {METADATA_KEY} metadata; only files written by files.{writer} have it")
     return json.loads(text)
 
 
@@ -224,14 +645,3 @@ def _array(name: str, tensor: Any, path: str | Path) -> np.ndarray:
                 f"{path}: tensor {name!r} is {tensor.dtype}, which numpy lacks; convert it to float32"
             ) from error
     return np.asarray(tensor, order="C")  # safetensors would write other memory layouts scrambled
-
-
-def finish_folder(folder: str | Path, provenance: Mapping[str, Any]) -> None:
-    """Write the manifest of a folder: what its files are, and what it was made from."""
-    folder = Path(folder)
-    files = {
-        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size}
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != "manifest.json"
-    }
-    write_json(folder / "manifest.json", {"files": files, "provenance": dict(provenance)})

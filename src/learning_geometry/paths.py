@@ -1,5 +1,6 @@
 """The one module that knows where artifacts lie."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -76,3 +77,31 @@ def artifact(results: str, name: str, **wildcards: object) -> str:
     for key, value in wildcards.items():
         path = path.replace(f"{{{key}}}", str(value))
     return f"{results}/{path}"
+
+
+_MADE_WHOLE = {
+    r"(.*seed-[0-9]+)/(training|checkpoints)": r"\1/checkpoints",
+    r"(.*texts/[a-z0-9_]+)": r"\1",
+    r"(.*prompts/(trained|untrained))": r"\1",
+    r"(.*)capturing/text_([a-z0-9_]+)": r"\1texts/\2",
+    r"(.*)capturing/prompts_(trained|untrained)": r"\1prompts/\2",
+    r"(.*measurements/[a-z0-9_]+)": r"\1.parquet",
+}
+"""Folders that are made whole, as patterns, and what Snakemake is asked for to make them."""
+
+
+def how_to_make_again(path: str | Path) -> str:
+    """Return, in words, the command that makes an artifact again, or the folder of which it is a part.
+
+    A job runs again even if Snakemake holds its results for up to date.
+
+    >>> how_to_make_again("results/copying/seed-0/checkpoints/step-000100.safetensors")
+    'run `snakemake --cores 1 --force results/copying/seed-0/checkpoints` (with the --configfile of the run)'
+    """
+    target = Path(path).as_posix()
+    for folder, made in _MADE_WHOLE.items():
+        found = re.fullmatch(f"{folder}(/.*)?", target)
+        if found:
+            target = found.expand(made)
+            break
+    return f"run `snakemake --cores 1 --force {target}` (with the --configfile of the run)"

@@ -7,7 +7,7 @@ back betrays itself by its time of change.
 
 import platform
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -166,6 +166,19 @@ def made_with() -> dict[str, str]:
         if kernels:
             found["openblas"] = ", ".join(sorted(map(str, kernels)))
     return found
+
+
+def mixed(provenances: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Return in what tables differ that were not all made with the same libraries on the same kind of processor.
+
+    >>> mixed([{"made_with": {"numpy": "2.4.6"}}, {"made_with": {"numpy": "2.5.0", "torch": "2.13.0"}}])
+    {'numpy': ['2.4.6', '2.5.0']}
+    """
+    found: dict[str, set[str]] = {}
+    for provenance in provenances:
+        for name, value in provenance.get("made_with", {}).items():
+            found.setdefault(name, set()).add(value)
+    return {name: sorted(values) for name, values in sorted(found.items()) if len(values) > 1}
 
 
 def _processor() -> str:

@@ -13,7 +13,7 @@ import torch
 from learning_geometry.dictionaries import topk
 from learning_geometry.dictionaries.initialisation import Options, draw
 from learning_geometry.dictionaries.storage import load, save
-from learning_geometry.files import read_tensor_metadata, write_json
+from learning_geometry.files import read_json, read_tensor_metadata, write_json
 
 WIDTH, LATENTS, ACTIVE, SCALE = 6, 20, 3, 0.25
 METADATA = {"model_name": "some/model", "hook_name": "blocks.3.hook_attn_out", "context_size": 64, "seed": 7}
@@ -168,3 +168,10 @@ def test_what_cannot_be_saved_or_is_not_there_is_named(tmp_path, dictionary):
     assert not (tmp_path / "narrow").exists()
     with pytest.raises(FileNotFoundError, match=r"cfg\.json"):
         load(tmp_path / "nothing")
+
+
+def test_a_configuration_that_is_not_as_it_was_saved_is_refused(tmp_path, dictionary):
+    save(tmp_path, dictionary, ACTIVE, METADATA, SCALE)
+    write_json(tmp_path / "cfg.json", read_json(tmp_path / "cfg.json") | {"k": ACTIVE + 1})
+    with pytest.raises(ValueError, match=rf"cfg\.json: k is {ACTIVE + 1}, and {ACTIVE} in sae_weights"):
+        load(tmp_path)

@@ -7,7 +7,6 @@ from learning_geometry.geometry.activation_ranks import (
     activation_ranks,
     isotropic_ranks,
     principal_directions,
-    principal_variances,
     ranks,
     rogue_dimensions,
 )

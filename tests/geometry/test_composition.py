@@ -4,13 +4,15 @@ import torch
 
 from learning_geometry.geometry.composition import (
     composition_z_score,
+    randomly_turned_products,
+    subspace_match,
+    token_mismatch,
+)
+from learning_geometry.geometry.head_products import (
     output_value_products,
     query_key_products,
     query_key_products_at_lags,
-    randomly_turned_products,
     split_heads,
-    subspace_match,
-    token_mismatch,
     turn_pairs,
 )
 from learning_geometry.geometry.nulls import haar_subspaces, principal_cosines_null

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from learning_geometry.geometry.activation_ranks import principal_variances
-from learning_geometry.geometry.moments import Moments, moments
+from learning_geometry.geometry.moments import Moments, moments, principal_variances
 from learning_geometry.measurements.activation_ranks import measure, measured_layers
 from learning_geometry.measurements.language_run import LanguageRun
 from learning_geometry.models.language import Sizes

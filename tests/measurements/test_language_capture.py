@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from learning_geometry.files import finish_folder
 from learning_geometry.geometry.moments import moments
 from learning_geometry.measurements import language_capture
 from learning_geometry.measurements.language_capture import capture_prompts, capture_text, working_folder
@@ -87,13 +88,51 @@ def test_a_killed_capture_goes_on_and_ends_with_the_same_bytes(tiny_language, mo
     assert sorted(path.name for path in (tmp_path / "killed").iterdir()) == ["activations", "moments.safetensors"]
 
 
+@pytest.mark.parametrize("lost", ["sums flipped", "shard flipped", "shard gone"])
+def test_a_capture_in_progress_that_lost_something_ends_with_the_same_bytes(model, tmp_path, monkeypatch, lost):
+    monkeypatch.setattr(language_capture, "SECONDS_BETWEEN_SAVES", 0.0)
+    monkeypatch.setattr(language_capture, "capture", partial(language_capture.capture, shard_bytes=2**15))
+    settings, seen = TEXT | {"parts": ["mlp.output"]}, []
+
+    def killer(count, _what):
+        seen.append(count)
+        if len(seen) == 5:
+            raise Killed
+
+    with pytest.raises(Killed):
+        capture_text(model, "python_source", settings, tmp_path / "killed", killer)
+    shard = shard_path(tmp_path / "killed/activations", 0)
+    path = tmp_path / "killed" / language_capture.PARTIAL if lost.startswith("sums") else shard
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    if lost == "shard gone":
+        path.unlink()
+    before = len(seen)
+    capture_text(model, "python_source", settings, tmp_path / "killed", lambda count, what: seen.append(count))
+    capture_text(model, "python_source", settings, tmp_path / "whole")
+    assert (len(seen) - before == 10) == (lost == "sums flipped")  # all ten batches are summed again, or not
+    for whole in [path for path in (tmp_path / "whole").rglob("*") if path.is_file()]:
+        assert (tmp_path / "killed" / whole.relative_to(tmp_path / "whole")).read_bytes() == whole.read_bytes()
+
+
+def test_a_finished_capture_is_read_if_it_is_whole(model, tmp_path):
+    capture_text(model, "python_source", TEXT, tmp_path / "working")
+    finish_folder(tmp_path / "working", tmp_path / "finished")
+    run = LanguageRun("tiny", {}, {"code": tmp_path / "finished"}, {})
+    assert run.moment_names("code")
+    shard_path(tmp_path / "finished" / "activations", 0).unlink()
+    with pytest.raises(ValueError, match=r"finished: 1 of \d files are missing, first activations/shard-00000"):
+        run.moment_names("code")
+
+
 def test_sums_of_another_capture_are_not_continued(model, tmp_path, monkeypatch):
     monkeypatch.setattr(language_capture, "SECONDS_BETWEEN_SAVES", 0.0)
     sums = language_capture.Sums(model, 100, tmp_path, {"text": "one"})
     sums.add({name: torch.ones(2, 16) for name in sums.names})
     sums.saved(1)
     assert language_capture.Sums(model, 100, tmp_path, {"text": "one"}).count == 2
-    with pytest.raises(ValueError, match="of another capture; delete it"):
+    with pytest.raises(ValueError, match="of another capture; capture into another folder"):
         language_capture.Sums(model, 100, tmp_path, {"text": "two"})
     assert working_folder(tmp_path, {"a": 1}) != working_folder(tmp_path, {"a": 2})
 

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -48,6 +49,18 @@ def walking(tmp_path_factory):
     off_grid = {5: {name: 1e3 + snapshots[0] for name, snapshots in trajectories.items()}}
     run = write_run(directory, trajectories, off_grid=off_grid)
     return trajectories, measure(run, SETTINGS | {"windows": 5, "neighbours": True})
+
+
+def test_lost_checkpoints_are_named_before_anything_is_measured(tmp_path):
+    run = write_run(tmp_path, every_matrix(walk, 41, 4, 3, layers=1))
+    training = {"steps": 400, "checkpoints": {"every": 10, "logarithmic": 0, "steps": []}}
+    run = replace(run, settings=run.settings | {"training": training})
+    assert run.uniform_steps() == list(range(0, 401, 10))
+    for step in range(330, 401, 10):
+        checkpoints.checkpoint_path(run.checkpoints, step).unlink()
+    for part in (run, replace(run, settings=run.settings | {"training": training | {"steps": 200}})):
+        with pytest.raises(ValueError, match=r"8 of 41 .* missing, first step-000330|12 .* not in the schedule"):
+            measure(replace(part), SETTINGS)
 
 
 def test_every_part_has_the_numbers_of_its_snapshots_svd(walking):

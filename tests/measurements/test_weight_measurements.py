@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from learning_geometry.geometry.composition import query_key_products
+from learning_geometry.geometry.head_products import query_key_products
 from learning_geometry.geometry.nulls import haar_subspaces
 from learning_geometry.measurements import bridge_energy, composition, embedding_spectrum
 

@@ -8,10 +8,13 @@ import torch
 
 from learning_geometry import tasks
 from learning_geometry.config import read_yaml, validate
+from learning_geometry.files import read_manifest
 from learning_geometry.tasks.dataset import make_dataset, read_dataset, write_dataset
 from learning_geometry.training.checkpoints import (
+    check_steps,
     checkpoint_path,
     checkpoint_steps,
+    finish_checkpoints,
     read_checkpoint,
     read_provenance,
     schedule,
@@ -128,6 +131,64 @@ def test_a_state_made_by_other_settings_is_discarded(experiment, dataset, tmp_pa
     seen = []
     train(experiment, 0, dataset, tmp_path, {"code": "new"}, lambda step, rows: seen.append(step))
     assert seen[0] == 0
+
+
+def damage(path, how):
+    if how == "gone":
+        path.unlink()
+    elif how == "cut":
+        path.write_bytes(path.read_bytes()[:-1])
+    else:
+        data = bytearray(path.read_bytes())
+        data[-1] ^= 1
+        path.write_bytes(data)
+
+
+@pytest.mark.parametrize("how", ["gone", "cut", "flipped"])
+@pytest.mark.parametrize("name", ["state", "checkpoints/step-000000", "checkpoints/step-000020", "checkpoints"])
+def test_a_run_in_progress_that_lost_something_starts_anew_and_loses_nothing(
+    experiment, dataset, tmp_path, caplog, name, how
+):
+    """What was saved of a run cannot be trusted alone: its early checkpoints may be gone, or moved away."""
+
+    def interrupt(step, rows):
+        if step == 40:
+            raise KeyboardInterrupt
+
+    expected = train(experiment, 0, dataset, tmp_path / "whole", {})
+    with pytest.raises(KeyboardInterrupt):
+        train(experiment, 0, dataset, tmp_path / "killed", {}, interrupt, seconds_between_saves=0.0)
+    if name == "checkpoints":
+        # as after a kill between moving them and removing the working folder
+        (tmp_path / "killed/checkpoints").rename(tmp_path / "moved")
+    else:
+        damage(tmp_path / f"killed/{name}.safetensors", how)
+    seen = []
+    assert train(experiment, 0, dataset, tmp_path / "killed", {}, lambda step, rows: seen.append(step)) == expected
+    assert seen[0] == 0
+    if (name, how) != ("state", "gone"):
+        assert "training starts anew, as what was saved is not whole" in caplog.text
+    for step in checkpoint_steps(tmp_path / "whole/checkpoints"):
+        whole, killed = (checkpoint_path(tmp_path / d / "checkpoints", step) for d in ("whole", "killed"))
+        assert whole.read_bytes() == killed.read_bytes()
+    assert checkpoint_steps(tmp_path / "killed/checkpoints") == checkpoint_steps(tmp_path / "whole/checkpoints")
+
+
+def test_checkpoints_are_finished_if_they_are_those_of_the_schedule(experiment, dataset, tmp_path):
+    train(experiment, 0, dataset, tmp_path, {})
+    working, target = tmp_path / "checkpoints", tmp_path / "finished"
+    kept = schedule(experiment["training"]["checkpoints"], 60)
+    with pytest.raises(ValueError, match=r"checkpoints: 1 of 8 checkpoints are missing, first step-000050; run `snake"):
+        finish_checkpoints(working, target, [*kept, 50], {})
+    with pytest.raises(ValueError, match=r"1 checkpoints are not in the schedule of the settings, first step-000007"):
+        finish_checkpoints(working, target, [step for step in kept if step != 7], {})
+    assert not target.exists()
+    finish_checkpoints(working, target, kept, {"seed": 0})
+    assert check_steps(target, kept) == list(kept) and not working.exists()
+    assert read_manifest(target)["provenance"] == {"seed": 0}
+    damage(checkpoint_path(target, 60), "cut")
+    with pytest.raises(ValueError, match=r"step-000060\.safetensors: has \d+ bytes, not \d+"):
+        check_steps(target, kept)
 
 
 def test_evaluation_does_not_touch_training(experiment, dataset, tmp_path):

@@ -1,8 +1,8 @@
 # A finished run in one file, from which redraw.smk makes every figure, ledger and report again.
 rule archive:
     input:
-        tables=made("archive", "tables"),
-        drawn=made("archive", "drawn"),
+        tables=made("archive", "tables", several=True),
+        drawn=made("archive", "drawn", several=True),
         again=again("archive"),
     output:
         result("archive"),

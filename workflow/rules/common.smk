@@ -73,8 +73,8 @@ def forced():
     return bool(asked.forceall or asked.forcetargets or asked.forcerun)
 
 
-def made(rule, role):
-    """What other jobs make and a job of this rule reads in a role.
+def made(rule, role, several=False):
+    """What other jobs make and a job of this rule reads in a role: one path, or a list if there may be several.
 
     Times decide nothing, hence `ancient`. Snakemake runs a job again when an input is missing and made again; what an
     up-to-date job was made from may be missing, and is then no input.
@@ -85,7 +85,7 @@ def made(rule, role):
         found = job.inputs[role]
         if RERUNS is not None and not forced() and not must_run(job):
             found = [path for path in found if os.path.exists(path)]
-        return list(found)
+        return list(found) if several or not found else found[0]
 
     return ancient(paths)
 

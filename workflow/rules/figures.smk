@@ -5,8 +5,8 @@ for figure in available("figures"):
         name:
             f"figure_{figure}"
         input:
-            summary=made(f"figure_{figure}", "summary"),
-            runs=made(f"figure_{figure}", "runs"),
+            summary=made(f"figure_{figure}", "summary", several=True),
+            runs=made(f"figure_{figure}", "runs", several=True),
             again=again(f"figure_{figure}"),
         output:
             pdf=result("figure_pdf", figure=figure),

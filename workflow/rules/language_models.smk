@@ -45,8 +45,8 @@ rule capture_prompts:
 # One rule for every measurement of a language model, as there is one for those of trained runs.
 rule measure_language_model:
     input:
-        texts=made("measure_language_model", "texts"),
-        prompts=made("measure_language_model", "prompts"),
+        texts=made("measure_language_model", "texts", several=True),
+        prompts=made("measure_language_model", "prompts", several=True),
         again=again("measure_language_model"),
     output:
         table=result("model_measurement"),

@@ -4,7 +4,7 @@ rule measure:
         checkpoints=made("measure", "checkpoints"),
         dataset=made("measure", "dataset"),
         metrics=made("measure", "metrics"),
-        others=made("measure", "others"),
+        others=made("measure", "others", several=True),
         again=again("measure"),
     output:
         result("measurement"),
@@ -39,7 +39,7 @@ rule failed_measurements:
 # All that figures and claims read: one table of every number of every seed, and its summary over seeds.
 rule summarize:
     input:
-        tables=made("summarize", "tables"),
+        tables=made("summarize", "tables", several=True),
         again=again("summarize"),
     output:
         runs=result("runs"),

@@ -1,7 +1,7 @@
 """Run a language model, with its own or random weights, over prompts; writes its states at their last token.
 
-Work in progress lies in the working directory and is moved to the output at the end, so that a job killed at any moment
-and started again continues from what it had saved.
+Work in progress lies in the working directory and becomes the output at the end, in one rename, so that a job killed at
+any moment and started again continues from what it had saved.
 """
 
 import shutil
@@ -23,8 +23,7 @@ with job(snakemake) as running:
     untrained = stream("untrained") if wildcards.weights == "untrained" else None
     model = load(**params.settings["model"], untrained=untrained)
     capture_prompts(model, params.settings["prompts"], params.settings["chat_template"], working)
-    finish_folder(working, running.provenance(**params.settings))
-    working.replace(snakemake.output[0])
+    finish_folder(working, snakemake.output[0], running.provenance(**params.settings))
     shutil.rmtree(params.working)
     running.terminal(
         f"{wildcards.experiment}: prompts of {', '.join(params.settings['prompts'])}, {wildcards.weights} weights, "

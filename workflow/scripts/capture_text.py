@@ -1,7 +1,7 @@
 """Run a language model over a text; writes the moments of all layers, and the activations of those that are kept.
 
-Work in progress lies in the working directory and is moved to the output at the end, so that a job killed at any moment
-and started again continues from what it had saved.
+Work in progress lies in the working directory and becomes the output at the end, in one rename, so that a job killed at
+any moment and started again continues from what it had saved.
 """
 
 import shutil
@@ -27,8 +27,7 @@ with job(snakemake) as running:
         print(f"{what}: {tokens} tokens after {perf_counter() - started:.0f} s", flush=True)
 
     capture_text(load(**params.model), params.source, params.settings, working, report)
-    finish_folder(working, running.provenance(**of))
-    working.replace(snakemake.output[0])
+    finish_folder(working, snakemake.output[0], running.provenance(**of))
     shutil.rmtree(params.working)
     running.terminal(
         f"{wildcards.experiment}: {params.settings['tokens']} tokens of {wildcards.text} "

@@ -1,4 +1,7 @@
-"""Measure one language model with the module that the wildcard ``measurement`` names; writes one tidy table."""
+"""Measure one language model with the module that the wildcard ``measurement`` names; writes one tidy table.
+
+Files that it leaves beside the table, such as dictionaries, appear in one rename, before the table.
+"""
 
 import shutil
 import sys
@@ -16,13 +19,14 @@ with job(snakemake) as running:
     started = perf_counter()
     wildcards, params = snakemake.wildcards, snakemake.params
     files = Path(params.files)
-    shutil.rmtree(files, ignore_errors=True)
+    working = files.with_name(f".{files.name}")
+    shutil.rmtree(working, ignore_errors=True)
     run = LanguageRun(
         experiment=wildcards.experiment,
         settings=params.settings,
         texts=dict(zip(params.settings.get("texts", {}), map(Path, snakemake.input.get("texts", [])), strict=True)),
         prompts=dict(zip(params.weights, map(Path, snakemake.input.get("prompts", [])), strict=True)),
-        output=files,
+        output=working,
     )
     module = import_module(f"learning_geometry.measurements.{wildcards.measurement}")
     if "torch" in sys.modules:
@@ -30,11 +34,15 @@ with job(snakemake) as running:
     table, failure = attempt(lambda: module.measure(run, params.measurement))
     if failure:
         table = tidy([], run.experiment, 0)
-        shutil.rmtree(files, ignore_errors=True)
+        shutil.rmtree(working, ignore_errors=True)
     more = {"failure": failure | {"experiment": run.experiment, "seed": 0}} if failure else {}
-    provenance = running.provenance(model=params.settings, settings=params.measurement, leaves=files.is_dir(), **more)
-    if files.is_dir():
-        finish_folder(files, provenance)
+    provenance = running.provenance(
+        model=params.settings, settings=params.measurement, leaves=working.exists(), **more
+    )
+    if working.exists():
+        finish_folder(working, files, provenance)
+    else:
+        shutil.rmtree(files, ignore_errors=True)
     write_table(table, snakemake.output.table, provenance)
     running.terminal(
         f"{wildcards.measurement}, {run.experiment}: "

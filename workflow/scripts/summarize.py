@@ -9,7 +9,7 @@ from learning_geometry.measurements.onsets import onsets
 from learning_geometry.measurements.saturation_fits import saturation_fits
 from learning_geometry.measurements.summary import summarize
 from learning_geometry.measurements.table import tidy
-from learning_geometry.running import job
+from learning_geometry.running import job, mixed
 
 with job(snakemake) as running:
     tables = [read_table(path) for path in snakemake.input.tables]
@@ -19,9 +19,15 @@ with job(snakemake) as running:
     failed = [failure(provenance, path) for path, provenance in made.items() if "failure" in provenance]
     tables += [tidy([row(each.measurement, each.reason)], each.experiment, each.seed) for each in failed]
     summary = summarize(tables)
-    provenance = running.provenance(tables=made, failures=[each._asdict() for each in failed])
+    different = mixed(made.values())
+    more = {"mixed": different} if different else {}
+    provenance = running.provenance(tables=made, failures=[each._asdict() for each in failed], **more)
     write_table(pd.concat(tables, ignore_index=True), snakemake.output.runs, provenance)
     write_table(summary, snakemake.output.summary, provenance)
     with atomic_path(snakemake.output.csv) as path:
         summary.to_csv(path, index=False, float_format="%.6g")
     running.terminal(f"{snakemake.wildcards.experiment}: {len(summary)} numbers over seeds")
+    for name, values in different.items():
+        running.terminal(
+            f"{snakemake.wildcards.experiment}: its tables were made with different {name}: {', '.join(values)}"
+        )

@@ -1,7 +1,8 @@
 """Train one seed; writes its checkpoints (a directory) and its metrics (a table).
 
 Work in progress lies in the working directory and is moved to the outputs at the end, so that a job killed
-at any moment and started again continues from its last saved state.
+at any moment and started again continues from its last saved state. The checkpoints are moved last: before that the
+saved state has all of them, and after it both outputs are whole.
 """
 
 import shutil
@@ -9,11 +10,12 @@ from pathlib import Path
 
 import torch
 
-from learning_geometry.files import finish_folder, write_table
+from learning_geometry.files import write_table
 from learning_geometry.measurements.table import tidy
 from learning_geometry.progress import Progress
 from learning_geometry.running import job
 from learning_geometry.tasks.dataset import read_dataset
+from learning_geometry.training.checkpoints import finish_checkpoints, schedule
 from learning_geometry.training.loop import train
 
 with job(snakemake) as running:
@@ -34,8 +36,8 @@ with job(snakemake) as running:
     dataset, pause = read_dataset(snakemake.input.dataset), snakemake.config["seconds_between_saves"]
     rows = train(experiment, seed, dataset, working, provenance, report, pause)
     provenance = running.provenance(**provenance)
-    finish_folder(working / "checkpoints", provenance)
     write_table(tidy(rows, name, seed), snakemake.output.metrics, provenance)
-    (working / "checkpoints").replace(snakemake.output.checkpoints)
+    kept = schedule(experiment["training"]["checkpoints"], experiment["training"]["steps"])
+    finish_checkpoints(working / "checkpoints", snakemake.output.checkpoints, kept, provenance)
     shutil.rmtree(working)
     running.terminal(progress.summary())

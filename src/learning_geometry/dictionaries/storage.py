@@ -17,7 +17,15 @@ from typing import Any, NamedTuple
 import torch
 
 from learning_geometry.dictionaries import topk
-from learning_geometry.files import read_json, read_tensors, write_json, write_tensors
+from learning_geometry.files import (
+    NoMetadataError,
+    read_json,
+    read_tensor_metadata,
+    read_tensors,
+    write_json,
+    write_tensors,
+)
+from learning_geometry.paths import how_to_make_again
 
 CONFIGURATION, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 FORMAT = "6.54.12"
@@ -104,7 +112,9 @@ def load(directory: str | Path) -> Saved:
     missing = sorted({"k", "d_in", "d_sae"} - configuration.keys())
     if missing:
         raise ValueError(f"{path}: lacks {', '.join(missing)}; save the dictionary again with SAELens 6 or later")
-    tensors = {name: torch.from_numpy(array) for name, array in read_tensors(Path(directory) / WEIGHTS).items()}
+    weights = Path(directory) / WEIGHTS
+    tensors = {name: torch.from_numpy(array) for name, array in read_tensors(weights).items()}
+    _compare(path, configuration, weights)
     inputs, latents = configuration["d_in"], configuration["d_sae"]
     expected = {"W_enc": (inputs, latents), "b_enc": (latents,), "W_dec": (latents, inputs), "b_dec": (inputs,)}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
@@ -125,3 +135,17 @@ def load(directory: str | Path) -> Saved:
         "decoder.bias": tensors["b_dec"],
     }
     return Saved(dictionary, configuration["k"], configuration.get("metadata", {}))
+
+
+def _compare(path: Path, configuration: Mapping[str, Any], weights: Path) -> None:
+    """Raise an error if a configuration is not that which :func:`save` recorded beside the weights as well."""
+    try:
+        recorded = read_tensor_metadata(weights)
+    except NoMetadataError:
+        return  # of SAELens
+    for key in sorted(recorded.keys() & configuration.keys()):
+        if recorded[key] != configuration[key]:
+            raise ValueError(
+                f"{path}: {key} is {configuration[key]!r}, and {recorded[key]!r} in {weights.name}; "
+                f"{how_to_make_again(path)} to make them again"
+            )

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Float64
 
-from learning_geometry.geometry.moments import Moments
+from learning_geometry.geometry.moments import Moments, principal_variances
 from learning_geometry.geometry.nulls import gaussian_singular_values
 from learning_geometry.geometry.spectra import effective_rank
 from learning_geometry.geometry.trajectories import dimension
@@ -36,24 +36,6 @@ class Ranks(NamedTuple):
     directions: float
     effective_rank: float
     effective_rank_of_variances: float
-
-
-def principal_variances(scatter: Float[np.ndarray, "width width"]) -> Float64[np.ndarray, " width"]:
-    """Eigenvalues of a covariance or scatter matrix, descending; those below the rounding of the largest are 0.
-
-    So a standard deviation below √(width · 2e-16), 4e-7 for a width of 576, of the largest counts as none.
-
-    Raises:
-        ValueError: If an entry is not finite.
-
-    Examples:
-        >>> principal_variances(np.diag([1.0, 4.0, 0.0]))
-        array([4., 1., 0.])
-    """
-    if not np.isfinite(scatter).all():
-        raise ValueError("scatter: an entry is not finite; leave out the vectors that are not")
-    values = np.linalg.eigvalsh(scatter.astype(np.float64))[::-1]
-    return np.where(values > len(values) * np.finfo(np.float64).eps * values[0], values, 0.0)
 
 
 def ranks(variances: Float[np.ndarray, " width"], share: float = VARIANCE_SHARE) -> Ranks:

@@ -33,7 +33,8 @@ import numpy as np
 from jaxtyping import Float, Float64
 from scipy.linalg import block_diag
 
-from learning_geometry.geometry.activation_ranks import VARIANCE_SHARE, Ranks, principal_variances, ranks
+from learning_geometry.geometry.activation_ranks import VARIANCE_SHARE, Ranks, ranks
+from learning_geometry.geometry.moments import principal_variances
 from learning_geometry.geometry.nulls import haar_subspace
 
 SMALLEST_DROP = 1e-9

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from learning_geometry.geometry.composition import split_heads
+from learning_geometry.geometry.head_products import split_heads
 from learning_geometry.geometry.variance import logit_variance_shares
 from learning_geometry.measurements.run import Run
 from learning_geometry.measurements.table import tidy

@@ -9,11 +9,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from learning_geometry.geometry.composition import query_key_products
 from learning_geometry.geometry.curvature.lanczos import largest_eigenpair, value_error
 from learning_geometry.geometry.curvature.landscape import mean_of
 from learning_geometry.geometry.curvature.localisation import loss_increases, subspace_noise
 from learning_geometry.geometry.curvature.products import gradient_with_graph
+from learning_geometry.geometry.head_products import query_key_products
 from learning_geometry.geometry.nulls import haar_subspace
 from learning_geometry.geometry.subspaces import right_singular_subspace, top_right_singular_subspace
 from learning_geometry.measurements.estimates import bounds, check_converged, estimate_row

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from learning_geometry.geometry.composition import query_key_products, query_key_products_at_lags
+from learning_geometry.geometry.head_products import query_key_products, query_key_products_at_lags
 from learning_geometry.geometry.nulls import haar_subspaces
 from learning_geometry.geometry.subspaces import nested_energies, right_singular_subspace
 from learning_geometry.measurements.run import Run

@@ -8,12 +8,11 @@ import pandas as pd
 
 from learning_geometry.geometry.composition import (
     composition_z_score,
-    output_value_products,
-    query_key_products,
     randomly_turned_products,
     subspace_match,
     token_mismatch,
 )
+from learning_geometry.geometry.head_products import output_value_products, query_key_products
 from learning_geometry.geometry.nulls import haar_subspaces, principal_cosines_null
 from learning_geometry.measurements.run import Run
 from learning_geometry.measurements.table import central_range, tidy

@@ -7,6 +7,7 @@ token is kept, in every layer. All of it continues after a kill where it was sav
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
@@ -18,8 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from learning_geometry.files import read_tensor_metadata, read_tensors, write_tensors
-from learning_geometry.geometry.activation_ranks import principal_variances
-from learning_geometry.geometry.moments import Moments, image
+from learning_geometry.geometry.moments import Moments, image, principal_variances
 from learning_geometry.measurements.language_run import ACTIVATIONS, MOMENTS, packed
 from learning_geometry.models.language import LanguageModel, activation_names
 from learning_geometry.models.language.cache import beyond_the_first, capture
@@ -139,7 +139,7 @@ class Sums:
         recorded: Mapping[str, Any],
         report: Report | None = None,
     ):
-        """Begin, or go on where a capture that was killed had saved it.
+        """Begin, or go on where a capture that was killed had saved it; begin if what it had saved is damaged.
 
         Args:
             model: the model.
@@ -162,10 +162,14 @@ class Sums:
         self._saved_at = monotonic()
         partial = folder / PARTIAL
         if partial.exists():
-            metadata = read_tensor_metadata(partial)
+            try:
+                metadata, sums = read_tensor_metadata(partial), read_tensors(partial)
+            except ValueError as error:
+                logging.getLogger(__name__).warning("the capture starts anew: %s", error)
+                return
             if metadata["of"] != self._recorded:
-                raise ValueError(f"{partial}: of another capture; delete it")
-            self._sums, self.done, self._counts = read_tensors(partial), metadata["done"], metadata["counts"]
+                raise ValueError(f"{partial}: of another capture; capture into another folder")
+            self._sums, self.done, self._counts = sums, metadata["done"], metadata["counts"]
             for name in [name for name in self._sums if name.endswith(SPECTRA)]:
                 self._spectra[name.removesuffix(SPECTRA)] = list(self._sums.pop(name))
 

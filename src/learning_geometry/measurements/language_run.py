@@ -3,6 +3,7 @@
 Importing this module imports no torch; loading the model does.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from learning_geometry.files import read_tensor, read_tensor_metadata, read_tensor_shapes
+from learning_geometry.files import (
+    WithoutDigestsError,
+    check_folder,
+    read_tensor,
+    read_tensor_metadata,
+    read_tensor_shapes,
+)
 from learning_geometry.geometry.moments import Moments
 
 if TYPE_CHECKING:
@@ -130,12 +137,12 @@ class LanguageRun:
     def _text(self, text: str) -> Path:
         if text not in self.texts:
             raise KeyError(f"{self.experiment}: no text {text!r} was captured; there are {list(self.texts)}")
-        return self.texts[text]
+        return _whole(self.texts[text])
 
     def _prompts(self, weights: str) -> Path:
         if weights not in self.prompts:
             raise KeyError(f"{self.experiment}: no prompts with {weights} weights were captured")
-        return self.prompts[weights]
+        return _whole(self.prompts[weights])
 
     def _moments_metadata(self, folder: Path) -> dict[str, Any]:
         return read_tensor_metadata(folder / MOMENTS)
@@ -160,6 +167,13 @@ def unpacked(entries: Float[np.ndarray, " entries"], width: int) -> Float[np.nda
     found = np.zeros((width, width))
     found[np.triu_indices(width)] = entries
     return found + np.triu(found, 1).T
+
+
+def _whole(folder: Path) -> Path:
+    """Return a folder after comparing its files with its manifest, if it has one, by names and sizes."""
+    with suppress(WithoutDigestsError):
+        check_folder(folder)
+    return folder
 
 
 def _opened(folder: Path) -> "Activations":

@@ -8,14 +8,8 @@ import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int64
 
-from learning_geometry.geometry.activation_ranks import (
-    Ranks,
-    activation_ranks,
-    isotropic_ranks,
-    principal_variances,
-    ranks,
-)
-from learning_geometry.geometry.moments import Moments, merged, moments
+from learning_geometry.geometry.activation_ranks import Ranks, activation_ranks, isotropic_ranks, ranks
+from learning_geometry.geometry.moments import Moments, merged, moments, principal_variances
 from learning_geometry.geometry.uncertainty import Crossing
 from learning_geometry.measurements.run import Run
 from learning_geometry.measurements.table import central_range, tidy

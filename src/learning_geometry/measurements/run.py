@@ -15,7 +15,14 @@ import pandas as pd
 from learning_geometry import tasks
 from learning_geometry.files import read_table
 from learning_geometry.tasks.dataset import Arrays, Dataset, read_dataset
-from learning_geometry.training.checkpoints import checkpoint_steps, read_arrays, read_checkpoint, read_provenance
+from learning_geometry.training.checkpoints import (
+    check_steps,
+    checkpoint_steps,
+    read_arrays,
+    read_checkpoint,
+    read_provenance,
+    schedule,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -64,18 +71,33 @@ class Run:
         """The module of the task."""
         return tasks.load(self.settings["task"])
 
+    @cached_property
+    def _steps(self) -> list[int]:
+        """All steps that have a checkpoint, compared with those that the settings ask for."""
+        if "training" not in self.settings:
+            return checkpoint_steps(self.checkpoints)
+        training = self.settings["training"]
+        return check_steps(self.checkpoints, schedule(training["checkpoints"], training["steps"]))
+
     def steps(self, every: int = 1) -> list[int]:
-        """Return the checkpoints' steps that are multiples of ``every``, and the last step."""
-        steps = checkpoint_steps(self.checkpoints)
+        """Return the checkpoints' steps that are multiples of ``every``, and the last step.
+
+        Raises:
+            FileNotFoundError: there is no checkpoint.
+            ValueError: they are not those that the settings ask for, naming the first that is missing or too many.
+        """
+        steps = self._steps
         return [step for step in steps if step % every == 0 or step == steps[-1]]
 
     def uniform_steps(self, until: int | None = None) -> list[int]:
         """Return the checkpoints' steps on the uniform grid, up to ``until`` included (None: all of them).
 
         What depends on the spacing of checkpoints, such as the dimension of a trajectory, is measured on these alone.
+
+        Raises:
+            FileNotFoundError, ValueError: as :meth:`steps`.
         """
-        steps = checkpoint_steps(self.checkpoints)
-        early = [step for step in steps if until is None or step <= until]
+        early = [step for step in self._steps if until is None or step <= until]
         return [step for step in early if read_provenance(self.checkpoints, step)["uniform"]]
 
     def parameters(self, step: int) -> dict[str, "torch.Tensor"]:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from learning_geometry.geometry.composition import query_key_products
+from learning_geometry.geometry.head_products import query_key_products
 from learning_geometry.geometry.nulls import haar_subspaces
 from learning_geometry.geometry.removal import equal_norm_removal, projector, removed_norm
 from learning_geometry.geometry.subspaces import right_singular_subspace, top_right_singular_subspace

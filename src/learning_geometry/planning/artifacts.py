@@ -13,6 +13,7 @@ from learning_geometry.known import Known
 from learning_geometry.paths import MANIFEST, record_path, recorded
 from learning_geometry.planning.jobs import Job
 
+
 class Made(NamedTuple):
     """What an artifact says of itself."""
 
@@ -23,7 +24,7 @@ class Made(NamedTuple):
 
 
 def made_from_record(path: str, job: Job, results: Path, known: Known) -> Made:
-    """Return what an artifact says of itself; a folder's files are compared by their sizes, a recorded file by its digest.
+    """Return what an artifact says of itself; of a folder the files' sizes are compared, of a recorded file its digest.
 
     Args:
         path: of the artifact, an output of the job.

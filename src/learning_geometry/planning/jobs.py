@@ -96,7 +96,7 @@ def drawn_outputs(jobs: Iterable[Job]) -> list[str]:
 
 
 def figure_options(config: Mapping[str, Any], figure: str) -> dict[str, Any]:
-    """Return a figure's section of the config, and what its experiments learn or read, with which model and optimiser."""
+    """Return a figure's section of the config, and what its experiments learn or read, with which model."""
     options, studied = config["figures"][figure], _studied(config)
     sections = {"tasks": "task", "models": "model", "optimizers": "optimizer", "prompts": "prompts"}
     return options | {
@@ -241,9 +241,7 @@ def _summaries(config: Mapping[str, Any]) -> Iterator[Job]:
         ]
     for name, made in tables.items():
         outputs = tuple(artifact(results, kind, experiment=name) for kind in (*CONCLUDED_FROM, "summary_csv"))
-        yield Job(
-            "summarize", {"experiment": name}, outputs, {"tables": tuple(made)}, {}, script="summarize.py"
-        )
+        yield Job("summarize", {"experiment": name}, outputs, {"tables": tuple(made)}, {}, script="summarize.py")
 
 
 def _figures(config: Mapping[str, Any]) -> Iterator[Job]:
@@ -254,9 +252,7 @@ def _figures(config: Mapping[str, Any]) -> Iterator[Job]:
         }
         outputs = tuple(artifact(config["results"], kind, figure=figure) for kind in ("figure_pdf", "figure_png"))
         settings = {"figure": figure, "options": figure_options(config, figure)}
-        yield Job(
-            f"figure_{figure}", {}, outputs, shown, settings, (f"figures.{figure}",), script="draw_figure.py"
-        )
+        yield Job(f"figure_{figure}", {}, outputs, shown, settings, (f"figures.{figure}",), script="draw_figure.py")
 
 
 def _claims(config: Mapping[str, Any]) -> Iterator[Job]:
@@ -292,7 +288,9 @@ def _written_summaries(config: Mapping[str, Any]) -> Iterator[Job]:
 
 
 def _archive(config: Mapping[str, Any]) -> Job:
-    tables = (artifact(config["results"], kind, experiment=name) for name in _studied(config) for kind in CONCLUDED_FROM)
+    tables = (
+        artifact(config["results"], kind, experiment=name) for name in _studied(config) for kind in CONCLUDED_FROM
+    )
     drawn = drawn_outputs([*_summaries(config), *_figures(config), *_claims(config)])
     return Job(
         "archive",

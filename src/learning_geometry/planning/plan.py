@@ -1,9 +1,9 @@
 """Which artifacts of a config are there, whole, and made from what the config and the code ask for.
 
-A key is the digest of what an artifact is made from (``Plan.made_from``): the rule, its settings, the fingerprint of its
-code, the digests of the files from outside by their role, and the keys of the artifacts that it reads. Paths are no part
-of it, nor are times: a project that is copied or moved is up to date. Final outputs of another key are made again; what
-they are made from, such as checkpoints, only if something needs it.
+A key is the digest of what an artifact is made from (``Plan.made_from``): the rule, its settings, the fingerprint of
+its code, the digests of the files from outside by their role, and the keys of the artifacts that it reads. Paths are no
+part of it, nor are times: a project that is copied or moved is up to date. Final outputs of another key are made again;
+what they are made from, such as checkpoints, only if something needs it.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -135,7 +135,9 @@ class Plan:
         found: dict[Job, str] = {}
         waiting = []
         for job in self.jobs:
-            reasons = [f"{path}: {why}" for path in job.outputs if not passing(job, path) and (why := self.wrong(job, path))]
+            reasons = [
+                f"{path}: {why}" for path in job.outputs if not passing(job, path) and (why := self.wrong(job, path))
+            ]
             # nobody asks for an archive but by its name
             if reasons and (job.rule != "archive" or Path(job.outputs[0]).exists()):
                 found[job] = reasons[0]
@@ -181,7 +183,7 @@ class Plan:
 
     def _difference(self, job: Job, before: Mapping[str, Any]) -> str:
         """Say in what an artifact differs from what is asked for."""
-        if not before:
+        if not before.get("job"):
             return "made by a version that did not store what it was made from"
         now, changed = self.made_from(job), []
         if before.get("job") != now["job"]:
@@ -216,6 +218,10 @@ def _numbers(job: Job) -> dict[str, Any]:
             found[name] = value
     if job.rule == "judge_claims":
         found["figures"] = {name: each["experiments"] for name, each in found["figures"].items()}
+        # of texts the names alone are judged, wherever they lie
+        found["experiments"] = {
+            name: each | {"texts": list(each.get("texts", {}))} for name, each in found["experiments"].items()
+        }
     if job.rule in ("capture_text", "capture_prompts", "measure_language_model"):
         found.pop("source", None)
         for name in ("model", "settings.model"):

@@ -1,18 +1,24 @@
 """The one module that knows the checkpoint format: one safetensors file per step, plain names."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from learning_geometry.files import (
+    WithoutDigestsError,
+    check_folder,
+    finish_folder,
     read_tensor,
     read_tensor_metadata,
     read_tensor_shapes,
     read_tensors,
+    verify_file,
     write_tensors,
 )
+from learning_geometry.paths import how_to_make_again
 
 # importing torch takes seconds, which what reads arrays only need not wait for
 if TYPE_CHECKING:
@@ -53,6 +59,59 @@ def checkpoint_steps(directory: str | Path) -> list[int]:
     if not steps:
         raise FileNotFoundError(f"{directory}: no checkpoint (step-*.safetensors) in this directory; train first")
     return steps
+
+
+def check_steps(directory: str | Path, expected: Iterable[int]) -> list[int]:
+    """Return the steps that have a checkpoint, in order, after comparing them with those that there must be.
+
+    If the folder is finished, its files are compared with its manifest as well, by names and sizes.
+
+    Args:
+        directory: of the checkpoints.
+        expected: the steps of the run's :func:`schedule`.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint.
+        ValueError: checkpoints are missing, or there are others; the first is named.
+    """
+    steps, wanted = checkpoint_steps(directory), sorted(expected)
+    advice = f"{how_to_make_again(directory)} to train again"
+    if missing := sorted(set(wanted) - set(steps)):
+        first = checkpoint_path(directory, missing[0]).stem
+        raise ValueError(
+            f"{directory}: {len(missing)} of {len(wanted)} checkpoints are missing, first {first}; {advice}"
+        )
+    if extra := sorted(set(steps) - set(wanted)):
+        first = checkpoint_path(directory, extra[0]).stem
+        raise ValueError(
+            f"{directory}: {len(extra)} checkpoints are not in the schedule of the settings, first {first}; {advice}"
+        )
+    with suppress(WithoutDigestsError):  # in progress, or of an earlier version
+        check_folder(directory)
+    return steps
+
+
+def verify_checkpoints(directory: str | Path, steps: Iterable[int]) -> None:
+    """Compare every byte of the checkpoints of some steps with their digests.
+
+    Raises:
+        FileNotFoundError: one is missing.
+        ValueError: one is not as it was written, naming it.
+    """
+    for step in steps:
+        verify_file(checkpoint_path(directory, step))
+
+
+def finish_checkpoints(
+    working: str | Path, target: str | Path, expected: Iterable[int], provenance: Mapping[str, Any]
+) -> None:
+    """Give the folder of a finished training's checkpoints its name, in one rename, with a manifest inside.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`check_steps`, or a checkpoint is damaged.
+    """
+    check_steps(working, expected)
+    finish_folder(working, target, provenance)
 
 
 def write_checkpoint(

@@ -1,9 +1,10 @@
 """The training loop: resumable after any kill, bitwise equal to an uninterrupted run."""
 
 import json
+import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from learning_geometry.models import Model, Shape, build
 from learning_geometry.models.evaluation import cross_entropy, evaluate
 from learning_geometry.streams import stream
 from learning_geometry.tasks.dataset import Dataset
-from learning_geometry.training.checkpoints import schedule, write_checkpoint
+from learning_geometry.training.checkpoints import schedule, verify_checkpoints, write_checkpoint
 from learning_geometry.training.optimizers import (
     learning_rate_factor,
     make_optimizer,
@@ -61,7 +62,8 @@ def train(
 
     The batch of step t comes from ``stream(seed, "batch", t)`` and its dropout masks from
     ``stream(seed, "dropout", t)``, so a run continues from ``directory/state.safetensors`` without any
-    generator state. A saved state made by other settings, another seed or other code is discarded.
+    generator state. A saved state is discarded, and the run starts anew, if it was made by other settings, another
+    seed or other code, if a bit of it flipped, or if a checkpoint from before it is missing or damaged.
 
     Args:
         experiment: the sections ``task``, ``model``, ``optimizer`` and ``training`` of the config.
@@ -84,7 +86,7 @@ def train(
     settings, task = experiment["training"], tasks.load(experiment["task"])
     state, steps = initial_state(experiment, seed), settings["steps"]
     kept = schedule(settings["checkpoints"], steps)
-    first, rows = _restore(directory, provenance, state)
+    first, rows = _restore(directory, provenance, state, kept)
     batch_losses: list[Tensor] = []
     saved_at = time.monotonic()
 
@@ -198,18 +200,22 @@ def _save(directory: Path, provenance: dict[str, Any], state: State, step: int, 
     write_tensors(directory / "state.safetensors", tensors, {"provenance": provenance, "step": step, "rows": rows})
 
 
-def _restore(directory: Path, provenance: dict[str, Any], state: State) -> tuple[int, Rows]:
+def _restore(directory: Path, provenance: dict[str, Any], state: State, kept: Iterable[int]) -> tuple[int, Rows]:
     """Load a saved state of the same provenance in place; return its step and metrics, or (0, [])."""
     path = directory / "state.safetensors"
-    if path.exists():
-        saved = read_tensor_metadata(path)
-        if saved["provenance"] == json.loads(json.dumps(provenance)):
+    try:
+        if path.exists() and (saved := read_tensor_metadata(path))["provenance"] == json.loads(json.dumps(provenance)):
             tensors = {name: torch.from_numpy(array) for name, array in read_tensors(path).items()}
+            # that of the saved step itself is written again
+            verify_checkpoints(directory / "checkpoints", (step for step in kept if step < saved["step"]))
             state.flat.copy_(tensors.pop("parameters"))
             restore_optimizer(
                 state.optimizer, {name.removeprefix("optimizer/"): value for name, value in tensors.items()}
             )
             return saved["step"], saved["rows"]
-    shutil.rmtree(directory, ignore_errors=True)
+    except (FileNotFoundError, ValueError) as error:
+        logging.getLogger(__name__).warning("%s: training starts anew, as what was saved is not whole: %s", path, error)
+    if directory.exists():
+        shutil.rmtree(directory)
     directory.mkdir(parents=True)
     return 0, []

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from learning_geometry.geometry.composition import output_value_products, query_key_products
+from learning_geometry.geometry.head_products import output_value_products, query_key_products
 from learning_geometry.models import Shape, build
 from learning_geometry.models.language.trained import language_model
 from learning_geometry.models.transformer import SETTINGS

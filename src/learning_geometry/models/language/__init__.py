@@ -28,7 +28,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from learning_geometry.geometry.composition import output_value_products, query_key_products
+from learning_geometry.geometry.head_products import output_value_products, query_key_products
 
 Hook = Callable[[str, Tensor], Tensor]
 """Called with the name and value of every activation; what it returns is used instead."""

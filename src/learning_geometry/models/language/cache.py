@@ -3,12 +3,13 @@
 A directory holds ``shard-00000.safetensors``, ``shard-00001.safetensors``, … and, once all of them are there,
 ``activations.json``. A shard has one float32 array (vectors, width) per name, and beside them the int64 arrays
 ``sequence`` and ``position`` that say which token each vector belongs to. Vectors are in the order of sequences and
-positions. Safetensors files are memory-mapped when they are read, and only the rows asked for are copied.
+positions. Only the rows asked for are read, and compared with their digests.
 """
 
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -19,19 +20,26 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from learning_geometry.files import (
+    WithoutDigestsError,
     read_json,
     read_tensor,
     read_tensor_metadata,
     read_tensor_shapes,
+    verify_file,
     write_json,
     write_tensors,
 )
 from learning_geometry.models.language import LanguageModel, activation_width, check_names
+from learning_geometry.paths import how_to_make_again
 
 SHARD_BYTES = 2**26
 """About how large a shard is; a capture holds twice as much in memory."""
 LABELS = ("sequence", "position")
 INDEX = "activations.json"
+
+
+class AnotherCaptureError(ValueError):
+    """What lies in the directory is of another capture."""
 
 
 class Labels(NamedTuple):
@@ -179,7 +187,7 @@ class Activations:
         try:
             return read_tensor(path, name, rows)
         except (ValueError, KeyError, FileNotFoundError) as error:
-            raise _corrupt(path, str(error)) from error
+            raise _corrupt(path, str(error.__cause__ or error)) from error
 
 
 def shard_path(directory: str | Path, shard: int) -> Path:
@@ -215,8 +223,8 @@ def capture(
 ) -> Activations:
     """Run the model over the tokens and write its activations, or open them if they are there.
 
-    A capture that was killed continues with the first shard that is missing, and ends with the same bytes as one that
-    was not.
+    A capture that was killed continues with the first shard that is missing or damaged, and ends with the same bytes as
+    one that was not.
 
     Args:
         model: the model.
@@ -232,7 +240,7 @@ def capture(
 
     Raises:
         ValueError: the model has no such activations or cannot read the tokens, nothing is to be kept, an activation
-            is not finite, the directory holds another capture, or a shard there is corrupt.
+            is not finite, or the directory holds another capture.
     """
     check_names(model, names)
     kept = np.ones(tokens.shape, dtype=bool) if keep is None else keep
@@ -265,28 +273,22 @@ def capture(
     directory.mkdir(parents=True, exist_ok=True)
     for leftover in directory.glob(".shard-*"):  # of a capture that was killed while it wrote
         leftover.unlink()
-    index = read_json(directory / INDEX) if (directory / INDEX).exists() else None
-    digests: list[str | None] = [None] * len(parts)
     for shard, chosen in enumerate(parts):
         path = shard_path(directory, shard)
         unseen = observer is not None and observer.done <= shard
-        if path.exists() and not unseen:
-            _check_shard(path, widths, int(kept[chosen].sum()), recorded)
-            digests[shard] = index["digests"][shard] if index else None
-        else:
+        if unseen or not _is_whole(path, widths, int(kept[chosen].sum()), recorded):
             watching = observer if unseen else None
             found = _capture_shard(model, tokens, mask, kept, chosen, widths, batch_size, watching)
             if watching is not None:
                 watching.saved(shard + 1)
             write_tensors(path, found, recorded)
-    if None in digests:
-        written = {
-            "widths": widths,
-            "shards": [int(kept[chosen].sum()) for chosen in parts],
-            "digests": [digest or _file_digest(shard_path(directory, i)) for i, digest in enumerate(digests)],
-            "provenance": recorded,
-        }
-        write_json(directory / INDEX, written)
+    written = {
+        "widths": widths,
+        "shards": [int(kept[chosen].sum()) for chosen in parts],
+        "digests": [_file_digest(shard_path(directory, shard)) for shard in range(len(parts))],
+        "provenance": recorded,
+    }
+    write_json(directory / INDEX, written)
     return open_activations(directory)
 
 
@@ -340,16 +342,31 @@ def _capture_shard(
     return found | {"sequence": chosen[sequence], "position": position}
 
 
+def _is_whole(path: Path, widths: Mapping[str, int], vectors: int, provenance: Mapping[str, Any]) -> bool:
+    """Whether a shard need not be captured again; an error if it is of another capture."""
+    try:
+        with suppress(WithoutDigestsError):
+            verify_file(path)
+        _check_shard(path, widths, vectors, provenance)
+    except FileNotFoundError:
+        return False
+    except ValueError as error:
+        if isinstance(error, AnotherCaptureError):
+            raise
+        return False
+    return True
+
+
 def _check_shard(path: Path, widths: Mapping[str, int], vectors: int, provenance: Mapping[str, Any]) -> None:
     try:
         shapes, recorded = read_tensor_shapes(path), read_tensor_metadata(path)
     except (ValueError, FileNotFoundError) as error:
-        raise _corrupt(path, str(error)) from error
+        raise _corrupt(path, str(error.__cause__ or "it is not there")) from error
     for key in sorted(provenance.keys() | recorded.keys()):
         if provenance.get(key) != recorded.get(key):
-            raise ValueError(
+            raise AnotherCaptureError(
                 f"{path}: of another capture: its {key} is {recorded.get(key)!r}, not {provenance.get(key)!r}; "
-                "capture into another directory, or delete this one"
+                "capture into another directory"
             )
     expected = {name: (vectors, width) for name, width in widths.items()} | dict.fromkeys(LABELS, (vectors,))
     for name in [*expected, *shapes]:
@@ -358,7 +375,10 @@ def _check_shard(path: Path, widths: Mapping[str, int], vectors: int, provenance
 
 
 def _corrupt(path: Path, why: str) -> ValueError:
-    return ValueError(f"{path}: a corrupt shard ({why}); delete it and capture again, which writes this shard alone")
+    return ValueError(
+        f"{path}: a corrupt shard ({why}); {how_to_make_again(path)} to make it again, or, outside the workflow, "
+        "capture into the same directory, which writes this shard alone"
+    )
 
 
 def _file_digest(path: Path) -> str:

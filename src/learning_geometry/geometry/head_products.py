@@ -1,0 +1,150 @@
+"""What the heads of attention read and write, as products of their weights.
+
+Weights are those of ``torch.nn.Linear`` (y = W x); what is made of these products stands in ``composition``.
+"""
+
+import numpy as np
+from jaxtyping import Float
+
+
+def split_heads(weight: Float[np.ndarray, "inner width"], heads: int) -> Float[np.ndarray, "heads head_width width"]:
+    """Rows of a query, key or value weight by head, in float64.
+
+    Args:
+        weight: Shape (heads · head_width, width).
+        heads: Number of heads.
+
+    Raises:
+        ValueError: If the heads do not divide the rows, or an entry is not finite.
+
+    Examples:
+        >>> split_heads(np.eye(4)[:, :3].copy(), 2).shape
+        (2, 2, 3)
+    """
+    if heads < 1 or len(weight) % heads:
+        raise ValueError(f"heads: {heads} do not divide the {len(weight)} rows of the weight; pass a divisor")
+    if not np.isfinite(weight).all():
+        raise ValueError("weight: an entry is not finite; drop this checkpoint")
+    return weight.astype(np.float64).reshape(heads, -1, weight.shape[1])
+
+
+def turn_pairs(
+    vectors: Float[np.ndarray, "*batch head_width columns"], lags: Float[np.ndarray, " lags"], base: float
+) -> Float[np.ndarray, "lags *batch head_width columns"]:
+    r"""Rotary turn of interleaved pairs of rows by the angles of each lag.
+
+    Rows 2j and 2j + 1 turn by $\Delta\, \mathrm{base}^{-2j/\mathrm{head\_width}}$ (Su et al. 2021, arXiv 2104.09864,
+    eq. 15). A query at position t and a key at t − Δ, each turned by its position, have the same product as the query
+    turned by Δ and the key left as it is.
+
+    Args:
+        vectors: Query weights (head_width × width) or queries as columns; head_width even.
+        lags: Lags Δ, query position minus key position.
+        base: Base of the rotary frequencies, positive.
+
+    Returns:
+        Shape (lags, ..., head_width, columns).
+
+    Raises:
+        ValueError: If head_width is odd.
+
+    Examples:
+        The first pair turns by one radian per position:
+
+        >>> turn_pairs(np.array([[1.0], [0.0]]), np.array([np.pi / 2]), 10000.0).round(6)[0]
+        array([[0.],
+               [1.]])
+    """
+    head_width = vectors.shape[-2]
+    if head_width % 2:
+        raise ValueError(f"vectors: {head_width} rows are no pairs; rotary positions need an even head width")
+    angle = lags[:, None] * base ** (-np.arange(0, head_width, 2) / head_width)
+    cosine, sine = (
+        np.repeat(f(angle), 2, axis=1).reshape(len(lags), *(1,) * (vectors.ndim - 2), head_width, 1)
+        for f in (np.cos, np.sin)
+    )
+    quarter_turn = np.empty_like(vectors)
+    quarter_turn[..., 0::2, :], quarter_turn[..., 1::2, :] = -vectors[..., 1::2, :], vectors[..., 0::2, :]
+    return cosine * vectors + sine * quarter_turn
+
+
+def query_key_products(
+    query: Float[np.ndarray, "inner width"], key: Float[np.ndarray, "inner width"], heads: int
+) -> Float[np.ndarray, "heads width width"]:
+    r"""Per head $W_{QK} = W_q^\top W_k / \sqrt{\text{head width}}$, query index first.
+
+    Args:
+        query: Weight of the query projection, shape (heads · head_width, width).
+        key: Weight of the key projection, same shape.
+        heads: Number of heads.
+
+    Returns:
+        Shape (heads, width, width): x_queryᵀ W_QK x_key is the attention score at lag 0, without biases.
+
+    Raises:
+        ValueError: If the heads do not divide the rows, or an entry is not finite.
+
+    Examples:
+        >>> query_key_products(np.array([[1.0, 0.0]]), np.array([[0.0, 2.0]]), 1)[0]  # reads 2nd coordinate of keys
+        array([[0., 2.],
+               [0., 0.]])
+    """
+    by_head = split_heads(query, heads)
+    return by_head.transpose(0, 2, 1) @ split_heads(key, heads) / np.sqrt(by_head.shape[1])
+
+
+def query_key_products_at_lags(
+    query: Float[np.ndarray, "inner width"],
+    key: Float[np.ndarray, "inner width"],
+    heads: int,
+    lags: Float[np.ndarray, " lags"],
+    base: float,
+) -> Float[np.ndarray, "lags heads width width"]:
+    r"""Per lag Δ and head $W_q^\top R_{-\Delta} W_k / \sqrt{\text{head width}}$, with the rotary turn R between them.
+
+    Args:
+        query: Weight of the query projection, shape (heads · head_width, width), head_width even.
+        key: Weight of the key projection, same shape.
+        heads: Number of heads.
+        lags: Query position minus key position.
+        base: Base of the rotary frequencies.
+
+    Returns:
+        Shape (lags, heads, width, width); at lag 0 the same as :func:`query_key_products`.
+
+    Raises:
+        ValueError: As :func:`query_key_products` and :func:`turn_pairs`.
+
+    Examples:
+        >>> identity = np.eye(2)
+        >>> query_key_products_at_lags(identity, identity, 1, np.array([np.pi / 2]), 10000.0)[0, 0].round(4)
+        array([[ 0.    ,  0.7071],
+               [-0.7071,  0.    ]])
+    """
+    by_head = split_heads(query, heads)
+    turned = turn_pairs(by_head, lags, base)
+    return turned.swapaxes(-1, -2) @ split_heads(key, heads) / np.sqrt(by_head.shape[1])
+
+
+def output_value_products(
+    output: Float[np.ndarray, "width inner"], value: Float[np.ndarray, "inner width"], heads: int
+) -> Float[np.ndarray, "heads width width"]:
+    """Per head W_OV = W_o W_v: what the head writes (rows) of what it reads at the token attended to (columns).
+
+    Args:
+        output: Weight of the output projection, shape (width, heads · head_width).
+        value: Weight of the value projection, shape (heads · head_width, width).
+        heads: Number of heads.
+
+    Returns:
+        Shape (heads, width, width).
+
+    Raises:
+        ValueError: If the heads do not divide the rows, or an entry is not finite.
+
+    Examples:
+        >>> output_value_products(np.array([[0.0], [3.0]]), np.array([[1.0, 0.0]]), 1)[0]  # writes 2nd coordinate
+        array([[0., 0.],
+               [3., 0.]])
+    """
+    return split_heads(np.ascontiguousarray(output.T), heads).transpose(0, 2, 1) @ split_heads(value, heads)

@@ -1,0 +1,145 @@
+"""A config of every kind of job, and what its jobs would leave on disk, written without running any."""
+
+import os
+import shutil
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from learning_geometry.config import load
+from learning_geometry.files import finish_folder, write_json, write_table, write_tensors
+from learning_geometry.fingerprint import PACKAGE
+from learning_geometry.known import file_digest
+from learning_geometry.paths import record_path, recorded
+from learning_geometry.planning.plan import Plan
+
+SCRIPTS = PACKAGE.parents[1] / "workflow/scripts"
+
+
+def small_config():
+    return {
+        "experiments": {
+            "small": {
+                "study": "orthogonal_subspaces",
+                "seeds": [0, 1],
+                "task": {"name": "copying"},
+                "training": {"steps": 40},
+                "measurements": {"embedding_spectrum": {}, "attention_logits": {}},
+            }
+        },
+        "language_models": {
+            "read": {
+                "study": "activation_geometry",
+                "model": {"source": "model"},
+                "texts": {"letters": "letters.txt"},
+                "text": {"tokens": 2560, "window": 32},
+                "prompts": {"harmfulness": ["harmful", "harmless"]},
+                "measurements": {"activation_ranks": {}, "dictionary_sweep": {}, "shared_directions": {}},
+            }
+        },
+        "figures": {"embedding_singular_values": {"experiments": ["small"]}},
+    }
+
+
+@dataclass
+class Project:
+    """A folder with a config and results; the current directory."""
+
+    folder: Path
+    config: dict
+    package: Path = PACKAGE
+    scripts: Path = SCRIPTS
+
+    def plan(self):
+        import yaml
+
+        (self.folder / "small.yaml").write_text(yaml.safe_dump(self.config))
+        return Plan(load(self.folder / "small.yaml"), self.scripts, package=self.package)
+
+    def again(self):
+        """How many jobs of each rule must run, planned by a process that starts anew."""
+        plan = self.plan()
+        found = Counter(job.rule for job in plan.to_make)
+        plan.known.save()
+        return dict(found)
+
+    def reasons(self):
+        return sorted(self.plan().to_make.values())
+
+    def finish(self):
+        """Write what every job would leave, but the archive."""
+        plan = self.plan()
+        for job in plan.jobs:
+            if job.rule == "archive":
+                continue
+            provenance = {"key": plan.key(job), "made_from": plan.made_from(job), "made_with": {"python": "3"}}
+            if job.rule == "measure_language_model" and "dictionary_sweep" in job.outputs[0]:
+                provenance["leaves"] = True
+                write_tensors("left/standard/sae_weights.safetensors", {"W": np.ones((2, 2))}, provenance)
+                finish_folder("left", job.leaves, provenance)
+            for output in job.outputs:
+                path = Path(output)
+                if output in recorded(job.outputs):
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_text(f"{job.title} {path.name}")
+                elif path.suffix == ".parquet":
+                    write_table(pd.DataFrame({"value": [1.0]}), path, provenance)
+                elif path.suffix == ".safetensors":
+                    write_tensors(path, {"tokens": np.arange(3)}, provenance)
+                else:
+                    for step in (0, 20, 40):
+                        write_tensors(f"made/step-{step:06d}.safetensors", {"w": np.ones(100)}, provenance)
+                    finish_folder("made", path, provenance)
+            files = [Path(path) for path in recorded(job.outputs)]
+            if files:
+                record = provenance | {"digests": {path.name: file_digest(path) for path in files}}
+                write_json(record_path(plan.results, job.outputs), record)
+
+    def own_code(self):
+        """Give the project a copy of the code that tests may edit."""
+        self.package = self.folder / "src/learning_geometry"
+        self.scripts = self.folder / "scripts"
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(PACKAGE, self.package, ignore=ignored)
+        shutil.copytree(SCRIPTS, self.scripts, ignore=ignored)
+
+    def edit(self, path, old, new):
+        file = self.package / path
+        text = file.read_text()
+        assert old in text, f"{path}: no {old!r}"
+        file.write_text(text.replace(old, new, 1))
+
+
+def age(path, seconds=3600.0):
+    """Give a file an older time of modification, as ``cp -p`` and ``rsync -a`` do."""
+    os.utime(path, (time.time() - seconds,) * 2)
+
+
+@pytest.fixture(scope="session")
+def finished_small(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("small")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        (folder / "letters.txt").write_text("abc " * 2000)
+        (folder / "model").mkdir()
+        (folder / "model/config.json").write_text('{"model_type": "llama"}')
+        write_tensors(folder / "model/model.safetensors", {"w": np.zeros(10)}, {})
+        Project(folder, small_config()).finish()
+    finally:
+        os.chdir(before)
+    return folder
+
+
+@pytest.fixture
+def project(finished_small, tmp_path, monkeypatch):
+    """A copy of a finished project, in which the test is."""
+    folder = tmp_path / "project"
+    shutil.copytree(finished_small, folder)
+    monkeypatch.chdir(folder)
+    return Project(folder, small_config())
