@@ -204,3 +204,36 @@ def test_one_layer_shares_nothing(planted):
     weights = {role: found[:1] for role, found in planted["weights"].items()}
     with pytest.raises(ValueError, match="planted: its model has one layer"):
         measure(planted | {"weights": weights})
+
+
+def test_a_layer_of_zeros_is_named_and_all_others_are_measured(planted):
+    """One weight of zeros, and one of too few directions: the others are as without the two."""
+    weights = {role: [weight.copy() for weight in found] for role, found in planted["weights"].items()}
+    roles = list(weights)
+    weights[roles[0]][1][:] = 0.0
+    directions = np.linalg.svd(weights[roles[0]][2], full_matrices=False)
+    low = directions[0][:, :2] * directions[1][:2] @ directions[2][:2]
+    weights[roles[0]][2] = low.astype(weights[roles[0]][2].dtype)
+    table, whole = (measure(planted | {"weights": of})[0] for of in (weights, planted["weights"]))
+    lacking = table[table["quantity"] == "not_measured"]
+    of_weights = lacking[lacking["part"].str.endswith(roles[0])]
+    assert of_weights["part"].tolist() == [f"layers.{layer}.{roles[0]}" for layer in (1, 2)]
+    assert of_weights["data"].tolist() == [f"{n} directions are written along, and 3 are compared" for n in (0, 2)]
+    assert lacking["value"].isna().all() and (lacking["n"] == 0).all()
+    rest = table[table["quantity"] != "not_measured"]
+    assert rest["value"].notna().all()
+    gone = {f"layers.{layer}.{roles[0]}" for layer in (1, 2)}
+    assert not gone & set(rest["part"])
+    key = ["part", "quantity", "data", "index"]
+    of_pairs = rest[(rest["quantity"] == "output_overlap") & (rest["null"] == "")].merge(whole[whole["null"] == ""], on=key)
+    assert len(of_pairs) > 0
+    np.testing.assert_allclose(of_pairs["value_x"], of_pairs["value_y"])
+    means = rest[(rest["quantity"] == "mean_output_overlap") & (rest["null"] == "") & (rest["data"] == "")]
+    of_others = [len(roles) * LAYERS - 2 - len(roles) + (layer in (1, 2)) for layer in map(int, means["part"].str[7])]
+    assert means["n"].tolist() == of_others
+
+
+def test_weights_that_write_nowhere_are_refused(planted):
+    weights = {role: [np.zeros_like(weight) for weight in found] for role, found in planted["weights"].items()}
+    with pytest.raises(ValueError, match="fewer than two layers have a weight that writes along 3 directions"):
+        measure(planted | {"weights": weights})

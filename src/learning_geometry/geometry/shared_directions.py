@@ -44,6 +44,25 @@ def output_subspace(weight: Float[np.ndarray, "width inputs"], rank: int) -> Flo
     return np.linalg.eigh(_gram(weight))[1][:, : -rank - 1 : -1]
 
 
+def output_rank(weight: Float[np.ndarray, "width inputs"]) -> int:
+    """Number of directions that a weight writes along: singular values above the rounding of the largest.
+
+    Below it, directions are those of rounding, or of the algorithm, and mean nothing. 0 of a weight of zeros.
+
+    Raises:
+        ValueError: If an entry is not finite.
+
+    Examples:
+        >>> output_rank(np.diag([3.0, 1.0, 1e-9]).astype(np.float32)), output_rank(np.zeros((2, 3)))
+        (2, 0)
+    """
+    # squares of the singular values; of a Gram matrix, values below the root of float64's rounding are lost
+    squares = np.linalg.eigvalsh(_gram(weight))
+    precision = np.finfo(weight.dtype).eps if np.issubdtype(weight.dtype, np.floating) else 0.0
+    rounding = max(precision * max(weight.shape), np.sqrt(np.finfo(np.float64).eps * len(weight)))
+    return int(np.sum(squares > squares[-1] * rounding**2)) if squares[-1] > 0 else 0
+
+
 def subspace_overlaps(bases: Float[np.ndarray, "layers width rank"]) -> Float64[np.ndarray, "layers layers"]:
     r"""Mean squared cosine of the principal angles between every two subspaces, $\|B_i^\top B_j\|_F^2 / k$.
 

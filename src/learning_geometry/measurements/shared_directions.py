@@ -5,11 +5,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Bool, Float, Float64
 from scipy.special import betaincinv
 
+from learning_geometry.failures import row
 from learning_geometry.geometry.increments import increments, share_within
 from learning_geometry.geometry.shared_directions import (
+    output_rank,
     output_subspace,
     rows_permuted,
     spectral_overlaps,
@@ -78,8 +80,11 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
       and cut to [0, 1]. Permuted weights have flatter spectra, and flat spectra overlap, whatever is shared: for the
       spectral overlap this null is a high one.
 
+    A weight that writes along fewer than k directions, such as one of zeros, has no top k, and a layer that adds nothing
+    has no share: of each there is one row ``not_measured`` instead, and no other row counts it.
+
     Raises:
-        ValueError: the model has one layer, or a weight is zero or not finite.
+        ValueError: the model has one layer, a weight is not finite, or fewer than two layers can be compared.
     """
     model = run.load()
     layers, width = model.sizes.layers, model.sizes.width
@@ -92,44 +97,71 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
         for role, found in weights.items():
             found.append(getattr(of_layer, role).cpu().numpy())
     del model
-    measured, bases = compared(weights, rank)
+    written = {role: np.array([output_rank(weight) for weight in found]) for role, found in weights.items()}
+    defined = {role: found >= rank for role, found in written.items()}
+    if np.sum(np.any(list(defined.values()), axis=0)) < 2:
+        raise ValueError(
+            f"{run.experiment}: fewer than two layers have a weight that writes along {rank} directions or more; lower "
+            "shared_directions.rank"
+        )
+    lacking = [
+        row(f"layers.{layer}.{role}", f"{of_role[layer]} directions are written along, and {rank} are compared")
+        for role, of_role in written.items()
+        for layer in np.flatnonzero(~defined[role])
+    ]
+    measured, bases = compared(weights, rank, defined)
     nulls, null_bases = [], []
     for draw in range(settings["null_draws"]):
         generator = stream("shared_directions", "rows_permuted", draw)
         permuted = {role: [rows_permuted(weight, generator) for weight in found] for role, found in weights.items()}
-        of_draw, bases_of_draw = compared(permuted, rank)
+        of_draw, bases_of_draw = compared(permuted, rank, defined)
         nulls.append(of_draw)
         null_bases.append(bases_of_draw)
     ratios = {
         "output_overlap": {role: np.full(layers, float(rank)) for role in weights},
         "spectral_overlap": {
-            role: np.array([participation(each) for each in found]) for role, found in weights.items()
+            role: np.array(
+                [participation(each) if there else np.nan for each, there in zip(found, defined[role], strict=True)]
+            )
+            for role, found in weights.items()
         },
     }
     rows: list[dict[str, Any]] = []
     for quantity in OVERLAPS:
         draws = np.stack([each[quantity] for each in nulls])
-        rows += _overlap_rows(quantity, measured[quantity], draws, ratios[quantity], width)
-    rows += _increment_rows(run, bases, null_bases, rank)
-    return tidy([{"step": 0} | row for row in rows], run.experiment, 0)
+        rows += _overlap_rows(quantity, measured[quantity], draws, ratios[quantity], width, defined)
+    rows += _increment_rows(run, bases, null_bases, rank) + lacking
+    return tidy([{"step": 0} | each for each in rows], run.experiment, 0)
 
 
 def compared(
-    weights: Mapping[str, Sequence[Float[np.ndarray, "width _"]]], rank: int
+    weights: Mapping[str, Sequence[Float[np.ndarray, "width _"]]],
+    rank: int,
+    defined: Mapping[str, Bool[np.ndarray, " layers"]] | None = None,
 ) -> tuple[dict[str, Float64[np.ndarray, "weights weights"]], dict[str, Float64[np.ndarray, "layers width rank"]]]:
     """Return both overlaps between all weights, role by role, and the output subspaces of each role.
 
     Args:
         weights: role -> weight of each layer.
         rank: of the subspaces.
+        defined: role -> whether the weight of each layer has that many directions; all have, if it is not given. Of the
+            others overlaps are NaN, and bases are zero, which spans nothing.
     """
-    bases = {role: np.stack([output_subspace(weight, rank) for weight in found]) for role, found in weights.items()}
+    there = np.concatenate([np.ones(len(found), bool) if defined is None else defined[role] for role, found in weights.items()])
     every = [weight for found in weights.values() for weight in found]
-    overlaps = {
-        "output_overlap": subspace_overlaps(np.concatenate(list(bases.values()))),
-        "spectral_overlap": spectral_overlaps(every),
-    }
-    return overlaps, bases
+    chosen = [weight for weight, is_there in zip(every, there, strict=True) if is_there]
+    of_chosen = np.stack([output_subspace(weight, rank) for weight in chosen])
+    every_basis = np.zeros((len(every), *of_chosen.shape[1:]))
+    every_basis[there] = of_chosen
+    overlaps = {}
+    for quantity, found in (
+        ("output_overlap", subspace_overlaps(of_chosen)),
+        ("spectral_overlap", spectral_overlaps(chosen)),
+    ):
+        overlaps[quantity] = np.full((len(every), len(every)), np.nan)
+        overlaps[quantity][np.ix_(there, there)] = found
+    ends = np.cumsum([len(found) for found in weights.values()])[:-1]
+    return overlaps, dict(zip(weights, np.split(every_basis, ends), strict=True))
 
 
 def participation(weight: Float[np.ndarray, "width inputs"]) -> float:
@@ -203,6 +235,7 @@ def _overlap_rows(
     draws: Float64[np.ndarray, "draws weights weights"],
     ratios: Mapping[str, Float64[np.ndarray, " layers"]],
     width: int,
+    defined: Mapping[str, Bool[np.ndarray, " layers"]],
 ) -> list[dict[str, Any]]:
     """Rows of one overlap, pair by pair and its means, each with its nulls."""
     rows: list[dict[str, Any]] = []
@@ -210,37 +243,40 @@ def _overlap_rows(
     every = np.concatenate(list(ratios.values()))
     owner = np.tile(np.arange(layers), len(ratios))
     role_of = np.repeat(list(ratios), layers)
+    there = np.concatenate([defined[role] for role in ratios])
     for this, (layer, role) in enumerate(zip(owner.tolist(), role_of.tolist(), strict=True)):
+        if not there[this]:
+            continue
         part = f"layers.{layer}.{role}"
         for data in ratios:
-            others = np.flatnonzero((role_of == data) & (np.arange(len(every)) != this))
-            row = {"part": part, "quantity": quantity, "data": data, "index": owner[others]}
+            others = np.flatnonzero(there & (role_of == data) & (np.arange(len(every)) != this))
+            if not len(others):
+                continue
+            columns = {"part": part, "quantity": quantity, "data": data, "index": owner[others]}
             mean, variance = rotation_null(every[this], every[others], width)
             rows += [
-                row | {"value": overlaps[this, others]},
-                row | random_row(RANDOM[quantity], mean, variance),
-                row | _permuted(draws[:, this, others]),
+                columns | {"value": overlaps[this, others]},
+                columns | random_row(RANDOM[quantity], mean, variance),
+                columns | _permuted(draws[:, this, others]),
             ]
         for data in ("", *ratios):
-            others = _of_other_layers(owner, role_of, layer, data)
-            row = {"part": part, "quantity": f"mean_{quantity}", "data": data}
+            others = np.flatnonzero(there & (owner != layer) & ((role_of == data) | (data == "")))
+            if not len(others):
+                continue
+            columns = {"part": part, "quantity": f"mean_{quantity}", "data": data}
             # rotated independently, overlaps with one weight are uncorrelated
             mean, variance = rotation_null(every[this], every[others], width)
             rows += [
-                row | {"value": float(overlaps[this, others].mean()), "n": len(others)},
-                row | random_row(RANDOM[quantity], float(np.mean(mean)), float(np.mean(variance)) / len(others)),
-                row | _permuted(draws[:, this, others].mean(1)),
+                columns | {"value": float(overlaps[this, others].mean()), "n": len(others)},
+                columns | random_row(RANDOM[quantity], float(np.mean(mean)), float(np.mean(variance)) / len(others)),
+                columns | _permuted(draws[:, this, others].mean(1)),
             ]
     return rows
 
 
 def _permuted(draws: Float64[np.ndarray, "draws *pairs"]) -> dict[str, Any]:
-    row = central_range(draws, PERMUTED)
-    return row | {end: np.clip(row[end], 0.0, 1.0) for end in ("low", "high")}
-
-
-def _of_other_layers(owner: np.ndarray, role_of: np.ndarray, layer: int, data: str) -> Int64[np.ndarray, " others"]:
-    return np.flatnonzero((owner != layer) & ((role_of == data) | (data == "")))
+    columns = central_range(draws, PERMUTED)
+    return columns | {end: np.clip(columns[end], 0.0, 1.0) for end in ("low", "high")}
 
 
 def _increment_rows(
@@ -255,20 +291,27 @@ def _increment_rows(
     width = added.shape[-1]
     shares = shares_in_earlier(added, bases, rank)
     permuted = np.stack([shares_in_earlier(added, of_draw, rank) for of_draw in null_bases])
+    norms = np.linalg.norm(added, axis=-1)
+    least = norms.max() * np.finfo(np.float32).eps
+    written = np.cumsum(np.sum([np.abs(each).sum((1, 2)) for each in bases.values()], axis=0)) > 0
     rows: list[dict[str, Any]] = []
     for contrast, (first, second) in run.contrasts.items():
         pairs = (shares[:, first] + shares[:, second]) / 2
         both = np.r_[first, second]
         for layer in range(1, len(added)):
-            row = {"part": f"layers.{layer}", "quantity": "increment_share", "data": contrast}
+            if not written[layer - 1] or norms[layer, both].min() <= least:
+                reason = "it adds nothing to some prompt" if written[layer - 1] else "no layer before it writes"
+                rows.append(row(f"layers.{layer}", f"{contrast}: {reason}"))
+                continue
+            columns = {"part": f"layers.{layer}", "quantity": "increment_share", "data": contrast}
             found = interval(pairs[layer - 1])
-            rows.append(row | {"value": found.estimate, "low": found.low, "high": found.high, "n": found.n})
+            rows.append(columns | {"value": found.estimate, "low": found.low, "high": found.high, "n": found.n})
             directions = added[layer, both]
             directions /= np.linalg.norm(directions, axis=1, keepdims=True)
             # of the mean projector on the increments, which has trace 1
             of_directions = 1 / float(np.mean((directions @ directions.T) ** 2))
             mean, variance = rotation_null(of_directions, float(rank), width)
             scale = np.sqrt(rank / of_directions)
-            rows.append(row | random_row("random_subspaces", mean * scale, variance * scale**2))
-            rows.append(row | _permuted(permuted[:, layer - 1, both].mean(1)))
+            rows.append(columns | random_row("random_subspaces", mean * scale, variance * scale**2))
+            rows.append(columns | _permuted(permuted[:, layer - 1, both].mean(1)))
     return rows
