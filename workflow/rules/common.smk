@@ -162,9 +162,9 @@ def sections_read(wildcards):
     wanted = {"model"}
     for need in needs(wildcards.measurement):
         wanted |= {
-            "texts": {"texts", "text"},
-            "prompts": {"prompts", "chat_template"},
-            "untrained_prompts": {"prompts", "chat_template"},
+            "texts": {"texts", "text", "prepend_bos"},
+            "prompts": {"prompts", "chat_template", "prepend_bos"},
+            "untrained_prompts": {"prompts", "chat_template", "prepend_bos"},
             "model": set(),
         }[need]
     return language_model(wildcards, *sorted(wanted))

@@ -17,6 +17,9 @@ rule capture_text:
             wildcards.text
         ],
         settings=lambda wildcards: language_model(wildcards, "text")["text"],
+        prepend_bos=lambda wildcards: language_model(wildcards, "prepend_bos")[
+            "prepend_bos"
+        ],
         working=lambda wildcards: result(
             "capturing", captured=f"text_{wildcards.text}", **wildcards
         ),
@@ -38,7 +41,7 @@ rule capture_prompts:
         "../../environment.yml"
     params:
         settings=lambda wildcards: language_model(
-            wildcards, "model", "prompts", "chat_template"
+            wildcards, "model", "prompts", "chat_template", "prepend_bos"
         ),
         working=lambda wildcards: result(
             "capturing", captured=f"prompts_{wildcards.weights}", **wildcards

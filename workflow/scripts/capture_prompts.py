@@ -22,7 +22,8 @@ with log_to(snakemake.log[0]) as log:
     working = working_folder(Path(params.working), of)
     untrained = stream("untrained") if wildcards.weights == "untrained" else None
     model = load(**params.settings["model"], untrained=untrained)
-    capture_prompts(model, params.settings["prompts"], params.settings["chat_template"], working)
+    settings = params.settings
+    capture_prompts(model, settings["prompts"], settings["chat_template"], working, settings["prepend_bos"])
     working.replace(snakemake.output[0])
     shutil.rmtree(params.working)
     log.terminal(

@@ -21,6 +21,7 @@ with log_to(snakemake.log[0]) as log:
         "model": params.model,
         "text": params.source,
         "settings": params.settings,
+        "prepend_bos": params.prepend_bos,
         "code": params.code,
         "files": file_digests(snakemake.input),
     }
@@ -30,7 +31,8 @@ with log_to(snakemake.log[0]) as log:
         """Say in the log how far it is."""
         print(f"{what}: {tokens} tokens after {perf_counter() - started:.0f} s", flush=True)
 
-    capture_text(load(**params.model), params.source, params.settings, working, report)
+    model = load(**params.model)
+    capture_text(model, params.source, params.settings, working, report, prepend_bos=params.prepend_bos)
     working.replace(snakemake.output[0])
     shutil.rmtree(params.working)
     log.terminal(

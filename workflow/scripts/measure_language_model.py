@@ -27,5 +27,6 @@ with log_to(snakemake.log[0]) as log:
         sys.modules["torch"].set_num_threads(snakemake.threads)
     table = module.measure(run, params.measurement)
     provenance = {"model": params.settings, "settings": params.measurement, "code": params.code}
+    provenance |= {"weights": run.weights(), "read": run.reading()}
     write_table(table, snakemake.output.table, provenance)
     log.terminal(f"{wildcards.measurement}, {run.experiment}: {len(table)} numbers in {perf_counter() - started:.0f} s")
