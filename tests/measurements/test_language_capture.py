@@ -164,7 +164,7 @@ def test_weights_that_differ_between_captures_are_refused(tiny_language):
     assert tiny_language.weights() == tiny_language.reading()["prompts"]["trained"]["weights"]
     assert tiny_language.weights() != tiny_language.reading()["prompts"]["untrained"]["weights"]
     mixed = replace(tiny_language, prompts={"trained": tiny_language.prompts["untrained"]})
-    with pytest.raises(ValueError, match="tiny_language: .* are of other weights than each other; delete what was"):
+    with pytest.raises(ValueError, match=r"tiny_language: .* are of other weights than each other; delete what was"):
         mixed.weights()
     other = replace(tiny_language, _loaded=["another"])
     with pytest.raises(ValueError, match="are of other weights than each other"):

@@ -237,12 +237,12 @@ def figure_category(figure):
 
 def judged_settings():
     """What the claims ask of the experiments that they are judged on."""
-    sections = ("study", "task", "model", "optimizer", "training", "texts", "prompts")
+    of_runs = ("study", "task", "model", "optimizer", "training")
+    of_models = ("study", "model", "texts", "prompts", "set_up", "measurements")
     return {
         name: {
             section: STUDIED[name][section]
-            for section in sections
-            if section in STUDIED[name]
+            for section in (of_models if name in LANGUAGE_MODELS else of_runs)
         }
         for name in JUDGED
     }

@@ -3,12 +3,17 @@
 import os
 
 from learning_geometry.claims.judge import judge
+from learning_geometry.claims.models import weights_in
 from learning_geometry.claims.pages import Drawn, markdown, webpage
-from learning_geometry.files import atomic_path, read_table, write_text
+from learning_geometry.files import atomic_path, read_provenance, read_table, write_text
 from learning_geometry.progress import log_to
 
 with log_to(snakemake.log[0]) as log:
-    ledger = judge(snakemake.params.experiments, [read_table(path) for path in snakemake.input])
+    experiments = snakemake.params.experiments
+    weights = {
+        name: weights_in(read_provenance(path)) for name, path in zip(experiments, snakemake.input, strict=True)
+    }
+    ledger = judge(experiments, [read_table(path) for path in snakemake.input], weights=weights)
     folder = os.path.dirname(snakemake.output.page)
     figures = {
         name: Drawn(os.path.relpath(figure["path"], folder), tuple(figure["experiments"]))

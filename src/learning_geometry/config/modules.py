@@ -160,7 +160,7 @@ def needs(measurement: str) -> tuple[str, ...]:
 
 
 def fewest_pairs(measurement: str, settings: Mapping[str, Any]) -> tuple[int, str]:
-    """Return how many pairs of prompts a measurement of language models needs, and what of its settings asks for so many.
+    """Return how many pairs of prompts a measurement of language models needs, and which setting asks for so many.
 
     Its literal ``FEWEST_PAIRS`` maps "always" to a number, and settings to what is needed beyond their value; without
     it one pair will do.
@@ -180,8 +180,8 @@ def fewest_pairs(measurement: str, settings: Mapping[str, Any]) -> tuple[int, st
     if not known or not all(isinstance(number, int) for number in wanted.values()):
         raise ConfigError(
             [
-                f"{PACKAGE / 'measurements' / measurement}.py: FEWEST_PAIRS is {wanted!r}; map always, or settings that "
-                "are integers, to integers"
+                f"{PACKAGE / 'measurements' / measurement}.py: FEWEST_PAIRS is {wanted!r}; map always, or settings "
+                "that are integers, to integers"
             ]
         )
     found = {key: number + (0 if key == "always" else settings[key]) for key, number in wanted.items()}

@@ -257,8 +257,9 @@ def test_the_tokenizer_of_a_gguf_file_begins_as_the_file_says(with_bos, contents
     "asks",
     [
         "{{ strftime_now('%d %b %Y') }}",
-        "{% if date_string is not defined %}{% if strftime_now is defined %}{% set date_string = strftime_now('%d %b %Y')"
-        " %}{% else %}{% set date_string = '26 Jul 2024' %}{% endif %}{% endif %}{{ date_string }}",
+        "{% if date_string is not defined %}{% if strftime_now is defined %}"
+        "{% set date_string = strftime_now('%d %b %Y') %}{% else %}{% set date_string = '26 Jul 2024' %}{% endif %}"
+        "{% endif %}{{ date_string }}",
     ],
 )
 def test_a_template_is_told_the_same_date_every_day(tmp_path, asks):

@@ -1,10 +1,10 @@
 """What language models read: windows of a text, and prompts in a chat template, padded on the left.
 
-Texts and prompts are read **as text**: a control token that is spelled in them, such as ``<|im_start|>``, is read letter
-by letter as the characters that it is, not as the control token, at which attention may rest as on a sink. Control
-tokens are those that the tokenizer marks as special, those of the form ``<|...|>``, and added tokens that the chat
-template writes. Other added tokens, such as runs of spaces or tags of HTML, are read as the tokenizer has them, and
-counted. A chat template's own control tokens stay; a prompt that would add one is refused.
+Texts and prompts are read **as text**: a control token that is spelled in them, such as ``<|im_start|>``, is read as
+the characters that it is, not as the control token, at which attention may rest as on a sink. Control tokens are those
+that the tokenizer marks as special, those of the form ``<|...|>``, and added tokens that the chat template writes.
+Other added tokens, such as runs of spaces or tags of HTML, are read as the tokenizer has them, and counted. A chat
+template's own control tokens stay; a prompt that would add one is refused.
 
 Whether a sequence begins with the **beginning-of-sequence token** is the tokenizer's rule (of a GGUF file, the file's),
 or what ``prepend_bos`` says. A template that asks for the **date** is told always the same, :data:`DATE`, so that the
@@ -43,7 +43,18 @@ ASKS = "{{ strftime_now('%Y-%m-%d') }}"
 RENDERINGS = 8
 """How often a template is filled in to see whether it draws at random."""
 
-BOS_BY_DEFAULT = {"llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "tekken", "chameleon"}
+BOS_BY_DEFAULT = {
+    "llama-bpe",
+    "llama3",
+    "llama-v3",
+    "falcon3",
+    "falcon-h1",
+    "pixtral",
+    "midm-2.0",
+    "lfm2",
+    "tekken",
+    "chameleon",
+}
 """Values of ``tokenizer.ggml.pre`` with which llama.cpp puts a beginning-of-sequence token where the file says nothing
 (``llama-vocab.cpp``)."""
 
@@ -265,6 +276,7 @@ def _in_template(
 
     if render(PLAIN, chat_template=ASKS) != DATE.date().isoformat():
         raise ValueError(f"{model.name}: this version of transformers takes no date; install another, such as 5.24")
+
     def encode(text: str) -> list[int]:
         tokens: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return tokens
@@ -338,7 +350,9 @@ def _text_encoder(model: LanguageModel, control: Mapping[str, int]) -> Callable[
     return encode
 
 
-def _counts(tokenizer: Any, control: Mapping[str, int], text: str, tokens: Int64[np.ndarray, " tokens"]) -> dict[str, Any]:
+def _counts(
+    tokenizer: Any, control: Mapping[str, int], text: str, tokens: Int64[np.ndarray, " tokens"]
+) -> dict[str, Any]:
     numbers, times = np.unique(tokens, return_counts=True)
     read = dict(zip(numbers.tolist(), times.tolist(), strict=True))
     spelled = {each: text.count(each) for each in control}
