@@ -10,9 +10,7 @@ from learning_geometry.progress import log_to
 
 with log_to(snakemake.log[0]) as log:
     experiments = snakemake.params.experiments
-    weights = {
-        name: weights_in(read_provenance(path)) for name, path in zip(experiments, snakemake.input, strict=True)
-    }
+    weights = {name: weights_in(read_provenance(path)) for name, path in zip(experiments, snakemake.input, strict=True)}
     ledger = judge(experiments, [read_table(path) for path in snakemake.input], weights=weights)
     folder = os.path.dirname(snakemake.output.page)
     figures = {

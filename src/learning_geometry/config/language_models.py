@@ -23,7 +23,7 @@ READ_AT_MOST = 2**26
 COUNTED_BELOW = 16
 """Tokens are counted, where a tokenizer lies here, of texts of fewer bytes than this for each token that is wanted."""
 
-READS_PARTS = {
+READS_PARTS: dict[str, dict[str, tuple[str, ...]]] = {
     "dictionary_sweep": {"attention": ("attention.output",), "transcoder": ("mlp.input", "mlp.output")},
     "activation_patterns_by_layer": {"": ("mlp.input",)},
 }

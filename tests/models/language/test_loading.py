@@ -17,7 +17,7 @@ import learning_geometry
 from learning_geometry.files import read_tensors, write_tensors
 from learning_geometry.models.language import loading
 from learning_geometry.models.language.loading import embedded_file, import_transformers, load
-from learning_geometry.models.language.tokens import chat_prompts, text_windows
+from learning_geometry.models.language.tokens import chat_prompts, read_windows, text_windows
 from learning_geometry.streams import stream
 
 transformers = import_transformers()
@@ -324,6 +324,36 @@ def test_the_embedded_models_activations_and_weights(smollm2):
         np.testing.assert_array_equal(getattr(smollm2.layer_weights(7), role), exact)
     ranks = [np.linalg.matrix_rank(product) for product in smollm2.query_key(7, [0, 8])]
     assert ranks == [64, 64]
+
+
+def test_control_tokens_spelled_in_a_text_make_no_sinks_of_the_embedded_model(smollm2):
+    prose = "The tokens <|im_start|> and <|im_end|> of a chat, and <|endoftext|> of a text, are spelled here. "
+    name = "layers.28.residual_post"
+
+    def norms(tokens):
+        found = smollm2.activations(torch.from_numpy(tokens), [name])[name][:, 1:]
+        return found.norm(dim=-1).flatten()
+
+    read = read_windows(smollm2, prose * 8, 128)
+    assert read.reading["control_tokens_as_text"] == {"<|endoftext|>": 8, "<|im_end|>": 8, "<|im_start|>": 8}
+    assert not np.isin(read.tokens, [0, 1, 2]).any()
+    as_text = norms(read.tokens)
+    assert as_text.max() < 3 * as_text.median()
+    # as control tokens two of them draw attention, wherever they stand: what the tokenizer makes of the same text
+    parsed = np.array(smollm2.tokenizer(prose * 8, add_special_tokens=False)["input_ids"][:128])
+    as_control = norms(parsed[None])
+    assert np.isin(parsed, [0, 1, 2]).sum() > 10 and as_control.max() > 4 * as_text.max()
+
+
+def test_a_prompt_of_one_token_would_be_read_at_a_sink_of_the_embedded_model(smollm2):
+    name = "layers.28.residual_post"
+    with pytest.raises(ValueError, match=r"prompt 0 \('Hello'\): one token"):
+        chat_prompts(smollm2, ["Hello"], template=False)
+    (token,) = smollm2.tokenizer("Hello")["input_ids"]
+    alone = smollm2.activations(torch.tensor([[token]]), [name])[name][0, -1].norm()
+    begun = chat_prompts(smollm2, ["Hello"], template=False, prepend_bos=True)
+    after = smollm2.activations(torch.from_numpy(begun.tokens), [name])[name][0, -1].norm()
+    assert begun.tokens.tolist() == [[smollm2.tokenizer.bos_token_id, token]] and alone > 10 * after
 
 
 def test_the_embedded_models_tokenizer_and_template(smollm2):

@@ -287,7 +287,8 @@ def _in_template(
     texts = [render(prompt) for prompt in prompts]
     # what the template writes itself: the tokenizer may take a word that it does not know for a control token
     written = min(([token for token in encode(text) if token in control] for text in (plain, *texts)), key=len)
-    begin = [] if not prepend_bos else [beginning(model, True)]
+    bos = beginning(model, True) if prepend_bos else None
+    begin = [] if bos is None else [bos]
     found = []
     for prompt, text, name in zip(prompts, texts, named, strict=True):
         if prompt.strip() not in text:
@@ -312,7 +313,7 @@ def _told(date: datetime) -> Iterator[None]:
 
     class Told(datetime):
         @classmethod
-        def now(cls, tz: Any = None) -> datetime:
+        def now(cls, tz: Any = None) -> Any:
             return date
 
     module: Any = import_module("transformers.utils.chat_template_utils")
