@@ -85,7 +85,7 @@ def test_weights_are_float32_whatever_the_file_has(tmp_path):
     assert_same(load(tmp_path, tokenizer=False), tiny().to(torch.bfloat16).float())
 
 
-def write_gguf(path, module):
+def write_gguf(path, module, describe=lambda writer: None):
     """As llama.cpp converts a Llama: queries and keys with their two halves interleaved."""
     import gguf
 
@@ -104,6 +104,7 @@ def write_gguf(path, module):
     writer.add_rope_freq_base(10000.0)
     writer.add_rope_dimension_count(8)
     writer.add_vocab_size(31)
+    describe(writer)
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 2)
     for name, parameter in module.named_parameters():
         weight = parameter.detach().numpy()
@@ -114,6 +115,27 @@ def write_gguf(path, module):
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+@pytest.mark.parametrize(("says", "expected"), [(True, True), (False, False), (None, False)])
+def test_the_tokenizer_of_a_gguf_file_puts_the_beginning_where_the_file_says_so(tmp_path, says, expected):
+    def describe(writer):
+        letters = [chr(ord("a") + i) for i in range(26)]
+        writer.add_tokenizer_model("gpt2")
+        writer.add_tokenizer_pre("smollm")
+        writer.add_token_list(["<|endoftext|>", "<|begin|>", *letters, "Ġ", "Ċ", "ab"])
+        writer.add_token_types([3, 3, *[1] * 29])
+        writer.add_token_merges(["a b"])
+        writer.add_bos_token_id(1)
+        writer.add_eos_token_id(0)
+        if says is not None:
+            writer.add_add_bos_token(says)
+
+    write_gguf(tmp_path / "tiny.gguf", tiny(), describe)
+    model = load(tmp_path / "tiny.gguf")
+    found = read_windows(model, "abc abc", 3)
+    assert found.reading["prepend_bos"] == expected
+    assert found.tokens[0].tolist() == ([1, 30, 4] if expected else [30, 4, 28])
 
 
 def test_a_gguf_file_by_its_path_or_its_directory(tmp_path):
