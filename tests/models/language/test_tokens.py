@@ -156,6 +156,17 @@ def test_a_control_token_that_comes_out_of_a_text_all_the_same_is_an_error(model
         text_windows(reader, TEXT, 1)
 
 
+def test_a_tokenizer_that_is_python_alone_reads_texts_as_text(model):
+    tokenizer = transformers.ByT5Tokenizer()  # bytes, without a file
+    tokenizer.add_tokens(["<|tool|>"])
+    assert not tokenizer.is_fast
+    text = "say </s> and <extra_id_0> or <|tool|>"
+    assert 1 in tokenizer(text, add_special_tokens=False)["input_ids"]
+    found = read_windows(with_tokenizer(model, tokenizer), text, 1)
+    assert [number - 3 for number in found.tokens.ravel()] == list(text.encode())
+    assert found.reading["control_tokens_as_text"] == {"</s>": 1, "<extra_id_0>": 1, "<|tool|>": 1}
+
+
 def test_a_tokenizers_own_truncation_cuts_no_text(model):
     tokenizer, _ = trained_tokenizer("byte_level")
     whole = text_windows(with_tokenizer(model, tokenizer), TEXT, 1)
