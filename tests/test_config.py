@@ -386,6 +386,8 @@ def test_a_language_model_alone_is_a_config() -> None:
         },
         "prompts": {},
         "chat_template": True,
+        "prepend_bos": None,
+        "set_up": None,
         "measurements": {"change_of_basis": config["language_models"]["a"]["measurements"]["change_of_basis"]},
     }
     lines = plan(config).splitlines()

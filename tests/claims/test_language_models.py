@@ -3,16 +3,22 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from learning_geometry.claims import activation_geometry, attention_subspaces
 from learning_geometry.claims.claim import Comparison, Series
 from learning_geometry.claims.evidence import Tables
 from learning_geometry.claims.judge import judge
+from learning_geometry.claims.models import distinct_models, weights_in
+from learning_geometry.claims.names import named
 from learning_geometry.claims.pages import markdown
 from learning_geometry.claims.rules import RULES, Evidence, Missing
 from learning_geometry.claims.statistics import LEVEL, judge_measured, judge_most, outcome
 from learning_geometry.claims.studies import needed_experiments, players
+from learning_geometry.config import settings_schema
+from learning_geometry.config.schemas import filled
+from learning_geometry.files import read_provenance, write_table
 from learning_geometry.measurements.table import tidy
 
 from .conftest import claim
@@ -20,6 +26,7 @@ from .conftest import claim
 LAYERS = 30
 NUMBERS = np.arange(LAYERS)
 WIDTH = 576
+TEXTS, CONTRASTS = ("documentation", "source_code"), ("harmfulness", "sentiment")
 
 
 def settings(study, **sections):
@@ -52,13 +59,15 @@ def attention_rows(
     random_weight=0.75,
     dead=None,
     variance=None,
+    texts=TEXTS,
+    names=None,
 ):
     """Tidy tables: of the model with seed 0, and of dictionaries with seeds 0 to ``seeds``."""
     generator = np.random.default_rng(0)
     rows = []
-    for text in attention_subspaces.TEXTS:
+    for text in texts:
         here = {"data": text, "n": 6000}
-        of_attention = on_code if on_code is not None and text == "source_code" else attention
+        of_attention = on_code if on_code is not None and text == texts[1] else attention
         of_part = {".attention.output": of_attention, ".mlp.output": mlp}
         of_part |= {".residual_pre": residual, ".residual_mid": residual}
         for part, value in of_part.items():
@@ -82,7 +91,7 @@ def attention_rows(
         for cell, share in (shares | (dead or {})).items():
             part = "layers.15.mlp" if cell.startswith("transcoder") else "layers.15.attention.output"
             latents = WIDTH if cell == "standard_small" else 2 * WIDTH
-            here = {"part": part, "data": cell, "index": latents}
+            here = {"part": part, "data": (names or {}).get(cell, cell), "index": latents}
             rows.append(row("dead_share", share * (1 + 0.02 * generator.standard_normal()), **here))
             explains = (variance or {}).get(cell, 0.7) + 0.001 * generator.standard_normal()
             rows.append(row("explained_variance", explains, **here))
@@ -96,7 +105,7 @@ def only(study, name):
 
 
 def attention_verdicts(name=None, **options):
-    experiments = {"model": settings("attention_subspaces", texts={"documentation": "a"})}
+    experiments = {"model": settings("attention_subspaces", texts=dict.fromkeys(TEXTS, "a"))}
     ledger = judge(experiments, attention_rows(**options), (only(attention_subspaces.STUDY, name),))
     return dict(zip(ledger.table["claim"], ledger.table["verdict"], strict=True)), ledger
 
@@ -194,6 +203,7 @@ def geometry_rows(
     error=0.05,
     pairs=64,
     seed=0,
+    contrasts=CONTRASTS,
 ):
     generator = np.random.default_rng(seed)
     rows = []
@@ -204,7 +214,7 @@ def geometry_rows(
     def null(quantity, name, half_width, **columns):
         return row(quantity, 0.0, low=-half_width, high=half_width, n=100, null=name, **columns)
 
-    for contrast in activation_geometry.CONTRASTS:
+    for contrast in contrasts:
         here = {"data": contrast}
         for stream in activation_geometry.STREAMS:
             for each in activation_geometry.SETS:
@@ -235,13 +245,14 @@ def geometry_rows(
     return rows
 
 
-PROMPTS = settings("activation_geometry", prompts={"harmfulness": ["a", "b"]})
+PROMPTS = settings("activation_geometry", prompts={name: ["a", "b"] for name in CONTRASTS})
 
 
-def geometry_verdicts(name=None, models=1, **options):
+def geometry_verdicts(name=None, models=1, weights=None, changed=None, **options):
     names = [f"model_{i}" for i in range(models)]
     tables = [tidy(geometry_rows(seed=i, **options), name, 0) for i, name in enumerate(names)]
-    ledger = judge(dict.fromkeys(names, PROMPTS), tables, (only(activation_geometry.STUDY, name),))
+    experiments = {each: PROMPTS | {"model": {"source": each}} | (changed or {}) for each in names}
+    ledger = judge(experiments, tables, (only(activation_geometry.STUDY, name),), weights)
     return dict(zip(ledger.table["claim"], ledger.table["verdict"], strict=True)), ledger
 
 
@@ -410,3 +421,199 @@ def test_a_row_may_count_another_unit_than_its_claim():
     planted = replace(activation_geometry.STUDY, claims=(claim(*comparisons, unit="prompt", role="prompts"),))
     ledger = judge({"model": PROMPTS}, [tidy(rows, "model", 0)], (planted,))
     assert ledger.table[["unit", "n"]].to_numpy().tolist() == [["prompt", 64], ["layer", LAYERS]]
+
+
+# What counts as one model ------------------------------------------------------------------------------------
+
+(ALIKE,) = ACROSS & {each.name for each in activation_geometry.CLAIMS}
+FIVE = [f"model_{i}" for i in range(5)]
+
+
+@pytest.mark.parametrize(
+    ("weights", "changed"),
+    [
+        ({each: ["1f"] for each in FIVE}, {}),  # one file under five names, or in five folders
+        ({}, {"model": {"source": "one", "revision": None, "gguf": None}}),
+        ({name: [name] for name in FIVE}, {"set_up": "one training, five seeds"}),
+    ],
+    ids=["weights", "source", "set_up"],
+)
+def test_one_model_under_five_names_is_one(weights, changed):
+    rows = geometry_verdicts(ALIKE, 5, weights, changed)[1].table
+    assert set(rows["verdict"]) == {"inconclusive"} and set(rows["n"]) == {1}
+    assert rows["low"].isna().all() and rows["high"].isna().all()
+    assert all(rows["scale"].str.startswith("5 names of 1 model; "))
+
+
+def test_five_models_are_five_whatever_is_said_of_their_weights():
+    for weights in (None, {}, {name: [name] for name in FIVE}):
+        rows = geometry_verdicts(ALIKE, 5, weights)[1].table
+        assert set(rows["verdict"]) == {"supported"} and set(rows["n"]) == {5}
+        assert not rows["scale"].str.contains("names of").any()
+
+
+def test_names_of_one_model_are_averaged_before_models_are():
+    # three names of one model, which dips by .4, and one model that dips by .1
+    dips = dict(zip(FIVE, (-0.4, -0.4, -0.4, -0.1), strict=False))
+    tables = [tidy(geometry_rows(dip=dip, swapped=-dip / 10), name, 0) for name, dip in dips.items()]
+    experiments = {name: PROMPTS | {"model": {"source": name}} for name in dips}
+    weights = {"model_0": ["1f"], "model_1": ["1f", "2e"], "model_2": ["2e"], "model_3": ["3d"]}
+    ledger = judge(experiments, tables, (only(activation_geometry.STUDY, ALIKE),), weights)
+    rows = ledger.table.set_index("null")
+    for null in ("middle_unchanged-harmfulness", "middle_swapped_twins-harmfulness"):
+        assert rows.loc[null, "n"] == 2
+        assert rows.loc[null, "estimate"] == pytest.approx(-0.25)  # not -.325, the mean over names
+    assert rows.loc["middle_swapped_twins-harmfulness", "null_high"] == pytest.approx(0.025)
+
+
+def test_layers_and_curves_of_one_model_under_several_names_are_one():
+    tables = attention_rows()
+    (name,) = ACROSS & {each.name for each in attention_subspaces.CLAIMS}
+    experiments, renamed = {}, []
+    for each in FIVE:
+        experiments[each] = settings("attention_subspaces", texts=dict.fromkeys(TEXTS, "a"), model={"source": each})
+        renamed += [table.assign(experiment=each) for table in tables]
+    for weights, n in (({each: ["1f"] for each in FIVE}, 1), (None, 5)):
+        rows = judge(experiments, renamed, (only(attention_subspaces.STUDY, name),), weights).table
+        assert set(rows["n"]) == {n} and set(rows["unit"]) == {"model"}
+
+
+def test_all_seeds_of_one_set_up_are_one_model():
+    made = {"task": {"name": "copying"}, "model": {"layers": 2}, "optimizer": {}, "training": {"steps": 10}}
+    again = made | {"training": {"steps": 10, "seconds_between_saves": 5}}
+    wider = made | {"model": {"layers": 3}}
+    found = distinct_models(["a", "b", "c"], {"a": made | {"seeds": [0, 1]}, "b": again | {"seeds": [2]}, "c": wider})
+    assert found == {"a": "a", "b": "a", "c": "c"}
+
+
+def test_models_are_one_through_a_third():
+    read = {name: {"model": {"source": name}} for name in "abcd"}
+    weights = {"a": ["1"], "b": ["2"], "c": ["1", "2"], "d": []}
+    assert distinct_models("abcd", read, weights) == {"a": "a", "b": "a", "c": "a", "d": "d"}
+    assert distinct_models("abcd", read) == {name: name for name in "abcd"}
+    # revisions are checkpoints of one training, files of one folder may be any
+    read = {
+        "a": {"model": {"source": "o/m", "revision": "step1", "gguf": None}},
+        "b": {"model": {"source": "o/m", "revision": "step2", "gguf": None}},
+        "c": {"model": {"source": "models", "gguf": "one.gguf"}},
+        "d": {"model": {"source": "models", "gguf": "two.gguf"}},
+    }
+    assert distinct_models("abcd", read) == {"a": "a", "b": "a", "c": "c", "d": "d"}
+
+
+def test_hashes_of_weights_are_found_where_tables_were_gathered(tmp_path):
+    tables = {"ranks.parquet": {"weights": "1f"}, "loss.parquet": {"weights": "1f"}, "basis.parquet": {"weights": None}}
+    write_table(pd.DataFrame({"value": [1.0]}), tmp_path / "runs.parquet", {"tables": tables, "code": "c"})
+    assert weights_in(read_provenance(tmp_path / "runs.parquet")) == ["1f"]
+    assert weights_in({}) == []
+
+
+# Names of the config -------------------------------------------------------------------------------------------
+
+CELLS = {
+    "standard_small": {"latents": 576},
+    "standard": {"latents": 1152},
+    "standard_centred": {"latents": 1152, "centred": True},
+    "active": {"latents": 1152, "subspace": "active"},
+    "active_centred": {"latents": 1152, "subspace": "active", "centred": True},
+    "transcoder_standard": {"latents": 1152, "target": "transcoder", "tied": False},
+    "transcoder_active": {"latents": 1152, "target": "transcoder", "subspace": "active", "tied": False},
+}
+
+
+def sweep(cells):
+    """The section of the config, defaults filled in."""
+    schema = settings_schema("measurements", "dictionary_sweep")
+    return {"dictionary_sweep": filled({"cells": cells}, schema)}
+
+
+def comparable(ledger):
+    table = ledger.table.drop(columns=["rule", "experiment"])
+    return table.sort_values(["claim", "null"], ignore_index=True)
+
+
+def test_a_users_texts_and_dictionaries_are_judged_as_ours(attention_as_published):
+    _, ours = attention_as_published
+    cells = {f"dictionary_{i}": name for i, name in enumerate(CELLS)}
+    texts = ("novel", "law")
+    tables = attention_rows(texts=texts, names={role: name for name, role in cells.items()})
+    measurements = sweep({name: CELLS[role] for name, role in cells.items()})
+    theirs = settings("attention_subspaces", texts=dict.fromkeys(texts, "a"), measurements=measurements)
+    found = judge({"model": theirs}, tables, (attention_subspaces.STUDY,))
+    renamed = ours.table.assign(
+        null=ours.table["null"].str.replace("documentation", "novel").str.replace("source_code", "law")
+    )
+    pd.testing.assert_frame_equal(comparable(found), comparable(ours._replace(table=renamed)))
+    assert not found.notes["why"].str.contains("not measured").any()
+    assert found.table["rule"].str.contains("dictionary").any() and found.table["rule"].str.contains("novel").any()
+
+
+@pytest.mark.parametrize("texts", [("only",), ("a", "b", "documentation")])
+def test_every_text_of_a_user_has_its_rows(texts):
+    experiments = {"model": settings("attention_subspaces", texts=dict.fromkeys(texts, "a"))}
+    name = "attention_outputs_are_low_dimensional"
+    ledger = judge(experiments, attention_rows(texts=texts), (only(attention_subspaces.STUDY, name),))
+    kinds = ["mlp_output", "residual_pre", "residual_mid", "isotropic"]
+    assert ledger.table["null"].tolist() == [f"{kind}-{text}" for text in texts for kind in kinds]
+    assert set(ledger.table["verdict"]) == {"supported"}
+    # one text of which it is not so
+    low = judge(experiments, attention_rows(texts=texts, mlp=0.3), (only(attention_subspaces.STUDY, name),))
+    assert set(low.table["verdict"]) == {"not supported"}
+
+
+def test_a_users_contrasts_are_judged_as_ours(geometry_as_published):
+    _, ours = geometry_as_published
+    contrasts = ("tense", "number")
+    prompts = {name: ["a", "b"] for name in contrasts}
+    experiments = {"model_0": PROMPTS | {"prompts": prompts, "model": {"source": "model_0"}}}
+    tables = [tidy(geometry_rows(contrasts=contrasts), "model_0", 0)]
+    found = judge(experiments, tables, (activation_geometry.STUDY,))
+    renamed = ours.table["null"].str.replace("harmfulness", "tense").str.replace("sentiment", "number")
+    pd.testing.assert_frame_equal(comparable(found), comparable(ours._replace(table=ours.table.assign(null=renamed))))
+
+
+def test_claims_across_models_take_what_all_read():
+    (name,) = ACROSS & {each.name for each in attention_subspaces.CLAIMS}
+    study = (only(attention_subspaces.STUDY, name),)
+    experiments, tables = {}, []
+    for each, texts in zip(FIVE, [("a", "b"), ("b", "c"), ("b",), ("d", "b"), ("b", "a")], strict=True):
+        experiments[each] = settings("attention_subspaces", texts=dict.fromkeys(texts, "t"), model={"source": each})
+        tables += [table.assign(experiment=each) for table in attention_rows(texts=(*texts, "unread"), seeds=0)]
+    rows = judge(experiments, tables, study).table
+    assert rows["null"].tolist() == ["mlp_output-b", "residual_pre-b", "residual_mid-b", "isotropic-b"]
+    assert set(rows["n"]) == {5}
+    experiments["model_2"]["texts"] = {"e": "t"}
+    ledger = judge(experiments, tables, study)
+    assert set(ledger.table["n"]) == {0} and set(ledger.table["verdict"]) == {"inconclusive"}
+    assert ledger.notes["why"].str.contains("no text that all have under one name").all()
+
+
+def cells_judged(cells, name):
+    """What the claim's rows read of the dictionaries of a config: quantity and baseline of its first comparison."""
+    experiment = {"texts": {"t": "a"}, "measurements": sweep(cells)}
+    (chosen,) = only(attention_subspaces.STUDY, name).claims
+    found = named(chosen, attention_subspaces.STUDY, [experiment])
+    return found.quantity.data, found.comparisons[0].parameters["other"].data
+
+
+def test_dictionaries_are_told_by_their_settings():
+    cuts = "active_subspace_cuts_dead_latents"
+    sized = {
+        f"{role}_{latents}": CELLS[role] | {"latents": latents}
+        for latents in (64, 128)
+        for role in ("standard", "active")
+    }
+    assert cells_judged(sized, cuts) == ("active_128", "standard_128")
+    assert cells_judged(sized, "dead_latents_rise_with_dictionary_size") == ("standard_128", "standard_64")
+    # of one size, though a larger one is there; and alike in all else
+    some = {name: sized[name] for name in ("active_64", "standard_64", "standard_128")}
+    assert cells_judged(some, cuts) == ("active_64", "standard_64")
+    others = {"a": {"latents": 64, "subspace": "active", "optimizer": "sparse_adam"}, "s": {"latents": 64}}
+    assert cells_judged(others, cuts) == ("active", "standard")  # none in the config: not measured
+    others["t"] = {"latents": 64, "optimizer": "sparse_adam"}
+    assert cells_judged(others, cuts) == ("a", "t")
+    assert cells_judged(CELLS, CENTRED) == ("active_centred", "standard_centred")
+    assert cells_judged(CELLS, "active_subspace_cuts_dead_latents_of_a_transcoder") == (
+        "transcoder_active",
+        "transcoder_standard",
+    )

@@ -41,7 +41,7 @@ def numbered(vectors, seed):
     return {name: (-1 if name == "mlp.output" else 1) * numbers for name in NAMES}
 
 
-def write_text(folder, shards, make, seed, layers=(1,)):
+def write_text(folder, shards, make, seed, layers=(1,), provenance=None):
     """Write activations as a capture does: so many windows in each shard, without their first tokens."""
     windows = sum(shards)
     values = make(windows * (WINDOW - 1), seed)
@@ -53,19 +53,23 @@ def write_text(folder, shards, make, seed, layers=(1,)):
     start = 0
     for number, count in enumerate(shards):
         rows = slice(start * (WINDOW - 1), (start + count) * (WINDOW - 1))
-        write_tensors(shard_path(folder, number), {name: value[rows] for name, value in there.items()}, {})
+        write_tensors(
+            shard_path(folder, number), {name: value[rows] for name, value in there.items()}, provenance or {}
+        )
         start += count
     widths = {name: WIDTH for name in there if name.startswith("layers")}
     counts = [count * (WINDOW - 1) for count in shards]
-    write_json(folder / INDEX, {"widths": widths, "shards": counts, "digests": ["-"] * len(shards), "provenance": {}})
+    index = {"widths": widths, "shards": counts, "digests": ["-"] * len(shards), "provenance": provenance or {}}
+    write_json(folder / INDEX, index)
 
 
 @pytest.fixture
 def make_run(tmp_path):
-    def make(make=planted, texts=None, layers=(1,), **changed):
+    def make(make=planted, texts=None, layers=(1,), provenance=None, **changed):
         texts = texts or {"documentation": (30, 10), "source_code": (20,)}
         for seed, (name, shards) in enumerate(texts.items()):
-            write_text(tmp_path / name / ACTIVATIONS, shards, lambda n, s: make(n, s, **changed), seed, layers)
+            folder = tmp_path / name / ACTIVATIONS
+            write_text(folder, shards, lambda n, s: make(n, s, **changed), seed, layers, provenance)
         return LanguageRun(
             "tiny", {"model": {"source": "a-model"}}, {name: tmp_path / name for name in texts}, {}, tmp_path / "saved"
         )
@@ -267,3 +271,10 @@ def test_written_activations_are_as_captured_ones(make_run):
     found = open_activations(make_run().texts["documentation"] / ACTIVATIONS)
     assert found.vectors == 40 * (WINDOW - 1)
     assert found.labels().position.min() == 1
+
+
+@pytest.mark.parametrize("begins", [False, True])
+def test_saved_dictionaries_say_how_windows_began(make_run, begins):
+    run = make_run(provenance={"reading": {"prepend_bos": begins}})
+    measure(run, settings({"standard": {"latents": 8}}, steps=1, active=2, batch_size=16))
+    assert storage.load(run.output / "standard-seed-0").metadata["prepend_bos"] is begins

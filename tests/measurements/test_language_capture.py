@@ -1,5 +1,6 @@
 """What is captured of a language model: sums against the vectors themselves, kills, and what lies on disk."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -150,11 +151,70 @@ def test_errors_of_texts_say_what_to_change(model, tmp_path, change, message):
         capture_text(model, "python_source", TEXT | change, tmp_path)
 
 
+def test_how_texts_and_prompts_were_read_is_recorded(model, tmp_path):
+    tokenizer = model.tokenizer
+    tokenizer.add_special_tokens({"bos_token": "<s>"})
+    text = tmp_path / "text.txt"
+    text.write_text("<pad> and <s> " + "a b c " * 20)
+    settings = TEXT | {"tokens": 24, "window": 12, "layers": [1], "parts": ["mlp.output"]}
+    # the model has no embedding of the new token: the last there is stands for it
+    tokenizer_begins = replace(model, tokenizer=Begins(tokenizer, model.sizes.vocabulary - 1))
+    read = {}
+    for name, begins in (("with", True), ("without", None)):
+        capture_text(tokenizer_begins, str(text), settings, tmp_path / name, prepend_bos=begins)
+        run = LanguageRun("tiny", {}, {"text": tmp_path / name}, {})
+        found = run.reading()["texts"]["text"]
+        assert found["reading"] == {
+            "prepend_bos": begins is True,
+            "control_tokens_as_text": {"<pad>": 1, "<s>": 1},
+            "added_tokens": {},
+            "unknown_tokens": 0,
+        }
+        assert found["weights"] == model.digest() == run.weights()
+        # the first of each window never counts, be it that of the beginning or of the text
+        assert run.moments("text", "layers.0.mlp.output").n == 2 * 11
+        read[name] = found["tokens"]
+    assert read["with"] != read["without"]
+
+
+class Begins:
+    """A tokenizer whose beginning-of-sequence token has another number."""
+
+    def __init__(self, tokenizer, number):
+        self.tokenizer, self.bos_token_id = tokenizer, number
+
+    def __getattr__(self, name):
+        return getattr(self.tokenizer, name)
+
+    def __call__(self, *arguments, **options):
+        return self.tokenizer(*arguments, **options)
+
+
+def test_prompts_of_one_token_are_named_by_file_and_line(tmp_path, model):
+    for name, lines in (("first", "ab\ncd"), ("second", "ef\ng")):
+        (tmp_path / f"{name}.txt").write_text(lines)
+    files = [str(tmp_path / f"{name}.txt") for name in ("first", "second")]
+    with pytest.raises(ValueError, match=r"second.txt, line 2 \('g'\): one token, .* on which attention rests"):
+        capture_prompts(model, {"short": files}, False, tmp_path / "out")
+    capture_prompts(model, {"short": files}, True, tmp_path / "out")
+
+
+def test_weights_that_differ_between_captures_are_refused(tiny_language):
+    assert tiny_language.weights() == tiny_language.reading()["prompts"]["trained"]["weights"]
+    assert tiny_language.weights() != tiny_language.reading()["prompts"]["untrained"]["weights"]
+    mixed = replace(tiny_language, prompts={"trained": tiny_language.prompts["untrained"]})
+    with pytest.raises(ValueError, match=r"tiny_language: .* are of other weights than each other; delete what was"):
+        mixed.weights()
+    other = replace(tiny_language, _loaded=["another"])
+    with pytest.raises(ValueError, match="are of other weights than each other"):
+        other.weights()
+
+
 def test_errors_of_prompts_say_what_to_change(model, tmp_path):
     long, short = tmp_path / "long.txt", tmp_path / "short.txt"
     long.write_text("a" * 300)
     short.write_text("b")
-    with pytest.raises(ValueError, match=r"prompt 0 \('a+'\): 309 tokens, and .* reads 1 to 256"):
+    with pytest.raises(ValueError, match=r"long.txt, line 1 \('a+'\): 309 tokens, and .* reads 1 to 256"):
         capture_prompts(model, {"length": [str(long), str(short)]}, True, tmp_path / "out")
     short.write_text("")
     with pytest.raises(ValueError, match=r"short.txt: holds no prompt"):

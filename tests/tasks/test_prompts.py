@@ -3,6 +3,7 @@
 import pytest
 
 from learning_geometry.tasks.prompts import FOLDER, prompt_file, read_prompts, read_twins
+from learning_geometry.tasks.texts import read_text
 
 CONTRASTS = [("harmful", "harmless"), ("positive", "negative")]
 
@@ -75,3 +76,12 @@ def test_sides_that_do_not_match_are_named(tmp_path):
     other.write_text("C.\nA.\n")
     with pytest.raises(ValueError, match=rf"{other}, line 2: the same prompt as in {one}, line 1, 'A\.'"):
         read_twins(one, other)
+
+
+def test_what_is_no_text_is_refused(tmp_path):
+    path = tmp_path / "set.txt"
+    path.write_bytes(b"one prompt\nanother\0")
+    with pytest.raises(ValueError, match=r"set.txt, line 2: holds a NUL"):
+        read_prompts(path)
+    with pytest.raises(ValueError, match=r"set.txt: holds a NUL"):
+        read_text(path)

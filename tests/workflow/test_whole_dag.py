@@ -6,10 +6,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from learning_geometry.claims.models import weights_in
 from learning_geometry.claims.studies import STUDIES
 from learning_geometry.config import read_yaml
 from learning_geometry.files import read_provenance, read_table
 from learning_geometry.measurements.table import check_table
+from learning_geometry.models.language.loading import load
 
 from .conftest import FIGURES, LANGUAGE_FIGURES, REPOSITORY, SUMS_FIGURES, tiny_config
 
@@ -75,9 +77,16 @@ def test_language_models_are_measured_and_tidy(finished):
         assert set(table["step"]) == {0} and set(table["experiment"]) == {"tiny_language"}
         provenance = read_provenance(results / f"measurements/{name}.parquet")
         assert provenance["code"] and provenance["model"]["model"]["source"] == "tiny_language_model"
+        # which weights, and what they read, unless the measurement reads no model
+        assert (provenance["weights"] is None) == (name == "change_of_basis")
+        read = [each["reading"] for kind in provenance["read"].values() for each in kind.values()]
+        assert read or name == "change_of_basis"
+        assert all(each["prepend_bos"] is False for each in read)
     assert (results / "texts/documentation/moments.safetensors").is_file()
     assert not (results / "capturing").exists() or not list((results / "capturing").iterdir())
     assert (results / "measurements/dictionary_sweep/standard-seed-0/sae_weights.safetensors").is_file()
+    (weights,) = weights_in(read_provenance(results / "runs.parquet"))  # by which claims count models
+    assert weights == load(finished[0].folder / "tiny_language_model", tokenizer=False).digest()
     summary = read_table(results / "summary.parquet")
     cosines = summary[(summary["quantity"] == "mean_cosine") & (summary["null"] == "")]
     assert set(cosines["interval"]) <= {"within_run", "none"} and "within_run" in set(cosines["interval"])

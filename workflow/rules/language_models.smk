@@ -14,6 +14,7 @@ rule capture_text:
         model=setting("model"),
         source=setting("source"),
         settings=setting("settings"),
+        prepend_bos=setting("prepend_bos"),
         working=lambda wildcards: result(
             "capturing", captured=f"text_{wildcards.text}", **wildcards
         ),

@@ -22,8 +22,9 @@ with job(snakemake) as running:
     working = working_folder(Path(params.working), {"settings": params.settings, "key": running.key})
     untrained = stream("untrained") if wildcards.weights == "untrained" else None
     model = load(**params.settings["model"], untrained=untrained)
-    capture_prompts(model, params.settings["prompts"], params.settings["chat_template"], working)
-    finish_folder(working, snakemake.output[0], running.provenance(**params.settings))
+    settings = params.settings
+    capture_prompts(model, settings["prompts"], settings["chat_template"], working, settings["prepend_bos"])
+    finish_folder(working, snakemake.output[0], running.provenance(**settings))
     shutil.rmtree(params.working)
     running.terminal(
         f"{wildcards.experiment}: prompts of {', '.join(params.settings['prompts'])}, {wildcards.weights} weights, "

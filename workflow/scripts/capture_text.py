@@ -19,6 +19,7 @@ with job(snakemake) as running:
     torch.set_num_threads(snakemake.threads)
     started, params, wildcards = perf_counter(), snakemake.params, snakemake.wildcards
     of = {"model": params.model, "text": params.source, "settings": params.settings}
+    of |= {"prepend_bos": params.prepend_bos}
     working = working_folder(Path(params.working), of | {"key": running.key})
 
     def report(tokens, what):
@@ -26,7 +27,8 @@ with job(snakemake) as running:
         running.unchanged()
         print(f"{what}: {tokens} tokens after {perf_counter() - started:.0f} s", flush=True)
 
-    capture_text(load(**params.model), params.source, params.settings, working, report)
+    model = load(**params.model)
+    capture_text(model, params.source, params.settings, working, report, prepend_bos=params.prepend_bos)
     finish_folder(working, snakemake.output[0], running.provenance(**of))
     shutil.rmtree(params.working)
     running.terminal(

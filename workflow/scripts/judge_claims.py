@@ -3,12 +3,15 @@
 import os
 
 from learning_geometry.claims.judge import judge
+from learning_geometry.claims.models import weights_in
 from learning_geometry.claims.pages import Drawn, markdown, webpage
-from learning_geometry.files import atomic_path, read_table, write_text
+from learning_geometry.files import atomic_path, read_provenance, read_table, write_text
 from learning_geometry.running import job
 
 with job(snakemake) as running:
-    ledger = judge(snakemake.params.experiments, [read_table(path) for path in snakemake.input.runs])
+    experiments, runs = snakemake.params.experiments, snakemake.input.runs
+    weights = {name: weights_in(read_provenance(path)) for name, path in zip(experiments, runs, strict=True)}
+    ledger = judge(experiments, [read_table(path) for path in runs], weights=weights)
     folder = os.path.dirname(snakemake.output.page)
     figures = {
         name: Drawn(os.path.relpath(figure["path"], folder), tuple(figure["experiments"]))

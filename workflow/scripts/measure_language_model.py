@@ -37,7 +37,12 @@ with job(snakemake) as running:
         shutil.rmtree(working, ignore_errors=True)
     more = {"failure": failure | {"experiment": run.experiment, "seed": 0}} if failure else {}
     provenance = running.provenance(
-        model=params.settings, settings=params.measurement, leaves=working.exists(), **more
+        model=params.settings,
+        settings=params.measurement,
+        leaves=working.exists(),
+        weights=run.weights(),
+        read=run.reading(),
+        **more,
     )
     if working.exists():
         finish_folder(working, files, provenance)

@@ -2,16 +2,16 @@
 
 Fixed before the runs. The work is a set of notes with figures of five models; where it gives no number, the choices
 made here (thirds of the depth, margins, floors) are ours. Numbers called published were read off figures, to within
-5 %. A language model is one run: its claims count prompts or layers, and say nothing of other models.
+5 %. A language model is one run: its claims count prompts or layers, and say nothing of other models. They are judged
+on every contrast that the config names; across models, on the first that all have.
 """
 
-from learning_geometry.claims.claim import Claim, Comparison, Role, Series, Study
+from typing import Literal
+
+from learning_geometry.claims.claim import EACH, Claim, Comparison, Role, Series, Study
 
 NOTES = "notes on change of basis, expansion and untangling, with figures of five models"
 STUDY_NAME = "activation_geometry"
-
-CONTRASTS = ("harmfulness", "sentiment")
-"""Names of the contrasts: that of the notes, and one that is not about safety."""
 
 STREAMS = ("residual_pre", "residual_mid")
 SETS = ("first", "second")
@@ -41,64 +41,69 @@ COSINES = (
 )
 
 
+Contrasts = Literal["contrast", "first contrast"]
+
+
 def _grows() -> tuple[Comparison, ...]:
     return tuple(
         Comparison(
-            f"layer_before-{contrast}-{each}-{stream}",
+            f"layer_before-{EACH}-{each}-{stream}",
             "layers",
             {
                 "side": "above",
                 "previous": True,
                 "first": 1,  # at the embedding a template's last token is the same for all prompts
                 "logarithm": True,
-                "quantity": Series(f"mean_variance-{each}", part=f"layers.*.{stream}", data=contrast),
+                "quantity": Series(f"mean_variance-{each}", part=f"layers.*.{stream}", data=EACH),
             },
+            each="contrast",
         )
-        for contrast in CONTRASTS
         for each in SETS
         for stream in STREAMS
     )
 
 
-def _exponential(contrast: str, stream: str) -> tuple[Comparison, ...]:
+def _exponential(stream: str, of: Contrasts = "contrast") -> tuple[Comparison, ...]:
     """Rows against every other law."""
     return tuple(
         Comparison(
-            f"{null}-{contrast}-{stream}",
+            f"{null}-{EACH}-{stream}",
             "measured",
             {
                 "side": "below",
                 "threshold": 0.0,
                 "floor": LOG_FLOOR,
-                "quantity": Series(f"exponential_minus_{law}-mean_variance", part=stream, data=contrast),
+                "quantity": Series(f"exponential_minus_{law}-mean_variance", part=stream, data=EACH),
             },
+            each=of,
         )
         for law, null in (("power", "power_law"), ("square", "square_of_a_line"), ("linear", "line"))
     )
 
 
-def _dips_and_rises(contrast: str) -> tuple[Comparison, ...]:
+def _dips_and_rises(of: Contrasts = "contrast") -> tuple[Comparison, ...]:
     """Rows against 0, and against twins that are swapped at random, whose means hardly differ."""
     rows = []
     for name, quantity, side in (
         ("middle", "cosine_middle_minus_first", "below"),
         ("last", "cosine_last_minus_middle", "above"),
     ):
-        series = Series(quantity, data=contrast)
-        against = {"side": side, "quantity": series}
-        rows.append(Comparison(f"{name}_unchanged-{contrast}", "measured", against | {"threshold": 0.0}))
-        rows.append(Comparison(f"{name}_swapped_twins-{contrast}", "measured", against | {"baseline": "swapped_twins"}))
+        against = {"side": side, "quantity": Series(quantity, data=EACH)}
+        swapped = against | {"baseline": "swapped_twins"}
+        rows.append(Comparison(f"{name}_unchanged-{EACH}", "measured", against | {"threshold": 0.0}, each=of))
+        rows.append(Comparison(f"{name}_swapped_twins-{EACH}", "measured", swapped, each=of))
     return tuple(rows)
 
 
-def _separable(contrast: str) -> tuple[Comparison, ...]:
-    accuracy = Series("separability", part="layers.*.residual_mid", data=contrast)
+def _separable() -> tuple[Comparison, ...]:
+    accuracy = Series("separability", part="layers.*.residual_mid", data=EACH)
     late = {"side": "above", "quantity": accuracy, "depth": LAST_THIRD}
-    gain = {"side": "above", "threshold": 0.0, "quantity": Series("separability_gain", data=contrast)}
+    gain = {"side": "above", "threshold": 0.0, "quantity": Series("separability_gain", data=EACH)}
+    swapped, untrained = (late | {"baseline": null} for null in ("swapped_twins", "untrained"))
     return (
-        Comparison(f"untrained_gain-{contrast}", "measured", gain),
-        Comparison(f"swapped_twins-{contrast}", "layers", late | {"baseline": "swapped_twins"}, unit="layer"),
-        Comparison(f"untrained-{contrast}", "layers", late | {"baseline": "untrained"}, unit="layer"),
+        Comparison(f"untrained_gain-{EACH}", "measured", gain, each="contrast"),
+        Comparison(f"swapped_twins-{EACH}", "layers", swapped, unit="layer", each="contrast"),
+        Comparison(f"untrained-{EACH}", "layers", untrained, unit="layer", each="contrast"),
     )
 
 
@@ -112,7 +117,7 @@ CLAIMS = (
         published="last mean variance, harmless and harmful: Llama-3.2-3B .33 and .10, Qwen-1.8B 8.1 and 2.9, "
         "Qwen2.5-7B 15.9 and 5.3, Qwen2.5-32B 68 and 39, Mistral-Nemo 2.1 and .93",
         role="prompts",
-        quantity=Series("mean_variance-first", part="layers.*.residual_mid", data=CONTRASTS[0]),
+        quantity=Series("mean_variance-first", part="layers.*.residual_mid", data=EACH),
         comparisons=_grows(),
         floor=LOG_FLOOR,
         unit="layer",
@@ -127,10 +132,8 @@ CLAIMS = (
         source=NOTES,
         published="near-exponential, by eye; no fit",
         role="prompts",
-        quantity=Series(EXPONENTIAL, part=STREAMS[0], data=CONTRASTS[0]),
-        comparisons=tuple(
-            row for contrast in CONTRASTS for stream in STREAMS for row in _exponential(contrast, stream)
-        ),
+        quantity=Series(EXPONENTIAL, part=STREAMS[0], data=EACH),
+        comparisons=tuple(row for stream in STREAMS for row in _exponential(stream)),
         floor=LOG_FLOOR,
         unit="prompt",
         figure="depth_growth",
@@ -144,14 +147,14 @@ CLAIMS = (
         source=NOTES,
         published="separate curves, by eye",
         role="prompts",
-        quantity=Series("log_variance_difference", part="layers.*", data=CONTRASTS[0]),
-        comparisons=tuple(
+        quantity=Series("log_variance_difference", part="layers.*", data=EACH),
+        comparisons=(
             Comparison(
-                f"one_curve-{contrast}",
+                f"one_curve-{EACH}",
                 "apart",
-                {"margin": APART, "quantity": Series("log_variance_difference", part="layers.*", data=contrast)},
-            )
-            for contrast in CONTRASTS
+                {"margin": APART, "quantity": Series("log_variance_difference", part="layers.*", data=EACH)},
+                each="contrast",
+            ),
         ),
         floor=0.0,
         unit="layer",
@@ -165,8 +168,8 @@ CLAIMS = (
         source=NOTES,
         published=COSINES,
         role="prompts",
-        quantity=Series("cosine_middle_minus_first", data=CONTRASTS[0]),
-        comparisons=tuple(row for contrast in CONTRASTS for row in _dips_and_rises(contrast)),
+        quantity=Series("cosine_middle_minus_first", data=EACH),
+        comparisons=_dips_and_rises(),
         floor=COSINE_FLOOR,
         unit="prompt",
         figure="contrast_by_layer",
@@ -180,8 +183,8 @@ CLAIMS = (
         source=NOTES,
         published="layers untangle; a hypothesis without a number",
         role="prompts",
-        quantity=Series("separability_gain", data=CONTRASTS[0]),
-        comparisons=tuple(row for contrast in CONTRASTS for row in _separable(contrast)),
+        quantity=Series("separability_gain", data=EACH),
+        comparisons=_separable(),
         floor=COSINE_FLOOR,
         unit="prompt",
         figure="untangling",
@@ -221,32 +224,30 @@ CLAIMS = (
         source=NOTES,
         published="offered as the reason of the growth; no number",
         role="prompts",
-        quantity=Series("mean_increment_cosine", data=CONTRASTS[0]),
-        comparisons=tuple(
+        quantity=Series("mean_increment_cosine", data=EACH),
+        comparisons=(
             Comparison(
-                f"random_directions-{contrast}",
+                f"random_directions-{EACH}",
                 "measured",
                 {
                     "side": "above",
                     "baseline": "random_directions",
-                    "quantity": Series("mean_increment_cosine", data=contrast),
+                    "quantity": Series("mean_increment_cosine", data=EACH),
                 },
-            )
-            for contrast in CONTRASTS
-        )
-        # a mean that few layers carry is not layer after layer
-        + tuple(
+                each="contrast",
+            ),
+            # a mean that few layers carry is not layer after layer
             Comparison(
-                f"random_directions_by_layer-{contrast}",
+                f"random_directions_by_layer-{EACH}",
                 "layers",
                 {
                     "side": "above",
                     "baseline": "random_directions",
-                    "quantity": Series("increment_cosine", part="layers.*.residual_post", data=contrast),
+                    "quantity": Series("increment_cosine", part="layers.*.residual_post", data=EACH),
                 },
                 unit="layer",
-            )
-            for contrast in CONTRASTS
+                each="contrast",
+            ),
         ),
         floor=COSINE_FLOOR,
         unit="prompt",
@@ -261,10 +262,10 @@ CLAIMS = (
         source=NOTES,
         published=f"five models, all alike by eye; {COSINES}",
         role="prompts",
-        quantity=Series("cosine_middle_minus_first", data=CONTRASTS[0]),
+        quantity=Series("cosine_middle_minus_first", data=EACH),
         comparisons=(
-            *(row for stream in STREAMS for row in _exponential(CONTRASTS[0], stream)),
-            *_dips_and_rises(CONTRASTS[0]),
+            *(row for stream in STREAMS for row in _exponential(stream, "first contrast")),
+            *_dips_and_rises("first contrast"),
         ),
         floor=COSINE_FLOOR,
         unit="model",

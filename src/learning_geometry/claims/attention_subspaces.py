@@ -1,7 +1,9 @@
 """Claims about the subspaces of attention outputs, and about dead latents of dictionaries; fixed before the runs.
 
 Where the work gives no number, the choices made here (what "most" is, margins, floors) are ours. A language model is
-one run: its claims count layers, or dictionary seeds, and say nothing of other models, unless they count models.
+one run: its claims count layers, or dictionary seeds, and say nothing of other models, unless they count models. What
+is said of attention must hold on every text that the config names, and of dictionaries, of those that are told by
+their settings (:data:`CELLS`).
 
 Source: Wang et al. 2025 (arXiv 2508.16929), whose first version counts directions for 99 % of the variance, and whose
 third counts the effective rank. That centring alone might keep latents alive is of Simon, Adams and Zou 2026
@@ -10,14 +12,11 @@ third counts the effective rank. That centring alone might keep latents alive is
 
 from typing import Literal
 
-from learning_geometry.claims.claim import ANY_INDEX, Claim, Comparison, Role, Series, Study
+from learning_geometry.claims.claim import ANY_INDEX, EACH, Claim, Comparison, Role, Series, Study
 
 PAPER = "Wang et al. 2025 (arXiv 2508.16929)"
 RIVAL = "Simon, Adams and Zou 2026 (arXiv 2605.31518)"
 STUDY_NAME = "attention_subspaces"
-
-TEXTS = ("documentation", "source_code")
-"""Names of the texts: what is said of attention must hold on prose and on code."""
 
 ATTENTION, TRANSCODER = "layers.*.attention.output", "layers.*.mlp"
 OTHERS = {
@@ -40,6 +39,20 @@ VARIANCE_MARGIN = 0.01
 FEWEST_DEAD = 0.05
 """Share of dead latents below which there is nothing to cut."""
 
+_STANDARD = {"target": "attention", "subspace": "none", "centred": False}
+_TRANSCODER = {"target": "transcoder", "subspace": "none", "centred": False}
+CELLS = {
+    "standard": _STANDARD,
+    "standard_small": _STANDARD,
+    "standard_centred": _STANDARD | {"centred": True},
+    "active": _STANDARD | {"subspace": "active"},
+    "active_centred": _STANDARD | {"subspace": "active", "centred": True},
+    "transcoder_standard": _TRANSCODER,
+    "transcoder_active": _TRANSCODER | {"subspace": "active"},
+}
+"""What the claims call dictionaries -> their settings in the sweep; those of one claim are alike in all others, and of
+one size, but for the small one."""
+
 ROLES = {
     "language_model": Role(
         {"texts": {"filled": True}}, {"model.source": "several families, dictionaries of 1M latents"}
@@ -47,8 +60,8 @@ ROLES = {
 }
 
 
-def _rank(kind: str, part: str, text: str) -> Series:
-    return Series(kind, part=part, data=text)
+def _rank(kind: str, part: str) -> Series:
+    return Series(kind, part=part, data=EACH)
 
 
 def _below_others(
@@ -63,15 +76,19 @@ def _below_others(
 ) -> Claim:
     """Attention outputs have a lower rank of some kind than the MLP's outputs and the residual stream."""
     quantity = kind + suffix
-    comparisons = []
-    for text in TEXTS:
-        attention = _rank(quantity, ATTENTION, text)
-        for other, part in OTHERS.items():
-            against = {"side": "below", "quantity": attention, "other": _rank(quantity, part, text)}
-            comparisons.append(Comparison(f"{other}-{text}", "layers", against))
-        # short texts make everything low-dimensional
-        isotropic = {"side": "below", "quantity": attention, "baseline": "isotropic"}
-        comparisons.append(Comparison(f"isotropic-{text}", "layers", isotropic))
+    attention = _rank(quantity, ATTENTION)
+    comparisons = [
+        Comparison(
+            f"{other}-{EACH}",
+            "layers",
+            {"side": "below", "quantity": attention, "other": _rank(quantity, part)},
+            each="text",
+        )
+        for other, part in OTHERS.items()
+    ]
+    # short texts make everything low-dimensional
+    isotropic = {"side": "below", "quantity": attention, "baseline": "isotropic"}
+    comparisons.append(Comparison(f"isotropic-{EACH}", "layers", isotropic, each="text"))
     return Claim(
         name=name,
         study=STUDY_NAME,
@@ -80,7 +97,7 @@ def _below_others(
         source=PAPER,
         published=published,
         role="language_model",
-        quantity=_rank(quantity, ATTENTION, TEXTS[0]),
+        quantity=attention,
         comparisons=tuple(comparisons),
         floor=RANK_FLOOR,
         unit=unit,
@@ -88,44 +105,38 @@ def _below_others(
     )
 
 
-def _lowered(kind: str) -> list[Comparison]:
+def _lowered(kind: str) -> Comparison:
     """The rank of W_O z is below that of z, white within heads."""
-    return [
-        Comparison(
-            f"z_{kind}-{text}",
-            "layers",
-            {
-                "side": "below",
-                "quantity": _rank(f"projected_{kind}", ATTENTION, text),
-                "other": _rank(f"white_z_{kind}", "layers.*.attention.z", text),
-            },
-        )
-        for text in TEXTS
-    ]
+    return Comparison(
+        f"z_{kind}-{EACH}",
+        "layers",
+        {
+            "side": "below",
+            "quantity": _rank(f"projected_{kind}", ATTENTION),
+            "other": _rank(f"white_z_{kind}", "layers.*.attention.z"),
+        },
+        each="text",
+    )
 
 
-def _explained(cause: str) -> list[Comparison]:
+def _explained(cause: str) -> Comparison:
     """Undoing a cause undoes most of the drop from z to W_O z."""
-    return [
-        Comparison(
-            f"half_of_the_drop-{text}",
-            "layers",
-            {"side": "above", "threshold": 0.5, "quantity": _rank("drop_explained", f"layers.*.{cause}", text)},
-        )
-        for text in TEXTS
-    ]
+    return Comparison(
+        f"half_of_the_drop-{EACH}",
+        "layers",
+        {"side": "above", "threshold": 0.5, "quantity": _rank("drop_explained", f"layers.*.{cause}")},
+        each="text",
+    )
 
 
-def _beyond(null: str, kind: str = "directions_99") -> list[Comparison]:
+def _beyond(null: str, kind: str = "directions_99") -> Comparison:
     """The rank of the output is below that of a W_O without a cause beyond chance, or of a random one."""
-    return [
-        Comparison(
-            f"{null}_{kind}-{text}",
-            "layers",
-            {"side": "below", "quantity": _rank(f"projected_{kind}", ATTENTION, text), "baseline": null},
-        )
-        for text in TEXTS
-    ]
+    return Comparison(
+        f"{null}_{kind}-{EACH}",
+        "layers",
+        {"side": "below", "quantity": _rank(f"projected_{kind}", ATTENTION), "baseline": null},
+        each="text",
+    )
 
 
 def _of_cell(quantity: str, cell: str, part: str = ATTENTION) -> Series:
@@ -200,12 +211,12 @@ CLAIMS = (
         source=PAPER,
         published="induced by the output projection; z is compared as it is, which a change of basis alters at will",
         role="language_model",
-        quantity=_rank("projected_directions_99", ATTENTION, TEXTS[0]),
+        quantity=_rank("projected_directions_99", ATTENTION),
         # of white z, any matrix whose singular values differ makes an output of lower rank
         comparisons=tuple(
             comparison
             for kind in ("directions_99", "effective_rank")
-            for comparison in (*_lowered(kind), *_beyond("random_weight", kind))
+            for comparison in (_lowered(kind), _beyond("random_weight", kind))
         ),
         floor=RANK_FLOOR,
         unit="layer",
@@ -220,8 +231,8 @@ CLAIMS = (
         source=f"{PAPER}, a later version",
         published="overlap between the heads' output subspaces",
         role="language_model",
-        quantity=_rank("drop_explained", "layers.*.orthogonal_writing", TEXTS[0]),
-        comparisons=(*_explained("orthogonal_writing"), *_beyond("random_writing")),
+        quantity=_rank("drop_explained", "layers.*.orthogonal_writing"),
+        comparisons=(_explained("orthogonal_writing"), _beyond("random_writing")),
         floor=RANK_FLOOR,
         unit="layer",
         figure="activation_ranks",
@@ -234,8 +245,8 @@ CLAIMS = (
         source=f"{PAPER}, the first version",
         published="anisotropy of the output projection",
         role="language_model",
-        quantity=_rank("drop_explained", "layers.*.random_reading", TEXTS[0]),
-        comparisons=(*_explained("random_reading"), *_beyond("random_reading")),
+        quantity=_rank("drop_explained", "layers.*.random_reading"),
+        comparisons=(_explained("random_reading"), _beyond("random_reading")),
         floor=RANK_FLOOR,
         unit="layer",
         figure="activation_ranks",
@@ -296,4 +307,4 @@ CLAIMS = (
     ),
 )
 
-STUDY = Study(STUDY_NAME, "Attention subspaces: ranks, the output projection, dead latents", ROLES, CLAIMS)
+STUDY = Study(STUDY_NAME, "Attention subspaces: ranks, the output projection, dead latents", ROLES, CLAIMS, CELLS)

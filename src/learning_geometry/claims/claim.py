@@ -15,6 +15,9 @@ Unit = Literal["seed", "layer", "prompt", "model"]
 ANY_INDEX = (0, 10_000_000)
 """Where a series has one index that the config chooses, such as the number of latents."""
 
+EACH = "*"
+"""Stands for the name of a text or a contrast, in a comparison's null and its series' data; see ``Comparison.each``."""
+
 
 @dataclass(frozen=True)
 class Series:
@@ -65,6 +68,9 @@ class Comparison:
     """Whether its failing speaks against the claim; not where too little effort (steps, sequences) looks the same."""
     unit: Literal["layer", "prompt"] | None = None
     """What n counts in this row, if not the claim's unit: a claim of one model may rest on layers and on prompts."""
+    each: Literal["text", "contrast", "first contrast"] | None = None
+    """Made once for every text, or contrast, or for the first contrast alone, that the experiment (or every one of a
+    claim across models) reads, whatever the config calls it."""
 
 
 @dataclass(frozen=True)
@@ -108,3 +114,5 @@ class Study:
     title: str
     roles: Mapping[str, Role]
     claims: tuple[Claim, ...]
+    cells: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What claims call the dictionaries of a sweep (as the data of series) -> the settings that they are told by."""

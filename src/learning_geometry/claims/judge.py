@@ -9,6 +9,8 @@ import pandas as pd
 
 from learning_geometry.claims.claim import Claim, Study
 from learning_geometry.claims.evidence import Tables
+from learning_geometry.claims.models import distinct_models
+from learning_geometry.claims.names import named
 from learning_geometry.claims.rules import RULES, Evidence, Missing, describe
 from learning_geometry.claims.statistics import (
     FEWEST_UNITS,
@@ -75,9 +77,16 @@ class _Case(NamedTuple):
     experiments: tuple[str, ...]
     judgements: list[Judgement]
     steps: int
+    models: int
+    """How many models the experiments are."""
 
 
-def judge(experiments: Experiments, tables: Iterable[pd.DataFrame], studies: tuple[Study, ...] = STUDIES) -> Ledger:
+def judge(
+    experiments: Experiments,
+    tables: Iterable[pd.DataFrame],
+    studies: tuple[Study, ...] = STUDIES,
+    weights: Mapping[str, Sequence[str]] | None = None,
+) -> Ledger:
     """Judge every claim of the studies that the experiments belong to.
 
     A claim is judged on each experiment whose settings play its role; with none, it has one row per comparison
@@ -90,6 +99,8 @@ def judge(experiments: Experiments, tables: Iterable[pd.DataFrame], studies: tup
         experiments: Name -> settings: "study" and the sections that roles read.
         tables: Tidy tables of these experiments, all seeds.
         studies: The claims.
+        weights: Name of a language model -> hashes of the weights that its tables were measured from; a claim across
+            models counts those of one hash as one (``models.distinct_models``).
 
     Returns:
         The ledger; the same for any order of ``tables``.
@@ -102,7 +113,7 @@ def judge(experiments: Experiments, tables: Iterable[pd.DataFrame], studies: tup
     rows: list[dict[str, Any]] = []
     notes: list[dict[str, str]] = []
     for study in judged_studies(experiments, studies):
-        cases = [case for claim in study.claims for case in _cases(study, claim, experiments, indexed)]
+        cases = [case for claim in study.claims for case in _cases(study, claim, experiments, indexed, weights)]
         p = [np.array(p_values(case.judgements)) for case in cases]
         smallest = np.array([np.nanmin(each) if np.isfinite(each).any() else np.nan for each in p])
         for case, level in zip(cases, holm_levels(smallest), strict=True):
@@ -119,15 +130,26 @@ def _by_experiment(tables: list[pd.DataFrame]) -> list[tuple[Any, pd.DataFrame]]
     return list(pd.concat(tables, ignore_index=True).groupby("experiment", sort=True))
 
 
-def _cases(study: Study, claim: Claim, experiments: Experiments, tables: Mapping[str, Tables]) -> list[_Case]:
+def _cases(
+    study: Study,
+    claim: Claim,
+    experiments: Experiments,
+    tables: Mapping[str, Tables],
+    weights: Mapping[str, Sequence[str]] | None,
+) -> list[_Case]:
     playing = [name for name in players(study, claim.role, experiments) if name in tables]
     if not playing:
         reason = f"no experiment of the config plays the role {claim.role}"
-        return [_Case(claim, (), [nothing(reason) for _ in claim.comparisons], 0)]
+        claim = named(claim, study, ())
+        return [_Case(claim, (), [nothing(reason) for _ in claim.comparisons], 0, 0)]
     groups = [tuple(playing)] if claim.unit == "model" else [(name,) for name in playing]
     others = players(study, claim.reference, experiments) if claim.reference else []
     compared = _together([name for name in others if name in tables], tables)
-    return [_case(claim, group, tables, compared) for group in groups]
+    models = distinct_models(playing, experiments, weights)
+    return [
+        _case(named(claim, study, [experiments[name] for name in group]), group, tables, models, compared)
+        for group in groups
+    ]
 
 
 def _together(names: Sequence[str], tables: Mapping[str, Tables]) -> Tables | None:
@@ -137,15 +159,24 @@ def _together(names: Sequence[str], tables: Mapping[str, Tables]) -> Tables | No
     return tables[names[0]] if len(names) == 1 else Tables.merged([tables[name] for name in names])
 
 
-def _case(claim: Claim, group: tuple[str, ...], tables: Mapping[str, Tables], compared: Tables | None = None) -> _Case:
+def _case(
+    claim: Claim,
+    group: tuple[str, ...],
+    tables: Mapping[str, Tables],
+    models: Mapping[str, str],
+    compared: Tables | None = None,
+) -> _Case:
     together = _together(group, tables)
     assert together is not None
     reference = Evidence(claim, compared, tuple(compared.runs)) if compared is not None else None
-    evidence = Evidence(claim, together, tuple(together.runs), reference)
+    evidence = Evidence(claim, together, tuple(together.runs), reference, models)
     judgements = []
     for comparison in claim.comparisons:
         if comparison.rule not in RULES:
             raise ValueError(f"{claim.name}: no rule {comparison.rule!r}; rules: {', '.join(RULES)}")
+        if comparison.each:
+            judgements.append(nothing(f"no {comparison.each.removeprefix('first ')} that all have under one name"))
+            continue
         unit = comparison.unit or claim.unit
         counted = evidence if unit == claim.unit else replace(evidence, claim=replace(claim, unit=unit))
         try:
@@ -154,7 +185,7 @@ def _case(claim: Claim, group: tuple[str, ...], tables: Mapping[str, Tables], co
         except Missing as missing:
             # which measurement makes a quantity is not known here, so all that failed are named
             judgements.append(nothing("; ".join([str(missing), *together.failed])))
-    return _Case(claim, group, judgements, min(together.last_step.values()))
+    return _Case(claim, group, judgements, min(together.last_step.values()), len({models[name] for name in group}))
 
 
 def _for_it_alone(judgement: Judgement, rows: int) -> Judgement:
@@ -180,6 +211,8 @@ def _rows(
             rule += "; cannot speak against the claim"
         observed = f"{judgement.n} of {judgement.total}" if judgement.total else "0"
         scale = _scale(study, claim, case.experiments, experiments)
+        if unit == "model" and case.models < len(case.experiments):
+            scale = f"{len(case.experiments)} names of {case.models} model{'s' * (case.models > 1)}; {scale}"
         # beside a time, and wherever some were left out, how many the row rests on
         if judgement.total and (comparison.rule == "duration" or judgement.n < judgement.total):
             scale = f"observed in {observed} {unit}s; {scale}"

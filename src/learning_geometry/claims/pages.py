@@ -26,6 +26,7 @@ READING = (
     "Holm's correction runs over all claims of a study.",
     "A language model is one run. A claim that counts its layers, or prompts, is about this model with these texts or "
     "prompts alone, and takes layers to be independent; where prompts count, p values take the estimate to be normal.",
+    "Where models count, entries of the config with the same weights, source or set_up are one model, and their mean.",
 )
 
 

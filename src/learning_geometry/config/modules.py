@@ -3,7 +3,7 @@
 import ast
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +158,36 @@ def needs(measurement: str) -> tuple[str, ...]:
         ConfigError: the module says something else.
     """
     return tuple(_one_of(measurement, "NEEDS", NEEDS, several=True))
+
+
+def fewest_pairs(measurement: str, settings: Mapping[str, Any]) -> tuple[int, str]:
+    """Return how many pairs of prompts a measurement of language models needs, and which setting asks for so many.
+
+    Its literal ``FEWEST_PAIRS`` maps "always" to a number, and settings to what is needed beyond their value; without
+    it one pair will do.
+
+    Args:
+        measurement: its module.
+        settings: of the config, defaults filled in.
+
+    Raises:
+        ConfigError: the literal is of another form.
+    """
+    try:
+        wanted = module_literal("measurements", measurement, "FEWEST_PAIRS")
+    except KeyError:
+        return 1, ""
+    known = isinstance(wanted, dict) and all(key == "always" or isinstance(settings.get(key), int) for key in wanted)
+    if not known or not all(isinstance(number, int) for number in wanted.values()):
+        raise ConfigError(
+            [
+                f"{PACKAGE / 'measurements' / measurement}.py: FEWEST_PAIRS is {wanted!r}; map always, or settings "
+                "that are integers, to integers"
+            ]
+        )
+    found = {key: number + (0 if key == "always" else settings[key]) for key, number in wanted.items()}
+    largest = max(found, key=lambda key: found[key])
+    return found[largest], "" if largest == "always" else f" ({largest}: {settings[largest]})"
 
 
 def _one_of(measurement: str, literal: str, known: Sequence[str], several: bool = False) -> list[Any]:

@@ -26,6 +26,8 @@ from learning_geometry.measurements.twins import (
 
 SUBJECT = "language_model"
 NEEDS = ("prompts",)
+FEWEST_PAIRS = {"always": 2}
+"""Pairs of prompts of each contrast (``config.modules.fewest_pairs``): of one there is no interval."""
 
 SETTINGS = {
     "resamples": {

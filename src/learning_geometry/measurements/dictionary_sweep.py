@@ -317,6 +317,7 @@ def save(run: LanguageRun, settings: dict[str, Any], name: str, seed: int, found
     """Write a trained dictionary below ``run.output``, in the layout of SAELens."""
     assert run.output is not None
     texts = _texts(run, settings)
+    read = [run.activations(text).provenance.get("reading", {}) for text in texts]
     metadata = {
         "model_name": str(run.settings.get("model", {}).get("source", run.experiment)),
         # of our own naming: SAELens knows these places of some models under other names
@@ -324,7 +325,7 @@ def save(run: LanguageRun, settings: dict[str, Any], name: str, seed: int, found
         "hook_name_out": found.names[1],
         "dataset_path": ", ".join(texts),
         "context_size": max(text.context for text in texts.values()),
-        "prepend_bos": False,
+        "prepend_bos": any(each.get("prepend_bos", False) for each in read),
         "seed": seed,
         "cell": {name: settings["cells"][name]},
         "training": {key: value for key, value in settings.items() if key != "cells"},

@@ -157,7 +157,8 @@ def window_losses(
 def _windows(
     run: LanguageRun, model: LanguageModel, text: str, settings: dict[str, Any]
 ) -> Int64[np.ndarray, "windows position"]:
-    windows = text_windows(model, read_text(run.settings["texts"][text]), settings["tokens"])
+    source = read_text(run.settings["texts"][text])
+    windows = text_windows(model, source, settings["tokens"], prepend_bos=run.settings.get("prepend_bos"))
     if len(windows) < settings["windows"]:
         raise ValueError(
             f"{text}: has {len(windows)} windows of {settings['tokens']} tokens, and {settings['windows']} are asked "

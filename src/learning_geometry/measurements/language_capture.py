@@ -23,8 +23,8 @@ from learning_geometry.geometry.moments import Moments, image, principal_varianc
 from learning_geometry.measurements.language_run import ACTIVATIONS, MOMENTS, packed
 from learning_geometry.models.language import LanguageModel, activation_names
 from learning_geometry.models.language.cache import beyond_the_first, capture
-from learning_geometry.models.language.tokens import chat_prompts, text_windows
-from learning_geometry.tasks.prompts import read_twins
+from learning_geometry.models.language.tokens import chat_prompts, read_windows
+from learning_geometry.tasks.prompts import prompt_file, read_twins
 from learning_geometry.tasks.texts import read_text
 
 COUNTED = ("residual_pre", "attention.z", "residual_mid", "mlp.output")
@@ -69,11 +69,13 @@ def capture_text(
     folder: Path,
     report: Report | None = None,
     batch_size: int = BATCH_SIZE,
+    prepend_bos: bool | None = None,
 ) -> None:
     """Capture what measurements read of a text: ``moments.safetensors`` and the folder ``activations``.
 
     Windows are spread evenly over the whole text. The first token of each, on which attention rests as on a sink, is
-    left out.
+    left out: the beginning-of-sequence token where windows begin with it, otherwise the first of the text. The text is
+    read as text, whatever control tokens it spells; what was done is recorded as ``reading`` (``tokens.Windows``).
 
     Args:
         model: with its tokenizer.
@@ -82,12 +84,13 @@ def capture_text(
         folder: made if missing; what lies there of a capture that was killed is used.
         report: called with the number of tokens done, now and then.
         batch_size: windows run together.
+        prepend_bos: as of ``tokens.read_windows``.
 
     Raises:
         ValueError: the text is too short, a layer or part is not there, an activation is not finite, or what lies in
             the folder is of another capture.
     """
-    windows = text_windows(model, read_text(source), settings["window"])
+    windows, reading = read_windows(model, read_text(source), settings["window"], prepend_bos=prepend_bos)
     wanted = settings["tokens"] // settings["window"]
     if not 1 <= wanted <= len(windows):
         raise ValueError(
@@ -109,6 +112,7 @@ def capture_text(
         "weights": model.digest(),
         "sizes": model.sizes._asdict(),
         "tokens": hashlib.blake2b(tokens.tobytes(), digest_size=16).hexdigest(),
+        "reading": reading,
     }
     sums = Sums(model, int(keep.sum()), folder, recorded, report)
     capture(
@@ -118,7 +122,7 @@ def capture_text(
         folder / ACTIVATIONS,
         keep=keep,
         batch_size=batch_size,
-        provenance={"text": source, "sizes": model.sizes._asdict()},
+        provenance={"text": source, "sizes": model.sizes._asdict(), "reading": reading},
         observer=sums,
     )
     sums.finish()
@@ -249,14 +253,18 @@ def capture_prompts(
     prompts: Mapping[str, Sequence[str]],
     template: bool,
     folder: Path,
+    prepend_bos: bool | None = None,
 ) -> None:
     """Capture the residual stream at the last token of every prompt, in every layer.
+
+    How prompts were read is recorded as ``reading`` (``tokens.Prompts``).
 
     Args:
         model: with its tokenizer.
         prompts: name of a contrast -> names or paths of its two files of twins (``tasks.prompts``).
         template: whether prompts are put into the model's chat template.
         folder: as of :func:`capture_text`.
+        prepend_bos: as of ``tokens.chat_prompts``.
 
     Raises:
         FileNotFoundError: no such file of prompts.
@@ -264,7 +272,13 @@ def capture_prompts(
     """
     twins = {name: read_twins(*files) for name, files in prompts.items()}
     texts = [prompt for pair in twins.values() for prompts_of_set in pair for prompt in prompts_of_set]
-    found = chat_prompts(model, texts, template)
+    places = [
+        f"{prompt_file(file)}, line {line}"
+        for name, files in prompts.items()
+        for file, prompts_of_set in zip(files, twins[name], strict=True)
+        for line in range(1, len(prompts_of_set) + 1)
+    ]
+    found = chat_prompts(model, texts, template, prepend_bos, places)
     last = np.zeros(found.tokens.shape, dtype=bool)
     last[:, -1] = True
     layers = model.sizes.layers
@@ -273,5 +287,9 @@ def capture_prompts(
         f"layers.{layers - 1}.residual_post",
         "final",
     ]
-    provenance = {"pairs": [[name, len(pair.first)] for name, pair in twins.items()], "sizes": model.sizes._asdict()}
+    provenance = {
+        "pairs": [[name, len(pair.first)] for name, pair in twins.items()],
+        "sizes": model.sizes._asdict(),
+        "reading": found.reading,
+    }
     capture(model, found.tokens, names, folder, mask=found.mask, keep=last, batch_size=16, provenance=provenance)

@@ -4,7 +4,7 @@ Importing this module imports no torch; loading the model does.
 """
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,13 +37,15 @@ class LanguageRun:
 
     experiment: str
     settings: dict[str, Any]
-    """The sections ``model``, ``texts``, ``text``, ``prompts`` and ``chat_template`` of the config."""
+    """The sections ``model``, ``texts``, ``text``, ``prompts``, ``chat_template`` and ``prepend_bos`` of the config."""
     texts: dict[str, Path]
     """Name of a text -> folder of what was captured of it."""
     prompts: dict[str, Path]
     """``trained`` or ``untrained`` -> folder of the activations at the last token of every prompt."""
     output: Path | None = None
     """A folder where a measurement may leave files beside its table; None: nowhere."""
+    _loaded: list[str] = field(default_factory=list, repr=False, compare=False)
+    """Hashes of the weights that were loaded."""
 
     def load(self, tokenizer: bool = False) -> "LanguageModel":
         """Load the weights, which takes seconds.
@@ -53,7 +55,39 @@ class LanguageRun:
         """
         from learning_geometry.models.language.loading import load
 
-        return load(**self.settings["model"], tokenizer=tokenizer)
+        model = load(**self.settings["model"], tokenizer=tokenizer)
+        self._loaded.append(model.digest())
+        return model
+
+    def weights(self) -> str | None:
+        """Return the hash of the weights that were read, by :meth:`load` or when the model was captured; None: of none.
+
+        Raises:
+            ValueError: not all were the same.
+        """
+        read = {f"text {name}": each["weights"] for name, each in self.reading()["texts"].items()}
+        read |= {f"prompts, {name} weights": each["weights"] for name, each in self.reading()["prompts"].items()}
+        read.pop(f"prompts, {UNTRAINED} weights", None)
+        found = {digest: what for what, digest in reversed(read.items())} | dict.fromkeys(self._loaded, "the model")
+        if len(found) > 1:
+            raise ValueError(
+                f"{self.experiment}: {' and '.join(found.values())} are of other weights than each other; delete what "
+                "was captured and run again"
+            )
+        return next(iter(found), None)
+
+    def reading(self) -> dict[str, dict[str, Any]]:
+        """Return how what was captured had been read, ``texts`` and ``prompts`` by name; what JSON can hold.
+
+        Of each the hashes of the ``weights`` and of the ``tokens``, and ``reading`` of ``models.language.tokens``.
+        """
+        keys = ("weights", "tokens", "reading")
+        texts = {name: self._moments_metadata(folder) for name, folder in self.texts.items()}
+        prompts = {name: _opened(folder).provenance for name, folder in self.prompts.items()}
+        return {
+            "texts": {name: {key: found[key] for key in keys} for name, found in texts.items()},
+            "prompts": {name: {key: found[key] for key in keys} for name, found in prompts.items()},
+        }
 
     def sizes(self) -> "Sizes":
         """Sizes of the model, as recorded when it was captured.

@@ -32,6 +32,8 @@ from learning_geometry.measurements.twins import (
 
 SUBJECT = "language_model"
 NEEDS = ("prompts",)
+FEWEST_PAIRS = {"always": 3}
+"""Pairs of prompts of each contrast (``config.modules.fewest_pairs``): of two, a set without one has no variance."""
 
 SETTINGS = {
     "resamples": {

@@ -24,6 +24,8 @@ from learning_geometry.streams import stream
 
 SUBJECT = "language_model"
 NEEDS = ("model", "prompts")
+FEWEST_PAIRS = {"always": 2}
+"""Pairs of prompts of each contrast (``config.modules.fewest_pairs``): of one there is no interval."""
 
 SETTINGS = {
     "rank": {

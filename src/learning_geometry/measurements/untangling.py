@@ -27,6 +27,9 @@ from learning_geometry.streams import stream
 
 SUBJECT = "language_model"
 NEEDS = ("prompts", "untrained_prompts")
+FEWEST_PAIRS = {"always": 3, "folds": 0, "rank": 1}
+"""Pairs of prompts of each contrast (``config.modules.fewest_pairs``): of three, each prompt has two neighbours; a fold
+needs a pair, and a principal subspace more prompts than dimensions."""
 
 SETTINGS = {
     "streams": {

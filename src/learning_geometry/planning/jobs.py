@@ -178,13 +178,18 @@ def _language_models(config: Mapping[str, Any]) -> Iterator[Job]:
                 at | {"text": text},
                 (path,),
                 {},
-                {"model": chosen["model"], "source": chosen["texts"][text], "settings": chosen["text"]},
+                {
+                    "model": chosen["model"],
+                    "source": chosen["texts"][text],
+                    "settings": chosen["text"],
+                    "prepend_bos": chosen["prepend_bos"],
+                },
                 reads={"model": chosen["model"], "text": chosen["texts"][text]},
                 script="capture_text.py",
                 passing=True,
                 works_in=artifact(results, "capturing", captured=f"text_{text}", **at),
             )
-        asked = {section: chosen[section] for section in ("model", "prompts", "chat_template")}
+        asked = {section: chosen[section] for section in ("model", "prompts", "chat_template", "prepend_bos")}
         prompts = {weights: artifact(results, "prompts", weights=weights, **at) for weights in ("trained", "untrained")}
         for weights, path in prompts.items() if chosen["prompts"] else ():
             yield Job(
@@ -202,8 +207,8 @@ def _language_models(config: Mapping[str, Any]) -> Iterator[Job]:
             wanted = needs(measurement)
             weights_read = ["trained"] * bool({"prompts", "untrained_prompts"} & set(wanted))
             weights_read += ["untrained"] * ("untrained_prompts" in wanted)
-            sections = {"model"} | ({"texts", "text"} if "texts" in wanted else set())
-            sections |= {"prompts", "chat_template"} if weights_read else set()
+            sections = {"model"} | ({"texts", "text", "prepend_bos"} if "texts" in wanted else set())
+            sections |= {"prompts", "chat_template", "prepend_bos"} if weights_read else set()
             yield Job(
                 "measure_language_model",
                 at | {"measurement": measurement},
@@ -259,8 +264,12 @@ def _claims(config: Mapping[str, Any]) -> Iterator[Job]:
     results, studied, names = config["results"], _studied(config), judged(config)
     if not names:
         return
-    sections = ("study", "task", "model", "optimizer", "training", "texts", "prompts")
-    asked = {name: {key: studied[name][key] for key in sections if key in studied[name]} for name in names}
+    of_runs = ("study", "task", "model", "optimizer", "training")
+    of_models = ("study", "model", "texts", "prompts", "set_up", "measurements")
+    asked = {
+        name: {key: studied[name][key] for key in (of_models if name in config["language_models"] else of_runs)}
+        for name in names
+    }
     figures = {
         name: {"path": artifact(results, "figure_png", figure=name), "experiments": figure["experiments"]}
         for name, figure in config["figures"].items()

@@ -62,6 +62,8 @@ def read_prompts(name: str | Path) -> tuple[str, ...]:
         raise ValueError(f"{path}: holds no prompt; write one a line")
     places: dict[str, int] = {}
     for number, prompt in enumerate(prompts, start=1):
+        if "\0" in prompt:
+            raise ValueError(f"{path}, line {number}: holds a NUL, so that it is no text; give a text file in UTF-8")
         if not prompt:
             raise ValueError(f"{path}, line {number}: empty; delete the line, so that twins stay at the same place")
         if prompt in places:

