@@ -9,7 +9,6 @@ from learning_geometry.config.problems import ConfigError, KeyPath, Problems
 from learning_geometry.config.schemas import entries
 from learning_geometry.config.wording import did_you_mean, yaml_text
 from learning_geometry.model_files import check_files
-from learning_geometry.model_files.layouts import Layout
 from learning_geometry.tasks.prompts import read_twins
 from learning_geometry.tasks.texts import text_files
 
@@ -117,12 +116,9 @@ def check_language_model(language_model: dict[str, Any], path: KeyPath, problems
 def _check_files(language_model: dict[str, Any], report: Callable[[str, str], None]) -> None:
     captured = bool(language_model["texts"] or language_model["prompts"])
     try:
-        found = check_files(**language_model["model"], tokenizer=captured)
+        check_files(**language_model["model"], tokenizer=captured)
     except ValueError as error:
         report("model.source", str(error))
-    else:
-        if found is not None:
-            _check_sizes(language_model["text"], found.layout, report)
     for name, text in language_model["texts"].items():
         try:
             text_files(text)
@@ -133,13 +129,6 @@ def _check_files(language_model: dict[str, Any], report: Callable[[str, str], No
             read_twins(*sets)
         except (FileNotFoundError, ValueError) as error:
             report(f"prompts.{name}", str(error))
-
-
-def _check_sizes(text: dict[str, Any], of: Layout, report: Callable[[str, str], None]) -> None:
-    if text["window"] > of.context:
-        report("text.window", f"{text['window']} is more than the model's context of {of.context} tokens; lower it")
-    if missing := [layer for layer in text["layers"] if not -of.layers <= layer < of.layers]:
-        report("text.layers", f"no layers {missing}; the model has 0 to {of.layers - 1}")
 
 
 def check_names(config: dict[str, Any], problems: Problems) -> None:

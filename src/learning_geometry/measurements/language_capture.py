@@ -270,4 +270,5 @@ def capture_prompts(
         "final",
     ]
     provenance = {"pairs": [[name, len(pair.first)] for name, pair in twins.items()], "sizes": model.sizes._asdict()}
+    provenance["norm"] = None if model.norm is None else model.norm._asdict()
     capture(model, found.tokens, names, folder, mask=found.mask, keep=last, batch_size=16, provenance=provenance)

@@ -27,6 +27,8 @@ class Layout(NamedTuple):
     vocabulary: int
     layers: int
     context: int
+    width: int
+    """Of the residual stream."""
     head_width: int
     """Width of a head, of which rotary positions turn all or a part."""
 
@@ -271,5 +273,6 @@ def _whole(
         vocabulary=settings["vocab_size"],
         layers=settings.get("num_hidden_layers") or settings["n_layer"],
         context=settings.get("max_position_embeddings") or settings["n_positions"],
+        width=shapes[embedding][1],
         head_width=head_width,
     )
