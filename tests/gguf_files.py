@@ -30,20 +30,20 @@ TOKENIZER = {
 """A tokenizer of byte pairs in which digits show how a text was split."""
 
 
-def llama_tensors(module, names=None):
-    """Tensors of a Llama: of queries and keys the two halves of each head are interleaved."""
+def llama_tensors(module):
+    """Tensors of a Llama, of which the halves of each head are interleaved in queries and keys, or of a Qwen2."""
     import gguf
 
     config = module.config
-    names = names or gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
-    found = {}
+    architecture = {"llama": gguf.MODEL_ARCH.LLAMA, "qwen2": gguf.MODEL_ARCH.QWEN2}[config.model_type]
+    names, found = gguf.get_tensor_name_map(architecture, config.num_hidden_layers), {}
     for name, parameter in module.named_parameters():
         weight = parameter.detach().numpy()
         for part, heads in (("q_proj", config.num_attention_heads), ("k_proj", config.num_key_value_heads)):
             if part in name and config.model_type == "llama":
                 weight = weight.reshape(heads, 2, -1, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
-        found[names.get_name(name, (".weight", ".bias")) + name[name.rindex(".") :]] = np.ascontiguousarray(weight)
-    return {name.replace(".weight.weight", ".weight").replace(".bias.bias", ".bias"): each for name, each in found.items()}
+        found[names.get_name(name, (".weight", ".bias"))] = np.ascontiguousarray(weight)
+    return found
 
 
 def gpt2_tensors(module):

@@ -64,6 +64,7 @@ QUANTITIES = (
 
 COSINE = QUANTITIES.index("mean_cosine")
 
+
 def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
     """Measure how far two sets of twins are apart at the last token of the prompt, in every layer.
 

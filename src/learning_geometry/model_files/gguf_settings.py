@@ -155,7 +155,9 @@ def gguf_model(header: Gguf) -> GgufModel:
     shared = shared[0] if isinstance(shared, list) and len(set(shared)) == 1 else shared
     if family == "gpt2":
         if shared != heads:
-            raise ValueError(f"{architecture}.attention.head_count_kv: {shared}, and GPT-2 has as many as heads, {heads}")
+            raise ValueError(
+                f"{architecture}.attention.head_count_kv: {shared}, and GPT-2 has as many as heads, {heads}"
+            )
         names = _names(layers, GPT2_PARTS, "transformer.h") | {
             "token_embd.weight": "transformer.wte.weight",
             "position_embd.weight": "transformer.wpe.weight",
@@ -165,7 +167,10 @@ def gguf_model(header: Gguf) -> GgufModel:
         transposed = frozenset(name for name in names if name.endswith(GPT2_TRANSPOSED) and name.startswith("blk."))
         interleaved: dict[str, int] = {}
     else:
-        config |= {"num_key_value_heads": shared, "head_dim": _head_width(architecture, own, config, heads)}
+        config |= {
+            "num_key_value_heads": shared,
+            "head_dim": _head_width(architecture, own, header, heads, config["hidden_size"]),
+        }
         config |= _rope(architecture, own, config["max_position_embeddings"])
         names = _names(layers, PARTS, "model.layers") | {
             "token_embd.weight": "model.embed_tokens.weight",
@@ -245,13 +250,12 @@ def _names(layers: int, parts: Mapping[str, str], prefix: str) -> dict[str, str]
     }
 
 
-def _head_width(architecture: str, own: dict[str, Any], config: Mapping[str, Any], heads: int) -> int:
-    """Width of a head, which up to three keys give; they are taken from ``own``."""
-    width = config["hidden_size"] // heads
-    given = {key: own.pop(key) for key in ("attention.key_length", "attention.value_length") if key in own}
-    turned = own.pop("rope.dimension_count", None)
-    found = int(given.get("attention.key_length", turned or width))
-    for key, value in (given | ({"rope.dimension_count": turned} if turned is not None else {})).items():
+def _head_width(architecture: str, own: dict[str, Any], header: Gguf, heads: int, width: int) -> int:
+    """Width of a head, which up to three keys repeat; they are taken from ``own``."""
+    query = header.tensors.get("blk.0.attn_q.weight")
+    found = (width if query is None else query.shape[0]) // heads
+    for key in ("attention.key_length", "attention.value_length", "rope.dimension_count"):
+        value = own.pop(key, found)
         if value != found:
             raise ValueError(
                 f"{architecture}.{key}: {value}, and heads have a width of {found}; only models whose queries, keys "
@@ -308,6 +312,8 @@ def _check_rope_factors(header: Gguf, config: Mapping[str, Any], architecture: s
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
     if isinstance(value, list):
         return f"a list of {len(value)}"
     return f"{int(value)} texts" if isinstance(value, Count) else repr(value)

@@ -135,13 +135,13 @@ def layout(config: Mapping[str, Any]) -> Layout:
         default = DEFAULTS[family][key]
         if isinstance(default, bool):
             if not isinstance(value, bool):
-                raise ValueError(f"config.json: {key} is {value!r}, which is neither true nor false")
+                raise ValueError(f"config: {key} is {value!r}, which is neither true nor false")
         elif value is None and (default is None or key == "num_key_value_heads"):
             continue
         elif isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"config.json: {key} is {value!r}, and must be a positive integer")
+            raise ValueError(f"config: {key} is {value!r}, and must be a positive integer")
         elif key in ("num_hidden_layers", "n_layer") and value > MOST_LAYERS:
-            raise ValueError(f"config.json: {key} is {value}, and at most {MOST_LAYERS} are read")
+            raise ValueError(f"config: {key} is {value}, and at most {MOST_LAYERS} are read")
     return _FAMILIES[family](family, settings)
 
 
@@ -161,7 +161,7 @@ def _heads(settings: Mapping[str, Any], width: int, heads: int) -> int:
     head_width = settings.get("head_dim")
     if head_width is None:
         if width % heads:
-            raise ValueError(f"config.json: {heads} heads do not divide the width {width}")
+            raise ValueError(f"config: {heads} heads do not divide the width {width}")
         head_width = width // heads
     return int(head_width)
 
@@ -171,7 +171,7 @@ def _llama(family: str, settings: Mapping[str, Any]) -> Layout:
     vocabulary, head_width = settings["vocab_size"], _heads(settings, width, heads)
     shared = settings["num_key_value_heads"] or heads
     if heads % shared:
-        raise ValueError(f"config.json: {shared} key and value heads do not divide the {heads} query heads")
+        raise ValueError(f"config: {shared} key and value heads do not divide the {heads} query heads")
     shapes: Shapes = {"model.embed_tokens.weight": (vocabulary, width), "model.norm.weight": (width,)}
     for layer in range(settings["num_hidden_layers"]):
         name = f"model.layers.{layer}"

@@ -21,6 +21,8 @@ from learning_geometry.models.language import loading
 from learning_geometry.models.language.loading import import_transformers, load
 from learning_geometry.models.language.tokens import chat_prompts, text_windows
 from learning_geometry.streams import stream
+from tests import gguf_files
+from tests.gguf_files import llama_tensors, write_gguf
 
 transformers = import_transformers()
 
@@ -87,39 +89,8 @@ def test_weights_are_float32_whatever_the_file_has(tmp_path):
     assert_same(load(tmp_path, tokenizer=False), tiny().to(torch.bfloat16).float())
 
 
-def write_gguf(path, module):
-    """As llama.cpp converts a Llama: queries and keys with their two halves interleaved."""
-    import gguf
-
-    def interleave(weight, heads):
-        return weight.reshape(heads, 2, -1, weight.shape[1]).swapaxes(1, 2).reshape(weight.shape)
-
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_name("tiny")
-    writer.add_block_count(2)
-    writer.add_context_length(64)
-    writer.add_embedding_length(32)
-    writer.add_feed_forward_length(64)
-    writer.add_head_count(4)
-    writer.add_head_count_kv(2)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_rope_freq_base(10000.0)
-    writer.add_rope_dimension_count(8)
-    writer.add_vocab_size(31)
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 2)
-    for name, parameter in module.named_parameters():
-        weight = parameter.detach().numpy()
-        if "q_proj" in name or "k_proj" in name:
-            weight = interleave(weight, 4 if "q_proj" in name else 2)
-        writer.add_tensor(names.get_name(name, (".weight",)), np.ascontiguousarray(weight))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
 def test_a_gguf_file_by_its_path_or_its_directory(tmp_path):
-    write_gguf(tmp_path / "tiny.gguf", tiny())
+    write_gguf(tmp_path / "tiny.gguf", gguf_files.LLAMA, llama_tensors(tiny()))
     for model in (
         load(tmp_path / "tiny.gguf", tokenizer=False),
         load(tmp_path, gguf="tiny.gguf", tokenizer=False),
@@ -204,7 +175,10 @@ def test_a_family_that_is_not_known_is_named_before_weights_are_read(directory, 
 def test_pickled_weights_are_refused(directory):
     torch.save(tiny().state_dict(), directory / "pytorch_model.bin")
     (directory / "model.safetensors").unlink()
-    with pytest.raises(ValueError, match=r"its weights cannot be read.*pytorch_model.bin is a pickle.*they must be in safetensors or GGUF"):
+    with pytest.raises(
+        ValueError,
+        match=r"its weights cannot be read.*pytorch_model.bin is a pickle.*they must be in safetensors or GGUF",
+    ):
         load(directory, tokenizer=False)
 
 

@@ -28,6 +28,7 @@ from learning_geometry.models.language.families import wrap
 from learning_geometry.models.language.self_check import check_identities
 from learning_geometry.models.language.weights import check_extras, check_report, gguf_tensor, gguf_weights
 
+
 def load(
     source: str | Path = EMBEDDED,
     *,
@@ -76,9 +77,7 @@ def load(
     return model
 
 
-def _load(
-    files: ModelFiles, where: str, tokenizer: bool, untrained: np.random.Generator | None
-) -> tuple[Any, Any]:
+def _load(files: ModelFiles, where: str, tokenizer: bool, untrained: np.random.Generator | None) -> tuple[Any, Any]:
     """The Hugging Face model and its tokenizer (None: not asked for)."""
     transformers = import_transformers()
     # bars of loading fill the logs of jobs
@@ -142,9 +141,7 @@ def _download(source: str, where: str, revision: str | None, gguf: str | None) -
     kinds = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"] if gguf is None else [gguf]
     try:
         # the folder itself alone; some have all weights twice
-        hub.snapshot_download(
-            source, revision=revision, allow_patterns=kinds, ignore_patterns=["*/*", "consolidated*"]
-        )
+        hub.snapshot_download(source, revision=revision, allow_patterns=kinds, ignore_patterns=["*/*", "consolidated*"])
     except Exception as error:  # of many kinds: no network, no such model, no permission
         raise ValueError(f"{where}: cannot be downloaded ({' '.join(str(error).split())})") from error
 
