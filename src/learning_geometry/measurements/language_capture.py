@@ -269,6 +269,9 @@ def capture_prompts(
         f"layers.{layers - 1}.residual_post",
         "final",
     ]
-    provenance = {"pairs": [[name, len(pair.first)] for name, pair in twins.items()], "sizes": model.sizes._asdict()}
-    provenance["norm"] = None if model.norm is None else model.norm._asdict()
+    provenance = {
+        "pairs": [[name, len(pair.first)] for name, pair in twins.items()],
+        "sizes": model.sizes._asdict(),
+        "norm": None if model.norm is None else model.norm._asdict(),
+    }
     capture(model, found.tokens, names, folder, mask=found.mask, keep=last, batch_size=16, provenance=provenance)

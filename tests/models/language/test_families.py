@@ -9,7 +9,7 @@ from learning_geometry.models.language import MLP_PARTS, activation_names, activ
 from learning_geometry.models.language.families import FAMILIES, known_family, wrap
 from learning_geometry.models.language.loading import import_transformers
 from learning_geometry.streams import stream
-from tests.tiny_families import CONFIGS, GPT2, LLAMA, NEOX, SIZES, module_of
+from tests.tiny_families import CONFIGS, module_of
 
 transformers = import_transformers()
 

@@ -172,9 +172,7 @@ def test_gpt2_of_any_context(tmp_path, context):
 
 def test_gpt_neox_is_refused_with_the_reason(tmp_path):
     path = write_gguf(tmp_path / "a.gguf", {"general.architecture": "gptneox"}, {})
-    with pytest.raises(
-        ValueError, match=r"a\.gguf: general\.architecture: 'gptneox' is not read .*use its safetensors"
-    ):
+    with pytest.raises(ValueError, match=r"a\.gguf: general\.architecture: 'gptneox' .*use its safetensors"):
         load(path, tokenizer=False)
 
 
@@ -183,8 +181,8 @@ def test_gpt_neox_is_refused_with_the_reason(tmp_path):
     [
         ({"llama.rope.scaling.type": "longrope"}, "llama.rope.scaling.type: 'longrope' is not read"),
         ({"llama.rope.scaling.type": "yarn", "llama.rope.scaling.factor": 4.0}, "YaRN needs original_context_length"),
-        ({"llama.rope.scaling.attn_factor": 2.0}, "llama.rope.scaling.attn_factor: 2.0"),
-        ({"llama.rope.freq_base": -1.0}, "llama.rope.freq_base: -1.0"),
+        ({"llama.rope.scaling.attn_factor": 2.0}, "llama.rope.scaling.attn_factor: 2"),
+        ({"llama.rope.freq_base": -1.0}, "llama.rope.freq_base: -1"),
         ({"llama.rope.dimension_count": 4}, "llama.rope.dimension_count: 4, and heads have a width of 8"),
         ({"llama.attention.key_length": 8, "llama.attention.value_length": 16}, "llama.attention.value_length: 16"),
         ({"llama.expert_count": 8}, "llama.expert_count: 8"),

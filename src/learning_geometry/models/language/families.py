@@ -139,12 +139,22 @@ def wrap(module: Any, name: str, origin: dict[str, Any] | None = None, tokenizer
         tokenizer: its tokenizer, if there is one.
 
     Raises:
-        ValueError: its family is not known.
+        ValueError: its family is not known, or it lacks a part that its family is said to have.
     """
+    try:
+        return _wrapped(module, name, origin, tokenizer)
+    except AttributeError as error:
+        raise ValueError(
+            f"{name}: the description of its family {module.config.model_type!r} is wrong: {error}"
+        ) from error
+
+
+def _wrapped(module: Any, name: str, origin: dict[str, Any] | None, tokenizer: Any) -> LanguageModel:
     config = module.config
     family = known_family(config.model_type, name)
     module.eval()
     blocks = list(attrgetter(family.blocks)(module))
+    norms = [attrgetter(family.mlp_norm)(block) for block in blocks]
     heads = config.num_attention_heads
     head_width = getattr(config, "head_dim", None) or config.hidden_size // heads
 
@@ -206,7 +216,7 @@ def wrap(module: Any, name: str, origin: dict[str, Any] | None = None, tokenizer
         layer_weights=layer_weights,
         parameters=dict(module.named_parameters()),
         norm=Norm(family.norm, float(getattr(config, family.epsilon))),
-        mlp_norm=lambda layer, stream: attrgetter(family.mlp_norm)(blocks[layer])(stream),
+        mlp_norm=lambda layer, stream: norms[layer](stream),
         origin=origin or {},
         tokenizer=tokenizer,
     )
