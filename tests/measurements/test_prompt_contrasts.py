@@ -231,7 +231,7 @@ def test_normalisation_is_the_models_own(family, scale):
 def test_the_norm_of_the_captured_model_is_used(tiny_language, measured):
     assert tiny_language.norm() == load(**tiny_language.settings["model"]).norm == ("root_mean_square", 1e-6)
     states = tiny_language.prompt_states("trained", "layers.2.residual_mid")
-    first, second = tiny_language.contrasts["sentiment"]
+    first, _ = tiny_language.contrasts["sentiment"]
     table = measured(prompt_contrasts, tiny_language, **FEW)
     (row,) = table.find("mean_variance-first_normalised", "layers.2.residual_mid", data="sentiment").to_dict("records")
     vectors = states[first].astype(np.float64)

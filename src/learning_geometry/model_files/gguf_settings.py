@@ -83,7 +83,7 @@ GPT2_TRANSPOSED = ("attn_qkv.weight", "attn_output.weight", "ffn_up.weight", "ff
 """Weights that GPT-2 has with the input dimension first, and GGUF files have not."""
 
 TEXT_SPLITS = ("gpt-2", "smollm", "llama-bpe", "llama3", "llama-v3", "qwen2", "deepseek-r1-qwen")
-"""Names of ways to split texts before byte pairs are merged (``tokenizer.ggml.pre``) that are known to be right here."""
+"""Ways to split texts before byte pairs are merged (``tokenizer.ggml.pre``) that are known to be right here."""
 
 
 class GgufModel(NamedTuple):

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import learning_geometry
 from learning_geometry.model_files import check_files
 from learning_geometry.model_files.layouts import ALIASES, DEFAULTS, layout
 from learning_geometry.models.language.loading import import_transformers, load
@@ -364,7 +365,7 @@ def test_checking_the_embedded_model_needs_neither_torch_nor_transformers():
         "import sys",
         "print(found.layout.layers, [m for m in ('torch', 'transformers', 'gguf', 'jax') if m in sys.modules])",
     ]
-    source = Path(check_files.__code__.co_filename).parents[1]
+    source = Path(learning_geometry.__file__).parents[1]
     process = subprocess.run(
         [sys.executable, "-c", "\n".join(lines)],
         capture_output=True,

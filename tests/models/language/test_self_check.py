@@ -71,9 +71,7 @@ def test_a_family_that_is_not_what_its_entry_says_is_refused(monkeypatch, family
             block.attn.scaling = 0.5
     monkeypatch.setitem(families.FAMILIES, family, entry)
     model = wrap(module, family)
-    with pytest.raises(
-        ValueError, match=rf"{family}: the check at loading failed .*layers\.0\.\S*{identity} is off by"
-    ):
+    with pytest.raises(ValueError, match=rf"{family}: the check at loading .*layers\.0\.\S*{identity} is off by"):
         check_identities(model, module)
 
 
@@ -87,7 +85,7 @@ def test_such_a_family_is_refused_without_an_entry(tmp_path, family):
 @pytest.mark.parametrize("part", [{}, {"mlp_norm": "input_layernorm", "output": "c_proj"}])
 def test_an_entry_with_a_part_that_is_not_there_is_refused(monkeypatch, part):
     monkeypatch.setitem(families.FAMILIES, "cohere", LLAMA._replace(epsilon="layer_norm_eps", **part))
-    with pytest.raises(ValueError, match="a model: the description of its family 'cohere' is wrong: .*(post_|c_proj)"):
+    with pytest.raises(ValueError, match=r"a model: the description of its family 'cohere' is wrong: .*(post_|c_proj)"):
         wrap(random_module(FORCED["cohere"][0]()), "a model")
 
 

@@ -22,7 +22,9 @@ Activations = dict[str, Float[Tensor, "batch position _"]]
 
 @torch.no_grad()
 def check_identities(model: LanguageModel, module: Any = None) -> None:
-    """Check on a few tokens, in float32, that activations and weights are what their names say, in every layer:
+    """Check on a few tokens, in float32, that activations and weights are what their names say.
+
+    In every layer, at every position:
 
     - residual_pre + attention.output = residual_mid, and residual_mid + mlp.output = residual_post;
     - residual_post = residual_pre of the next layer;

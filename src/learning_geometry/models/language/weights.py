@@ -15,7 +15,7 @@ from learning_geometry.model_files import ModelFiles
 from learning_geometry.model_files.headers import TYPES, Gguf, gguf_header
 
 ROUNDED = 1e-2
-"""By how much frequencies in a file may differ from those of the config, relative: by the rounding of half precision."""
+"""By how much frequencies in a file may differ from the config's, relative: by the rounding of half precision."""
 
 
 def gguf_weights(files: ModelFiles) -> dict[str, Float32[Tensor, "..."]]:
