@@ -42,6 +42,24 @@ UNREAD_CONFIG_KEYS = {
 """Keys of a config that change what is computed, if they are set, and why they are refused."""
 
 
+ELSEWHERE = {
+    "attention_multiplier": (None,),
+    "attn_logit_softcapping": (None,),
+    "clip_qkv": (None,),
+    "embedding_multiplier": (None, 1),
+    "final_logit_softcapping": (None,),
+    "logit_scale": (None, 1),
+    "logits_scaling": (None, 1),
+    "num_experts": (None, 0, 1),
+    "num_local_experts": (None, 0, 1),
+    "query_pre_attn_scalar": (None,),
+    "residual_multiplier": (None, 1),
+    "use_qk_norm": (None, False),
+    "qk_layernorm": (None, False),
+}
+"""Keys that change numbers in other families, which none of these reads, and at which values they change nothing."""
+
+
 class ModelFiles(NamedTuple):
     """The files of one language model, whose heads were read and found to fit."""
 
@@ -215,6 +233,13 @@ def _check_folder(folder: Path, weights: bool, tokenizer: bool) -> ModelFiles:
     for key, reason in UNREAD_CONFIG_KEYS.items():
         if config.get(key):
             raise ValueError(f"config.json: {key} is set, and {reason}")
+    for key, neutral in ELSEWHERE.items():
+        if config.get(key) not in neutral:
+            raise ValueError(
+                f"config.json: {key} is {config[key]!r}, which a model of the family {config['model_type']!r} does not "
+                "apply; correct model_type, or take the key out"
+            )
+    _check_turned(config)
     if any("CausalLM" in str(key) for key in config.get("auto_map") or {}):
         raise ValueError(
             "config.json: auto_map names code of the model's own, which is not run, and without which its numbers "
@@ -254,6 +279,24 @@ def _check_folder(folder: Path, weights: bool, tokenizer: bool) -> ModelFiles:
     if odd := sorted(name for name in tensors if tensors[name].type not in FLOATS and whole[name] not in extras):
         raise ValueError(f"{odd[0]}: its numbers are of type {tensors[odd[0]].type}, and {', '.join(FLOATS)} are read")
     return ModelFiles(folder, None, config, found, tuple(files), extras, None)
+
+
+def _check_turned(config: Mapping[str, Any]) -> None:
+    """Check what a config says of positions that its family passes over."""
+    family = config["model_type"]
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    for key, place in (("partial_rotary_factor", config), ("partial_rotary_factor", rope), ("rotary_pct", config)):
+        if family != "gpt_neox" and place.get(key) not in (None, 1):
+            raise ValueError(
+                f"config.json: {key} is {place[key]!r}, and the family {family!r} turns heads as a whole; correct "
+                "model_type, or take the key out"
+            )
+    window = config.get("sliding_window")
+    if family in ("llama", "gpt2", "gpt_neox") and window is not None and window < layout(config).context:
+        raise ValueError(
+            f"config.json: sliding_window is {window}, and the family {family!r} applies none; correct model_type, or "
+            "take the key out"
+        )
 
 
 def _compare(tensors: Mapping[str, TensorHeader], of: Layout, back: Mapping[str, str], unknown: list[str]) -> None:

@@ -151,6 +151,12 @@ def test_numbers_that_are_no_floats_are_refused(folder):
         ({"attention_bias": "yes"}, "attention_bias is 'yes', which is neither true nor false"),
         ({"model_type": "gemma3_text"}, "the family 'gemma3_text', which is not known"),
         ({"model_type": None}, "the family None"),
+        ({"residual_multiplier": 0.22}, "residual_multiplier is 0.22, which a model of the family 'llama' does not"),
+        ({"final_logit_softcapping": 30.0}, "final_logit_softcapping is 30.0"),
+        ({"num_local_experts": 8}, "num_local_experts is 8"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
+        ({"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}}, "partial_rotary_factor is 0.5"),
+        ({"sliding_window": 32}, "sliding_window is 32, and the family 'llama' applies none"),
     ],
 )
 def test_a_config_that_is_not_understood_is_refused(folder, changes, says):
