@@ -187,7 +187,7 @@ MALFORMED: list[tuple[str, Any, str | None, str]] = [
      "other lacks what the figure reads: embedding_spectrum; add it under experiments.other.measurements"),
     ("figures.embedding_singular_values.experiments", ["copying", "copying"], None, "is repeated"),
     # language models
-    (L + "model.source", "models/that/are/missing", None, "no such directory or file; give a directory, a GGUF file"),
+    (L + "model.source", "models/that/are/missing", None, "no such directory or file, and no hub id"),
     (L + "model.source", "./missing", None, "no such directory or file"),
     (L + "model.source", "missing.gguf", None, "no such directory or file"),
     (L + "model.sauce", "a", None, "did you mean source?"),

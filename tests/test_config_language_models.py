@@ -1,38 +1,17 @@
 """What `config check` says of a language model's files, texts and prompts before any job."""
 
-import json
-import struct
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from learning_geometry.config import ConfigError, available, validate
 from learning_geometry.config.modules import fewest_pairs, needs, settings_schema, subject
 from learning_geometry.config.schemas import filled
-from learning_geometry.config.model_sizes import ModelSizes, gguf_numbers, model_sizes
 from learning_geometry.measurements import depth_growth, prompt_contrasts, untangling
+from learning_geometry.model_files import check_files
+from tests.gguf_files import LLAMA, TOKENIZER, llama_tensors, write_gguf
 from tests.measurements.prompts import planted_run, walk
+from tests.models.language.test_gguf import llama
 from tests.tiny_language_model import write_tiny_language_model
-
-GGUF_SIZES = {"block_count": 5, "embedding_length": 24, "context_length": 64}
-
-
-def write_gguf(path: Path, cut: int | None = None) -> Path:
-    """A GGUF file without tensors: a vocabulary, then the sizes."""
-    gguf = pytest.importorskip("gguf")
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_token_list([f"word {i}" for i in range(200)])
-    writer.add_token_types([1] * 200)
-    writer.add_block_count(5)
-    writer.add_embedding_length(24)
-    writer.add_context_length(64)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.close()
-    if cut is not None:
-        path.write_bytes(path.read_bytes()[:cut])
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -74,36 +53,8 @@ SHORT = {"tokens": 640, "window": 32}
 
 
 def test_sizes_come_from_headers_alone(tmp_path, tiny):
-    assert model_sizes({"source": str(tiny)}) == ModelSizes(layers=4, width=16, context=256)
-    path = write_gguf(tmp_path / "model.gguf")
-    assert gguf_numbers(path) == GGUF_SIZES
-    for model in ({"source": str(path)}, {"source": str(tmp_path), "gguf": "model.gguf"}):
-        assert model_sizes(model) == ModelSizes(5, 24, 64)
-    assert model_sizes({"source": "nobody/has-this"}) == ModelSizes()
-    (tmp_path / "gpt2").mkdir()
-    (tmp_path / "gpt2" / "config.json").write_text(json.dumps({"n_layer": 2, "n_embd": 8, "n_positions": 32}))
-    assert model_sizes({"source": str(tmp_path / "gpt2")}) == ModelSizes(2, 8, 32)
-
-
-@pytest.mark.parametrize("cut", [0, 3, 10, 30, 200, 3000])
-def test_a_damaged_header_names_its_file(tmp_path, cut):
-    path = write_gguf(tmp_path / "model.gguf", cut)
-    with pytest.raises(ValueError, match=r"model.gguf: (is no GGUF file|its header is cut or damaged)"):
-        gguf_numbers(path)
-    (tmp_path / "config.json").write_text("[" * cut)
-    with pytest.raises(ValueError, match=r"config.json: (cannot be read|holds no settings)"):
-        model_sizes({"source": str(tmp_path)})
-
-
-def test_a_header_whose_lengths_are_absurd_is_refused_at_once(tmp_path):
-    path = tmp_path / "model.gguf"
-    for length in (2**40, 2**63):
-        path.write_bytes(b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, length))
-        with pytest.raises(ValueError, match="its header is cut or damaged"):
-            gguf_numbers(path)
-    path.write_bytes(b"GGUF" + struct.pack("<IQQ", 1, 0, 1))
-    with pytest.raises(ValueError, match="of version 1; make one of version 3"):
-        gguf_numbers(path)
+    sizes = check_files(tiny).layout
+    assert (sizes.layers, sizes.width, sizes.context) == (4, 16, 256)
 
 
 def test_what_fits_is_accepted(check, tmp_path):
@@ -142,7 +93,7 @@ def test_a_text_that_is_too_short_is_refused(check, tmp_path):
         "longer text"
     ]
     # without a tokenizer a text has at most one token a byte
-    gguf = write_gguf(tmp_path / "model.gguf")
+    gguf = write_gguf(tmp_path / "model.gguf", LLAMA | TOKENIZER | {"llama.vocab_size": 31}, llama_tensors(llama()))
     assert check(model={"source": str(gguf)}, texts={"short": of_two_bytes}, text=SHORT, measurements=RANKS) == []
 
 

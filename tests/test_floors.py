@@ -15,7 +15,7 @@ from learning_geometry.fingerprint import imported_modules
 PACKAGE = Path(learning_geometry.__file__).parent
 REPOSITORY = PACKAGE.parents[1]
 
-BASE = ["streams", "files", "paths", "progress", "fingerprint", "failures"]
+BASE = ["streams", "files", "paths", "progress", "fingerprint", "failures", "model_files"]
 UP_TO_MEASUREMENTS = [
     "base",
     "geometry",
@@ -48,7 +48,7 @@ OUTSIDE = {
 
 WITHOUT_TORCH = ["base", "tasks", "config", "archive", "claims", "figures"]
 USES_TORCH = {"torch", "torchvision", "safetensors.torch", "transformers", "curvlinops"}
-KNOWS_SAFETENSORS = ["files", "training.checkpoints"]
+KNOWS_SAFETENSORS = ["files", "training.checkpoints", "model_files.headers", "models.language.weights"]
 PICKLES = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve"}
 
 

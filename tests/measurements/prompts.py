@@ -3,6 +3,7 @@
 import numpy as np
 
 from learning_geometry.measurements.language_run import LanguageRun
+from learning_geometry.models.language import Norm
 
 
 class PlantedRun(LanguageRun):
@@ -11,6 +12,9 @@ class PlantedRun(LanguageRun):
 
     def prompt_states(self, weights, name):
         return self.settings[weights][name]
+
+    def norm(self):
+        return Norm("root_mean_square", 1e-12)
 
     @property
     def contrasts(self):

@@ -8,6 +8,9 @@ from scipy import stats
 from learning_geometry.measurements import depth_growth, prompt_contrasts, untangling
 from learning_geometry.measurements.prompt_contrasts import QUANTITIES, normalised
 from learning_geometry.measurements.twins import swapped_labels
+from learning_geometry.models.language.families import FAMILIES, wrap
+from learning_geometry.models.language.loading import load
+from tests.tiny_families import module_of
 
 from .prompts import planted_run, walk
 
@@ -207,12 +210,33 @@ def test_differences_between_thirds_of_the_layers(found, states, suffix):
         assert row["high"] < null["low"]
 
 
-def test_normalisation_is_what_models_do():
-    vectors = np.random.default_rng(0).standard_normal((3, 8)).astype(np.float32) * 30 + 5
-    torch_vectors = torch.from_numpy(vectors)
-    np.testing.assert_allclose(normalised(vectors), torch.nn.functional.rms_norm(torch_vectors, [8]), rtol=1e-4)
-    layer = torch.nn.functional.layer_norm(torch_vectors, [8])
-    np.testing.assert_allclose(normalised(vectors, "layer"), layer, rtol=1e-4, atol=1e-6)
+@pytest.mark.parametrize("family", ["llama", "qwen2", "mistral", "gpt2", "gpt_neox"])
+@pytest.mark.parametrize("scale", [30.0, 1e-3])
+def test_normalisation_is_the_models_own(family, scale):
+    module = module_of(family)
+    model = wrap(module, family)
+    norm = module.get_submodule(FAMILIES[family].final_norm)
+    with torch.no_grad():
+        norm.weight.fill_(1.0)
+        if getattr(norm, "bias", None) is not None:
+            norm.bias.fill_(0.0)
+        vectors = scale * (torch.randn(5, 24, generator=torch.Generator().manual_seed(0)) + 2.0)
+        expected = norm(vectors).numpy()
+    np.testing.assert_allclose(normalised(vectors.numpy(), *model.norm), expected, rtol=1e-5, atol=1e-6)
+    other = {"layer": "root_mean_square", "root_mean_square": "layer"}[model.norm.kind]
+    away = np.linalg.norm(normalised(vectors.numpy(), other, model.norm.epsilon) - expected) / np.linalg.norm(expected)
+    assert away > 0.2  # what the wrong norm would do
+
+
+def test_the_norm_of_the_captured_model_is_used(tiny_language, measured):
+    assert tiny_language.norm() == load(**tiny_language.settings["model"]).norm == ("root_mean_square", 1e-6)
+    states = tiny_language.prompt_states("trained", "layers.2.residual_mid")
+    first, _ = tiny_language.contrasts["sentiment"]
+    table = measured(prompt_contrasts, tiny_language, **FEW)
+    (row,) = table.find("mean_variance-first_normalised", "layers.2.residual_mid", data="sentiment").to_dict("records")
+    vectors = states[first].astype(np.float64)
+    version = vectors / np.sqrt((vectors**2).mean(1, keepdims=True) + 1e-6)
+    assert row["value"] == pytest.approx(version.var(0, ddof=1).mean(), rel=1e-4)
 
 
 def test_contrasts_are_measured_apart(states, measured):

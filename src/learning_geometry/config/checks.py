@@ -1,11 +1,12 @@
 """What each key allows by itself but all together do not, in an experiment and between figures and experiments."""
 
 import importlib
+from collections.abc import Callable
 from typing import Any
 
 from learning_geometry.config.language_models import check_files, check_settings
 from learning_geometry.config.measured import check_measurement
-from learning_geometry.config.modules import module_literal, needs, subject, unknown_module
+from learning_geometry.config.modules import module_literal, subject, unknown_module
 from learning_geometry.config.places import normal_path, path_problem, results_problem
 from learning_geometry.config.problems import ConfigError, KeyPath, Problems
 from learning_geometry.config.schemas import entries

@@ -1,6 +1,6 @@
 """What a language model of the config asks of its files, texts and prompts, checked before any job.
 
-Weights and tokenizers are not loaded: sizes come from headers (``model_sizes``), and a text has at most one token a byte.
+Weights are not loaded: sizes come from headers (``model_files``), and a text has at most one token a byte.
 """
 
 import codecs
@@ -10,8 +10,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from learning_geometry import model_files
 from learning_geometry.config.modules import fewest_pairs, needs, subject
-from learning_geometry.config.model_sizes import EMBEDDED_MODEL, ModelSizes, header_file, model_sizes
+from learning_geometry.model_files import ModelFiles
 from learning_geometry.tasks.prompts import read_twins
 from learning_geometry.tasks.texts import EMBEDDED, text_files
 
@@ -32,22 +33,15 @@ READS_PARTS: dict[str, dict[str, tuple[str, ...]]] = {
 
 def check_files(language_model: dict[str, Any], report: Report) -> None:
     """Report files that cannot be read, texts and prompts that are too short or the same, and what the model is not."""
-    source = language_model["model"]["source"]
-    if source != EMBEDDED_MODEL and not Path(source).exists():
-        looks_like_a_path = source.count("/") != 1 or source.startswith((".", "~", "/")) or source.endswith(".gguf")
-        if looks_like_a_path:
-            report(
-                "model.source",
-                f"{source}: no such directory or file; give a directory, a GGUF file, a hub id (owner/name), or "
-                f"{EMBEDDED_MODEL}",
-            )
+    captured = bool(language_model["texts"] or language_model["prompts"])
+    found = None
     try:
-        sizes = model_sizes(language_model["model"])
+        found = model_files.check_files(**language_model["model"], tokenizer=captured)
     except ValueError as error:
         report("model.source", str(error))
-        sizes = ModelSizes()
-    _check_sizes(language_model, sizes, report)
-    _check_texts(language_model, report)
+    if found is not None:
+        _check_sizes(language_model, found, report)
+    _check_texts(language_model, found, report)
     _check_prompts(language_model, report)
 
 
@@ -108,7 +102,8 @@ def _check_batches(name: str, settings: dict[str, Any], language_model: dict[str
         )
 
 
-def _check_sizes(language_model: dict[str, Any], sizes: ModelSizes, report: Report) -> None:
+def _check_sizes(language_model: dict[str, Any], found: ModelFiles, report: Report) -> None:
+    sizes = found.layout
     text, measurements = language_model["text"], language_model["measurements"]
     windows = {"text.window": text["window"]} if language_model["texts"] else {}
     layers = {"text.layers": text["layers"]} if language_model["texts"] else {}
@@ -118,22 +113,21 @@ def _check_sizes(language_model: dict[str, Any], sizes: ModelSizes, report: Repo
         if isinstance(settings.get("layers"), list):
             layers[f"measurements.{name}.layers"] = settings["layers"]
     for key, window in windows.items():
-        if sizes.context is not None and window > sizes.context:
+        if window > sizes.context:
             report(key, f"{window} is more than the model's context of {sizes.context}; lower it")
-    if sizes.layers is not None:
-        for key, wanted in layers.items():
-            if missing := [layer for layer in wanted if not -sizes.layers <= layer < sizes.layers]:
-                report(key, f"no layer {missing[0]}; the model has 0 to {sizes.layers - 1}")
+    for key, wanted in layers.items():
+        if missing := [layer for layer in wanted if not -sizes.layers <= layer < sizes.layers]:
+            report(key, f"no layer {missing[0]}; the model has 0 to {sizes.layers - 1}")
     for name, settings in measurements.items():
         layer, rank = settings.get("layer"), settings.get("rank")
-        kept = text["layers"] if sizes.layers is None else [each % sizes.layers for each in text["layers"]]
-        if "texts" in needs(name) and layer is not None and layer not in kept and (sizes.layers or min(kept) >= 0):
+        kept = [each % sizes.layers for each in text["layers"]]
+        if "texts" in needs(name) and layer is not None and layer not in kept:
             report(f"measurements.{name}.layer", f"{layer} is not kept of texts; take one of {kept}")
-        if isinstance(rank, int) and sizes.width is not None and rank > sizes.width:
+        if isinstance(rank, int) and rank > sizes.width:
             report(f"measurements.{name}.rank", f"{rank} is more than the model's width of {sizes.width}; lower it")
 
 
-def _check_texts(language_model: dict[str, Any], report: Report) -> None:
+def _check_texts(language_model: dict[str, Any], found: ModelFiles | None, report: Report) -> None:
     same: dict[bytes, str] = {}
     wanted = {"text.tokens": (language_model["text"]["tokens"], list(language_model["texts"]))}
     for name, settings in language_model["measurements"].items():
@@ -155,7 +149,7 @@ def _check_texts(language_model: dict[str, Any], report: Report) -> None:
         for setting, (tokens, read) in wanted.items():
             if name not in read:
                 continue
-            there = _most_tokens(language_model["model"], files, size, tokens)
+            there = _most_tokens(found, files, size, tokens)
             if there < tokens and shortest.get(setting, (there + 1,))[0] > there:
                 shortest[setting] = there, name
     for setting, (there, name) in shortest.items():
@@ -191,10 +185,9 @@ def _read(text: str, files: list[Path]) -> tuple[int, bytes]:
     return size, found.digest()
 
 
-def _most_tokens(model: dict[str, Any], files: list[Path], size: int, wanted: int) -> int:
+def _most_tokens(model: ModelFiles | None, files: list[Path], size: int, wanted: int) -> int:
     """Return how many tokens a text has: exactly if it is short and its tokenizer is here, or at most."""
-    header = header_file(model)
-    tokenizer = header.parent / "tokenizer.json" if header is not None and header.name == "config.json" else None
+    tokenizer = None if model is None or model.gguf is not None else model.folder / "tokenizer.json"
     if size < wanted or size >= COUNTED_BELOW * wanted or tokenizer is None or not tokenizer.is_file():
         return size + 1  # sentencepiece puts a space before a text
     if find_spec("tokenizers") is None:

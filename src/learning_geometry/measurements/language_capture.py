@@ -291,5 +291,6 @@ def capture_prompts(
         "pairs": [[name, len(pair.first)] for name, pair in twins.items()],
         "sizes": model.sizes._asdict(),
         "reading": found.reading,
+        "norm": None if model.norm is None else model.norm._asdict(),
     }
     capture(model, found.tokens, names, folder, mask=found.mask, keep=last, batch_size=16, provenance=provenance)

@@ -22,7 +22,7 @@ from learning_geometry.files import (
 from learning_geometry.geometry.moments import Moments
 
 if TYPE_CHECKING:
-    from learning_geometry.models.language import LanguageModel, Sizes
+    from learning_geometry.models.language import LanguageModel, Norm, Sizes
     from learning_geometry.models.language.cache import Activations
 
 MOMENTS, ACTIVATIONS = "moments.safetensors", "activations"
@@ -158,6 +158,20 @@ class LanguageRun:
             ValueError: no such activation, or a shard is corrupt.
         """
         return _opened(self._prompts(weights)).read(name)
+
+    def norm(self) -> "Norm":
+        """Return what the model's norms do before their weights, as recorded when prompts were captured.
+
+        Raises:
+            KeyError: no prompts were captured.
+            ValueError: the model has no norms.
+        """
+        from learning_geometry.models.language import Norm
+
+        recorded = _opened(self._prompts(TRAINED)).provenance["norm"]
+        if recorded is None:
+            raise ValueError(f"{self.experiment}: the model has no norms; leave out what is measured after them")
+        return Norm(**recorded)
 
     @cached_property
     def contrasts(self) -> dict[str, tuple[slice, slice]]:

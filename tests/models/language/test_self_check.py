@@ -1,0 +1,192 @@
+"""The check at loading: families that are not what an entry says of them are refused, and those that are pass."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from learning_geometry.models import build
+from learning_geometry.models.language import families, loading
+from learning_geometry.models.language.families import GPT2, LLAMA, wrap
+from learning_geometry.models.language.loading import import_transformers, load
+from learning_geometry.models.language.self_check import check_identities
+from learning_geometry.models.language.trained import language_model
+from learning_geometry.models.shape import Shape
+from learning_geometry.streams import stream
+from tests.tiny_families import CONFIGS, module_of
+
+transformers = import_transformers()
+
+SIZES = {
+    "vocab_size": 31,
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "intermediate_size": 40,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+}
+GEMMA = LLAMA._replace(activation="hidden_activation")
+PARALLEL = LLAMA._replace(mlp_norm="input_layernorm", norm="layer", epsilon="layer_norm_eps")
+PHI = PARALLEL._replace(final_norm="model.final_layernorm", output="dense", down="fc2", gate="fc1")
+GPTJ = GPT2._replace(
+    projections=LLAMA.projections, output="out_proj", down="fc_out", gate="fc_in", transposed=False, mlp_norm="ln_1"
+)
+FORCED = {
+    "olmo2": (lambda: transformers.Olmo2Config(**SIZES), LLAMA, "residual_post"),
+    "olmo3": (lambda: transformers.Olmo3Config(**SIZES), LLAMA, "residual_post"),
+    "gemma2": (lambda: transformers.Gemma2Config(**SIZES, head_dim=4), GEMMA, "residual_post"),
+    "gemma3_text": (lambda: transformers.Gemma3TextConfig(**SIZES, head_dim=4), GEMMA, "residual_post"),
+    "granite": (lambda: transformers.GraniteConfig(**SIZES, residual_multiplier=0.22), LLAMA, "residual_post"),
+    "cohere": (lambda: transformers.CohereConfig(**SIZES), PARALLEL, "mlp.input"),
+    "phi": (lambda: transformers.PhiConfig(**SIZES), PHI, "mlp.input"),
+    "gptj": (
+        lambda: transformers.GPTJConfig(vocab_size=31, n_embd=24, n_layer=2, n_head=6, n_positions=64, rotary_dim=4),
+        GPTJ,
+        "mlp.input",
+    ),
+}
+"""Family -> config, the entry that somebody might add for it, and the identity that does not hold."""
+
+
+def random_module(config):
+    module = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    generator = stream(0)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            draws = torch.from_numpy(generator.standard_normal(tuple(parameter.shape), dtype="float32"))
+            parameter.copy_(draws / math.sqrt(24) if parameter.ndim == 2 else 1 + 0.3 * draws)
+    return module
+
+
+@pytest.mark.parametrize("family", FORCED)
+def test_a_family_that_is_not_what_its_entry_says_is_refused(monkeypatch, family):
+    config, entry, identity = FORCED[family]
+    module = random_module(config())
+    assert module.config.model_type == family
+    if family == "gptj":  # it has no such attribute; as if somebody had made one
+        for block in module.transformer.h:
+            block.attn.scaling = 0.5
+    monkeypatch.setitem(families.FAMILIES, family, entry)
+    model = wrap(module, family)
+    with pytest.raises(ValueError, match=rf"{family}: the check at loading .*layers\.0\.\S*{identity} is off by"):
+        check_identities(model, module)
+
+
+@pytest.mark.parametrize("family", [*FORCED, "bloom"])
+def test_such_a_family_is_refused_without_an_entry(tmp_path, family):
+    (tmp_path / "config.json").write_text(f'{{"model_type": "{family}"}}')
+    with pytest.raises(ValueError, match=rf"the family '{family}', which is not known.*check at loading holds"):
+        load(tmp_path, tokenizer=False)
+
+
+@pytest.mark.parametrize("part", [{}, {"mlp_norm": "input_layernorm", "output": "c_proj"}])
+def test_an_entry_with_a_part_that_is_not_there_is_refused(monkeypatch, part):
+    monkeypatch.setitem(families.FAMILIES, "cohere", LLAMA._replace(epsilon="layer_norm_eps", **part))
+    with pytest.raises(ValueError, match=r"a model: the description of its family 'cohere' is wrong: .*(post_|c_proj)"):
+        wrap(random_module(FORCED["cohere"][0]()), "a model")
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("scale", [1.0, 1e-3])
+def test_the_families_that_are_known_pass(name, scale):
+    module = module_of(name)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.mul_(scale)
+    check_identities(wrap(module, name), module)
+
+
+def test_a_parallel_model_that_is_called_sequential_is_refused():
+    module = module_of("gpt_neox")
+    model = wrap(module, "tiny")
+    assert model.parallel
+    with pytest.raises(ValueError, match=r"norm of layers\.0\.residual_mid = layers\.0\.mlp\.input is off by"):
+        check_identities(dataclasses.replace(model, parallel=False), module)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("output", r"layers\.1\.attention\.z W_O \+ b = layers\.1\.attention\.output is off by"),
+        ("output_bias", r"layers\.1\.attention\.z W_O \+ b = layers\.1\.attention\.output is off by"),
+    ],
+)
+def test_weights_that_are_not_those_of_the_stream_are_refused(change, says):
+    module = module_of("llama with biases, wide heads")
+    model = wrap(module, "tiny")
+
+    def layer_weights(layer):
+        weights = model.layer_weights(layer)
+        return weights._replace(**{change: getattr(weights, change) * (1 + 3e-3 * layer)})
+
+    with pytest.raises(ValueError, match=says):
+        check_identities(dataclasses.replace(model, layer_weights=layer_weights), module)
+
+
+@pytest.mark.parametrize("name", ["residual_pre", "mlp.output", "residual_post", "attention.output"])
+def test_hooks_that_see_something_else_are_refused(name):
+    module = module_of("llama")
+    model = wrap(module, "tiny")
+
+    def run(tokens, mask, hook):
+        def see(activation, value):
+            wrong = activation == f"layers.1.{name}" and hook is not None
+            seen = hook(activation, value * 1.001 if wrong else value)
+            return value if wrong else seen
+
+        return model.run(tokens, mask, see)
+
+    with pytest.raises(ValueError, match=rf"layers\.1\.{name}.* is off by .* at position \d+, and 0.0001 is allowed"):
+        check_identities(dataclasses.replace(model, run=run), module)
+
+
+def test_late_positions_are_checked_too():
+    """A model that is wrong from some position on, as with wrong rotary frequencies of a cache, say."""
+    module = module_of("llama")
+    model = wrap(module, "tiny")
+
+    def run(tokens, mask, hook):
+        def see(activation, value):
+            if activation == "layers.2.attention.output":
+                late = torch.arange(value.shape[1])[None, :, None] >= 15
+                hook(activation, value * torch.where(late, 1.01, 1.0))
+                return value
+            return hook(activation, value)
+
+        return model.run(tokens, mask, see)
+
+    with pytest.raises(ValueError, match=r"layers\.2\..* at position 1[5-9]"):
+        check_identities(dataclasses.replace(model, run=run), module)
+
+
+def test_numbers_that_are_not_finite_are_refused():
+    module = module_of("gpt2")
+    with torch.no_grad():
+        module.transformer.h[1].mlp.c_proj.bias[3] = math.nan
+    with pytest.raises(ValueError, match=r"layers\.1\.residual_pre \+ .* is off by .*, and 0.0001 is allowed"):
+        check_identities(wrap(module, "tiny"), module)
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_every_load_checks(tmp_path, monkeypatch, trained):
+    def refuse(model, module):
+        raise ValueError(f"{model.name}, {next(module.parameters()).dtype}: checked")
+
+    module_of("llama").to(torch.bfloat16).save_pretrained(tmp_path)
+    monkeypatch.setattr(loading, "check_identities", refuse)
+    with pytest.raises(ValueError, match=r"torch.float32: checked"):
+        load(tmp_path, tokenizer=False, untrained=None if trained else stream(0))
+
+
+@pytest.mark.parametrize("mlp_width", [0, 32])
+def test_the_workflows_own_transformer_passes(mlp_width):
+    from learning_geometry.config import settings_schema
+    from learning_geometry.config.schemas import filled
+
+    given = {"layers": 2, "width": 16, "heads": 2, "mlp_width": mlp_width}
+    settings = {"name": "transformer"} | filled(given, settings_schema("models", "transformer"))
+    model = build(settings, Shape(vocabulary=11, outputs=11, length=24))
+    check_identities(language_model(model, model.initialise(stream(0)), "own"))
