@@ -18,6 +18,9 @@ OUT = "out_of_distribution"
 THRESHOLD = 0.5
 """An out-of-distribution error below this is the transition."""
 
+MOST = {"experiments": 20}
+"""What a config may list at most of what the figure shows: of more it would not be readable."""
+
 
 def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figure:
     """Draw two panels against the number of segments in the pool, logarithmic, fresh segments at the right.
@@ -38,22 +41,30 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
     for name in ("experiments", "tasks"):
         if not options.get(name):
             raise ValueError(f"pool_threshold: the option {name!r} is missing or empty")
-    sizes = {name: options["tasks"][name].get("pool_size") for name in options["experiments"]}
+    experiments, tables = style.shown("pool_threshold", REQUIRES, tables, options)
+    sizes = {name: options["tasks"][name].get("pool_size") for name in experiments}
     curves = {
         name: style.select(tables["runs"], experiment=name, quantity="running_error", data=OUT, null="")
         for name in sizes
     }
     last = min(int(rows["step"].max()) for rows in curves.values())
     curves = {name: rows[rows["step"] <= last] for name, rows in curves.items()}
+    names: dict[str, str] = {}
     finite = sorted({size for size in sizes.values() if size is not None})
     beyond = _beyond(finite)
     places = {name: float(beyond if size is None else size) for name, size in sizes.items()}
+    counts = pd.Series(places).value_counts()
+    for place in counts[counts > 1].index:  # side by side, and told apart by their names
+        same = [name for name in places if places[name] == place]
+        for at, name in enumerate(same):
+            places[name] = place * 1.15 ** (at - (len(same) - 1) / 2)
+            names[name] = name.replace("_", " ")
     vocabulary = options["tasks"][options["experiments"][0]].get("vocabulary")
     with style.applied():
         figure = Figure(figsize=(style.COLUMN_WIDTH, 4.4), layout="constrained")
         errors, shares = figure.subplots(2, sharex=True, height_ratios=(1.3, 1.0))
         _draw_errors(errors, tables["summary"], curves, places, last, vocabulary)
-        _draw_shares(shares, curves, places)
+        _draw_shares(shares, curves, places, names)
         for axes, letter in zip((errors, shares), "ab", strict=True):
             style.panel_letter(axes, letter)
             axes.set_ylim(-0.03, 1.06)
@@ -125,7 +136,9 @@ def _draw_errors(
     style.legend_above(axes, entries, columns=2)
 
 
-def _draw_shares(axes: Axes, curves: Mapping[str, pd.DataFrame], places: Mapping[str, float]) -> None:
+def _draw_shares(
+    axes: Axes, curves: Mapping[str, pd.DataFrame], places: Mapping[str, float], names: Mapping[str, str]
+) -> None:
     drawn = None
     for name, rows in curves.items():
         made = _transitions(rows)
@@ -142,7 +155,7 @@ def _draw_shares(axes: Axes, curves: Mapping[str, pd.DataFrame], places: Mapping
             capsize=2.5,
         )
         axes.annotate(
-            f"{count}/{n}",
+            f"{count}/{n}" + (f"\n{names[name]}" if name in names else ""),
             (places[name], count / n),
             xytext=(5, -2 if count else 3),
             textcoords="offset points",
