@@ -134,6 +134,7 @@ def test_each_experiment_is_drawn_under_its_name_or_refused(figure, request):
     given = planted(figure, request)
     one, two = (module.draw(*as_experiments(*given, names)) for names in (NAMES[:1], NAMES))
     written = texts(two)
+    # pools stand at their sizes, and are named where two have the same
     for name in NAMES:
         assert name.replace("_", " ") in written, written
     assert dots_and_lines(two) > dots_and_lines(one)

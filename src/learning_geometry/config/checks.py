@@ -184,7 +184,8 @@ def check_figure(name: str, figure: dict[str, Any], config: dict[str, Any], prob
     if len(shown) > most.get("experiments", len(shown)):
         problems.setdefault(
             (*path, "experiments"),
-            f"{name} can show {most['experiments']} at most, got {len(shown)}; leave out {yaml_text(shown[most['experiments'] :])}",
+            f"{name} can show {most['experiments']} at most, got {len(shown)}; leave out "
+            f"{', '.join(map(yaml_text, shown[most['experiments'] :]))}",
         )
     for i, experiment in enumerate(shown):
         if not isinstance(experiment, str):

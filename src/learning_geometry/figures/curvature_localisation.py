@@ -55,10 +55,9 @@ def _draw_one(
     masses = style.select(summary, quantity=MASS, null="")
     found = masses["part"].unique().tolist()
     dashes = style.line_styles(-(-len(found) // len(COLORS)))
-    looks: dict[str, Look] = {
-        part: (COLORS[i % len(COLORS)], dashes[i // len(COLORS)])
-        for i, part in enumerate(sorted((part for part in found if part not in GROUPS), key=_by_number))
-    }
+    blocks = sorted((part for part in found if part not in GROUPS), key=_by_number)
+    combined: list[Look] = [(color, line) for line in dashes for color in COLORS]
+    looks = dict(zip(blocks, combined[: len(blocks)], strict=True))
     of_groups: dict[str, Look] = {part: (color, "-") for part, color in GROUPS.items() if part in found}
     figure = canvas(style.DOUBLE_WIDTH, 7.4)
     grid = figure.subplots(3, 2, height_ratios=(1.0, 1.0, 1.1))

@@ -1,6 +1,7 @@
 """How many segments must there be to learn from: error and transitions against the size of the pool."""
 
 from collections.abc import Mapping
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,7 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
     beyond = _beyond(finite)
     places = {name: float(beyond if size is None else size) for name, size in sizes.items()}
     counts = pd.Series(places).value_counts()
-    for place in counts[counts > 1].index:  # side by side, and told apart by their names
+    for place in counts[counts > 1].index:  # side by side, and told apart by colours
         same = [name for name in places if places[name] == place]
         for at, name in enumerate(same):
             places[name] = place * 1.15 ** (at - (len(same) - 1) / 2)
@@ -133,13 +134,15 @@ def _draw_errors(
             1 - 1 / vocabulary, color=style.NULL_GREY, linestyle=":", linewidth=0.9, zorder=1
         )
     axes.set_ylabel(f"OOD error at step {last} (fraction)")
-    style.legend_above(axes, entries, columns=2)
+    style.legend_above(axes, entries)
 
 
 def _draw_shares(
     axes: Axes, curves: Mapping[str, pd.DataFrame], places: Mapping[str, float], names: Mapping[str, str]
 ) -> None:
     drawn = None
+    entries: dict[str, Any] = {}
+    colors = dict.fromkeys(curves, style.BLUE) | dict(zip(names, style.colors(len(names)), strict=True))
     for name, rows in curves.items():
         made = _transitions(rows)
         count, n = int(made.sum()), len(made)
@@ -148,14 +151,16 @@ def _draw_shares(
             places[name],
             count / n,
             yerr=[[count / n - low], [high - count / n]],
-            color=style.BLUE,
+            color=colors[name],
             marker="s",
             markersize=4,
             linewidth=1.0,
             capsize=2.5,
         )
+        if name in names:
+            entries[fill(names[name], 46)] = drawn
         axes.annotate(
-            f"{count}/{n}" + (f"\n{names[name]}" if name in names else ""),
+            f"{count}/{n}",
             (places[name], count / n),
             xytext=(5, -2 if count else 3),
             textcoords="offset points",
@@ -163,7 +168,7 @@ def _draw_shares(
             va="top" if count else "bottom",
         )
     axes.set_ylabel("share of seeds")
-    style.legend_above(axes, {f"OOD error < {THRESHOLD} by then, exact 95 % interval": drawn})
+    style.legend_above(axes, {f"OOD error < {THRESHOLD} by then, exact 95 % interval": drawn} | entries)
 
 
 def _pool_axis(axes: Axes, finite: list[int], beyond: float, fresh: bool) -> None:

@@ -55,11 +55,13 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
         (errors, previous), (induction, lengths) = grid
         schemes = [options["models"][experiment]["positions"] for experiment in experiments]
         colors = dict(zip(experiments, style.colors(len(experiments)), strict=True))
+        lines = dict(zip(experiments, style.line_styles(len(experiments)), strict=True))
         for experiment in experiments:
             scheme = options["models"][experiment]["positions"]
             label, color, line = SCHEMES[scheme]
             if schemes.count(scheme) > 1:  # told apart by their names, and by colours of their own
                 label, color = f"{label}: {experiment.replace('_', ' ')}", colors[experiment]
+                line = lines[experiment]
             of_one = {name: table[table["experiment"] == experiment] for name, table in tables.items()}
             of_curve: dict[str, str | int] = {"quantity": "running_error", "data": OUT}
             ((with_n, handle),) = style.curve(errors, of_one, of_curve, color, label, line).items()

@@ -71,7 +71,7 @@ def _draw_one(
 
 def _mark_few(axes: Axes, rows: pd.DataFrame, color: str) -> None:
     """Mark the checkpoints measured where a line between few would pass for a curve."""
-    if style.FEW_POINTS <= len(rows) <= 8:
+    if len(rows) <= 8:
         axes.plot(rows["step"], rows["estimate"], "o", color=color, markersize=3, zorder=3.5, clip_on=False)
 
 

@@ -43,7 +43,7 @@ NULL_GREY, CONTROL_GREY = "#999999", "#595959"
 PALETTE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY_BLUE, BLACK)
 """Of what a config names, as texts or contrasts, in its order."""
 
-FEW_POINTS = 3
+FEW_POINTS = 2
 """A line of fewer points has marks: a single point has no line, and would not be seen."""
 
 FEWEST_SEEDS = 3
@@ -213,7 +213,7 @@ def blocks(
                 grids.append(whole.add_gridspec(-(-len(experiments) // across), across))
             block = whole.add_subfigure(grids[0][divmod(place, grids[0].ncols)])
             title = fill(experiments[place].replace("_", " "), int(width * CHARACTERS_PER_INCH))
-            block.suptitle(title, x=0.01, ha="left", weight="bold")
+            block.suptitle(title, x=0.01, ha="left", fontsize=8, weight="bold")
             # one more within, so that the title and a legend at the top have places of their own
             return block.subfigures(1, 1)
 
@@ -293,7 +293,9 @@ def mean_line(axes: Axes, rows: pd.DataFrame, x: str, color: str, linestyle: Any
         quantity, experiment = rows[["quantity", "experiment"]].iloc[0]
         raise ValueError(f"{quantity} of {experiment}: every estimate is NaN or censored, there is nothing to draw")
     rows = rows.sort_values(x, kind="stable")
-    (line,) = axes.plot(rows[x], rows["estimate"], color=color, linestyle=linestyle, zorder=3, **marks(rows))
+    (line,) = axes.plot(
+        rows[x], rows["estimate"], color=color, linestyle=linestyle, zorder=3, **marks(rows["estimate"].dropna())
+    )
     known = rows[["low", "high"]].notna().all(axis=1).sum()
     if not known:
         return (line,)
@@ -306,7 +308,7 @@ def seed_lines(axes: Axes, runs: pd.DataFrame, x: str, color: str, linestyle: An
     """Draw the value of tidy rows against column ``x``, one thin line for each seed."""
     for _, rows in runs.sort_values(x, kind="stable").groupby("seed"):
         look = {"color": color, "linestyle": linestyle, "linewidth": 0.4, "alpha": 0.6, "zorder": 1}
-        axes.plot(rows[x], rows["value"], **look, **marks(rows, 2.0))
+        axes.plot(rows[x], rows["value"], **look, **marks(rows["value"].dropna(), 2.0))
 
 
 def null_band(

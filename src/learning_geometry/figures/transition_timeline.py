@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,9 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
             style.panel_letter(axes, letter)
         style.mark_transition((errors, heads, sharpness), tables["summary"], experiment)
         style.step_axis(sharpness, style.select(tables["summary"], experiment=experiment)["step"].tolist())
+        if controls:
+            title = fill(experiment.replace("_", " "), 52)
+            figure.suptitle(title, x=0.01, ha="left", fontsize=8, weight="bold")
         figure.align_ylabels()
     return figure
 
