@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from matplotlib.text import Text
 
-from learning_geometry.config import available, module_literal
+from learning_geometry.config import ConfigError, available, module_literal, read_yaml, validate
 from learning_geometry.figures import style
 from tests.figures import (
     conftest,
@@ -211,3 +211,47 @@ def test_whole_numbers_alone_are_ticks_of_what_is_counted(low, high):
         style.whole_ticks(axes.xaxis)
         ticks = axes.get_xticks()
     assert len(ticks) and (ticks == ticks.round()).all()
+
+
+def test_a_legend_has_fewer_columns_where_its_labels_are_long():
+    names = tuple(f"text_{number}_of_a_rather_long_name_for_a_text" for number in range(6))
+    figure = importlib.import_module("learning_geometry.figures.activation_patterns").draw(
+        test_activation_patterns.make(texts=names), test_activation_patterns.OPTIONS
+    )
+    figure.draw_without_rendering()
+    assert figure.legends[0].get_window_extent().x1 <= figure.bbox.x1
+
+
+def more(section, number):
+    return {f"entry_{at}": section for at in range(number)}
+
+
+@pytest.mark.parametrize(
+    ("figure", "section", "entries", "message"),
+    [
+        ("activation_ranks", "texts", more("python_documentation", 9), "9 texts, of which activation_ranks can show 8"),
+        ("untangling", "prompts", more(["negative", "positive"], 6), "6 prompts, of which untangling can show 5"),
+        ("sharpness", "", 7, "sharpness can show 6 at most, got 7"),
+        ("change_of_basis", "", 2, "change_of_basis can show 1 at most, got 2"),
+    ],
+)
+def test_more_than_a_figure_can_show_is_refused_before_any_job(figure, section, entries, message):
+    config = read_yaml(conftest.__file__.partition("tests")[0] + "config/config.yaml")
+    (name,) = config["figures"][figure]["experiments"]
+    where = config["experiments"] if name in config["experiments"] else config["language_models"]
+    if section:
+        where[name][section] = entries
+    else:
+        where |= {f"copy_{at}": where[name] for at in range(entries)}
+        config["figures"][figure]["experiments"] = [f"copy_{at}" for at in range(entries)]
+    with pytest.raises(ConfigError, match=message):
+        validate(config, files=False)
+
+
+def test_what_a_further_experiment_lacks_is_refused_unless_it_is_a_control():
+    config = read_yaml(conftest.__file__.partition("tests")[0] + "config/config.yaml")
+    config["figures"] = {"transition_timeline": {"experiments": ["copying", "copying_one_layer"]}}
+    validate(config, files=False)
+    config["figures"] = {"sharpness": {"experiments": ["copying", "copying_one_layer"]}}
+    with pytest.raises(ConfigError, match="copying_one_layer lacks what the figure reads: sharpness"):
+        validate(config, files=False)

@@ -87,7 +87,8 @@ def _draw_one(
     for text, line in texts.items():
         (entries[text.replace("_", " ")],) = panels["a"].plot([], [], color=style.BLACK, linestyle=line)
     entries |= of_projection
-    style.legend_on_top(figure, entries, columns=4)
+    # four kinds of line are told apart in short handles, more are not
+    style.legend_on_top(figure, entries, 4, handle_length=4.5 if len(texts) > 4 else None)
 
 
 def _title(experiment: str, rows: pd.DataFrame) -> str:

@@ -49,6 +49,9 @@ FEW_POINTS = 2
 FEWEST_SEEDS = 3
 """Intervals of fewer seeds are not drawn: of two, Student's t is 12.7, and the band hides all else; they have lines."""
 
+INCHES_OF_HANDLE, INCHES_OF_CHARACTER = 0.33, 0.047
+"""Of the entries of a legend, with the space between them."""
+
 TITLE_HEIGHT, CHARACTERS_PER_INCH = 0.25, 16
 """Of a block's title: height in inches, and how many bold characters an inch holds."""
 
@@ -207,10 +210,12 @@ def blocks(
             place = len(sizes)
             sizes.append((width, height + TITLE_HEIGHT * several))
             if not several:
+                whole.set_size_inches(width, height)
                 return whole
             if not grids:
                 across = 1 if width > COLUMN_WIDTH else 2
                 grids.append(whole.add_gridspec(-(-len(experiments) // across), across))
+                whole.set_size_inches(across * width, height)  # legends fit the width; the height comes last
             block = whole.add_subfigure(grids[0][divmod(place, grids[0].ncols)])
             title = fill(experiments[place].replace("_", " "), int(width * CHARACTERS_PER_INCH))
             block.suptitle(title, x=0.01, ha="left", fontsize=8, weight="bold")
@@ -470,9 +475,29 @@ def panel_letter(axes: Axes, letter: str) -> None:
     )
 
 
-def legend_on_top(figure: FigureBase, entries: Mapping[str, Any], columns: int) -> None:
-    """Put one legend (label: handle) for all panels above them; the figure's layout must be constrained."""
-    figure.legend(list(entries.values()), list(entries), loc="outside upper left", ncols=columns)
+def legend_on_top(
+    figure: FigureBase, entries: Mapping[str, Any], columns: int, handle_length: float | None = None
+) -> None:
+    """Put one legend (label: handle) for all panels above them; the figure's layout must be constrained.
+
+    Args:
+        figure: the figure, or the part of one.
+        entries: label -> handle.
+        columns: side by side, fewer where the labels are too long for the width.
+        handle_length: of the handles' lines, in units of the font's size; that of the style if None.
+    """
+    width = figure.bbox.width / figure.dpi
+    while columns > 1 and _legend_width(list(entries), columns) > width:
+        columns -= 1
+    legend = {"loc": "outside upper left", "ncols": columns, "handlelength": handle_length}
+    figure.legend(list(entries.values()), list(entries), **legend)
+
+
+def _legend_width(labels: Sequence[str], columns: int) -> float:
+    """Return about how wide a legend is, in inches: it is filled column by column."""
+    rows = -(-len(labels) // columns)
+    longest = [max(map(len, labels[start : start + rows])) for start in range(0, len(labels), rows)]
+    return sum(INCHES_OF_HANDLE + INCHES_OF_CHARACTER * length for length in longest)
 
 
 def legend_above(axes: Axes, entries: Mapping[str, Any], columns: int = 1) -> None:
