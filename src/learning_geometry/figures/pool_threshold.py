@@ -62,7 +62,7 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
             names[name] = name.replace("_", " ")
     vocabulary = options["tasks"][options["experiments"][0]].get("vocabulary")
     with style.applied():
-        figure = Figure(figsize=(style.COLUMN_WIDTH, 4.4), layout="constrained")
+        figure = Figure(figsize=(style.COLUMN_WIDTH, 4.8 + 0.15 * len(names)), layout="constrained")
         errors, shares = figure.subplots(2, sharex=True, height_ratios=(1.3, 1.0))
         _draw_errors(errors, tables["summary"], curves, places, last, vocabulary)
         _draw_shares(shares, curves, places, names)

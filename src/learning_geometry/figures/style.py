@@ -121,9 +121,9 @@ def marks(points: Any, size: float = 2.5) -> dict[str, Any]:
     return {"marker": "o", "markersize": size} if len(points) < FEW_POINTS else {}
 
 
-def whole_ticks(axis: Axis, bins: int | str = "auto") -> None:
+def whole_ticks(axis: Axis) -> None:
     """Put the ticks of an axis that counts layers, steps, heads or ranks at whole numbers alone."""
-    axis.set_major_locator(MaxNLocator(nbins=bins, integer=True, min_n_ticks=1, steps=[1, 2, 2.5, 5, 10]))
+    axis.set_major_locator(MaxNLocator(nbins="auto", integer=True, min_n_ticks=1, steps=[1, 2, 2.5, 5, 10]))
 
 
 def letters(number: int) -> list[str]:
@@ -220,7 +220,7 @@ def blocks(
             title = fill(experiments[place].replace("_", " "), int(width * CHARACTERS_PER_INCH))
             block.suptitle(title, x=0.01, ha="left", fontsize=8, weight="bold")
             # one more within, so that the title and a legend at the top have places of their own
-            return block.subfigures(1, 1)
+            return block.add_subfigure(block.add_gridspec(1, 1)[0])
 
         for experiment in experiments:
             with of_experiment(figure, requires, experiment):
