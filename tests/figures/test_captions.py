@@ -1,5 +1,6 @@
 """Captions of the report: rendered as Snakemake does, of the models and experiments that were run."""
 
+import functools
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,8 +13,13 @@ REPORT = Path(__file__).parents[2] / "workflow/report"
 NAMES = ["first_of_two", "second_of_two"]
 
 
+@functools.cache
+def default_config():
+    return validate(read_yaml(REPORT.parents[1] / "config/config.yaml"), files=False)
+
+
 def rendered(figure, names):
-    config = validate(read_yaml(REPORT.parents[1] / "config/config.yaml"), files=False)
+    config = default_config()
     requires = module_literal("figures", figure)
     default = config["figures"][figure]["experiments"][0]
     studied = config["experiments"] | config["language_models"]

@@ -489,8 +489,9 @@ def legend_on_top(
     width = figure.bbox.width / figure.dpi
     while columns > 1 and _legend_width(list(entries), columns) > width:
         columns -= 1
-    legend = {"loc": "outside upper left", "ncols": columns, "handlelength": handle_length}
-    figure.legend(list(entries.values()), list(entries), **legend)
+    figure.legend(
+        list(entries.values()), list(entries), loc="outside upper left", ncols=columns, handlelength=handle_length
+    )
 
 
 def _legend_width(labels: Sequence[str], columns: int) -> float:
