@@ -17,7 +17,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colors import to_hex
-from matplotlib.figure import Figure, FigureBase
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.gridspec import GridSpec
 from matplotlib.ticker import MaxNLocator
 
@@ -55,7 +55,7 @@ INCHES_OF_HANDLE, INCHES_OF_CHARACTER = 0.33, 0.047
 TITLE_HEIGHT, CHARACTERS_PER_INCH = 0.25, 16
 """Of a block's title: height in inches, and how many bold characters an inch holds."""
 
-Canvas = Callable[[float, float], FigureBase]
+Canvas = Callable[[float, float], Figure | SubFigure]
 """Gives the figure, or the part of one, in which to draw, for a width and a height in inches."""
 
 RC: dict[str, Any] = {
@@ -206,7 +206,7 @@ def blocks(
     with applied():
         whole = Figure(layout="constrained")
 
-        def canvas(width: float, height: float) -> FigureBase:
+        def canvas(width: float, height: float) -> Figure | SubFigure:
             place = len(sizes)
             sizes.append((width, height + TITLE_HEIGHT * several))
             if not several:
@@ -476,7 +476,7 @@ def panel_letter(axes: Axes, letter: str) -> None:
 
 
 def legend_on_top(
-    figure: FigureBase, entries: Mapping[str, Any], columns: int, handle_length: float | None = None
+    figure: Figure | SubFigure, entries: Mapping[str, Any], columns: int, handle_length: float | None = None
 ) -> None:
     """Put one legend (label: handle) for all panels above them; the figure's layout must be constrained.
 
