@@ -101,7 +101,7 @@ def test_what_is_missing_is_named(spectrum_tables):
             draw(fewer, OPTIONS)
     with pytest.raises(ValueError, match="null='gaussian_matrix'"):
         draw({name: table[table["null"] == ""] for name, table in tables.items()}, OPTIONS)
-    with pytest.raises(ValueError, match="must name one experiment"):
+    with pytest.raises(ValueError, match="copying_one_layer"):
         draw(tables, {"experiments": ["copying", "copying_one_layer"]})
 
 

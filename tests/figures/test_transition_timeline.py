@@ -121,7 +121,7 @@ def test_missing_quantity_is_named(copying_tables, timeline_options, quantity):
 def test_missing_errors_experiment_and_options_are_named(copying_tables, timeline_options):
     tables = copying_tables(control=0)
     with pytest.raises(ValueError, match="'error'"):
-        draw(without(without(tables, "running_error"), "error"), timeline_options)
+        draw(without(without(tables, "running_error"), "error"), timeline_options | {"experiments": ["copying"]})
     with pytest.raises(ValueError, match="copying_one_layer"):
         draw(tables, timeline_options)
     with pytest.raises(ValueError, match="'tasks' is missing"):

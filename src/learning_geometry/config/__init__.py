@@ -4,7 +4,8 @@ Three sources describe the keys. ``workflow/schemas/config.schema.yaml`` holds t
 tasks, models and measurements are described by a literal ``SETTINGS`` (JSON Schema ``properties``, each key
 with a description and a default) in ``tasks/<name>.py``, ``models/<name>.py`` and ``measurements/<name>.py``,
 so that adding one is adding its file. A figure names the measurements it reads in a literal ``REQUIRES`` in
-``figures/<name>.py``. The literals are read from the source text: parsing the Snakefile never imports torch.
+``figures/<name>.py``, and in ``MOST`` how many experiments, texts and sets of prompts it can show. The literals are
+read from the source text: parsing the Snakefile never imports torch.
 
 Outside the package, import from here; the command line is in ``__main__.py``.
 """

@@ -6,7 +6,7 @@ from typing import Any
 
 from learning_geometry.config.language_models import check_files, check_settings
 from learning_geometry.config.measured import check_measurement
-from learning_geometry.config.modules import module_literal, subject, unknown_module
+from learning_geometry.config.modules import figure_limits, module_literal, subject, unknown_module
 from learning_geometry.config.places import normal_path, path_problem, results_problem
 from learning_geometry.config.problems import ConfigError, KeyPath, Problems
 from learning_geometry.config.schemas import entries
@@ -183,6 +183,13 @@ def check_figure(name: str, figure: dict[str, Any], config: dict[str, Any], prob
     experiments = experiments | (language_models if isinstance(language_models, dict) else {})
     if not experiments:
         return
+    most, controls = figure_limits(name)
+    if len(shown) > most.get("experiments", len(shown)):
+        problems.setdefault(
+            (*path, "experiments"),
+            f"{name} can show {most['experiments']} at most, got {len(shown)}; leave out "
+            f"{', '.join(map(yaml_text, shown[most['experiments'] :]))}",
+        )
     for i, experiment in enumerate(shown):
         if not isinstance(experiment, str):
             continue
@@ -192,14 +199,23 @@ def check_figure(name: str, figure: dict[str, Any], config: dict[str, Any], prob
             problems.setdefault((*path, "experiments", i), problem)
             continue
         present = dict(entries(experiments)).get(experiment, {}).get("measurements")
-        # the further ones are controls, of which a figure shows what training itself recorded
-        missing = [m for m in required if i == 0 and isinstance(present, dict) and m not in present]
+        # of controls a figure shows what there is
+        needed = [] if controls and i else required
+        missing = [m for m in needed if isinstance(present, dict) and m not in present]
         if missing:
             problem = (
                 f"{experiment} lacks what the figure reads: {', '.join(missing)}; "
                 f"add it under {_section(experiment, config)}.{experiment}.measurements, or leave {experiment} out"
             )
             problems.setdefault((*path, "experiments", i), problem)
+        for section, number in most.items():
+            listed = dict(entries(experiments))[experiment].get(section) if section != "experiments" else None
+            if isinstance(listed, dict) and len(listed) > number:
+                problem = (
+                    f"{experiment} has {len(listed)} {section}, of which {name} can show {number} at most; give the "
+                    f"others to another entry of {_section(experiment, config)}, or leave {experiment} out"
+                )
+                problems.setdefault((*path, "experiments", i), problem)
 
 
 def _section(name: str, config: dict[str, Any]) -> str:

@@ -135,6 +135,30 @@ def needed_seeds(wanted: str, seed: int, seeds: Sequence[int]) -> list[int]:
     return others if wanted == "all" else []
 
 
+def figure_limits(figure: str) -> tuple[dict[str, int], bool]:
+    """Return how many of what a config lists a figure can show at most, and whether all but its first are controls.
+
+    Both come from its literals: ``MOST``, section of a config ("experiments", "texts", "prompts") -> number, with no
+    limit where there is none, and ``CONTROLS``, of which it draws what there is.
+
+    Raises:
+        ConfigError: ``MOST`` says something else.
+    """
+    found: dict[str, Any] = {"MOST": {}, "CONTROLS": False}
+    for literal in found:
+        try:
+            found[literal] = module_literal("figures", figure, literal)
+        except KeyError:
+            continue
+    most = found["MOST"]
+    sections = ("experiments", "texts", "prompts")
+    if not isinstance(most, dict) or not all(key in sections and type(n) is int for key, n in most.items()):
+        raise ConfigError(
+            [f"{PACKAGE / 'figures' / figure}.py: MOST is {most!r}; use numbers for {', '.join(sections)}"]
+        )
+    return most, bool(found["CONTROLS"])
+
+
 SUBJECTS = ("run", "language_model")
 """What a measurement measures, from its literal ``SUBJECT``: trained runs, as without one, or language models."""
 

@@ -35,7 +35,9 @@ RANDOM_WEIGHT = "random_weight"
 PUBLISHED = (("attention.output", 0.6), ("mlp.output", 0.9))
 """Part and share of the directions that hold 99 % of the variance: abstract of arXiv 2508.16929, of other models."""
 
-LINES = ("-", "--", "-.", ":")
+MOST = {"experiments": 4, "texts": 8}
+"""What a config may list at most of what the figure shows: of more it would not be readable."""
+
 DIRECTIONS, EFFECTIVE = "directions_99", "effective_rank"
 
 
@@ -57,30 +59,36 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
     Raises:
         ValueError: no experiment, or it was not measured; the message names the quantity.
     """
-    experiment = style.one_experiment("activation_ranks", options)
+    return style.blocks("activation_ranks", REQUIRES, tables, options, _draw_one)
+
+
+def _draw_one(
+    canvas: style.Canvas, tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any], experiment: str
+) -> None:
+    """Draw the block of one experiment, of which alone the tables hold rows."""
     runs = style.select(tables["runs"], experiment=experiment)
     of_ranks = style.select(runs, quantity=DIRECTIONS, index=0, null="")
-    texts = dict(zip(of_ranks["data"].unique().tolist(), LINES, strict=False))
+    names = of_ranks["data"].unique().tolist()
+    texts = dict(zip(names, style.line_styles(len(names)), strict=True))
     with_loss = bool((runs["quantity"] == "loss_recovered").any())
-    with style.applied():
-        figure = Figure(figsize=(style.DOUBLE_WIDTH, 4.9), layout="constrained")
-        panels = figure.subplot_mosaic([["a", "b", "c"], ["d", "e", "f" if with_loss else "e"]])
-        entries = _draw_layers(panels["a"], runs, texts, DIRECTIONS, "directions for 99 % / width")
-        entries |= _draw_published(panels["a"])
-        _draw_layers(panels["b"], runs, texts, EFFECTIVE, "effective rank / width")
-        _draw_numbers(panels["c"], runs, texts)
-        of_projection = _draw_counterfactuals(panels["d"], runs, next(iter(texts)))
-        _draw_shares(panels["e"], runs, texts)
-        if with_loss:
-            _draw_loss(panels["f"], runs, texts)
-        panels["a"].set_title(_title(experiment, of_ranks), loc="left", fontsize=7, pad=4)
-        for letter, axes in panels.items():
-            style.panel_letter(axes, letter)
-        for text, line in texts.items():
-            (entries[text.replace("_", " ")],) = panels["a"].plot([], [], color=style.BLACK, linestyle=line)
-        entries |= of_projection
-        style.legend_on_top(figure, entries, columns=4)
-    return figure
+    figure = canvas(style.DOUBLE_WIDTH, 4.9)
+    panels = figure.subplot_mosaic([["a", "b", "c"], ["d", "e", "f" if with_loss else "e"]])
+    entries = _draw_layers(panels["a"], runs, texts, DIRECTIONS, "directions for 99 % / width")
+    entries |= _draw_published(panels["a"])
+    _draw_layers(panels["b"], runs, texts, EFFECTIVE, "effective rank / width")
+    _draw_numbers(panels["c"], runs, texts)
+    of_projection = _draw_counterfactuals(panels["d"], runs, next(iter(texts)))
+    _draw_shares(panels["e"], runs, texts)
+    if with_loss:
+        _draw_loss(panels["f"], runs, texts)
+    panels["a"].set_title(_title(experiment, of_ranks), loc="left", fontsize=7, pad=4)
+    for letter, axes in panels.items():
+        style.panel_letter(axes, letter)
+    for text, line in texts.items():
+        (entries[text.replace("_", " ")],) = panels["a"].plot([], [], color=style.BLACK, linestyle=line)
+    entries |= of_projection
+    # four kinds of line are told apart in short handles, more are not
+    style.legend_on_top(figure, entries, 4, handle_length=4.5 if len(texts) > 4 else None)
 
 
 def _title(experiment: str, rows: pd.DataFrame) -> str:
@@ -100,17 +108,19 @@ def _by_layer(rows: pd.DataFrame, part: str) -> pd.DataFrame:
     return chosen[chosen["of"] == part].sort_values("layer")
 
 
-def _draw_layers(axes: Axes, runs: pd.DataFrame, texts: Mapping[str, str], quantity: str, label: str) -> dict[str, Any]:
+def _draw_layers(axes: Axes, runs: pd.DataFrame, texts: Mapping[str, Any], quantity: str, label: str) -> dict[str, Any]:
     entries: dict[str, Any] = {}
     for text, line in texts.items():
         rows = style.select(runs, quantity=quantity, index=0, data=text)
         for part, (name, color) in PARTS.items():
             measured = _by_layer(style.select(rows, null=""), part)
-            (handle,) = axes.plot(measured["layer"], measured["value"], color=color, linestyle=line, linewidth=1.0)
+            look: dict[str, Any] = {"color": color, "linestyle": line, "linewidth": 1.0} | style.marks(measured)
+            (handle,) = axes.plot(measured["layer"], measured["value"], **look)
             entries.setdefault(name, handle)
         null = _by_layer(style.select(rows, null="isotropic"), "attention.output")
         entries["null: isotropic (d: random W_O)"] = _null(axes, null, "layer")
     axes.set_xlabel("layer")
+    style.whole_ticks(axes.xaxis)
     axes.set_ylabel(label)
     axes.set_ylim(0.0, 1.03)
     return entries
@@ -134,7 +144,7 @@ def _draw_published(axes: Axes) -> dict[str, Any]:
     return {"published, other models": handle}
 
 
-def _draw_numbers(axes: Axes, runs: pd.DataFrame, texts: Mapping[str, str]) -> None:
+def _draw_numbers(axes: Axes, runs: pd.DataFrame, texts: Mapping[str, Any]) -> None:
     """The curve against the number of vectors; without one, the point of all vectors alone."""
     rows = runs[runs["quantity"] == DIRECTIONS]
     curve = rows[rows["index"] > 0]
@@ -160,7 +170,7 @@ def _draw_counterfactuals(axes: Axes, runs: pd.DataFrame, text: str) -> dict[str
 
     def line(quantity: str, part: str, null: str, color: str, width: float) -> Any:
         rows = _by_layer(style.select(of_text, quantity=quantity, null=null), part)
-        return axes.plot(rows["layer"], rows["value"], color=color, linewidth=width)[0]
+        return axes.plot(rows["layer"], rows["value"], color=color, linewidth=width, **style.marks(rows))[0]
 
     line("white_z_directions_99", "attention.z", "", PARTS["attention.z"][1], 1.4)
     entries: dict[str, Any] = {
@@ -175,12 +185,13 @@ def _draw_counterfactuals(axes: Axes, runs: pd.DataFrame, text: str) -> dict[str
     line("projected_directions_99", "attention.output", "", PARTS["attention.output"][1], 1.4)
     axes.set_title(style.wrapped(text.replace("_", " "), "white z", 30), loc="left", fontsize=7, pad=4)
     axes.set_xlabel("layer")
+    style.whole_ticks(axes.xaxis)
     axes.set_ylabel("directions for 99 % / possible")
     axes.set_ylim(0.0, 1.03)
     return entries
 
 
-def _draw_shares(axes: Axes, runs: pd.DataFrame, texts: Mapping[str, str]) -> None:
+def _draw_shares(axes: Axes, runs: pd.DataFrame, texts: Mapping[str, Any]) -> None:
     rows = style.select(runs, quantity="drop_explained", null="")
     looks = _counterfactuals(runs)
     offsets = np.linspace(-0.18, 0.18, len(texts)) if len(texts) > 1 else np.zeros(1)
@@ -199,7 +210,7 @@ def _draw_shares(axes: Axes, runs: pd.DataFrame, texts: Mapping[str, str]) -> No
     axes.set_xlabel("share of the drop undone")
 
 
-def _draw_loss(axes: Axes, runs: pd.DataFrame, texts: Mapping[str, str]) -> None:
+def _draw_loss(axes: Axes, runs: pd.DataFrame, texts: Mapping[str, Any]) -> None:
     recovered = style.select(runs, quantity="loss_recovered")
     for text, line in texts.items():
         for part in ("attention.output", "mlp.output"):
@@ -217,6 +228,7 @@ def _draw_loss(axes: Axes, runs: pd.DataFrame, texts: Mapping[str, str]) -> None
         axes.axhline(level, color=style.NULL_GREY, linestyle=":", linewidth=0.9, zorder=0)
     axes.set_title("all layers at once", loc="left", fontsize=7, pad=4)
     axes.set_xlabel("directions kept")
+    style.whole_ticks(axes.xaxis)
     axes.set_ylabel("loss recovered")
     axes.set_xlim(left=0.0)
 

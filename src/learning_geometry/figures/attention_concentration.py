@@ -30,6 +30,9 @@ PUBLISHED = ((1000, 0.4, 1.0), (19_500, 1.0, 1.4))
 """Step, lowest and highest entropy in nats read off a published figure: arXiv 2602.10496, 5 layers of width 128 and
 learning rate 3e-4, over numbers of markers."""
 
+MOST = {"experiments": 6}
+"""What a config may list at most of what the figure shows: of more it would not be readable."""
+
 
 def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figure:
     """Draw three panels for each experiment; everywhere one colour for each test set, of the last layer.
@@ -48,14 +51,12 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
     Raises:
         ValueError: no experiment, or one was not measured; the message names the quantity.
     """
-    if not options.get("experiments"):
-        raise ValueError("attention_concentration: the option 'experiments' is missing or empty")
-    names = list(options["experiments"])
+    names, tables = style.shown("attention_concentration", REQUIRES, tables, options)
     entries: dict[str, Any] = {}
     with style.applied():
         figure = Figure(figsize=(style.DOUBLE_WIDTH, 0.6 + 2.35 * len(names)), layout="constrained")
         grid = figure.subplots(len(names), 3, squeeze=False, width_ratios=(1.15, 1.0, 0.95))
-        letters = iter("abcdefghijklmnopqrstuvwxyz")
+        letters = iter(style.letters(3 * len(names)))
         for experiment, (training, along, errors) in zip(names, grid, strict=True):
             of_one = {name: table[table["experiment"] == experiment] for name, table in tables.items()}
             looks = _looks(style.select(of_one["summary"], quantity=ENTROPY)["data"].unique().tolist())
@@ -78,8 +79,15 @@ def _looks(names: list[str]) -> dict[str, tuple[str, str]]:
     """Return label and colour of each test set shown: those as in training where sets are told by markers, or all."""
     markers = {int(found[1]): name for name in names if (found := OWN.match(name))}
     if not markers:
-        return {name: (name.replace("_", " "), LOOKS[i % len(LOOKS)][0]) for i, name in enumerate(sorted(names))}
-    return {name: (f"m = {count}", LOOKS[(count - 1) % len(LOOKS)][0]) for count, name in sorted(markers.items())}
+        colors = _colors(len(names))
+        return {name: (name.replace("_", " "), colors[i]) for i, name in enumerate(sorted(names))}
+    colors = _colors(max(markers))
+    return {name: (f"m = {count}", colors[count - 1]) for count, name in sorted(markers.items())}
+
+
+def _colors(number: int) -> list[str]:
+    """Return the colours of as many test sets, those of the errors as long as they suffice."""
+    return [color for color, _ in LOOKS][:number] if number <= len(LOOKS) else style.colors(number)
 
 
 def _last_layer_entropy(summary: pd.DataFrame) -> dict[str, str | int]:

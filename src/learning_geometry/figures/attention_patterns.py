@@ -24,6 +24,9 @@ TICKS = (0.0, 0.01, 0.1, 0.3, 1.0)
 BAR = 0.025
 """Thickness of the bars that mark the copies, in fractions of the axes."""
 
+MOST = {"experiments": 4}
+"""What a config may list at most of what the figure shows: of more it would not be readable."""
+
 
 def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figure:
     """Draw 2 × 3 heat maps of attention, query position down and key position to the right, of one sequence.
@@ -35,12 +38,18 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
 
     Args:
         tables: "runs", tidy rows of all seeds; "summary" is not used, for sequences differ between seeds.
-        options: "experiments", of which the first is shown.
+        options: "experiments", their names.
 
     Raises:
         ValueError: no experiment, or no pattern was kept.
     """
-    experiment = style.one_experiment("attention_patterns", options)
+    return style.blocks("attention_patterns", REQUIRES, tables, options, _draw_one)
+
+
+def _draw_one(
+    canvas: style.Canvas, tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any], experiment: str
+) -> None:
+    """Draw the block of one experiment, of which alone the tables hold rows."""
     runs = tables["runs"]
     kept = style.select(runs, experiment=experiment, quantity="attention")
     seed = int(kept["seed"].min())
@@ -49,32 +58,30 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
     layers = sorted({int(layer) for layer in kept["part"].str.extract(r"^layers\.(\d+)\.heads\.0$")[0].dropna()})
     moments = style.select(of_seed, quantity="attention_step").sort_values("index")
     steps = [int(step) for step in moments["value"]]
-    with style.applied():
-        figure = Figure(figsize=(style.DOUBLE_WIDTH, 4.35), layout="constrained")
-        rows = sorted({layers[0], layers[-1]})
-        grid = figure.subplots(len(rows), len(MOMENTS), sharex=True, sharey=True, squeeze=False)
-        norm = PowerNorm(0.5, 0.0, 1.0)
-        for panels, layer in zip(grid, rows, strict=True):
-            for axes, step in zip(panels, steps, strict=True):
-                part = f"layers.{layer}.heads.0"
-                pattern = _matrix(style.select(kept, part=part, step=step))
-                axes.set_facecolor(FUTURE_GREY)
-                image = axes.imshow(pattern, norm=norm, cmap="Blues", interpolation="nearest")
-                _mark_copies(axes, *(_position(of_seed, name) for name in POSITIONS))
-                axes.spines[:].set_visible(False)
-            panels[0].set_ylabel(f"layer {layer + 1}\nquery position")
-        for axes, step, name in zip(grid[0], steps, MOMENTS, strict=True):
-            when = "no transition" if moments["censored"].any() else f"{name} transition"
-            axes.set_title(f"{when}, step {step}", pad=8)
-        for axes in grid[-1]:
-            axes.set_xlabel("key position")
-        for axes, letter in zip(grid.flat, "abcdef", strict=False):
-            style.panel_letter(axes, letter)
-        figure.colorbar(image, ax=grid, label="attention (fraction)", ticks=TICKS, shrink=0.6, aspect=25)
-        entries = {name: Rectangle((0, 0), 1, 1, color=color) for name, color in COPIES.items()}
-        entries["query in the second, key in the first"] = Rectangle((0, 0), 1, 1, **BOX)
-        style.legend_on_top(figure, entries, columns=3)
-    return figure
+    figure = canvas(style.DOUBLE_WIDTH, 4.35)
+    rows = sorted({layers[0], layers[-1]})
+    grid = figure.subplots(len(rows), len(MOMENTS), sharex=True, sharey=True, squeeze=False)
+    norm = PowerNorm(0.5, 0.0, 1.0)
+    for panels, layer in zip(grid, rows, strict=True):
+        for axes, step in zip(panels, steps, strict=True):
+            part = f"layers.{layer}.heads.0"
+            pattern = _matrix(style.select(kept, part=part, step=step))
+            axes.set_facecolor(FUTURE_GREY)
+            image = axes.imshow(pattern, norm=norm, cmap="Blues", interpolation="nearest")
+            _mark_copies(axes, *(_position(of_seed, name) for name in POSITIONS))
+            axes.spines[:].set_visible(False)
+        panels[0].set_ylabel(f"layer {layer + 1}\nquery position")
+    for axes, step, name in zip(grid[0], steps, MOMENTS, strict=True):
+        when = "no transition" if moments["censored"].any() else f"{name} transition"
+        axes.set_title(f"{when}, step {step}", pad=8)
+    for axes in grid[-1]:
+        axes.set_xlabel("key position")
+    for axes, letter in zip(grid.flat, style.letters(grid.size), strict=True):
+        style.panel_letter(axes, letter)
+    figure.colorbar(image, ax=grid, label="attention (fraction)", ticks=TICKS, shrink=0.6, aspect=25)
+    entries = {name: Rectangle((0, 0), 1, 1, color=color) for name, color in COPIES.items()}
+    entries["query in the second, key in the first"] = Rectangle((0, 0), 1, 1, **BOX)
+    style.legend_on_top(figure, entries, columns=3)
 
 
 def _matrix(rows: pd.DataFrame) -> np.ndarray:

@@ -12,6 +12,9 @@ from learning_geometry.figures import style
 REQUIRES = ("copying_errors", "bridge_energy")
 """The measurements whose tables the figure reads."""
 
+MOST = {"experiments": 4}
+"""What a config may list at most of what the figure shows: of more it would not be readable."""
+
 RANK = 10
 GROUPS = {"top": style.GREEN, "medium": style.BLUE, "bottom": style.VERMILION}
 SIDES = ("key", "query")
@@ -27,39 +30,43 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
 
     Args:
         tables: "summary", summary rows; "runs", tidy rows of all seeds.
-        options: "experiments", of which the first is shown.
+        options: "experiments", their names.
 
     Raises:
         ValueError: no experiment, or nothing to show, such as no lags; the message names the quantity.
     """
-    experiment = style.one_experiment("bridge_energy", options)
-    tables = {name: table[table["experiment"] == experiment] for name, table in tables.items()}
+    return style.blocks("bridge_energy", REQUIRES, tables, options, _draw_one)
+
+
+def _draw_one(
+    canvas: style.Canvas, tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any], experiment: str
+) -> None:
+    """Draw the block of one experiment, of which alone the tables hold rows."""
     entries: dict[str, Any] = {}
-    with style.applied():
-        figure = Figure(figsize=(style.DOUBLE_WIDTH, 4.6), layout="constrained")
-        grid = figure.subplots(2, 2, sharey=True, sharex="row")
-        for side, over_training, at_lags in zip(SIDES, *grid, strict=True):
-            rows = style.select(tables["summary"], quantity=f"bridge_energy_{side}", null="")
-            rank = style.nearest_index(rows, RANK)
-            entries |= _draw_groups(over_training, tables, {"quantity": f"bridge_energy_{side}", "index": rank}, "step")
-            over_training.set_title(f"{side} side, r = {rank}")
-            style.step_axis(over_training, rows["step"].tolist())
-            of_lags = style.select(tables["summary"], quantity=f"bridge_energy_{side}_at_lag", null="")
-            last = int(of_lags["step"].max())
-            _draw_groups(at_lags, tables, {"quantity": f"bridge_energy_{side}_at_lag", "step": last}, "index")
-            at_lags.set_title(f"{side} side, step {last}")
-            at_lags.set_xlabel("rotary lag (positions)")
-            at_lags.set_xlim(0, of_lags["index"].max())
-        for axes, letter in zip(grid.flat, "abcd", strict=True):
-            style.panel_letter(axes, letter)
-            axes.set_ylim(0.0, 1.02)
-        for axes in grid[:, 0]:
-            axes.set_ylabel("energy (fraction)")
-        transition = style.mark_transition(grid[0], tables["summary"], experiment)
-        if transition is not None:
-            entries["mean step of OOD error < 0.5"] = transition
-        style.legend_on_top(figure, entries, columns=3)
-    return figure
+    figure = canvas(style.DOUBLE_WIDTH, 4.6)
+    grid = figure.subplots(2, 2, sharey=True, sharex="row")
+    for side, over_training, at_lags in zip(SIDES, *grid, strict=True):
+        rows = style.select(tables["summary"], quantity=f"bridge_energy_{side}", null="")
+        rank = style.nearest_index(rows, RANK)
+        entries |= _draw_groups(over_training, tables, {"quantity": f"bridge_energy_{side}", "index": rank}, "step")
+        over_training.set_title(f"{side} side, r = {rank}")
+        style.step_axis(over_training, rows["step"].tolist())
+        of_lags = style.select(tables["summary"], quantity=f"bridge_energy_{side}_at_lag", null="")
+        last = int(of_lags["step"].max())
+        _draw_groups(at_lags, tables, {"quantity": f"bridge_energy_{side}_at_lag", "step": last}, "index")
+        at_lags.set_title(f"{side} side, step {last}")
+        at_lags.set_xlabel("rotary lag (positions)")
+        style.whole_ticks(at_lags.xaxis)
+        at_lags.set_xlim(0, of_lags["index"].max())
+    for axes, letter in zip(grid.flat, "abcd", strict=True):
+        style.panel_letter(axes, letter)
+        axes.set_ylim(0.0, 1.02)
+    for axes in grid[:, 0]:
+        axes.set_ylabel("energy (fraction)")
+    transition = style.mark_transition(grid[0], tables["summary"], experiment)
+    if transition is not None:
+        entries["mean step of OOD error < 0.5"] = transition
+    style.legend_on_top(figure, entries, columns=3)
 
 
 def _draw_groups(

@@ -28,6 +28,9 @@ SHADE = 0.28
 FAR = 1e3
 """Beyond every axis."""
 
+MOST = {"experiments": 1}
+"""What a config may list at most: the network shown is the same for all."""
+
 Points = Float[np.ndarray, "points 2"]
 
 
@@ -42,28 +45,32 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
 
     Args:
         tables: "summary", summary rows.
-        options: "experiments", of which the first is shown; the network is the same in all.
+        options: "experiments", their names; the network is the same in all.
 
     Raises:
         ValueError: no experiment, or nothing to show; the message names what is missing.
     """
-    experiment = style.one_experiment("change_of_basis", options)
+    return style.blocks("change_of_basis", REQUIRES, tables, options, _draw_one)
+
+
+def _draw_one(
+    canvas: style.Canvas, tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any], experiment: str
+) -> None:
+    """Draw the block of one experiment, of which alone the tables hold rows."""
     summary = tables["summary"]
     table = summary[summary["experiment"] == experiment]
     layers = len({part for part in style.select(table, quantity="x", data=GRID)["part"] if part.endswith(".pre")})
-    with style.applied():
-        side = style.DOUBLE_WIDTH / (layers + 1)
-        figure = Figure(figsize=(style.DOUBLE_WIDTH, 1.1 + 2 * side), layout="constrained")
-        grid = figure.subplots(2, layers + 1, squeeze=False)
-        for layer in range(layers + 1):
-            _draw_stream(grid[0, layer], table, layer, layers)
-            if layer < layers:
-                _draw_basis(grid[1, layer], table, layer)
-        grid[1, layers].set_axis_off()
-        style.panel_letter(grid[0, 0], "a")
-        style.panel_letter(grid[1, 0], "b")
-        style.legend_on_top(figure, _entries(), columns=4)
-    return figure
+    side = style.DOUBLE_WIDTH / (layers + 1)
+    figure = canvas(style.DOUBLE_WIDTH, 1.1 + 2 * side)
+    grid = figure.subplots(2, layers + 1, squeeze=False)
+    for layer in range(layers + 1):
+        _draw_stream(grid[0, layer], table, layer, layers)
+        if layer < layers:
+            _draw_basis(grid[1, layer], table, layer)
+    grid[1, layers].set_axis_off()
+    style.panel_letter(grid[0, 0], "a")
+    style.panel_letter(grid[1, 0], "b")
+    style.legend_on_top(figure, _entries(), columns=4)
 
 
 def points_of(table: pd.DataFrame, part: str, data: str) -> Points:

@@ -53,6 +53,9 @@ FEW = 8
 SMALLEST_SHARE = 1e-4
 """Blocks with less stand at the edge of the panel."""
 
+MOST = {"experiments": 4}
+"""What a config may list at most of what the figure shows: of more it would not be readable."""
+
 
 def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figure:
     """Draw eight panels for the first of the experiments, six where no finite steps were taken.
@@ -66,34 +69,37 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
 
     Args:
         tables: "summary", summary rows; "runs", tidy rows of all seeds.
-        options: "experiments", of which the first is shown.
+        options: "experiments", their names.
 
     Raises:
         ValueError: no experiment, or nothing to show; the message names the quantity.
     """
-    experiment = style.one_experiment("commutator_alignment", options)
-    tables = {name: table[table["experiment"] == experiment] for name, table in tables.items()}
+    return style.blocks("commutator_alignment", REQUIRES, tables, options, _draw_one)
+
+
+def _draw_one(
+    canvas: style.Canvas, tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any], experiment: str
+) -> None:
+    """Draw the block of one experiment, of which alone the tables hold rows."""
     summary = tables["summary"]
     steps = style.select(summary, quantity=DEFECT, null="")["step"].tolist()
     blocks = style.select(summary, quantity=BLOCK, null="")["part"].unique().tolist()
     finite = ROUNDING in set(summary["quantity"])
-    with style.applied():
-        heights = [1.5, *([1.3] if finite else []), 1.3, 0.3 + 0.12 * len(blocks)]
-        figure = Figure(figsize=(style.DOUBLE_WIDTH, 1.3 * sum(heights)), layout="constrained")
-        grid = figure.subplots(len(heights), 2, height_ratios=heights)
-        entries = _draw_share(grid[0, 0], tables, NORM, 1) | _draw_share(grid[0, 1], tables, ENERGY, 2)
-        if finite:
-            _draw_arithmetic(grid[1, 0], tables)
-            _draw_errors(grid[1, 1], tables)
-        _draw_defect(grid[-2, 0], tables, DEFECT, style.BLUE)
-        _draw_defect(grid[-2, 1], tables, SCALE_FREE, style.PURPLE)
-        _draw_blocks(grid[-1], tables)
-        for axes in grid[:-1].flat:
-            style.step_axis(axes, [0, *steps])
-        for axes, letter in zip(grid.flat, "abcdefgh" if finite else "abefgh", strict=True):
-            style.panel_letter(axes, letter)
-        style.legend_on_top(figure, entries, columns=3)
-    return figure
+    heights = [1.5, *([1.3] if finite else []), 1.3, 0.3 + 0.12 * len(blocks)]
+    figure = canvas(style.DOUBLE_WIDTH, 1.3 * sum(heights))
+    grid = figure.subplots(len(heights), 2, height_ratios=heights)
+    entries = _draw_share(grid[0, 0], tables, NORM, 1) | _draw_share(grid[0, 1], tables, ENERGY, 2)
+    if finite:
+        _draw_arithmetic(grid[1, 0], tables)
+        _draw_errors(grid[1, 1], tables)
+    _draw_defect(grid[-2, 0], tables, DEFECT, style.BLUE)
+    _draw_defect(grid[-2, 1], tables, SCALE_FREE, style.PURPLE)
+    _draw_blocks(grid[-1], tables)
+    for axes in grid[:-1].flat:
+        style.step_axis(axes, [0, *steps])
+    for axes, letter in zip(grid.flat, "abcdefgh" if finite else "abefgh", strict=True):
+        style.panel_letter(axes, letter)
+    style.legend_on_top(figure, entries, columns=3)
 
 
 def _draw_share(axes: Axes, tables: Mapping[str, pd.DataFrame], quantity: str, power: int) -> dict[str, Any]:

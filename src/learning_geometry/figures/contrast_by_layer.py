@@ -75,6 +75,9 @@ ROWS = {
 MOST_NINES = 6.0
 """Cosines nearer to 1 than 1 - 10^-6 are beyond the axis, and near the rounding of activations in float32."""
 
+MOST = {"experiments": 4, "prompts": 5}
+"""What a config may list at most of what the figure shows: of more it would not be readable."""
+
 
 def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figure:
     """Draw five panels over one another for each contrast of each language model; one colour a stream.
@@ -95,7 +98,7 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
         ValueError: no experiment, or one was not measured; the message names the quantity.
     """
     with style.applied():
-        figure, columns = draw_columns("contrast_by_layer", tables, options, COSINE, tuple(ROWS.values()))
+        figure, columns = draw_columns("contrast_by_layer", REQUIRES, tables, options, COSINE, tuple(ROWS.values()))
         entries: dict[str, Any] = {}
         for column in columns:
             entries |= _draw_column(column, title_width(columns))

@@ -1,7 +1,6 @@
 """How sequences in and out of distribution come apart in the residual stream over training."""
 
 from collections.abc import Mapping
-from string import ascii_lowercase
 from typing import Any
 
 import pandas as pd
@@ -19,6 +18,9 @@ VARIANCES = {"mean_variance-first": "-", "mean_variance-second": "--"}
 
 COLORS = (style.BLACK, style.SKY_BLUE, style.VERMILION, style.GREEN, style.PURPLE, style.ORANGE)
 """Of the places in the residual stream, in the order in which a model passes them."""
+
+MOST = {"experiments": 6}
+"""What a config may list at most of what the figure shows: of more it would not be readable."""
 
 PARTS = {"residual_pre": "before", "residual_mid": "after attention of", "residual_post": "after"}
 ORDER = tuple(PARTS)
@@ -42,10 +44,8 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
     Raises:
         ValueError: no experiment, or one was not measured; the message names the quantity.
     """
-    if not options.get("experiments"):
-        raise ValueError("contrast_over_training: the option 'experiments' is missing or empty")
-    names = list(options["experiments"])
-    letters = iter(ascii_lowercase + ascii_lowercase.upper())
+    names, tables = style.shown("contrast_over_training", REQUIRES, tables, options)
+    letters = iter(style.letters(3 * len(names)))
     entries: dict[str, Any] = {}
     with style.applied():
         figure = Figure(figsize=(style.DOUBLE_WIDTH, 0.65 + 2.2 * len(names)), layout="constrained")
@@ -61,7 +61,7 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
             entries |= _draw(separability, of_one, SEPARABILITY, places)
             sets = rows["data"].iloc[0].split("-")
             of_sets = {}
-            for name, line in zip(sets, VARIANCES.values(), strict=False):
+            for name, line in zip(sets, VARIANCES.values(), strict=True):
                 (handle,) = variance.plot([], [], color=style.CONTROL_GREY, linestyle=line)
                 of_sets[name.replace("_", " ")] = handle
             variance.legend(of_sets.values(), of_sets, loc="upper left")
@@ -87,9 +87,11 @@ def _places(rows: pd.DataFrame) -> dict[str, tuple[str, str]]:
         return int(layer), ORDER.index(place)
 
     found = {}
-    for number, part in enumerate(sorted(rows["part"].unique().tolist(), key=order)):
+    parts = sorted(rows["part"].unique().tolist(), key=order)
+    colors = COLORS[: len(parts)] if len(parts) <= len(COLORS) else style.colors(len(parts))
+    for part, color in zip(parts, colors, strict=True):
         _, layer, place = part.split(".")
-        found[part] = (f"{PARTS[place]} layer {int(layer) + 1}", COLORS[number % len(COLORS)])
+        found[part] = (f"{PARTS[place]} layer {int(layer) + 1}", color)
     return found
 
 

@@ -17,12 +17,14 @@ REQUIRES = ("copying_errors", "sharpness", "block_curvature")
 MASS, EIGENVALUE, INCREASE = "top_eigenvector_mass", "block_largest_hessian_eigenvalue", "noise_loss_increase"
 GROUPS = {"positional": style.BLUE, "matching": style.VERMILION, "rest": style.CONTROL_GREY}
 COLORS = (style.SKY_BLUE, style.BLUE, style.ORANGE, style.VERMILION, style.PURPLE, style.GREEN, style.BLACK)
-DASHES = ("-", "--", ":", "-.")
 MOMENT_COLORS = (style.SKY_BLUE, style.ORANGE, style.VERMILION, style.PURPLE, style.GREEN, style.BLACK)
 SUBSPACES = ("top", "medium", "bottom", "bridge")
 
-Look = tuple[str, str]
+Look = tuple[str, Any]
 """Colour and line style."""
+
+MOST = {"experiments": 4}
+"""What a config may list at most of what the figure shows: of more it would not be readable."""
 
 
 def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figure:
@@ -37,38 +39,41 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
 
     Args:
         tables: "summary", summary rows; "runs", tidy rows of all seeds.
-        options: "experiments", of which the first is shown.
+        options: "experiments", their names.
 
     Raises:
         ValueError: no experiment, or nothing to show; the message names the quantity.
     """
-    experiment = style.one_experiment("curvature_localisation", options)
-    tables = {name: table[table["experiment"] == experiment] for name, table in tables.items()}
+    return style.blocks("curvature_localisation", REQUIRES, tables, options, _draw_one)
+
+
+def _draw_one(
+    canvas: style.Canvas, tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any], experiment: str
+) -> None:
+    """Draw the block of one experiment, of which alone the tables hold rows."""
     summary = tables["summary"]
     masses = style.select(summary, quantity=MASS, null="")
     found = masses["part"].unique().tolist()
-    looks: dict[str, Look] = {
-        part: (COLORS[i % len(COLORS)], DASHES[i // len(COLORS) % len(DASHES)])
-        for i, part in enumerate(sorted((part for part in found if part not in GROUPS), key=_by_number))
-    }
+    dashes = style.line_styles(-(-len(found) // len(COLORS)))
+    blocks = sorted((part for part in found if part not in GROUPS), key=_by_number)
+    combined: list[Look] = [(color, line) for line in dashes for color in COLORS]
+    looks = dict(zip(blocks, combined[: len(blocks)], strict=True))
     of_groups: dict[str, Look] = {part: (color, "-") for part, color in GROUPS.items() if part in found}
-    with style.applied():
-        figure = Figure(figsize=(style.DOUBLE_WIDTH, 7.4), layout="constrained")
-        grid = figure.subplots(3, 2, height_ratios=(1.0, 1.0, 1.1))
-        for axes, parts in zip(grid[0], (looks, of_groups), strict=True):
-            entries = _draw_masses(axes, tables, parts)
-            style.legend_above(axes, entries, columns=2)
-        for axes, parts in zip(grid[1], (looks, of_groups), strict=True):
-            _draw_eigenvalues(axes, tables, parts)
-        weights = style.select(summary, quantity=INCREASE, null="")["part"].str.rpartition("-")[0].unique()
-        for axes, weight in zip(grid[2], sorted(weights, key=lambda name: name != "embedding"), strict=True):
-            entries = _draw_increases(axes, tables, weight)
-            axes.set_xlabel(f"subspace of the noise on {_words(weight)}")
-        style.legend_above(grid[2, 0], entries, columns=2)
-        for axes, letter in zip(grid.flat, "abcdef", strict=True):
-            style.panel_letter(axes, letter)
-        style.mark_transition(grid[0], summary, experiment)
-    return figure
+    figure = canvas(style.DOUBLE_WIDTH, 7.4)
+    grid = figure.subplots(3, 2, height_ratios=(1.0, 1.0, 1.1))
+    for axes, parts in zip(grid[0], (looks, of_groups), strict=True):
+        entries = _draw_masses(axes, tables, parts)
+        style.legend_above(axes, entries, columns=2)
+    for axes, parts in zip(grid[1], (looks, of_groups), strict=True):
+        _draw_eigenvalues(axes, tables, parts)
+    weights = style.select(summary, quantity=INCREASE, null="")["part"].str.rpartition("-")[0].unique()
+    for axes, weight in zip(grid[2], sorted(weights, key=lambda name: name != "embedding"), strict=True):
+        entries = _draw_increases(axes, tables, weight)
+        axes.set_xlabel(f"subspace of the noise on {_words(weight)}")
+    style.legend_above(grid[2, 0], entries, columns=2)
+    for axes, letter in zip(grid.flat, "abcdef", strict=True):
+        style.panel_letter(axes, letter)
+    style.mark_transition(grid[0], summary, experiment)
 
 
 def _draw_masses(axes: Axes, tables: Mapping[str, pd.DataFrame], parts: Mapping[str, Look]) -> dict[str, Any]:
@@ -150,8 +155,8 @@ def _draw_increases(axes: Axes, tables: Mapping[str, pd.DataFrame], weight: str)
     values: list[float] = []
     missing = _missing(tables["runs"])
     width = 0.8 / len(wanted)
-    for number, (label, quantity, step, index) in enumerate(wanted):
-        color = MOMENT_COLORS[number % len(MOMENT_COLORS)]
+    colors = MOMENT_COLORS[: len(wanted)] if len(wanted) <= len(MOMENT_COLORS) else style.colors(len(wanted))
+    for number, ((label, quantity, step, index), color) in enumerate(zip(wanted, colors, strict=True)):
         for place, subspace in enumerate(SUBSPACES):
             where: dict[str, str | int] = {
                 "quantity": quantity,

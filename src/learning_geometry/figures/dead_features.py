@@ -33,6 +33,9 @@ FEWEST_CELLS = 5
 OPEN: dict[str, Any] = {"markerfacecolor": "none", "markersize": 5.5, "markeredgewidth": 0.8, "zorder": 4}
 """Marks of what was before training: around a filled one of the same place."""
 
+MOST = {"experiments": 4}
+"""What a config may list at most of what the figure shows: of more it would not be readable."""
+
 
 class Cell(NamedTuple):
     """A cell of the sweep, as the tables tell it."""
@@ -82,30 +85,33 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
 
     Args:
         tables: "summary", summary rows; "runs", tidy rows of all dictionaries.
-        options: "experiments", of which the first is shown.
+        options: "experiments", their names.
 
     Raises:
         ValueError: no experiment, or it was not measured; the message names the quantity.
     """
-    experiment = style.one_experiment("dead_features", options)
-    tables = {name: table[table["experiment"] == experiment] for name, table in tables.items()}
+    return style.blocks("dead_features", REQUIRES, tables, options, _draw_one)
+
+
+def _draw_one(
+    canvas: style.Canvas, tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any], experiment: str
+) -> None:
+    """Draw the block of one experiment, of which alone the tables hold rows."""
     cells = _cells(style.select(tables["summary"], quantity=DEAD, null=""), tables["summary"])
-    with style.applied():
-        figure = Figure(figsize=(style.DOUBLE_WIDTH, 3.8 + 0.2 * len(cells)), layout="constrained")
-        grid = figure.add_gridspec(2, 1, height_ratios=(2.3, 0.7 + 0.2 * len(cells)))
-        above, below = grid[0].subgridspec(1, 2), grid[1].subgridspec(1, 2)
-        size, gamma = (figure.add_subplot(above[0, column]) for column in range(2))
-        dead, explained = (figure.add_subplot(below[0, column]) for column in range(2))
-        entries = _draw_sizes(size, tables, [cell for cell in cells if not cell.transcoder])
-        entries |= _draw_gamma(gamma, tables, cells)
-        entries |= _draw_cells(dead, tables, cells, DEAD)
-        entries |= _draw_cells(explained, tables, cells, EXPLAINED)
-        entries = _starts(cells) | entries
-        explained.tick_params(labelleft=False)
-        for axes, letter in zip((size, gamma, dead, explained), "abcd", strict=True):
-            style.panel_letter(axes, letter)
-        style.legend_on_top(figure, entries, columns=3)
-    return figure
+    figure = canvas(style.DOUBLE_WIDTH, 3.8 + 0.2 * len(cells))
+    grid = figure.add_gridspec(2, 1, height_ratios=(2.3, 0.7 + 0.2 * len(cells)))
+    above, below = grid[0].subgridspec(1, 2), grid[1].subgridspec(1, 2)
+    size, gamma = (figure.add_subplot(above[0, column]) for column in range(2))
+    dead, explained = (figure.add_subplot(below[0, column]) for column in range(2))
+    entries = _draw_sizes(size, tables, [cell for cell in cells if not cell.transcoder])
+    entries |= _draw_gamma(gamma, tables, cells)
+    entries |= _draw_cells(dead, tables, cells, DEAD)
+    entries |= _draw_cells(explained, tables, cells, EXPLAINED)
+    entries = _starts(cells) | entries
+    explained.tick_params(labelleft=False)
+    for axes, letter in zip((size, gamma, dead, explained), "abcd", strict=True):
+        style.panel_letter(axes, letter)
+    style.legend_on_top(figure, entries, columns=3)
 
 
 def _cells(rows: pd.DataFrame, summary: pd.DataFrame) -> list[Cell]:

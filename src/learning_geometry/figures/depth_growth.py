@@ -67,6 +67,9 @@ ROWS = {
 }
 """Label of the y axis, and height."""
 
+MOST = {"experiments": 4, "prompts": 5}
+"""What a config may list at most of what the figure shows: of more it would not be readable."""
+
 
 def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figure:
     """Draw five panels over one another for each contrast of each language model; both sets of prompts together.
@@ -86,7 +89,7 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
         ValueError: no experiment, or one was not measured; the message names the quantity.
     """
     with style.applied():
-        figure, columns = draw_columns("depth_growth", tables, options, INCREMENT, tuple(ROWS.values()))
+        figure, columns = draw_columns("depth_growth", REQUIRES, tables, options, INCREMENT, tuple(ROWS.values()))
         entries: dict[str, Any] = {}
         for column in columns:
             entries |= _draw_column(column, title_width(columns))

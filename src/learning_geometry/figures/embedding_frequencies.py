@@ -20,6 +20,9 @@ LINES = {"gaussian_matrix": ":", "shuffled_numbers": "--"}
 MOST_TICKS = 20
 """With more seeds not every one is named."""
 
+MOST = {"experiments": 4}
+"""What a config may list at most of what the figure shows: of more it would not be readable."""
+
 SHARE, NUMBER = "frequency_share", "key_frequencies"
 
 
@@ -34,34 +37,38 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
 
     Args:
         tables: "summary", summary rows; "runs", tidy rows of all seeds.
-        options: "experiments", of which the first is shown.
+        options: "experiments", their names.
 
     Raises:
         ValueError: no experiment, or nothing to show; the message names the quantity.
     """
-    experiment = style.one_experiment("embedding_frequencies", options)
-    tables = {name: table[table["experiment"] == experiment] for name, table in tables.items()}
+    return style.blocks("embedding_frequencies", REQUIRES, tables, options, _draw_one)
+
+
+def _draw_one(
+    canvas: style.Canvas, tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any], experiment: str
+) -> None:
+    """Draw the block of one experiment, of which alone the tables hold rows."""
     runs = tables["runs"]
     shares = style.select(runs, quantity=SHARE, null="")
     seeds = sorted(shares["seed"].unique().tolist())
     ends = (int(shares["step"].min()), int(shares["step"].max()))
     height = 0.05 * min(len(seeds), MOST_TICKS)
-    with style.applied():
-        figure = Figure(figsize=(style.DOUBLE_WIDTH, 4.0 + 2 * height), layout="constrained")
-        spectra = dict(zip("fl", ends, strict=True)) if ends[0] < ends[1] else {"l": ends[1]}
-        panels = figure.subplot_mosaic("fl;sn" if len(spectra) > 1 else "ll;sn", height_ratios=(1.0, 0.9 + height))
-        entries: dict[str, Any] = {}
-        for name, step in spectra.items():
-            entries |= _draw_spectrum(panels[name], runs, seeds[0], step)
-        entries |= _draw_seeds(panels["s"], runs, seeds, ends[1])
-        _draw_numbers(panels["n"], tables)
-        for axes in (panels[name] for name in (*spectra, "s")):
-            axes.set_xlabel("frequency")
-            axes.set_xlim(0.3, shares["index"].max() + 0.7)
-        for axes, letter in zip(panels.values(), "abcd", strict=False):
-            style.panel_letter(axes, letter)
-        style.legend_on_top(figure, entries, columns=4)
-    return figure
+    figure = canvas(style.DOUBLE_WIDTH, 4.0 + 2 * height)
+    spectra = dict(zip("fl", ends, strict=True)) if ends[0] < ends[1] else {"l": ends[1]}
+    panels = figure.subplot_mosaic("fl;sn" if len(spectra) > 1 else "ll;sn", height_ratios=(1.0, 0.9 + height))
+    entries: dict[str, Any] = {}
+    for name, step in spectra.items():
+        entries |= _draw_spectrum(panels[name], runs, seeds[0], step)
+    entries |= _draw_seeds(panels["s"], runs, seeds, ends[1])
+    _draw_numbers(panels["n"], tables)
+    for axes in (panels[name] for name in (*spectra, "s")):
+        axes.set_xlabel("frequency")
+        style.whole_ticks(axes.xaxis)
+        axes.set_xlim(0.3, shares["index"].max() + 0.7)
+    for axes, letter in zip(panels.values(), style.letters(len(panels)), strict=True):
+        style.panel_letter(axes, letter)
+    style.legend_on_top(figure, entries, columns=4)
 
 
 def key_frequencies(runs: pd.DataFrame, seed: int, step: int) -> list[int]:

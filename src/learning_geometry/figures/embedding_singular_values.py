@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 
 from learning_geometry.figures import style
 
@@ -19,6 +19,9 @@ REQUIRES = ("embedding_spectrum",)
 NULL = "gaussian_matrix"
 PUBLISHED_GROUPS = {"top": 1, "medium": 34}
 """Sizes of the groups of singular values, largest first, in the published model of width 64; the rest is the bottom."""
+
+MOST = {"experiments": 4}
+"""What a config may list at most of what the figure shows: of more it would not be readable."""
 SHARES = LinearSegmentedColormap.from_list("shares", ["#DDDDDD", style.BLACK])
 COLORS = (style.SKY_BLUE, style.ORANGE, style.VERMILION)
 
@@ -35,44 +38,42 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
 
     Args:
         tables: "summary", summary rows; "runs", tidy rows of all seeds.
-        options: "experiments", the name of the one experiment.
+        options: "experiments", their names.
 
     Raises:
         ValueError: an option is unusable, or a panel has nothing to show; the message names the
             quantity.
     """
-    experiments = options.get("experiments", [])
-    if len(experiments) != 1:
-        raise ValueError(
-            f"embedding_singular_values: the option 'experiments' must name one experiment, got {experiments}"
-        )
-    embedding = {"experiment": experiments[0], "part": "embedding"}
+    return style.blocks("embedding_singular_values", REQUIRES, tables, options, _draw_one)
+
+
+def _draw_one(
+    canvas: style.Canvas, tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any], experiment: str
+) -> None:
+    """Draw the block of one experiment, of which alone the tables hold rows."""
+    embedding: dict[str, str | int] = {"experiment": experiment, "part": "embedding"}
     where = embedding | {"quantity": "singular_value"}
     values = style.select(tables["summary"], **where, null="")
     nulls = style.select(tables["summary"], **where, null=NULL)
-    with style.applied():
-        figure = Figure(figsize=(style.DOUBLE_WIDTH, 5.0), layout="constrained")
-        (over_training, spectra), (rank, gaps) = figure.subplots(2, 2)
-        _draw_over_training(figure, over_training, values)
-        _draw_spectra(spectra, values, nulls, _few_steps(values))
-        of_rank = embedding | {"quantity": "effective_rank"}
-        entries = style.curve(rank, tables, of_rank, style.VERMILION, "embedding")
-        rank.set_ylabel("effective rank")
-        rank.set_ylim(bottom=0.0)
-        style.legend_above(rank, entries | style.null_curves(rank, tables, of_rank))
-        width = int(values["index"].max())
-        _draw_gaps(
-            figure, gaps, style.select(tables["summary"], **embedding, quantity="significant_gap", null=""), width
-        )
-        _mark_groups(spectra, gaps, width)
-        for axes, letter in zip((over_training, spectra, rank, gaps), "abcd", strict=True):
-            style.panel_letter(axes, letter)
-        for axes in (over_training, rank, gaps):
-            style.step_axis(axes, values["step"].tolist())
-    return figure
+    figure = canvas(style.DOUBLE_WIDTH, 5.0)
+    (over_training, spectra), (rank, gaps) = figure.subplots(2, 2)
+    _draw_over_training(figure, over_training, values)
+    _draw_spectra(spectra, values, nulls, _few_steps(values))
+    of_rank = embedding | {"quantity": "effective_rank"}
+    entries = style.curve(rank, tables, of_rank, style.VERMILION, "embedding")
+    rank.set_ylabel("effective rank")
+    rank.set_ylim(bottom=0.0)
+    style.legend_above(rank, entries | style.null_curves(rank, tables, of_rank))
+    width = int(values["index"].max())
+    _draw_gaps(figure, gaps, style.select(tables["summary"], **embedding, quantity="significant_gap", null=""), width)
+    _mark_groups(spectra, gaps, width)
+    for axes, letter in zip((over_training, spectra, rank, gaps), "abcd", strict=True):
+        style.panel_letter(axes, letter)
+    for axes in (over_training, rank, gaps):
+        style.step_axis(axes, values["step"].tolist())
 
 
-def _draw_over_training(figure: Figure, axes: Axes, values: pd.DataFrame) -> None:
+def _draw_over_training(figure: FigureBase, axes: Axes, values: pd.DataFrame) -> None:
     by_step = values.pivot(index="step", columns="index", values="estimate").sort_index()
     lines = LineCollection(
         [np.column_stack([by_step.index, by_step[index]]) for index in by_step.columns],
@@ -91,19 +92,20 @@ def _draw_over_training(figure: Figure, axes: Axes, values: pd.DataFrame) -> Non
 
 def _draw_spectra(axes: Axes, values: pd.DataFrame, nulls: pd.DataFrame, steps: Sequence[int]) -> None:
     entries: dict[str, Any] = {}
-    for step, color in zip(steps, COLORS, strict=False):
+    for step, color in zip(steps, COLORS[: len(steps)], strict=True):
         rows = style.select(values, step=step)
         entries[f"step {step}, {style.seeds_text(rows)}"] = style.mean_line(axes, rows, "index", color)
         null = style.null_band(axes, style.select(nulls, step=step), "index")
     entries[style.null_label(NULL)] = null
     axes.set_xlabel("rank of singular value")
+    style.whole_ticks(axes.xaxis)
     axes.set_ylabel("singular value")
     axes.set_xlim(0, values["index"].max() + 1)  # the first value stands clear of the axis
     axes.set_ylim(bottom=0.0)
     style.legend_above(axes, entries)
 
 
-def _draw_gaps(figure: Figure, axes: Axes, rows: pd.DataFrame, width: int) -> None:
+def _draw_gaps(figure: FigureBase, axes: Axes, rows: pd.DataFrame, width: int) -> None:
     found = rows[rows["estimate"] > 0]
     seeds = int(rows["n"].max())
     points = axes.scatter(

@@ -14,6 +14,9 @@ from learning_geometry.measurements.progress_measures import HALF_CHANGE, LAG, M
 REQUIRES = ("copying_errors",)
 """The measurements whose tables the figure reads; of others, the events that there are."""
 
+MOST = {"experiments": 4}
+"""What a config may list at most of what the figure shows: of more it would not be readable."""
+
 DATA_NAMES = {"out_of_distribution": "OOD", "in_distribution": "ID"}
 
 
@@ -40,39 +43,44 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
 
     Args:
         tables: "summary", summary rows; "runs", tidy rows of all seeds.
-        options: "experiments", of which the first is shown.
+        options: "experiments", their names.
 
     Raises:
         ValueError: no experiment, or it has no events.
     """
-    experiment = style.one_experiment("first_crossings", options)
-    tables = {name: table[table["experiment"] == experiment] for name, table in tables.items()}
+    return style.blocks("first_crossings", REQUIRES, tables, options, _draw_one)
+
+
+def _draw_one(
+    canvas: style.Canvas, tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any], experiment: str
+) -> None:
+    """Draw the block of one experiment, of which alone the tables hold rows."""
     style.select(tables["runs"], quantity=TRANSITION, data=OUT)  # says what is missing
     lines = sorted(_lines(tables), key=_order)
-    with style.applied():
-        figure = Figure(figsize=(style.DOUBLE_WIDTH, 1.1 + 0.17 * len(lines)), layout="constrained")
-        steps, lags = figure.subplots(1, 2, sharey=True, width_ratios=(1.0, 1.0))
-        entries: dict[str, Any] = {}
-        for place, line in enumerate(lines):
-            entries |= _draw_line(steps, place, line.seeds, line.mean, line.threshold, line.drift)
-            if line.lag_mean is not None:
-                _draw_line(lags, place, line.lag_seeds, line.lag_mean, line.threshold, None)
-        steps.set_yticks(range(len(lines)), [line.label for line in lines])
-        steps.set_ylim(len(lines) - 0.4, -0.6)
-        steps.set_xlim(0, int(tables["runs"]["step"].max()))
-        steps.set_xlabel("training step")
-        lags.set_xlabel("steps after the transition of the same run")
-        lags.axvline(0, color=style.BLACK, linestyle="-.", linewidth=0.5, zorder=0)
-        if not any(line.lag_seeds["value"].notna().any() for line in lines):
-            lags.set_xticks([])
-            lags.text(0.5, 0.5, "no seed made the transition", transform=lags.transAxes, ha="center", va="center")
-        for axes, letter in zip((steps, lags), "ab", strict=True):
-            axes.tick_params(axis="y", length=0)
-            axes.grid(axis="y", linewidth=0.3, color=style.NULL_GREY, alpha=0.5)
-            axes.set_axisbelow(True)
-            style.panel_letter(axes, letter)
-        style.legend_on_top(figure, entries, columns=3)
-    return figure
+    figure = canvas(style.DOUBLE_WIDTH, 1.1 + 0.17 * len(lines))
+    steps, lags = figure.subplots(1, 2, sharey=True, width_ratios=(1.0, 1.0))
+    entries: dict[str, Any] = {}
+    for place, line in enumerate(lines):
+        entries |= _draw_line(steps, place, line.seeds, line.mean, line.threshold, line.drift)
+        if line.lag_mean is not None:
+            _draw_line(lags, place, line.lag_seeds, line.lag_mean, line.threshold, None)
+    steps.set_yticks(range(len(lines)), [line.label for line in lines])
+    steps.set_ylim(len(lines) - 0.4, -0.6)
+    steps.set_xlim(0, int(tables["runs"]["step"].max()))
+    steps.set_xlabel("training step")
+    lags.set_xlabel("steps after the transition of the same run")
+    style.whole_ticks(steps.xaxis)
+    style.whole_ticks(lags.xaxis)
+    lags.axvline(0, color=style.BLACK, linestyle="-.", linewidth=0.5, zorder=0)
+    if not any(line.lag_seeds["value"].notna().any() for line in lines):
+        lags.set_xticks([])
+        lags.text(0.5, 0.5, "no seed made the transition", transform=lags.transAxes, ha="center", va="center")
+    for axes, letter in zip((steps, lags), "ab", strict=True):
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="y", linewidth=0.3, color=style.NULL_GREY, alpha=0.5)
+        axes.set_axisbelow(True)
+        style.panel_letter(axes, letter)
+    style.legend_on_top(figure, entries, columns=3)
 
 
 def _lines(tables: Mapping[str, pd.DataFrame]) -> list[_Line]:

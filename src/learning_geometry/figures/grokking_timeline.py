@@ -28,7 +28,6 @@ LEAST_DEFECT = 20.0
 COLUMNS = 3
 """Experiments side by side."""
 
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 PUBLISHED_STEPS = {"add": (2500, 3200), "subtract": (3200, 3600), "multiply": (2500, 2800), "square_sum": (1800, 1900)}
 """Operation -> published steps of a held-out accuracy of .9, with 97 as the prime and weight decay 1."""
@@ -38,6 +37,12 @@ PUBLISHED_SHARES = {
     "published: that do not generalise": (0.42, 0.49, style.ORANGE),
 }
 """Published ranges of the share of the first principal component, with weight decay 1."""
+
+MOST = {"experiments": 8}
+"""What a config may list at most of what the figure shows: of more it would not be readable."""
+
+CONTROLS = True
+"""Experiments after the first are controls, of which it shows what there is."""
 
 
 def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figure:
@@ -66,9 +71,10 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
     for name in ("experiments", "tasks"):
         if not options.get(name):
             raise ValueError(f"grokking_timeline: the option {name!r} is missing or empty")
-    experiments = list(options["experiments"])
+    experiments, tables = style.shown("grokking_timeline", REQUIRES, tables, options)
     for quantity in (DEFECT, LEAD, FALSE_ALARM, PC1):
         style.select(tables["summary"], experiment=experiments[0], quantity=quantity, null="")  # says what is missing
+    letters = style.letters(len(experiments) + 3)
     height = 0.6 + 2.4 * -(-len(experiments) // COLUMNS)
     below = 1.15 + 0.3 * len(experiments)
     with style.applied():
@@ -83,10 +89,11 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
         beneath.legend(list(entries.values()), list(entries), loc="outside upper left", ncols=3)
         names = [fill(name.replace("_", " "), 16) for name in experiments]
         panels[0].set_yticks(
-            range(len(experiments)), [f"{letter}: {name}" for letter, name in zip(LETTERS, names, strict=False)]
+            range(len(experiments)),
+            [f"{letter}: {name}" for letter, name in zip(letters[: len(names)], names, strict=True)],
         )
         panels[0].set_ylim(len(experiments) - 0.4, -0.6)
-        for axes, letter in zip(panels, LETTERS[len(experiments) :], strict=False):
+        for axes, letter in zip(panels, letters[len(experiments) :], strict=True):
             axes.tick_params(axis="y", length=0)
             style.panel_letter(axes, letter)
     return figure
@@ -101,7 +108,7 @@ def _draw_timelines(
     measured = [name for name in experiments if (defects["experiment"] == name).any()]
     entries: dict[str, Any] = {}
     lower: list[Axes] = []
-    for place, (letter, experiment) in enumerate(zip(LETTERS, experiments, strict=False)):
+    for place, (letter, experiment) in enumerate(zip(style.letters(len(experiments)), experiments, strict=True)):
         row, column = 2 * (place // COLUMNS), place % COLUMNS
         of_one = {name: table[table["experiment"] == experiment] for name, table in tables.items()}
         steps = style.select(of_one["summary"], quantity=ERROR, null="")["step"].tolist()

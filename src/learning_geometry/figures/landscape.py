@@ -7,12 +7,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 
 from learning_geometry.figures import style
 
 REQUIRES = ("landscape",)
 """The measurements whose tables the figure reads."""
+
+MOST = {"experiments": 4}
+"""What a config may list at most of what the figure shows: of more it would not be readable."""
 
 Tables = Mapping[str, pd.DataFrame]
 COLORS = {"untrained": style.CONTROL_GREY, "transition": style.GREEN, "solution": style.VERMILION}
@@ -31,28 +34,31 @@ def draw(tables: Tables, options: Mapping[str, Any]) -> Figure:
 
     Args:
         tables: "summary", summary rows; "runs", tidy rows of all seeds.
-        options: "experiments", of which the first is shown.
+        options: "experiments", their names.
 
     Raises:
         ValueError: no experiment, or nothing to show; the message names the quantity.
     """
-    experiment = style.one_experiment("landscape", options)
-    tables = {name: table[table["experiment"] == experiment] for name, table in tables.items()}
+    return style.blocks("landscape", REQUIRES, tables, options, _draw_one)
+
+
+def _draw_one(
+    canvas: style.Canvas, tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any], experiment: str
+) -> None:
+    """Draw the block of one experiment, of which alone the tables hold rows."""
     parts = checkpoints(tables["runs"])
     plateau = next(part for part in parts if part.startswith("plateau"))
-    with style.applied():
-        figure = Figure(figsize=(style.DOUBLE_WIDTH, 7.4), layout="constrained")
-        grid = figure.subplots(3, 2)
-        norms, ratios, steps, line, descent, plane = grid.flat
-        _draw_norms(norms, tables, parts)
-        _draw_ratios(ratios, tables, parts)
-        _draw_steps(steps, tables, plateau)
-        _draw_line(line, tables, plateau)
-        _draw_descent(descent, tables, plateau)
-        _draw_plane(figure, plane, tables["runs"], plateau)
-        for axes, letter in zip(grid.flat, "abcdef", strict=True):
-            style.panel_letter(axes, letter)
-    return figure
+    figure = canvas(style.DOUBLE_WIDTH, 7.4)
+    grid = figure.subplots(3, 2)
+    norms, ratios, steps, line, descent, plane = grid.flat
+    _draw_norms(norms, tables, parts)
+    _draw_ratios(ratios, tables, parts)
+    _draw_steps(steps, tables, plateau)
+    _draw_line(line, tables, plateau)
+    _draw_descent(descent, tables, plateau)
+    _draw_plane(figure, plane, tables["runs"], plateau)
+    for axes, letter in zip(grid.flat, "abcdef", strict=True):
+        style.panel_letter(axes, letter)
 
 
 def checkpoints(runs: pd.DataFrame) -> list[str]:
@@ -80,7 +86,9 @@ def label(part: str) -> str:
 def color(part: str, parts: list[str]) -> str:
     """Return the colour of a part, the same in every panel."""
     plateaus = [each for each in parts if each.startswith("plateau")]
-    return COLORS[part] if part in COLORS else PLATEAU_COLORS[plateaus.index(part) % len(PLATEAU_COLORS)]
+    enough = len(plateaus) <= len(PLATEAU_COLORS)
+    colors = PLATEAU_COLORS if enough else style.colors(len(plateaus))
+    return COLORS[part] if part in COLORS else colors[plateaus.index(part)]
 
 
 def _fraction(part: str) -> float:
@@ -181,7 +189,7 @@ def _draw_descent(axes: Axes, tables: Tables, plateau: str) -> None:
     style.legend_above(axes, entries, columns=1)
 
 
-def _draw_plane(figure: Figure, axes: Axes, runs: pd.DataFrame, plateau: str) -> None:
+def _draw_plane(figure: FigureBase, axes: Axes, runs: pd.DataFrame, plateau: str) -> None:
     of_plateau = runs[(runs["part"] == plateau) & (runs["quantity"].str.contains("slice"))]
     if of_plateau.empty:
         axes.text(0.5, 0.5, "no slice measured", ha="center", va="center", transform=axes.transAxes)

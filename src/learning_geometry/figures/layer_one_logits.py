@@ -11,6 +11,9 @@ from learning_geometry.figures import style
 REQUIRES = ("copying_errors", "attention_logits")
 """The measurements whose tables the figure reads."""
 
+MOST = {"experiments": 6}
+"""What a config may list at most of what the figure shows: of more it would not be readable."""
+
 SOURCES = {"content": style.VERMILION, "position": style.BLUE, "interaction": style.GREEN}
 
 
@@ -23,34 +26,37 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
 
     Args:
         tables: "summary", summary rows; "runs", tidy rows of all seeds.
-        options: "experiments", of which the first is shown.
+        options: "experiments", their names.
 
     Raises:
         ValueError: no experiment, or nothing to show; the message names the quantity.
     """
-    experiment = style.one_experiment("layer_one_logits", options)
-    tables = {name: table[table["experiment"] == experiment] for name, table in tables.items()}
-    with style.applied():
-        figure = Figure(figsize=(style.COLUMN_WIDTH, 4.0), layout="constrained")
-        shares, variance = figure.subplots(2, sharex=True, height_ratios=(1.5, 1.0))
-        entries: dict[str, Any] = {}
-        for source, color in SOURCES.items():
-            where = {"quantity": f"attention_logit_share_{source}"}
-            entries |= style.curves(shares, tables, where, color, source)
-            for _, null in style.select(tables["summary"], **where, null="untrained").groupby("index"):
-                style.null_band(shares, null, "step", color=color)
-        shares.set_ylim(0.0, 1.02)
-        shares.set_ylabel("share of variance (fraction)")
-        (dotted,) = shares.plot([], [], color=style.NULL_GREY, linestyle=":", linewidth=0.9)
-        style.legend_above(shares, entries | {"null: untrained, in its colour": dotted}, columns=2)
-        where = {"quantity": "attention_logit_variance"}
-        of_variance = style.curves(variance, tables, where, style.PURPLE, "all logits")
-        style.legend_above(variance, of_variance | style.null_curves(variance, tables, where), columns=2)
-        variance.set_yscale("log")
-        variance.set_ylabel("variance of logits")
-        for axes, letter in zip((shares, variance), "ab", strict=True):
-            style.panel_letter(axes, letter)
-        style.step_axis(variance, style.select(tables["summary"], quantity="attention_logit_variance")["step"].tolist())
-        style.mark_transition((shares, variance), tables["summary"], experiment)
-        figure.align_ylabels()
-    return figure
+    return style.blocks("layer_one_logits", REQUIRES, tables, options, _draw_one)
+
+
+def _draw_one(
+    canvas: style.Canvas, tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any], experiment: str
+) -> None:
+    """Draw the block of one experiment, of which alone the tables hold rows."""
+    figure = canvas(style.COLUMN_WIDTH, 4.0)
+    shares, variance = figure.subplots(2, sharex=True, height_ratios=(1.5, 1.0))
+    entries: dict[str, Any] = {}
+    for source, color in SOURCES.items():
+        where = {"quantity": f"attention_logit_share_{source}"}
+        entries |= style.curves(shares, tables, where, color, source)
+        for _, null in style.select(tables["summary"], **where, null="untrained").groupby("index"):
+            style.null_band(shares, null, "step", color=color)
+    shares.set_ylim(0.0, 1.02)
+    shares.set_ylabel("share of variance (fraction)")
+    (dotted,) = shares.plot([], [], color=style.NULL_GREY, linestyle=":", linewidth=0.9)
+    style.legend_above(shares, entries | {"null: untrained, in its colour": dotted}, columns=2)
+    where = {"quantity": "attention_logit_variance"}
+    of_variance = style.curves(variance, tables, where, style.PURPLE, "all logits")
+    style.legend_above(variance, of_variance | style.null_curves(variance, tables, where), columns=2)
+    variance.set_yscale("log")
+    variance.set_ylabel("variance of logits")
+    for axes, letter in zip((shares, variance), "ab", strict=True):
+        style.panel_letter(axes, letter)
+    style.step_axis(variance, style.select(tables["summary"], quantity="attention_logit_variance")["step"].tolist())
+    style.mark_transition((shares, variance), tables["summary"], experiment)
+    figure.align_ylabels()

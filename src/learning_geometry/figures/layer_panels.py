@@ -94,6 +94,7 @@ class Column:
 
 def draw_columns(
     figure_name: str,
+    requires: Sequence[str],
     tables: Mapping[str, pd.DataFrame],
     options: Mapping[str, Any],
     quantity: str,
@@ -105,6 +106,7 @@ def draw_columns(
 
     Args:
         figure_name: of the module, for errors.
+        requires: the measurements that it reads, likewise.
         tables: "summary" and "runs"; the rows come from "runs", where intervals are those over prompts.
         options: "experiments", their names; "prompts", if there, experiment -> contrast -> names or paths of its two
             sets.
@@ -114,8 +116,7 @@ def draw_columns(
     Raises:
         ValueError: no experiment, or one without the quantity.
     """
-    style.one_experiment(figure_name, options)
-    experiments = [str(name) for name in options["experiments"]]
+    experiments, tables = style.shown(figure_name, requires, tables, options)
     # a language model is neither trained here nor drawn: there is one seed and one step
     own = tables["runs"][(tables["runs"]["seed"] == 0) & (tables["runs"]["step"] == 0)]
     contrasts = {
@@ -144,7 +145,8 @@ def draw_columns(
             sets = options.get("prompts", {}).get(experiment, {}).get(contrast, ())
             rows = own[(own["experiment"] == experiment) & (own["data"] == contrast)]
             columns.append(Column(experiment, contrast, rows, panels, tuple(PurePath(name).stem for name in sets)))
-    for axes, letter in zip((axes for column in columns for axes in column.panels), _letters(), strict=False):
+    everything = [axes for column in columns for axes in column.panels]
+    for axes, letter in zip(everything, style.letters(len(everything)), strict=True):
         style.panel_letter(axes, letter)
     return figure, columns
 
@@ -190,19 +192,27 @@ def line_with_band(
     axes: Axes, rows: pd.DataFrame, color: str, linestyle: Any = "-", linewidth: float = 1.1, band: bool = True
 ) -> Any:
     """Draw placed rows as a line, and their intervals, where known, as a band; return the handle of the legend."""
-    # a single point has no line
-    look = {"marker": "o", "markersize": 2.5} if len(rows) == 1 else {"linewidth": linewidth}
-    (line,) = axes.plot(rows["place"], rows["value"], color=color, linestyle=linestyle, zorder=3, **look)
+    look: dict[str, Any] = {"linestyle": linestyle, "linewidth": linewidth, "zorder": 3} | style.marks(rows)
+    (line,) = axes.plot(rows["place"], rows["value"], color=color, **look)
     if not band or rows[["low", "high"]].isna().all(axis=None):
         return line
+    if len(rows) == 1:
+        return line, axes.vlines(rows["place"], rows["low"], rows["high"], color=color, linewidth=0.9, zorder=2)
     return line, axes.fill_between(rows["place"], rows["low"], rows["high"], color=color, alpha=0.2, zorder=2)
 
 
 def null_line(axes: Axes, rows: pd.DataFrame, linestyle: Any = ":", color: str = style.NULL_GREY) -> Any:
     """Draw placed rows of a null: its mean as a line, and its central 95 % range, where known, in grey."""
-    (line,) = axes.plot(rows["place"], rows["value"], color=color, linestyle=linestyle, linewidth=0.9, zorder=1.6)
+    look: dict[str, Any] = {"linestyle": linestyle, "linewidth": 0.9, "zorder": 1.6}
+    if len(rows) == 1:
+        look |= {"marker": "_", "markersize": 6}
+    (line,) = axes.plot(rows["place"], rows["value"], color=color, **look)
     if not (rows["low"] < rows["high"]).any():
         return line
+    if len(rows) == 1:
+        return line, axes.vlines(
+            rows["place"], rows["low"], rows["high"], color=style.NULL_GREY, alpha=0.35, linewidth=4, zorder=1.5
+        )
     band = axes.fill_between(
         rows["place"], rows["low"], rows["high"], color=style.NULL_GREY, alpha=0.35, linewidth=0.0, zorder=1.5
     )
@@ -274,8 +284,3 @@ def with_interval(row: pd.Series) -> str:
     """
     value, low, high = (f"{number:.2g}".replace("-", "\u2212") for number in row[["value", "low", "high"]])
     return f"{value} [{low},{UNBROKEN}{high}]" if np.isfinite([row["low"], row["high"]]).all() else value
-
-
-def _letters() -> list[str]:
-    alphabet = "abcdefghijklmnopqrstuvwxyz"
-    return [*alphabet, *(f"a{letter}" for letter in alphabet)]

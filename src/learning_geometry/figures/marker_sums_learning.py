@@ -34,6 +34,9 @@ LOOKS = (
 )
 """Colour and line by number of markers, from one marker on."""
 
+MOST = {"experiments": 8}
+"""What a config may list at most of what the figure shows: of more it would not be readable."""
+
 
 class _Panel(NamedTuple):
     """The test sets of one experiment that a panel shows: data set by number of markers."""
@@ -65,9 +68,8 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
     for name in ("experiments", "tasks"):
         if not options.get(name):
             raise ValueError(f"marker_sums_learning: the option {name!r} is missing or empty")
-    panels = [
-        panel for name in options["experiments"] for panel in _panels(tables["summary"], name, options["tasks"][name])
-    ]
+    experiments, tables = style.shown("marker_sums_learning", REQUIRES, tables, options)
+    panels = [panel for name in experiments for panel in _panels(tables["summary"], name, options["tasks"][name])]
     entries: dict[str, Any] = {}
     with style.applied():
         figure = Figure(figsize=(style.COLUMN_WIDTH, 0.9 + 1.5 * len(panels)), layout="constrained")
@@ -76,13 +78,20 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
             int(style.select(tables["summary"], experiment=panel.experiment, quantity=ERROR)["step"].max())
             for panel in panels
         )
-        for axes, letter, panel in zip(grid, "abcdefghijklmnopqrstuvwxyz", panels, strict=False):
+        for axes, letter, panel in zip(grid, style.letters(len(panels)), panels, strict=True):
             entries |= _draw_panel(axes, tables, panel, last)
             style.panel_letter(axes, letter)
         style.step_axis(grid[-1], [0, last])
         markers_first = sorted(entries, key=lambda label: label if label.startswith("m = ") else "n")
         style.legend_on_top(figure, {label: entries[label] for label in markers_first}, columns=2)
     return figure
+
+
+def _look(markers: int) -> tuple[str, Any]:
+    """Return colour and line of a number of markers: no two the same."""
+    again, place = divmod(markers - 1, len(LOOKS))
+    color, line = LOOKS[place]
+    return color, line if not again else style.line_styles(4 + again)[-1]
 
 
 def _panels(summary: pd.DataFrame, experiment: str, task: Mapping[str, Any]) -> list[_Panel]:
@@ -105,7 +114,7 @@ def _panels(summary: pd.DataFrame, experiment: str, task: Mapping[str, Any]) -> 
 def _draw_panel(axes: Axes, tables: Mapping[str, pd.DataFrame], panel: _Panel, last: int) -> dict[str, Any]:
     entries: dict[str, Any] = {}
     for markers, data in sorted(panel.sets.items()):
-        color, line = LOOKS[(markers - 1) % len(LOOKS)]
+        color, line = _look(markers)
         where = {"experiment": panel.experiment, "quantity": ERROR, "data": data, "null": ""}
         rows = style.select(tables["summary"], **where)
         if rows["n"].max() > 1:

@@ -1,6 +1,7 @@
 """How many segments must there be to learn from: error and transitions against the size of the pool."""
 
 from collections.abc import Mapping
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,9 @@ REQUIRES = ()
 OUT = "out_of_distribution"
 THRESHOLD = 0.5
 """An out-of-distribution error below this is the transition."""
+
+MOST = {"experiments": 20}
+"""What a config may list at most of what the figure shows: of more it would not be readable."""
 
 
 def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figure:
@@ -38,22 +42,30 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
     for name in ("experiments", "tasks"):
         if not options.get(name):
             raise ValueError(f"pool_threshold: the option {name!r} is missing or empty")
-    sizes = {name: options["tasks"][name].get("pool_size") for name in options["experiments"]}
+    experiments, tables = style.shown("pool_threshold", REQUIRES, tables, options)
+    sizes = {name: options["tasks"][name].get("pool_size") for name in experiments}
     curves = {
         name: style.select(tables["runs"], experiment=name, quantity="running_error", data=OUT, null="")
         for name in sizes
     }
     last = min(int(rows["step"].max()) for rows in curves.values())
     curves = {name: rows[rows["step"] <= last] for name, rows in curves.items()}
+    names: dict[str, str] = {}
     finite = sorted({size for size in sizes.values() if size is not None})
     beyond = _beyond(finite)
     places = {name: float(beyond if size is None else size) for name, size in sizes.items()}
+    counts = pd.Series(places).value_counts()
+    for place in counts[counts > 1].index:  # side by side, and told apart by colours
+        same = [name for name in places if places[name] == place]
+        for at, name in enumerate(same):
+            places[name] = place * 1.15 ** (at - (len(same) - 1) / 2)
+            names[name] = name.replace("_", " ")
     vocabulary = options["tasks"][options["experiments"][0]].get("vocabulary")
     with style.applied():
-        figure = Figure(figsize=(style.COLUMN_WIDTH, 4.4), layout="constrained")
+        figure = Figure(figsize=(style.COLUMN_WIDTH, 4.8 + 0.15 * len(names)), layout="constrained")
         errors, shares = figure.subplots(2, sharex=True, height_ratios=(1.3, 1.0))
         _draw_errors(errors, tables["summary"], curves, places, last, vocabulary)
-        _draw_shares(shares, curves, places)
+        _draw_shares(shares, curves, places, names)
         for axes, letter in zip((errors, shares), "ab", strict=True):
             style.panel_letter(axes, letter)
             axes.set_ylim(-0.03, 1.06)
@@ -122,11 +134,15 @@ def _draw_errors(
             1 - 1 / vocabulary, color=style.NULL_GREY, linestyle=":", linewidth=0.9, zorder=1
         )
     axes.set_ylabel(f"OOD error at step {last} (fraction)")
-    style.legend_above(axes, entries, columns=2)
+    style.legend_above(axes, entries)
 
 
-def _draw_shares(axes: Axes, curves: Mapping[str, pd.DataFrame], places: Mapping[str, float]) -> None:
+def _draw_shares(
+    axes: Axes, curves: Mapping[str, pd.DataFrame], places: Mapping[str, float], names: Mapping[str, str]
+) -> None:
     drawn = None
+    entries: dict[str, Any] = {}
+    colors = dict.fromkeys(curves, style.BLUE) | dict(zip(names, style.colors(len(names)), strict=True))
     for name, rows in curves.items():
         made = _transitions(rows)
         count, n = int(made.sum()), len(made)
@@ -135,12 +151,14 @@ def _draw_shares(axes: Axes, curves: Mapping[str, pd.DataFrame], places: Mapping
             places[name],
             count / n,
             yerr=[[count / n - low], [high - count / n]],
-            color=style.BLUE,
+            color=colors[name],
             marker="s",
             markersize=4,
             linewidth=1.0,
             capsize=2.5,
         )
+        if name in names:
+            entries[fill(names[name], 46)] = drawn
         axes.annotate(
             f"{count}/{n}",
             (places[name], count / n),
@@ -150,7 +168,7 @@ def _draw_shares(axes: Axes, curves: Mapping[str, pd.DataFrame], places: Mapping
             va="top" if count else "bottom",
         )
     axes.set_ylabel("share of seeds")
-    style.legend_above(axes, {f"OOD error < {THRESHOLD} by then, exact 95 % interval": drawn})
+    style.legend_above(axes, {f"OOD error < {THRESHOLD} by then, exact 95 % interval": drawn} | entries)
 
 
 def _pool_axis(axes: Axes, finite: list[int], beyond: float, fresh: bool) -> None:

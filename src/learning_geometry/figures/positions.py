@@ -22,6 +22,9 @@ SCHEMES = {
 }
 """Value of ``model.positions`` -> its name, colour and line."""
 
+MOST = {"experiments": 8}
+"""What a config may list at most of what the figure shows: of more it would not be readable."""
+
 
 def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figure:
     """Draw four panels, one line for each of the experiments, which differ in their positions.
@@ -42,16 +45,23 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
     for name in ("experiments", "tasks", "models"):
         if not options.get(name):
             raise ValueError(f"positions: the option {name!r} is missing or empty")
-    first = options["experiments"][0]
+    experiments, tables = style.shown("positions", REQUIRES, tables, options)
+    first = experiments[0]
     trained = int(options["tasks"][first]["length"])
     entries: dict[str, Any] = {}
     with style.applied():
         figure = Figure(figsize=(style.DOUBLE_WIDTH, 4.6), layout="constrained")
         grid = figure.subplots(2, 2)
         (errors, previous), (induction, lengths) = grid
-        for experiment in options["experiments"]:
+        schemes = [options["models"][experiment]["positions"] for experiment in experiments]
+        colors = dict(zip(experiments, style.colors(len(experiments)), strict=True))
+        lines = dict(zip(experiments, style.line_styles(len(experiments)), strict=True))
+        for experiment in experiments:
             scheme = options["models"][experiment]["positions"]
             label, color, line = SCHEMES[scheme]
+            if schemes.count(scheme) > 1:  # told apart by their names, and by colours of their own
+                label, color = f"{label}: {experiment.replace('_', ' ')}", colors[experiment]
+                line = lines[experiment]
             of_one = {name: table[table["experiment"] == experiment] for name, table in tables.items()}
             of_curve: dict[str, str | int] = {"quantity": "running_error", "data": OUT}
             ((with_n, handle),) = style.curve(errors, of_one, of_curve, color, label, line).items()
@@ -65,7 +75,7 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
                 chosen = {name: table[table["part"].isin(parts)] for name, table in of_one.items()}
                 style.curves(axes, chosen, where, color, label, line)
             if _draw_lengths(lengths, of_one, color, line) <= trained and scheme == "learned":
-                with_n = with_n.replace("learned", f"learned (none beyond {trained})")
+                with_n = with_n.replace("learned", f"learned (none beyond {trained})", 1)
             entries[with_n] = handle
         for axes, score, part_of in (
             (previous, "previous_token_score_at_length", first_layer),
@@ -78,8 +88,8 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
         entries[f"training length, {trained} tokens"] = lengths.axvline(
             trained, color=style.BLACK, linestyle=(0, (6, 4)), linewidth=0.6, zorder=0
         )
-        _label(grid, tables["summary"], options["experiments"])
-        style.legend_on_top(figure, entries, columns=4)
+        _label(grid, tables["summary"], experiments)
+        style.legend_on_top(figure, entries, columns=4 if len(set(schemes)) == len(schemes) else 2)
         figure.align_ylabels()
     return figure
 

@@ -25,6 +25,9 @@ REQUIRES = (
 UP_TO_ONE = ("fraction", "cosine")
 """Units whose panels span 0 to 1, so that their sizes compare."""
 
+MOST = {"experiments": 4}
+"""What a config may list at most of what the figure shows: of more it would not be readable."""
+
 
 def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figure:
     """Draw twelve small panels over one axis of training steps, for the first of the experiments.
@@ -39,32 +42,35 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
 
     Args:
         tables: "summary", summary rows; "runs", tidy rows of all seeds.
-        options: "experiments", of which the first is shown.
+        options: "experiments", their names.
 
     Raises:
         ValueError: no experiment, or a panel has nothing to show; the message names the quantity.
     """
-    experiment = style.one_experiment("progress_timeline", options)
-    tables = {name: table[table["experiment"] == experiment] for name, table in tables.items()}
-    with style.applied():
-        figure = Figure(figsize=(style.DOUBLE_WIDTH, 6.4), layout="constrained")
-        grid = figure.subplots(4, 3, sharex=True)
-        drawn = [_draw_panel(axes, tables, panel) for axes, panel in zip(grid.flat, TIMELINE, strict=True)]
-        for axes, letter in zip(grid.flat, "abcdefghijkl", strict=True):
-            style.panel_letter(axes, letter)
-        rows = pd.concat([panel.rows for panel in drawn])
-        for axes in grid[-1]:
-            style.step_axis(axes, rows["step"].tolist())
-        entries: dict[str, Any] = {f"mean over seeds, {style.seeds_text(rows)}": max((d.curve for d in drawn), key=len)}
-        nulls = [panel.null for panel in drawn if panel.null]
-        if nulls:
-            entries["null"] = max(nulls, key=len)
-        transition = style.mark_transition(grid.flat, tables["summary"], experiment)
-        if transition is not None:
-            entries["mean step of OOD error < 0.5"] = transition
-        style.legend_on_top(figure, entries, columns=3)
-        figure.align_ylabels()
-    return figure
+    return style.blocks("progress_timeline", REQUIRES, tables, options, _draw_one)
+
+
+def _draw_one(
+    canvas: style.Canvas, tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any], experiment: str
+) -> None:
+    """Draw the block of one experiment, of which alone the tables hold rows."""
+    figure = canvas(style.DOUBLE_WIDTH, 6.4)
+    grid = figure.subplots(4, 3, sharex=True)
+    drawn = [_draw_panel(axes, tables, panel) for axes, panel in zip(grid.flat, TIMELINE, strict=True)]
+    for axes, letter in zip(grid.flat, "abcdefghijkl", strict=True):
+        style.panel_letter(axes, letter)
+    rows = pd.concat([panel.rows for panel in drawn])
+    for axes in grid[-1]:
+        style.step_axis(axes, rows["step"].tolist())
+    entries: dict[str, Any] = {f"mean over seeds, {style.seeds_text(rows)}": max((d.curve for d in drawn), key=len)}
+    nulls = [panel.null for panel in drawn if panel.null]
+    if nulls:
+        entries["null"] = max(nulls, key=len)
+    transition = style.mark_transition(grid.flat, tables["summary"], experiment)
+    if transition is not None:
+        entries["mean step of OOD error < 0.5"] = transition
+    style.legend_on_top(figure, entries, columns=3)
+    figure.align_ylabels()
 
 
 class _Drawn(NamedTuple):

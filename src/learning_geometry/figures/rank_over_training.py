@@ -1,7 +1,6 @@
 """When the activations of trained runs become low-dimensional, part by part."""
 
 from collections.abc import Iterator, Mapping
-from string import ascii_lowercase
 from typing import Any
 
 import numpy as np
@@ -32,13 +31,16 @@ SHOWN_LAST = "attention.output"
 """On top of the others: of a layer that attends from one token alone the stream after it has the same dimensions."""
 
 LINES = ("-", "--", ":")
-"""Of the test sets of an experiment, in order of their names; of more than these none is shown."""
+"""Of the test sets of an experiment, in order of their names, as long as these suffice."""
 
 COLUMNS = 3
 """Layers side by side."""
 
 TRANSITIONS = ("first_step_below_0.5", "grok_step")
 """Events that are marked where the tables have them: out of distribution, and on pairs held out."""
+
+MOST = {"experiments": 6}
+"""What a config may list at most of what the figure shows: of more it would not be readable."""
 
 
 def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figure:
@@ -57,14 +59,13 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
     Raises:
         ValueError: no experiment, or one was not measured; the message names the quantity.
     """
-    if not options.get("experiments"):
-        raise ValueError("rank_over_training: the option 'experiments' is missing or empty")
-    columns = [(name, layer) for name in options["experiments"] for layer in _layers(tables["summary"], name)]
+    experiments, tables = style.shown("rank_over_training", REQUIRES, tables, options)
+    columns = [(name, layer) for name in experiments for layer in _layers(tables["summary"], name)]
     across = min(COLUMNS, len(columns))
     blocks = -(-len(columns) // across)
-    letters = iter(ascii_lowercase + ascii_lowercase.upper())
+    letters = iter(style.letters(len(QUANTITIES) * len(columns)))
     parts: dict[str, Any] = {}
-    sets: dict[str, list[str]] = {}
+    sets: dict[Any, list[str]] = {}
     others: dict[str, Any] = {}
     with style.applied():
         figure = Figure(figsize=(style.DOUBLE_WIDTH, 0.7 + 3.6 * blocks), layout="constrained")
@@ -113,18 +114,20 @@ def _layers(summary: pd.DataFrame, experiment: str) -> list[int]:
     return sorted({int(part.split(".")[1]) for part in rows["part"]})
 
 
-def _test_sets(summary: pd.DataFrame) -> Iterator[tuple[str, str]]:
+def _test_sets(summary: pd.DataFrame) -> Iterator[tuple[str, Any]]:
     """Yield the test sets shown and their lines."""
     rows = style.select(summary, quantity=next(iter(QUANTITIES)), null="")
-    return zip(sorted(rows["data"].unique().tolist()), LINES, strict=False)
+    names = sorted(rows["data"].unique().tolist())
+    lines = LINES[: len(names)] if len(names) <= len(LINES) else style.line_styles(len(names))
+    return zip(names, lines, strict=True)
 
 
 def _draw_ranks(
     axes: Axes, tables: Mapping[str, pd.DataFrame], layer: int, quantity: str
-) -> tuple[dict[str, Any], dict[str, str], dict[str, Any]]:
+) -> tuple[dict[str, Any], dict[Any, str], dict[str, Any]]:
     """Return the legend entries of parts, the test set of each kind of line, and the entries of nulls."""
     parts: dict[str, Any] = {}
-    sets: dict[str, str] = {}
+    sets: dict[Any, str] = {}
     nulls: dict[str, Any] = {}
     shown = style.select(tables["summary"], quantity=quantity, null="")
     for number, (data, line) in enumerate(_test_sets(tables["summary"])):

@@ -8,7 +8,7 @@ import pandas as pd
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 
 from learning_geometry.figures import style
 
@@ -19,9 +19,13 @@ OUTPUT, DOWN = "output", "down"
 NAMES = {OUTPUT: "$W_O$", DOWN: r"$W_\mathrm{down}$"}
 COLORS = {OUTPUT: style.BLUE, DOWN: style.VERMILION}
 CONTRAST_COLORS = (style.GREEN, style.PURPLE, style.ORANGE, style.SKY_BLUE)
+"""Of the contrasts, as long as they suffice: not those of the weights."""
 OVERLAP, SPECTRAL, SHARE = "output_overlap", "spectral_overlap", "increment_share"
 RANDOM = {OVERLAP: "random_subspaces", SPECTRAL: "spectra_matched"}
 """Name of the null without preferred directions, of each overlap."""
+
+MOST = {"experiments": 4, "prompts": 8}
+"""What a config may list at most of what the figure shows: of more it would not be readable."""
 PERMUTED = "rows_permuted"
 COLOR_MAP = "RdBu_r"
 
@@ -37,13 +41,18 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
 
     Args:
         tables: "summary", summary rows; "runs", tidy rows, which have the intervals within the run.
-        options: "experiments", of which the first is shown.
+        options: "experiments", their names.
 
     Raises:
         ValueError: no experiment, or nothing to show; the message names the quantity.
     """
-    experiment = style.one_experiment("shared_directions", options)
-    tables = {name: table[table["experiment"] == experiment] for name, table in tables.items()}
+    return style.blocks("shared_directions", REQUIRES, tables, options, _draw_one)
+
+
+def _draw_one(
+    canvas: style.Canvas, tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any], experiment: str
+) -> None:
+    """Draw the block of one experiment, of which alone the tables hold rows."""
     summary = tables["summary"]
     maps = {
         pair: overlap_map(summary, *pair)
@@ -52,18 +61,16 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
     }
     chance = float(style.select(summary, quantity=OVERLAP, null=RANDOM[OVERLAP])["estimate"].iloc[0])
     entries: dict[str, Any] = {}
-    with style.applied():
-        figure = Figure(figsize=(style.DOUBLE_WIDTH, 4.9), layout="constrained")
-        grid = figure.subplots(2, 3, height_ratios=(1.12, 1.0))
-        _draw_maps(figure, grid[0], maps, chance)
-        entries |= _draw_means(grid[1, 0], summary, f"mean_{OVERLAP}", "overlap with other layers")
-        entries |= _draw_means(grid[1, 1], summary, f"mean_{SPECTRAL}", "overlap of spectra")
-        entries |= _draw_shares(grid[1, 2], tables)
-        for axes, letter in zip(grid.flat, "abcdef", strict=True):
-            style.panel_letter(axes, letter)
-        nulls = {name: entries.pop(name) for name in list(entries) if name.startswith("null: ")}
-        style.legend_on_top(figure, entries | nulls, columns=3)
-    return figure
+    figure = canvas(style.DOUBLE_WIDTH, 4.9)
+    grid = figure.subplots(2, 3, height_ratios=(1.12, 1.0))
+    _draw_maps(figure, grid[0], maps, chance)
+    entries |= _draw_means(grid[1, 0], summary, f"mean_{OVERLAP}", "overlap with other layers")
+    entries |= _draw_means(grid[1, 1], summary, f"mean_{SPECTRAL}", "overlap of spectra")
+    entries |= _draw_shares(grid[1, 2], tables)
+    for axes, letter in zip(grid.flat, "abcdef", strict=True):
+        style.panel_letter(axes, letter)
+    nulls = {name: entries.pop(name) for name in list(entries) if name.startswith("null: ")}
+    style.legend_on_top(figure, entries | nulls, columns=3)
 
 
 def overlap_map(summary: pd.DataFrame, role: str, other: str) -> Float[np.ndarray, "layers layers"]:
@@ -85,15 +92,17 @@ def layer_of(rows: pd.DataFrame) -> "pd.Series[int]":
     return rows["part"].str.split(".").str[1].astype("int64")
 
 
-def _draw_maps(figure: Figure, row: np.ndarray, maps: Mapping[tuple[str, str], np.ndarray], chance: float) -> None:
+def _draw_maps(figure: FigureBase, row: np.ndarray, maps: Mapping[tuple[str, str], np.ndarray], chance: float) -> None:
     largest = max(float(np.nanmax(each)) for each in maps.values())
     norm = TwoSlopeNorm(chance, vmin=0.0, vmax=max(largest, 1.05 * chance))
-    for axes, (pair, found) in zip(row, maps.items(), strict=False):
+    for axes, (pair, found) in zip(row[: len(maps)], maps.items(), strict=True):
         image = axes.imshow(found, origin="lower", cmap=COLOR_MAP, norm=norm, interpolation="nearest")
         axes.set_title(" with ".join(NAMES[role] for role in pair), fontsize=7)
         axes.set_ylabel(f"layer of {NAMES[pair[0]]}")
         axes.set_xlabel(f"layer of {NAMES[pair[1]]}")
         axes.set_facecolor(style.NULL_GREY)
+        style.whole_ticks(axes.xaxis)
+        style.whole_ticks(axes.yaxis)
     for axes in row[len(maps) :]:
         axes.set_axis_off()
     bar = figure.colorbar(image, ax=list(row), fraction=0.03, pad=0.01)
@@ -115,6 +124,7 @@ def _draw_means(axes: Axes, summary: pd.DataFrame, quantity: str, label: str) ->
         entries |= _draw_nulls(axes, rows, quantity, color)
         entries[NAMES[role]] = style.mean_line(axes, style.select(rows, quantity=quantity, null=""), "layer", color)
     axes.set_xlabel("layer")
+    style.whole_ticks(axes.xaxis)
     axes.set_ylabel(label)
     axes.set_ylim(bottom=0.0)
     return entries
@@ -124,13 +134,18 @@ def _draw_shares(axes: Axes, tables: Mapping[str, pd.DataFrame]) -> dict[str, An
     # summaries of one seed have no interval; that over prompts is in the run's own rows
     runs = style.select(tables["runs"], quantity=SHARE, null="").rename(columns={"value": "estimate"})
     entries: dict[str, Any] = {}
-    for color, data in zip(CONTRAST_COLORS, runs["data"].unique().tolist(), strict=False):
+    contrasts = runs["data"].unique().tolist()
+    colors = (
+        CONTRAST_COLORS[: len(contrasts)] if len(contrasts) <= len(CONTRAST_COLORS) else style.colors(len(contrasts))
+    )
+    for color, data in zip(colors, contrasts, strict=True):
         nulls = style.select(tables["summary"], quantity=SHARE, data=data)
         entries |= _draw_nulls(axes, nulls.assign(layer=layer_of(nulls)), SHARE, color)
         rows = runs[runs["data"] == data]
         label = f"prompts: {data.replace('_', ' ')}, {style.seeds_text(rows)} pairs"
         entries[label] = style.mean_line(axes, rows.assign(layer=layer_of(rows)), "layer", color)
     axes.set_xlabel("layer")
+    style.whole_ticks(axes.xaxis)
     axes.set_ylabel("share of increment")
     axes.set_ylim(bottom=0.0)
     return entries

@@ -13,6 +13,9 @@ from learning_geometry.figures import style
 REQUIRES = ("copying_errors", "sharpness")
 """The measurements whose tables the figure reads."""
 
+MOST = {"experiments": 6}
+"""What a config may list at most of what the figure shows: of more it would not be readable."""
+
 QUANTITIES = {
     "largest_hessian_eigenvalue": ("largest eigenvalue", style.BLUE),
     "smallest_hessian_eigenvalue": ("smallest eigenvalue", style.VERMILION),
@@ -31,36 +34,39 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
 
     Args:
         tables: "summary", summary rows; "runs", tidy rows of all seeds.
-        options: "experiments", of which the first is shown.
+        options: "experiments", their names.
 
     Raises:
         ValueError: no experiment, or nothing to show; the message names the quantity.
     """
-    experiment = style.one_experiment("sharpness", options)
-    tables = {name: table[table["experiment"] == experiment] for name, table in tables.items()}
-    with style.applied():
-        figure = Figure(figsize=(style.COLUMN_WIDTH, 6.6), layout="constrained")
-        panels = figure.subplots(len(QUANTITIES), sharex=True, height_ratios=(1.9, 1.0, 1.0, 1.0))
-        steps: list[int] = []
-        for axes, letter, (quantity, (label, color)) in zip(panels, "abcd", QUANTITIES.items(), strict=True):
-            where = {"quantity": quantity, "part": "model"}
-            entries: dict[str, Any] = style.curve(axes, tables, where, color, label)
-            measured = style.select(tables["summary"], **where, null="")
-            steps += measured["step"].tolist()
-            _mark_few(axes, measured, color)
-            nulls = style.null_curves(axes, tables, where)
-            if axes is panels[0]:
-                entries |= nulls | _mark_seeds(axes, tables["runs"])
-            style.legend_above(axes, entries, columns=1 if axes is panels[0] else 2)
-            axes.set_ylabel("nats")
-            style.panel_letter(axes, letter)
-        panels[0].set_ylim(bottom=0.0)
-        panels[-1].ticklabel_format(axis="y", style="sci", scilimits=(-2, 3), useMathText=True)
-        panels[-1].yaxis.get_offset_text().set(size=7, ha="right", x=1.0)
-        style.step_axis(panels[-1], steps)
-        style.mark_transition(panels, tables["summary"], experiment)
-        figure.align_ylabels()
-    return figure
+    return style.blocks("sharpness", REQUIRES, tables, options, _draw_one)
+
+
+def _draw_one(
+    canvas: style.Canvas, tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any], experiment: str
+) -> None:
+    """Draw the block of one experiment, of which alone the tables hold rows."""
+    figure = canvas(style.COLUMN_WIDTH, 6.6)
+    panels = figure.subplots(len(QUANTITIES), sharex=True, height_ratios=(1.9, 1.0, 1.0, 1.0))
+    steps: list[int] = []
+    for axes, letter, (quantity, (label, color)) in zip(panels, "abcd", QUANTITIES.items(), strict=True):
+        where = {"quantity": quantity, "part": "model"}
+        entries: dict[str, Any] = style.curve(axes, tables, where, color, label)
+        measured = style.select(tables["summary"], **where, null="")
+        steps += measured["step"].tolist()
+        _mark_few(axes, measured, color)
+        nulls = style.null_curves(axes, tables, where)
+        if axes is panels[0]:
+            entries |= nulls | _mark_seeds(axes, tables["runs"])
+        style.legend_above(axes, entries, columns=1 if axes is panels[0] else 2)
+        axes.set_ylabel("nats")
+        style.panel_letter(axes, letter)
+    panels[0].set_ylim(bottom=0.0)
+    panels[-1].ticklabel_format(axis="y", style="sci", scilimits=(-2, 3), useMathText=True)
+    panels[-1].yaxis.get_offset_text().set(size=7, ha="right", x=1.0)
+    style.step_axis(panels[-1], steps)
+    style.mark_transition(panels, tables["summary"], experiment)
+    figure.align_ylabels()
 
 
 def _mark_few(axes: Axes, rows: pd.DataFrame, color: str) -> None:

@@ -37,6 +37,9 @@ SOURCES = {
 SPREAD = 0.18
 """Distance between the sources of one label."""
 
+MOST = {"experiments": 4}
+"""What a config may list at most of what the figure shows: of more it would not be readable."""
+
 
 def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figure:
     """Draw what is left of the accuracy when latents are removed, and what latents and states tell.
@@ -48,31 +51,34 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
 
     Args:
         tables: "summary", summary rows; "runs", tidy rows of all seeds.
-        options: "experiments", of which the first is shown; "tasks", of whose "modulus" chance follows.
+        options: "experiments", their names; "tasks", of whose "modulus" chance follows.
 
     Raises:
         ValueError: no experiment, or nothing to show; the message names the quantity.
     """
-    experiment = style.one_experiment("sparse_execution", options)
-    tables = {name: table[table["experiment"] == experiment] for name, table in tables.items()}
-    with style.applied():
-        figure = Figure(figsize=(style.DOUBLE_WIDTH, 4.0), layout="constrained")
-        grid = figure.add_gridspec(1, 3, width_ratios=(1.25, 1.0, 0.85))
-        ablation, decoding, information = (figure.add_subplot(grid[0, column]) for column in range(3))
-        modulus = options.get("tasks", {}).get(experiment, {}).get("modulus")
-        entries = _draw_ablations(ablation, tables, modulus)
-        labels = _draw_labels(decoding, tables, "decoding_accuracy")
-        # the legend is filled column by column: the sources come last, below each other
-        entries |= dict(sorted(labels.items(), key=lambda entry: not entry[0].startswith("null")))
-        _draw_labels(information, tables, "best_latent_information")
-        information.tick_params(labelleft=False)
-        decoding.set(xlim=(0, 1.03), xlabel="accuracy of a linear probe")
-        information.set_xlim(left=0)
-        information.set_xlabel("information of the best\nsingle latent (nats)")
-        for axes, letter in zip((ablation, decoding, information), "abc", strict=True):
-            style.panel_letter(axes, letter)
-        style.legend_on_top(figure, entries, columns=3)
-    return figure
+    return style.blocks("sparse_execution", REQUIRES, tables, options, _draw_one)
+
+
+def _draw_one(
+    canvas: style.Canvas, tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any], experiment: str
+) -> None:
+    """Draw the block of one experiment, of which alone the tables hold rows."""
+    figure = canvas(style.DOUBLE_WIDTH, 4.0)
+    grid = figure.add_gridspec(1, 3, width_ratios=(1.25, 1.0, 0.85))
+    ablation, decoding, information = (figure.add_subplot(grid[0, column]) for column in range(3))
+    modulus = options.get("tasks", {}).get(experiment, {}).get("modulus")
+    entries = _draw_ablations(ablation, tables, modulus)
+    labels = _draw_labels(decoding, tables, "decoding_accuracy")
+    # the legend is filled column by column: the sources come last, below each other
+    entries |= dict(sorted(labels.items(), key=lambda entry: not entry[0].startswith("null")))
+    _draw_labels(information, tables, "best_latent_information")
+    information.tick_params(labelleft=False)
+    decoding.set(xlim=(0, 1.03), xlabel="accuracy of a linear probe")
+    information.set_xlim(left=0)
+    information.set_xlabel("information of the best\nsingle latent (nats)")
+    for axes, letter in zip((ablation, decoding, information), "abc", strict=True):
+        style.panel_letter(axes, letter)
+    style.legend_on_top(figure, entries, columns=3)
 
 
 def _draw_ablations(axes: Axes, tables: Mapping[str, pd.DataFrame], modulus: int | None) -> dict[str, Any]:

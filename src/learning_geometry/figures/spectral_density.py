@@ -14,6 +14,9 @@ from learning_geometry.figures.landscape import checkpoints, color, label
 REQUIRES = ("landscape",)
 """The measurements whose tables the figure reads."""
 
+MOST = {"experiments": 6}
+"""What a config may list at most of what the figure shows: of more it would not be readable."""
+
 LINEAR, SMALLEST = 0.01, 1e-5
 
 
@@ -25,26 +28,29 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
 
     Args:
         tables: "summary", summary rows; "runs", tidy rows of all seeds.
-        options: "experiments", of which the first is shown.
+        options: "experiments", their names.
 
     Raises:
         ValueError: no experiment, or nothing to show; the message names the quantity.
     """
-    experiment = style.one_experiment("spectral_density", options)
-    tables = {name: table[table["experiment"] == experiment] for name, table in tables.items()}
+    return style.blocks("spectral_density", REQUIRES, tables, options, _draw_one)
+
+
+def _draw_one(
+    canvas: style.Canvas, tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any], experiment: str
+) -> None:
+    """Draw the block of one experiment, of which alone the tables hold rows."""
     parts = checkpoints(tables["runs"])
-    with style.applied():
-        figure = Figure(figsize=(style.COLUMN_WIDTH, 0.6 + 1.15 * len(parts)), layout="constrained")
-        panels = figure.subplots(len(parts), sharex=True, sharey=True, squeeze=False)[:, 0]
-        entries: dict[str, Any] = {}
-        for axes, part, letter in zip(panels, parts, "abcdefghij", strict=False):
-            entries |= _draw_spectrum(axes, tables, part, color(part, parts))
-            axes.set_title(label(part), loc="right", y=0.8)
-            style.panel_letter(axes, letter)
-        panels[-1].set_xlabel("Hessian eigenvalue (nats)")
-        figure.supylabel("density (per unit of asinh(100 λ))", fontsize=8)
-        style.legend_on_top(figure, entries, columns=1)
-    return figure
+    figure = canvas(style.COLUMN_WIDTH, 0.6 + 1.15 * len(parts))
+    panels = figure.subplots(len(parts), sharex=True, sharey=True, squeeze=False)[:, 0]
+    entries: dict[str, Any] = {}
+    for axes, part, letter in zip(panels, parts, style.letters(len(parts)), strict=True):
+        entries |= _draw_spectrum(axes, tables, part, color(part, parts))
+        axes.set_title(label(part), loc="right", y=0.8)
+        style.panel_letter(axes, letter)
+    panels[-1].set_xlabel("Hessian eigenvalue (nats)")
+    figure.supylabel("density (per unit of asinh(100 λ))", fontsize=8)
+    style.legend_on_top(figure, entries, columns=1)
 
 
 def _draw_spectrum(axes: Axes, tables: Mapping[str, pd.DataFrame], part: str, shade: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ Figures are made with ``matplotlib.figure.Figure`` and never with pyplot, inside
 user's matplotlib settings nor another figure can change what is drawn, and nothing global is left changed.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from textwrap import fill
@@ -15,7 +15,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.axis import Axis
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.gridspec import GridSpec
+from matplotlib.ticker import MaxNLocator
 
 from learning_geometry.failures import NOT_MEASURED
 from learning_geometry.files import atomic_path
@@ -36,6 +40,24 @@ TRANSITION = "first_step_below_0.5"
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 ORANGE, SKY_BLUE, BLACK = "#E69F00", "#56B4E9", "#000000"
 NULL_GREY, CONTROL_GREY = "#999999", "#595959"
+
+PALETTE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY_BLUE, BLACK)
+"""Of what a config names, as texts or contrasts, in its order."""
+
+FEW_POINTS = 2
+"""A line of fewer points has marks: a single point has no line, and would not be seen."""
+
+FEWEST_SEEDS = 3
+"""Intervals of fewer seeds are not drawn: of two, Student's t is 12.7, and the band hides all else; they have lines."""
+
+INCHES_OF_HANDLE, INCHES_OF_CHARACTER = 0.33, 0.047
+"""Of the entries of a legend, with the space between them."""
+
+TITLE_HEIGHT, CHARACTERS_PER_INCH = 0.25, 16
+"""Of a block's title: height in inches, and how many bold characters an inch holds."""
+
+Canvas = Callable[[float, float], Figure | SubFigure]
+"""Gives the figure, or the part of one, in which to draw, for a width and a height in inches."""
 
 RC: dict[str, Any] = {
     "font.family": "DejaVu Sans",  # shipped with matplotlib: the same on every machine
@@ -72,6 +94,146 @@ def applied() -> Iterator[None]:
     """Apply the style, on top of matplotlib's defaults, to what is drawn inside the ``with`` block."""
     with matplotlib.style.context(RC, after_reset=True):
         yield
+
+
+def colors(number: int) -> list[str]:
+    """Return as many colours, all different: ``PALETTE``, or for more a spectrum from end to end.
+
+    >>> len(set(colors(20))), colors(2) == list(PALETTE[:2])
+    (20, True)
+    """
+    if number <= len(PALETTE):
+        return list(PALETTE[:number])
+    return [to_hex(color) for color in matplotlib.colormaps["turbo"](np.linspace(0.03, 0.97, number))]
+
+
+def line_styles(number: int) -> list[Any]:
+    """Return as many kinds of line, all different: four common ones, then dashes with two, three, ... dots between.
+
+    >>> line_styles(5)
+    ['-', '--', '-.', ':', (0, (6.0, 1.5, 1.0, 1.5, 1.0, 1.5))]
+    """
+    dotted = [(0, (6.0, 1.5, *(1.0, 1.5) * dots)) for dots in range(2, number - 2)]
+    return ["-", "--", "-.", ":", *dotted][:number]
+
+
+def marks(points: Any, size: float = 2.5) -> dict[str, Any]:
+    """Return how to mark the points of a line, if they are fewer than ``FEW_POINTS``; nothing of a longer one."""
+    return {"marker": "o", "markersize": size} if len(points) < FEW_POINTS else {}
+
+
+def whole_ticks(axis: Axis) -> None:
+    """Put the ticks of an axis that counts layers, steps, heads or ranks at whole numbers alone."""
+    axis.set_major_locator(MaxNLocator(nbins="auto", integer=True, min_n_ticks=1, steps=[1, 2, 2.5, 5, 10]))
+
+
+def letters(number: int) -> list[str]:
+    """Return as many letters of panels: a to z, then aa, ab, ...
+
+    >>> letters(28)[-3:]
+    ['z', 'aa', 'ab']
+    """
+    alphabet = "abcdefghijklmnopqrstuvwxyz"
+    return [(alphabet[at // 26 - 1] if at >= 26 else "") + alphabet[at % 26] for at in range(number)]
+
+
+def shown(
+    figure: str, requires: Sequence[str], tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]
+) -> tuple[list[str], dict[str, pd.DataFrame]]:
+    """Return the experiments that a figure shows, and its tables without the intervals of fewer than ``FEWEST_SEEDS``.
+
+    Args:
+        figure: name of the module, for errors.
+        requires: the measurements that it reads.
+        tables: "summary" and "runs".
+        options: "experiments", their names, and "tasks" or what else the figure reads.
+
+    Raises:
+        ValueError: no experiment, or the tables hold nothing of one.
+    """
+    experiments = [str(name) for name in options.get("experiments") or ()]
+    if not experiments:
+        raise ValueError(f"{figure}: the option 'experiments' is missing or empty; name the experiments to show")
+    for name in experiments:
+        if not (tables["runs"]["experiment"] == name).any():
+            present = sorted(tables["runs"]["experiment"].unique().tolist())
+            raise ValueError(
+                f"{figure}: the tables hold no row with experiment={name!r}, only of {present}; "
+                f"measure it ({', '.join(requires) or 'training'}), or leave it out of the figure's experiments"
+            )
+    summary = tables.get("summary", pd.DataFrame())
+    if "interval" in summary:
+        wide = (summary["interval"] == "student_t") & (summary["n"] < FEWEST_SEEDS)
+        summary = summary.assign(low=summary["low"].mask(wide), high=summary["high"].mask(wide))
+        tables = {**tables, "summary": summary}
+    return experiments, dict(tables)
+
+
+@contextmanager
+def of_experiment(figure: str, requires: Sequence[str], experiment: str) -> Iterator[None]:
+    """Say in every ``ValueError`` of the ``with`` block of which experiment it is, and what the figure reads of it."""
+    try:
+        yield
+    except ValueError as error:
+        read = f"; the figure reads {', '.join(requires)} of it: measure what is lacking" if requires else ""
+        raise ValueError(f"{figure}, experiment {experiment}: {error}{read}") from error
+
+
+def blocks(
+    figure: str,
+    requires: Sequence[str],
+    tables: Mapping[str, pd.DataFrame],
+    options: Mapping[str, Any],
+    draw_one: Callable[[Canvas, Mapping[str, pd.DataFrame], Mapping[str, Any], str], None],
+) -> Figure:
+    """Draw one block of panels for each experiment, below each other, or two side by side where they are narrow.
+
+    Several blocks have the names of their experiments above them; a single one is the figure.
+
+    Args:
+        figure: as of ``shown``.
+        requires: as of ``shown``.
+        tables: as of ``shown``.
+        options: as of ``shown``.
+        draw_one: draws a block, given its canvas, the rows of its experiment alone, the options, and its name.
+
+    Raises:
+        ValueError: no experiment, or one was not measured; the message names it, and what is lacking.
+    """
+    experiments, tables = shown(figure, requires, tables, options)
+    several = len(experiments) > 1
+    sizes: list[tuple[float, float]] = []
+    grids: list[GridSpec] = []
+    with applied():
+        whole = Figure(layout="constrained")
+
+        def canvas(width: float, height: float) -> Figure | SubFigure:
+            place = len(sizes)
+            sizes.append((width, height + TITLE_HEIGHT * several))
+            if not several:
+                whole.set_size_inches(width, height)
+                return whole
+            if not grids:
+                across = 1 if width > COLUMN_WIDTH else 2
+                grids.append(whole.add_gridspec(-(-len(experiments) // across), across))
+                whole.set_size_inches(across * width, height)  # legends fit the width; the height comes last
+            block = whole.add_subfigure(grids[0][divmod(place, grids[0].ncols)])
+            title = fill(experiments[place].replace("_", " "), int(width * CHARACTERS_PER_INCH))
+            block.suptitle(title, x=0.01, ha="left", fontsize=8, weight="bold")
+            # one more within, so that the title and a legend at the top have places of their own
+            return block.add_subfigure(block.add_gridspec(1, 1)[0])
+
+        for experiment in experiments:
+            with of_experiment(figure, requires, experiment):
+                of_one = {name: table[table["experiment"] == experiment] for name, table in tables.items()}
+                draw_one(canvas, of_one, options, experiment)
+        across = grids[0].ncols if several else 1
+        rows = [sizes[start : start + across] for start in range(0, len(sizes), across)]
+        heights = [max(height for _, height in row) for row in rows]
+        whole.set_size_inches(across * sizes[0][0], sum(heights))
+        if several:
+            grids[0].set_height_ratios(heights)
+    return whole
 
 
 def save(figure: Figure, pdf_path: Path | str, png_path: Path | str) -> None:
@@ -124,7 +286,7 @@ def wrapped(title: str, seeds: str, width: int) -> str:
     return fill(f"{title}, {seeds.replace(' ', unbroken)}", width).replace(unbroken, " ")
 
 
-def mean_line(axes: Axes, rows: pd.DataFrame, x: str, color: str, linestyle: str = "-") -> tuple[Artist, ...]:
+def mean_line(axes: Axes, rows: pd.DataFrame, x: str, color: str, linestyle: Any = "-") -> tuple[Artist, ...]:
     """Draw the estimate of summary rows against column ``x``, with a band where they have an interval.
 
     Returns:
@@ -137,17 +299,22 @@ def mean_line(axes: Axes, rows: pd.DataFrame, x: str, color: str, linestyle: str
         quantity, experiment = rows[["quantity", "experiment"]].iloc[0]
         raise ValueError(f"{quantity} of {experiment}: every estimate is NaN or censored, there is nothing to draw")
     rows = rows.sort_values(x, kind="stable")
-    (line,) = axes.plot(rows[x], rows["estimate"], color=color, linestyle=linestyle, zorder=3)
-    if rows[["low", "high"]].isna().all(axis=None):
+    (line,) = axes.plot(
+        rows[x], rows["estimate"], color=color, linestyle=linestyle, zorder=3, **marks(rows["estimate"].dropna())
+    )
+    known = rows[["low", "high"]].notna().all(axis=1).sum()
+    if not known:
         return (line,)
-    band = axes.fill_between(rows[x], rows["low"], rows["high"], color=color, alpha=0.2, zorder=2)
-    return line, band
+    if known == 1:  # where a band has no width
+        return line, axes.vlines(rows[x], rows["low"], rows["high"], color=color, linewidth=0.9, zorder=2)
+    return line, axes.fill_between(rows[x], rows["low"], rows["high"], color=color, alpha=0.2, zorder=2)
 
 
-def seed_lines(axes: Axes, runs: pd.DataFrame, x: str, color: str, linestyle: str = "-") -> None:
+def seed_lines(axes: Axes, runs: pd.DataFrame, x: str, color: str, linestyle: Any = "-") -> None:
     """Draw the value of tidy rows against column ``x``, one thin line for each seed."""
     for _, rows in runs.sort_values(x, kind="stable").groupby("seed"):
-        axes.plot(rows[x], rows["value"], color=color, linestyle=linestyle, linewidth=0.4, alpha=0.6, zorder=1)
+        look = {"color": color, "linestyle": linestyle, "linewidth": 0.4, "alpha": 0.6, "zorder": 1}
+        axes.plot(rows[x], rows["value"], **look, **marks(rows["value"].dropna(), 2.0))
 
 
 def null_band(
@@ -265,17 +432,6 @@ def mark_transition(panels: Iterable[Axes], summary: pd.DataFrame, experiment: s
     return line
 
 
-def one_experiment(figure: str, options: Mapping[str, Any]) -> str:
-    """Return the first of the experiments in a figure's options: the one shown.
-
-    Raises:
-        ValueError: there is none.
-    """
-    if not options.get("experiments"):
-        raise ValueError(f"{figure}: the option 'experiments' is missing or empty; name the experiment to show")
-    return str(options["experiments"][0])
-
-
 def step_axis(axes: Axes, steps: Sequence[int], scale: str = "linear") -> None:
     """Set up the x axis for training steps.
 
@@ -292,6 +448,7 @@ def step_axis(axes: Axes, steps: Sequence[int], scale: str = "linear") -> None:
         raise ValueError(f"step_scale: {scale!r} is no scale of steps; use 'linear' or 'log'")
     last = max(steps)
     axes.set_xlabel("training step")
+    whole_ticks(axes.xaxis)
     positive = [step for step in steps if step > 0]
     if scale == "log" and positive:
         smallest = min(positive)
@@ -319,9 +476,30 @@ def panel_letter(axes: Axes, letter: str) -> None:
     )
 
 
-def legend_on_top(figure: Figure, entries: Mapping[str, Any], columns: int) -> None:
-    """Put one legend (label: handle) for all panels above them; the figure's layout must be constrained."""
-    figure.legend(list(entries.values()), list(entries), loc="outside upper left", ncols=columns)
+def legend_on_top(
+    figure: Figure | SubFigure, entries: Mapping[str, Any], columns: int, handle_length: float | None = None
+) -> None:
+    """Put one legend (label: handle) for all panels above them; the figure's layout must be constrained.
+
+    Args:
+        figure: the figure, or the part of one.
+        entries: label -> handle.
+        columns: side by side, fewer where the labels are too long for the width.
+        handle_length: of the handles' lines, in units of the font's size; that of the style if None.
+    """
+    width = figure.bbox.width / figure.dpi
+    while columns > 1 and _legend_width(list(entries), columns) > width:
+        columns -= 1
+    figure.legend(
+        list(entries.values()), list(entries), loc="outside upper left", ncols=columns, handlelength=handle_length
+    )
+
+
+def _legend_width(labels: Sequence[str], columns: int) -> float:
+    """Return about how wide a legend is, in inches: it is filled column by column."""
+    rows = -(-len(labels) // columns)
+    longest = [max(map(len, labels[start : start + rows])) for start in range(0, len(labels), rows)]
+    return sum(INCHES_OF_HANDLE + INCHES_OF_CHARACTER * length for length in longest)
 
 
 def legend_above(axes: Axes, entries: Mapping[str, Any], columns: int = 1) -> None:

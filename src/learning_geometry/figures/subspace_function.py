@@ -25,6 +25,9 @@ HATCH = "////"
 ROW_HEIGHT = 0.25
 """In inches."""
 
+MOST = {"experiments": 4}
+"""What a config may list at most of what the figure shows: of more it would not be readable."""
+
 
 class Row(NamedTuple):
     """One row of the table."""
@@ -50,31 +53,34 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
 
     Args:
         tables: "summary", summary rows; "runs", tidy rows of all seeds.
-        options: "experiments", of which the first is shown.
+        options: "experiments", their names.
 
     Raises:
         ValueError: no experiment, or nothing to show; the message names the quantity.
     """
-    experiment = style.one_experiment("subspace_function", options)
-    tables = {name: table[table["experiment"] == experiment] for name, table in tables.items()}
+    return style.blocks("subspace_function", REQUIRES, tables, options, _draw_one)
+
+
+def _draw_one(
+    canvas: style.Canvas, tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any], experiment: str
+) -> None:
+    """Draw the block of one experiment, of which alone the tables hold rows."""
     writer, reader = _layers(tables["summary"])
     rows = _rows(tables["summary"], writer, reader)
     last = tables["summary"][tables["summary"]["step"] == tables["summary"]["step"].max()]
-    with style.applied():
-        figure = Figure(figsize=(style.DOUBLE_WIDTH, 1.0 + ROW_HEIGHT * len(rows) + 1.9), layout="constrained")
-        grid = figure.add_gridspec(2, 4, height_ratios=[ROW_HEIGHT * len(rows) + 0.3, 1.45])
-        table = figure.add_subplot(grid[0, :])
-        _draw_table(table, last, rows)
-        panels = [figure.add_subplot(grid[1, column]) for column in range(4)]
-        entries = _draw_panels(panels, tables, writer, reader)
-        transition = style.mark_transition(panels, tables["summary"], experiment)
-        if transition is not None:
-            entries["mean step of OOD error < 0.5"] = transition
-        entries |= {"within the range of a control": Patch(facecolor="white", edgecolor=style.NULL_GREY, hatch=HATCH)}
-        bar = figure.colorbar(ScalarMappable(Normalize(-1, 1), HARM), ax=table, fraction=0.02, pad=0.01, aspect=40)
-        bar.set_label("score lost, error gained")
-        style.legend_on_top(figure, entries, columns=4)
-    return figure
+    figure = canvas(style.DOUBLE_WIDTH, 1.0 + ROW_HEIGHT * len(rows) + 1.9)
+    grid = figure.add_gridspec(2, 4, height_ratios=[ROW_HEIGHT * len(rows) + 0.3, 1.45])
+    table = figure.add_subplot(grid[0, :])
+    _draw_table(table, last, rows)
+    panels = [figure.add_subplot(grid[1, column]) for column in range(4)]
+    entries = _draw_panels(panels, tables, writer, reader)
+    transition = style.mark_transition(panels, tables["summary"], experiment)
+    if transition is not None:
+        entries["mean step of OOD error < 0.5"] = transition
+    entries |= {"within the range of a control": Patch(facecolor="white", edgecolor=style.NULL_GREY, hatch=HATCH)}
+    bar = figure.colorbar(ScalarMappable(Normalize(-1, 1), HARM), ax=table, fraction=0.02, pad=0.01, aspect=40)
+    bar.set_label("score lost, error gained")
+    style.legend_on_top(figure, entries, columns=4)
 
 
 def _layers(summary: pd.DataFrame) -> tuple[str, str]:
@@ -173,7 +179,7 @@ def _draw_panels(panels: list[Axes], tables: Mapping[str, pd.DataFrame], writer:
         ("induction_score", f"{reader}.query", f"{second}\nquery"),
         ("induction_score", f"{reader}.key", f"{second}\nkey"),
     ]
-    for axes, (score, component, title) in zip(panels, shown, strict=False):
+    for axes, (score, component, title) in zip(panels[: len(shown)], shown, strict=True):
         where: dict[str, str | int] = {"quantity": f"{score}_after_removal"}
         for group, color in GROUPS.items():
             at = where | {"part": f"{component}-embedding.{group}"}

@@ -13,6 +13,9 @@ from learning_geometry.figures import style
 REQUIRES = ("subspace_training",)
 """The measurements whose tables the figure reads."""
 
+MOST = {"experiments": 4}
+"""What a config may list at most of what the figure shows: of more it would not be readable."""
+
 ARMS = {
     "unprojected": (style.BLACK, "-", "unprojected"),
     "outside": (style.BLUE, "-", "outside the execution basis"),
@@ -36,32 +39,36 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
 
     Args:
         tables: "summary", summary rows; "runs", tidy rows of all seeds.
-        options: "experiments", of which the first is shown.
+        options: "experiments", their names.
 
     Raises:
         ValueError: no experiment, or nothing to show; the message names the quantity.
     """
-    experiment = style.one_experiment("subspace_training", options)
-    tables = {name: table[table["experiment"] == experiment] for name, table in tables.items()}
+    return style.blocks("subspace_training", REQUIRES, tables, options, _draw_one)
+
+
+def _draw_one(
+    canvas: style.Canvas, tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any], experiment: str
+) -> None:
+    """Draw the block of one experiment, of which alone the tables hold rows."""
     losses = style.select(tables["summary"], quantity="loss_change_after_projection")
     data, start = _hardest(losses), int(losses["step"].max())
     entries: dict[str, Any] = {}
-    with style.applied():
-        figure = Figure(figsize=(style.DOUBLE_WIDTH, 2.9), layout="constrained")
-        panels = figure.subplots(1, 3)
-        for axes, (quantity, label) in zip(panels, QUANTITIES.items(), strict=False):
-            for arm, (color, line, name) in ARMS.items():
-                where: dict[str, str | int] = {"quantity": quantity, "data": data, "part": arm, "step": start}
-                entries |= _curve(axes, tables, where, color, line, name)
-            axes.set_ylabel(label)
-            axes.set_title(f"{data.replace('_', ' ')}, from step {start}")
-        entries |= _draw_displacement(panels[2], tables, start)
-        for axes, letter in zip(panels, "abc", strict=True):
-            axes.set_xlabel("steps after the start")
-            axes.set_xlim(left=0)
-            style.panel_letter(axes, letter)
-        style.legend_on_top(figure, entries, columns=3)
-    return figure
+    figure = canvas(style.DOUBLE_WIDTH, 2.9)
+    panels = figure.subplots(1, 3)
+    for axes, (quantity, label) in zip(panels[: len(QUANTITIES)], QUANTITIES.items(), strict=True):
+        for arm, (color, line, name) in ARMS.items():
+            where: dict[str, str | int] = {"quantity": quantity, "data": data, "part": arm, "step": start}
+            entries |= _curve(axes, tables, where, color, line, name)
+        axes.set_ylabel(label)
+        axes.set_title(f"{data.replace('_', ' ')}, from step {start}")
+    entries |= _draw_displacement(panels[2], tables, start)
+    for axes, letter in zip(panels, "abc", strict=True):
+        axes.set_xlabel("steps after the start")
+        axes.set_xlim(left=0)
+        style.whole_ticks(axes.xaxis)
+        style.panel_letter(axes, letter)
+    style.legend_on_top(figure, entries, columns=3)
 
 
 def _curve(

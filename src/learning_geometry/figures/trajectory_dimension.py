@@ -10,7 +10,6 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
 
 from learning_geometry.figures import style
 
@@ -48,7 +47,7 @@ WEAKEST_AND_STRICTEST = ("isotropic_walk", "shuffled_increments")
 """The nulls of the panels of layers."""
 
 EXPERIMENTS = (style.BLUE, style.GREEN, style.PURPLE, style.SKY_BLUE)
-"""Colours of the first experiment and of further ones."""
+"""Colours of the first experiment and of further ones: as many as ``MOST`` allows."""
 
 OF_LAYERS = {
     "trajectory_pc1_share": "PC1 share",
@@ -62,6 +61,9 @@ WIDTH_OF_SLOT = 0.86
 
 Slot = dict[str, str]
 """Column values that select what stands at one place of the x axis."""
+
+MOST = {"experiments": 4}
+"""What a config may list at most of what the figure shows: of more it would not be readable."""
 
 
 def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figure:
@@ -82,8 +84,8 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
     Raises:
         ValueError: no experiment, or one was not measured; the message names the quantity.
     """
-    first = style.one_experiment("trajectory_dimension", options)
-    experiments = [str(name) for name in options["experiments"]]
+    experiments, tables = style.shown("trajectory_dimension", REQUIRES, tables, options)
+    first = experiments[0]
     for name in experiments:
         style.select(tables["summary"], experiment=name, quantity=R90, null="")
     neighbours = [name for name in NEIGHBOURS if _measured(tables["summary"], first, name)]
@@ -97,11 +99,12 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
         verdicts = figure.add_subplot(bands[1])
         _draw_verdicts(verdicts, tables["runs"], first)
         below = [figure.add_subplot(of_parts[0, column]) for column in range(of_parts.ncols)]
-        for axes, quantity in zip(below, OF_LAYERS, strict=False):
+        for axes, quantity in zip(below[: len(OF_LAYERS)], OF_LAYERS, strict=True):
             _draw_layers(axes, tables, experiments, quantity)
         if neighbours:
             _draw_neighbours(below[-1], tables, experiments, neighbours)
-        for axes, letter in zip([*panels, verdicts, *below], "abcdefghi", strict=False):
+        lettered = [*panels, verdicts, *below]
+        for axes, letter in zip(lettered, style.letters(len(lettered)), strict=True):
             style.panel_letter(axes, letter)
         style.legend_on_top(figure, entries, columns=3)
     return figure
@@ -155,7 +158,7 @@ def draw_slots(
         rows = summary[(summary["experiment"] == experiment) & (summary["null"] == "")]
         if rows.empty:
             continue
-        color = EXPERIMENTS[number % len(EXPERIMENTS)]
+        color = EXPERIMENTS[number]
         entries[f"{in_words(experiment)}, {style.seeds_text(rows)}"] = _with_ranges(
             axes, rows["place"] + offsets[experiment], rows, color, marker="o", markersize=3.2, linewidth=1.1, zorder=3
         )
@@ -225,7 +228,7 @@ def _draw_roles(
     top = max(axes.get_ylim()[1] for axes in panels)
     for axes in panels:
         axes.set_ylim(0.0, top)
-        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+        style.whole_ticks(axes.yaxis)
     return entries
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import LogLocator, NullLocator
 
 from learning_geometry.figures import style
 from learning_geometry.figures.trajectory_dimension import MATRIX, ROLES, in_words, number_of_layers
@@ -25,6 +25,9 @@ RANK = 3
 COLUMNS = 2
 """Experiments side by side; further ones follow below."""
 
+MOST = {"experiments": 6}
+"""What a config may list at most of what the figure shows: of more it would not be readable."""
+
 
 def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figure:
     """Draw two panels for each experiment, one below the other; all y axes are alike.
@@ -41,8 +44,7 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
     Raises:
         ValueError: no experiment, or one was not measured; the message names the quantity.
     """
-    style.one_experiment("trajectory_orientation", options)
-    experiments = [str(name) for name in options["experiments"]]
+    experiments, tables = style.shown("trajectory_orientation", REQUIRES, tables, options)
     of_all = {name: table[table["quantity"] == COSINE] for name, table in tables.items()}
     for experiment in experiments:
         style.select(tables["summary"], experiment=experiment, quantity=COSINE, null="")
@@ -64,7 +66,7 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
         for axes in grid[-2:, len(experiments) - columns * (bands - 1) :].flat:
             axes.remove()
         low, high = _limits(of_all, experiments)
-        for axes, letter in zip(figure.axes, "abcdefghijklmnopqrstuvwxyz", strict=False):
+        for axes, letter in zip(figure.axes, style.letters(len(figure.axes)), strict=True):
             style.panel_letter(axes, letter)
             axes.set_yscale("log")
             axes.set_ylim(low, high)
@@ -82,7 +84,7 @@ def _draw_over_k(axes: Axes, tables: Mapping[str, pd.DataFrame]) -> dict[str, An
     entries = _draw_measured(axes, style.select(summary, null=""), style.select(runs, null=""), "index")
     entries["null: random subspaces"] = _null_boxes(axes, null["index"].to_numpy(), null)
     axes.set_xlabel("number k of directions")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    style.whole_ticks(axes.xaxis)
     axes.set_xlim(null["index"].min() - 0.6, null["index"].max() + 0.6)
     return entries
 

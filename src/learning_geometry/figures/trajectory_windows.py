@@ -36,6 +36,9 @@ PUBLISHED = (0.2, 0.3)
 """By these fractions of training the dimension has collapsed, as published: arXiv 2602.10496, 20 000 steps of marker
 sums."""
 
+MOST = {"experiments": 4}
+"""What a config may list at most of what the figure shows: of more it would not be readable."""
+
 
 def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figure:
     """Draw four panels over training, means over all attention matrices in windows of equal numbers of snapshots.
@@ -54,8 +57,8 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
     Raises:
         ValueError: no experiment, or one was not measured in windows; the message names the quantity.
     """
-    first = style.one_experiment("trajectory_windows", options)
-    experiments = [str(name) for name in options["experiments"]]
+    experiments, tables = style.shown("trajectory_windows", REQUIRES, tables, options)
+    first = experiments[0]
     summary = tables["summary"]
     shown = summary[summary["experiment"].isin(experiments)]
     entries: dict[str, Any] = {}
@@ -90,7 +93,7 @@ def _draw_windows(
         where = {"experiment": experiment, "quantity": quantity, "part": MATRICES}
         of_quantity = style.select(tables["summary"], **where)
         rows = style.select(of_quantity, null="").sort_values("step")
-        color = EXPERIMENTS[number % len(EXPERIMENTS)]
+        color = EXPERIMENTS[number]
         entries[f"{in_words(experiment)}, {style.seeds_text(rows)}"] = _with_widths(axes, rows, color)
         values += rows["estimate"].tolist()
         if number:

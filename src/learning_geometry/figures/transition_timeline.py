@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,12 @@ from learning_geometry.figures import style
 
 REQUIRES = ("copying_errors", "head_scores", "sharpness")
 """The measurements whose tables the figure reads."""
+
+MOST = {"experiments": 5}
+"""What a config may list at most of what the figure shows: of more it would not be readable."""
+
+CONTROLS = True
+"""Experiments after the first are controls, of which it shows what there is."""
 
 IN, OUT = "in_distribution", "out_of_distribution"
 
@@ -39,7 +46,7 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
     for name in ("experiments", "tasks"):
         if not options.get(name):
             raise ValueError(f"transition_timeline: the option {name!r} is missing or empty")
-    experiment, *controls = options["experiments"]
+    (experiment, *controls), tables = style.shown("transition_timeline", REQUIRES, tables, options)
     with style.applied():
         figure = Figure(figsize=(style.COLUMN_WIDTH, 6.0), layout="constrained")
         errors, heads, sharpness = figure.subplots(3, sharex=True, height_ratios=(1.35, 1.0, 1.0))
@@ -50,6 +57,9 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
             style.panel_letter(axes, letter)
         style.mark_transition((errors, heads, sharpness), tables["summary"], experiment)
         style.step_axis(sharpness, style.select(tables["summary"], experiment=experiment)["step"].tolist())
+        if controls:
+            title = fill(experiment.replace("_", " "), 52)
+            figure.suptitle(title, x=0.01, ha="left", fontsize=8, weight="bold")
         figure.align_ylabels()
     return figure
 
@@ -75,10 +85,13 @@ def _draw_errors(
     plateau_error: float,
 ) -> None:
     entries: dict[str, Any] = {}
-    curves = [
+    curves: list[tuple[str, str, str, str, Any]] = [
         (experiment, OUT, "out of distribution", style.VERMILION, "-"),
         (experiment, IN, "in distribution", style.BLUE, "-"),
-        *((name, OUT, f"{name.replace('_', ' ')}, OOD", style.CONTROL_GREY, "--") for name in controls),
+        *(
+            (name, OUT, f"{name.replace('_', ' ')}, OOD", style.CONTROL_GREY, line)
+            for name, line in zip(controls, style.line_styles(len(controls) + 1)[1:], strict=True)
+        ),
     ]
     for name, data, label, color, linestyle in curves:
         of_experiment = style.select(tables["summary"], experiment=name)

@@ -52,6 +52,9 @@ ROWS = {
 }
 """Label of the y axis, and height."""
 
+MOST = {"experiments": 4, "prompts": 5}
+"""What a config may list at most of what the figure shows: of more it would not be readable."""
+
 
 def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figure:
     """Draw five panels over one another for each contrast of each language model, between attention and MLP.
@@ -70,7 +73,7 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
         ValueError: no experiment, or one was not measured; the message names the quantity.
     """
     with style.applied():
-        figure, columns = draw_columns("untangling", tables, options, SEPARABILITY, tuple(ROWS.values()))
+        figure, columns = draw_columns("untangling", REQUIRES, tables, options, SEPARABILITY, tuple(ROWS.values()))
         entries: dict[str, Any] = {}
         for column in columns:
             entries |= _draw_column(column, title_width(columns))

@@ -1,0 +1,55 @@
+"""Captions of the report: rendered as Snakemake does, of the models and experiments that were run."""
+
+import functools
+from pathlib import Path
+from types import SimpleNamespace
+
+import jinja2
+import pytest
+
+from learning_geometry.config import available, module_literal, read_yaml, subject, validate
+
+REPORT = Path(__file__).parents[2] / "workflow/report"
+NAMES = ["first_of_two", "second_of_two"]
+
+
+@functools.cache
+def default_config():
+    return validate(read_yaml(REPORT.parents[1] / "config/config.yaml"), files=False)
+
+
+def rendered(figure, names):
+    config = default_config()
+    requires = module_literal("figures", figure)
+    default = config["figures"][figure]["experiments"][0]
+    studied = config["experiments"] | config["language_models"]
+    of_model = bool(requires) and subject(requires[0]) == "language_model"
+    sections = dict(studied[default])
+    if of_model:
+        sections["model"] = {"source": "/models/tiny", "gguf": "tiny.gguf", "revision": None, "download": False}
+    options = {"experiments": names, "prompts": {}}
+    options |= {f"{name}s": {each: sections.get(name, {}) for each in names} for name in ("task", "model", "optimizer")}
+    # as in snakemake.report: undefined names are errors
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    snakemake = SimpleNamespace(params=SimpleNamespace(options=options), config={})
+    text = environment.from_string((REPORT / f"{figure}.rst").read_text()).render(snakemake=snakemake)
+    return " ".join(text.split()), of_model
+
+
+@pytest.mark.parametrize("figure", sorted(available("figures")))
+def test_captions_name_what_was_run_and_nothing_else(figure):
+    most = module_literal("figures", figure, "MOST")["experiments"]
+    names = NAMES[:most]
+    text, of_model = rendered(figure, names)
+    assert all(name in text for name in names)
+    if of_model and figure != "change_of_basis":  # which is of no language model
+        assert "tiny.gguf" in text
+    for other in ("SmolLM2", "4 bits", "smollm2", "documentation", "source_code", "harmfulness", "sentiment"):
+        assert other not in text
+    assert names[0] in rendered(figure, names[:1])[0]
+
+
+@pytest.mark.parametrize("figure", sorted(available("figures")))
+def test_captions_say_from_how_many_seeds_on_there_are_intervals(figure):
+    text = (REPORT / f"{figure}.rst").read_text()
+    assert "none for n = 1" not in " ".join(text.split())
