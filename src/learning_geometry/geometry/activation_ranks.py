@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Float64
 
 from learning_geometry.geometry.moments import Moments
 from learning_geometry.geometry.nulls import gaussian_singular_values
+from learning_geometry.geometry.rounding import is_rounding
 from learning_geometry.geometry.spectra import effective_rank
 from learning_geometry.geometry.trajectories import dimension
 
@@ -38,8 +39,12 @@ class Ranks(NamedTuple):
     effective_rank_of_variances: float
 
 
-def principal_variances(scatter: Float[np.ndarray, "width width"]) -> Float64[np.ndarray, " width"]:
+def principal_variances(scatter: Float[np.ndarray, "width width"], scale: float = 0.0) -> Float64[np.ndarray, " width"]:
     """Eigenvalues of a covariance or scatter matrix, descending; those below the rounding of the largest are 0.
+
+    Args:
+        scatter: Symmetric, positive semi-definite.
+        scale: Size of what the matrix is a product of, where that may cancel: the rounding of it is 0, too.
 
     So a standard deviation below √(width · 2e-16), 4e-7 for a width of 576, of the largest counts as none.
 
@@ -53,7 +58,7 @@ def principal_variances(scatter: Float[np.ndarray, "width width"]) -> Float64[np
     if not np.isfinite(scatter).all():
         raise ValueError("scatter: an entry is not finite; leave out the vectors that are not")
     values = np.linalg.eigvalsh(scatter.astype(np.float64))[::-1]
-    return np.where(values > len(values) * np.finfo(np.float64).eps * values[0], values, 0.0)
+    return np.where(is_rounding(values, max(values[0], scale), len(values)) | (values < 0), 0.0, values)
 
 
 def ranks(variances: Float[np.ndarray, " width"], share: float = VARIANCE_SHARE) -> Ranks:

@@ -191,7 +191,8 @@ def projection_ranks(
     reachable = min(width, inner)
 
     def of_output(other: np.ndarray, of_input: np.ndarray) -> Ranks:
-        return ranks(principal_variances(other @ of_input @ other.T)[:reachable], share)
+        scale = float(np.linalg.norm(other) ** 2 * np.linalg.norm(of_input))
+        return ranks(principal_variances(other @ of_input @ other.T, scale)[:reachable], share)
 
     # as random_reading and random_writing, with what all draws share computed once; left vectors change no rank
     values = np.linalg.svd(white.weight, compute_uv=False)

@@ -16,6 +16,7 @@ from learning_geometry.geometry.activation_ranks import (
     ranks,
 )
 from learning_geometry.geometry.moments import Moments, merged, moments
+from learning_geometry.geometry.rounding import difference
 from learning_geometry.geometry.uncertainty import Crossing
 from learning_geometry.measurements.run import Run
 from learning_geometry.measurements.table import central_range, tidy
@@ -199,10 +200,10 @@ def lasting_half_change(steps: Int64[np.ndarray, " n"], values: Float[np.ndarray
     >>> lasting_half_change(np.array([0, 10, 20, 30]), np.array([1.0, 0.0, 1.0, 0.0]), 0.1)
     Crossing(step=30.0, censored=False)
     """
-    change = values[-1] - values[0]
+    change = float(difference(values[-1], values[0]))
     if not abs(change) > noise:  # NaN has not changed
         return Crossing(float(steps[-1]), True)
-    before = np.flatnonzero((values - (values[0] + values[-1]) / 2) * np.sign(change) <= 0)
+    before = np.flatnonzero(difference(values, (values[0] + values[-1]) / 2) * np.sign(change) <= 0)
     return Crossing(float(steps[before[-1] + 1]), False)
 
 
