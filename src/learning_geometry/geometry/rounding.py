@@ -77,7 +77,7 @@ def equal(values: Real[np.ndarray, "*values"], terms: int = 1) -> bool:
 
 
 def deviations(
-    values: Float[np.ndarray, "samples *features"], scale: Numbers | None = None
+    values: Real[np.ndarray, "samples *features"], scale: Numbers | None = None
 ) -> Float64[np.ndarray, "samples *features"]:
     """Values minus their mean over the samples, in float64; exactly 0 where nothing but rounding is left.
 

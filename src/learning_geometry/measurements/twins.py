@@ -122,7 +122,8 @@ def _half_width(of: Resampled) -> Float[np.ndarray, "*quantities"]:
     """Return half the 95 % interval by Student's t and the jackknife's standard error."""
     pairs = len(of.left_out)
     with np.errstate(invalid="ignore"):
-        return np.asarray(stdtrit(pairs - 1, 0.975) * np.sqrt((pairs - 1) * np.var(of.left_out, axis=0)))
+        variance = np.mean(deviations(of.left_out) ** 2, axis=0)
+        return np.asarray(stdtrit(pairs - 1, 0.975) * np.sqrt((pairs - 1) * variance))
 
 
 def mean_over_prompts(
