@@ -282,7 +282,7 @@ def first_crossing(
         raise ValueError("steps: they do not strictly increase; sort them and drop repetitions")
     if direction not in ("below", "above"):
         raise ValueError(f'direction: {direction!r} is unknown; pass "below" or "above"')
-    scale = np.abs(values[np.isfinite(values)]).max(initial=abs(threshold))
+    scale = max(abs(threshold), float(np.abs(values[np.isfinite(values)]).max(initial=0.0)))
     past = (values < threshold if direction == "below" else values > threshold) & ~is_rounding(
         values - threshold, scale
     )
