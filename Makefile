@@ -14,7 +14,7 @@ REDRAW = $(BIN)/snakemake --snakefile redraw.smk --configfile "$(TO)/config.yaml
 WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: figures report archive redraw check test test-slow lint format benchmarks clean
+.PHONY: figures report archive redraw check test test-kernels test-slow lint format benchmarks clean
 
 figures: $(VENV)/run
 	$(BIN)/snakemake --cores $(CORES) $(ARGS)
@@ -37,6 +37,10 @@ redraw: $(VENV)/run
 
 test: $(VENV)/develop
 	$(PYTEST) -n $(WORKERS) -m "not slow" $(ARGS)
+
+# the tests that compute once more, on kernels of the numerical libraries that this processor would not choose
+test-kernels: $(VENV)/develop
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.kernels -n $(WORKERS) -m "not slow" $(ARGS)
 
 test-slow: $(VENV)/develop
 	sh tests/install_browser.sh

@@ -1,11 +1,21 @@
 """Shapes in signatures are enforced in every test of the package."""
 
+import hypothesis
 import pytest
 import torch
 from jaxtyping import install_import_hook
 
+from .kernels import described, in_use
+
 install_import_hook("learning_geometry", "beartype.beartype")
 torch.set_num_threads(1)
+# no timing gates a test: a slow machine is no failure
+hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("untimed")
+
+
+def pytest_report_header():
+    return f"kernels: {described(in_use())}"
 
 
 @pytest.hookimpl(optionalhook=True)

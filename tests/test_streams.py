@@ -20,13 +20,13 @@ def draw(*key, n=4):
 
 
 @given(KEYS)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_key_always_gives_the_same_numbers(key):
     assert draw(*key) == draw(*key)
 
 
 @given(KEYS, KEYS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_different_keys_give_different_numbers(one, other):
     assert (draw(*one) == draw(*other)) == (one == other)
 

@@ -95,6 +95,14 @@ def test_dead_share_against_gamma_with_its_rank_correlation():
     assert text.get_text() == "Spearman over 7 cells:\nbefore training {:.2f}, after {:.2f}".format(*expected)
 
 
+def test_rounding_takes_no_ranks_apart():
+    summary = tables()["summary"]
+    dust = 1 + 4e-16 * np.random.default_rng(0).integers(-1, 2, len(summary))
+    moved = tables() | {"summary": summary.assign(estimate=summary["estimate"] * dust)}
+    plain, other = (figure.axes[1].texts[0].get_text() for figure in (drawn(), draw(moved, OPTIONS)))
+    assert other == plain
+
+
 @pytest.mark.parametrize(
     ("cells", "message"),
     [

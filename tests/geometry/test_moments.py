@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from learning_geometry.geometry.moments import covariance, gathered, growing, image, merged, moments, restricted
@@ -15,7 +15,6 @@ def batches(vectors, sizes):
     return np.split(vectors, np.cumsum(sizes))
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 40), max_size=12))
 def test_a_stream_gives_what_numpy_gives_of_all(sizes):
     vectors = sample()

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import curve_fit
 
@@ -13,7 +13,6 @@ def saturating(x, a, b, c):
     return a + b * np.exp(-x / c)
 
 
-@settings(deadline=None)
 @given(
     a=st.floats(-5, 5),
     b=st.floats(0.1, 10),

@@ -105,7 +105,12 @@ def test_every_make_target_exists():
     named = {text.split()[1] for text in [*INLINE, *SHELL] if text.startswith("make ")}
     assert named == targets
     script = (REPOSITORY / ".ci/run").read_text()
-    assert set(re.search(r"for target in (.*);", script).group(1).split()) == {"lint", "test", "test-slow"}
+    assert set(re.search(r"for target in (.*);", script).group(1).split()) == {
+        "lint",
+        "test",
+        "test-kernels",
+        "test-slow",
+    }
     assert os.access(REPOSITORY / ".ci/run", os.X_OK)
 
 

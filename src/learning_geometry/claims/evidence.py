@@ -9,6 +9,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from learning_geometry.claims.claim import Series, Window
+from learning_geometry.claims.statistics import exceeds
 from learning_geometry.failures import NOT_MEASURED
 
 Run = tuple[str, int]
@@ -190,8 +191,10 @@ def window_mean(steps: Float[np.ndarray, " n"], values: Float[np.ndarray, " n"],
         return float("nan")
     if steps.size == 1:
         return float(values[0])
-    if start < steps[0] or stop > steps[-1] or start > stop:
+    # a window of 1.1 times 3000 steps ends at 3300.0000000000005
+    if exceeds(steps[0], start) or exceeds(stop, steps[-1]) or start > stop:
         return float("nan")
+    start, stop = (float(np.clip(end, steps[0], steps[-1])) for end in (start, stop))
     if start == stop:
         return float(np.interp(start, steps, values))
     inside = steps[(steps > start) & (steps < stop)]
@@ -212,6 +215,6 @@ def bounds(window: Window, transition: float, last: float) -> tuple[float, float
     """
     unit = transition if window.of == "transition" else last
     start, stop = window.start * unit, window.stop * unit
-    if window.not_before and not start >= window.not_before * transition:
+    if window.not_before and (np.isnan(transition) or exceeds(window.not_before * transition, start)):
         return float("nan"), float("nan")
     return start, stop

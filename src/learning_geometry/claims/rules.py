@@ -18,6 +18,7 @@ from learning_geometry.claims.statistics import (
     UNOBSERVED,
     Judgement,
     Side,
+    exceeds,
     judge_mean,
     judge_measured,
     judge_most,
@@ -25,6 +26,7 @@ from learning_geometry.claims.statistics import (
     judge_shown,
     nothing,
 )
+from learning_geometry.geometry import rounding
 from learning_geometry.geometry.uncertainty import half_change, pair_pseudo_values
 
 NAN = float("nan")
@@ -251,7 +253,7 @@ def level(
         return judge_mean(values, threshold, threshold, side, floor)
     reference = reference or series
     if paired:
-        differences = values - evidence.value(reference, window, null)
+        differences = rounding.difference(values, evidence.value(reference, window, null))
         if evidence.claim.floor == "estimator_error":  # of both; a null without an interval is exact
             of_null = evidence.floor(reference, window, null=null)
             floor += of_null if np.isfinite(of_null) else 0.0
@@ -271,7 +273,7 @@ def contrast(
 ) -> Judgement:
     """Compare the difference of two measured series of the same run, over a window, with 0."""
     series = quantity or evidence.claim.quantity
-    differences = evidence.value(series, window) - evidence.value(other, window)
+    differences = rounding.difference(evidence.value(series, window), evidence.value(other, window))
     floor = evidence.floor(series, window)
     if isinstance(evidence.claim.floor, str):
         floor += evidence.floor(other, window)
@@ -296,7 +298,8 @@ def difference(
     by_run = {}
     for run in evidence.runs:
         same_seed = [float(theirs[other].values[0]) for other in reference.runs if other[1] == run[1]]
-        by_run[run] = float(values[run].values[0]) - (float(np.mean(same_seed)) if same_seed else NAN)
+        of_seed = float(np.mean(same_seed)) if same_seed else NAN
+        by_run[run] = float(rounding.difference(values[run].values[0], of_seed))
     floor = evidence.floor(series, window)
     if isinstance(evidence.claim.floor, str):
         floor += reference.floor(series, window)
@@ -318,10 +321,13 @@ def change(
     With ``baseline``, of its difference from the mean of that null, of the same series or of ``reference``.
     """
     series = quantity or evidence.claim.quantity
-    differences = evidence.value(series, stop) - evidence.value(series, start)
+    differences = rounding.difference(evidence.value(series, stop), evidence.value(series, start))
     if baseline is not None:
         of_null = reference or series
-        differences = differences - (evidence.value(of_null, stop, baseline) - evidence.value(of_null, start, baseline))
+        null_differences = rounding.difference(
+            evidence.value(of_null, stop, baseline), evidence.value(of_null, start, baseline)
+        )
+        differences = rounding.difference(differences, null_differences)
     return judge_mean(differences, 0.0, 0.0, side, evidence.floor(series, start, stop))
 
 
@@ -338,7 +344,8 @@ def excess_over_trend(
     factor = (middle[2] - middle[1]) / (middle[1] - middle[0])
     first, second, third = (evidence.value(series, window) for window in (early, start, stop))
     floor = evidence.floor(series, start, stop) + factor * evidence.floor(series, early, start)
-    return judge_mean(third - second - factor * (second - first), 0.0, 0.0, side, floor)
+    trend = factor * rounding.difference(second, first)
+    return judge_mean(rounding.difference(rounding.difference(third, second), trend), 0.0, 0.0, side, floor)
 
 
 def growth(
@@ -472,7 +479,7 @@ def layers(
         values = np.array([[of_layer[layer].value, compared[layer]] for layer in chosen]).reshape(-1, 2)
         if logarithm:
             values = np.log(np.where(values > 0, values, NAN))
-        by_model[model] = values[:, 0] - values[:, 1]
+        by_model[model] = rounding.difference(values[:, 0], values[:, 1])
     if evidence.claim.unit == "model":
         if summary == "mean":
             means = evidence.per_model({model: _mean(each) for model, each in by_model.items()})
@@ -499,7 +506,8 @@ def apart(evidence: Evidence, null: str, margin: float, quantity: Series | None 
         rows = [each for layer, each in of_layer.items() if layer >= first]
         low, high = (np.array([getattr(each, end) for each in rows]) for end in ("low", "high"))
         seen = np.isfinite(low) & np.isfinite(high)
-        outside, inside = (low > margin) | (high < -margin), (low > -margin) & (high < margin)
+        outside = exceeds(low, margin) | exceeds(-margin, high)
+        inside = exceeds(low, -margin) & exceeds(margin, high)
         judgements[model] = judge_shown(outside[seen], inside[seen], len(rows), floor)
     if evidence.claim.unit == "model":
         shares = evidence.per_model({model: judgement.estimate for model, judgement in judgements.items()})
@@ -556,7 +564,10 @@ def cells(
     evidence.counts("seed")
     values, others = evidence.dictionaries(quantity or evidence.claim.quantity), evidence.dictionaries(other)
     differences = np.array(
-        [value.value - (others[run].value if run in others else NAN) for run, value in values.items()]
+        [
+            float(rounding.difference(value.value, others[run].value if run in others else NAN))
+            for run, value in values.items()
+        ]
     )
     limit = -margin if side == "above" else margin
     return judge_mean(differences, limit, limit, side, evidence.number_floor())
@@ -625,7 +636,7 @@ RULES: dict[str, Rule] = {
 
 
 def _onset(curve: Curve) -> float:
-    return half_change(curve.steps, curve.values).step if curve.values[-1] > curve.values[0] else NAN
+    return half_change(curve.steps, curve.values).step if exceeds(curve.values[-1], curve.values[0]) else NAN
 
 
 def _grid(steps: list[Float[np.ndarray, " n"]]) -> float:

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 from scipy import special
 
 from learning_geometry.claims.shares import share_interval
+from learning_geometry.geometry import rounding
 from learning_geometry.geometry.uncertainty import interval
 
 LEVEL = 0.05
@@ -83,11 +84,20 @@ def tail(values: Float[np.ndarray, " n"], threshold: float) -> float:
     """
     if values.size < 2:
         return float("nan")
-    difference = float(np.mean(values)) - threshold
-    error = 0.0 if np.ptp(values) == 0 else float(np.std(values, ddof=1) / np.sqrt(values.size))
-    if error == 0:
+    difference = float(rounding.difference(np.mean(values), threshold, values.size))
+    if rounding.equal(values):
         return 0.5 if difference == 0 else float(difference < 0)
+    error = float(np.std(values, ddof=1) / np.sqrt(values.size))
     return float(special.stdtr(values.size - 1, -difference / error))
+
+
+def exceeds(first: rounding.Numbers, second: rounding.Numbers, by: float = 0.0) -> Bool[np.ndarray, "..."]:
+    """Whether numbers are above others by more than a floor, and by more than rounding.
+
+    >>> exceeds(np.array([0.1 + 0.2, 0.4]), 0.3), bool(exceeds(0.15, 0.1, 0.05))
+    (array([False,  True]), False)
+    """
+    return np.asarray(rounding.difference(rounding.difference(first, second), by) > 0)
 
 
 def judge_mean(
@@ -122,7 +132,7 @@ def judge_mean(
     """
     if values.size == 0:
         raise ValueError("values: a comparison of no units was asked for; pass one number per unit, NaN if unobserved")
-    if null_low > null_high:
+    if exceeds(null_low, null_high):
         raise ValueError(f"null: its lower end {null_low} is above its upper end {null_high}; exchange them")
     if side not in ("above", "below", "within"):
         raise ValueError(f'side: {side!r} is unknown; use "above", "below" or "within"')
@@ -158,16 +168,16 @@ def judge_mean(
 def _on_side(
     values: Float[np.ndarray, " n"], null_low: float, null_high: float, side: Side, floor: float
 ) -> Bool[np.ndarray, " n"]:
-    above, below = values - null_high > floor, null_low - values > floor
-    inside = (values - null_low > floor) & (null_high - values > floor)
+    above, below = exceeds(values, null_high, floor), exceeds(null_low, values, floor)
+    inside = exceeds(values, null_low, floor) & exceeds(null_high, values, floor)
     return {"above": above, "below": below, "within": inside}[side]
 
 
 def _contrary(
     values: Float[np.ndarray, " n"], null_low: float, null_high: float, side: Side, floor: float
 ) -> Bool[np.ndarray, " n"]:
-    below, above = null_high - values > floor, values - null_low > floor
-    outside = (values - null_high > floor) | (null_low - values > floor)
+    below, above = exceeds(null_high, values, floor), exceeds(values, null_low, floor)
+    outside = exceeds(values, null_high, floor) | exceeds(null_low, values, floor)
     return {"above": below, "below": above, "within": outside}[side]
 
 
@@ -255,15 +265,15 @@ def judge_measured(
     >>> round(seen.p_for, 5), outcome(seen, LEVEL)  # four standard errors of a quarter
     (6e-05, 'holds')
     """
-    if null_low > null_high:
+    if exceeds(null_low, null_high):
         raise ValueError(f"null: its lower end {null_low} is above its upper end {null_high}; exchange them")
     if side not in ("above", "below", "within"):
         raise ValueError(f'side: {side!r} is unknown; use "above", "below" or "within"')
-    error = (high - low) / WIDTH_IN_ERRORS
+    error = float(rounding.difference(high, low)) / WIDTH_IN_ERRORS
 
     def over(threshold: float) -> float:
         """One-sided p value that the number is at most a threshold."""
-        difference = value - threshold
+        difference = float(rounding.difference(value, threshold))
         if error == 0:
             return 0.5 if difference == 0 else float(difference < 0)
         return float(special.ndtr(-difference / error))
@@ -297,14 +307,12 @@ def outcome(judgement: Judgement, level: float, rows: int = 1) -> Outcome:
     if not np.isfinite([j.low, j.high, j.null_low, j.null_high, j.floor]).all():
         return "open"
     floor = 0.0 if j.kind == "share" else j.floor  # the successes already respect it
-    above = j.low > j.null_high and j.estimate - j.null_high > floor
-    below = j.high < j.null_low and j.null_low - j.estimate > floor
+    above = bool(exceeds(j.low, j.null_high) & exceeds(j.estimate, j.null_high, floor))
+    below = bool(exceeds(j.null_low, j.high) & exceeds(j.null_low, j.estimate, floor))
     # against "above" it is enough to lie below the upper end of the null, and vice versa
-    not_above = j.high < j.null_high and j.null_high - j.estimate > floor
-    not_below = j.low > j.null_low and j.estimate - j.null_low > floor
-    inside = (
-        j.low > j.null_low and j.high < j.null_high and min(j.estimate - j.null_low, j.null_high - j.estimate) > floor
-    )
+    not_above = bool(exceeds(j.null_high, j.high) & exceeds(j.null_high, j.estimate, floor))
+    not_below = bool(exceeds(j.low, j.null_low) & exceeds(j.estimate, j.null_low, floor))
+    inside = not_above and not_below
     shown, contradicted = {
         "above": (above, not_above),
         "below": (below, not_below),

@@ -88,9 +88,10 @@ def evaluate(dictionary: topk.Dictionary, stream: Iterable[Batch], active: int) 
     activations = torch.zeros(len(dictionary["decoder.weight"]), dtype=torch.int64)
     vectors, errors, squares = 0, 0.0, 0.0
     shift = total = torch.zeros(0)
+    dtype = torch.float32
     for number, (inputs, targets) in enumerate(_pairs(stream)):
         _check_widths("dictionary", number, dictionary, inputs, targets)
-        exact = targets.double()
+        exact, dtype = targets.double(), targets.dtype
         if not vectors:
             # squares around a value near the mean keep their digits
             shift = exact.mean(0)
@@ -102,7 +103,8 @@ def evaluate(dictionary: topk.Dictionary, stream: Iterable[Batch], active: int) 
         activations += torch.bincount(codes.latents[codes.values != 0], minlength=len(activations))
         vectors += len(inputs)
     variance = squares - float(total.square().sum()) / max(vectors, 1)
-    if not variance > 0:
+    square = float(shift.square().sum()) + squares / max(vectors, 1)
+    if not topk.varies(variance / max(vectors, 1), square, dtype):
         raise ValueError("stream: its targets are none or all equal, with no variance to explain; pass ones that vary")
     return Quality(1 - errors / variance, activations.numpy(), vectors)
 

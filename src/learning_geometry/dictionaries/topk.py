@@ -29,6 +29,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from learning_geometry.dictionaries.sparse_adam import SparseAdam
+from learning_geometry.geometry.rounding import rounding
 from learning_geometry.streams import stream
 
 Dictionary = dict[str, Tensor]
@@ -141,7 +142,7 @@ def initialise(vectors: Float[Tensor, "vectors width"], latents: int, generator:
             f"vectors: {len(vectors)} cannot train {latents} latents; pass at least as many, or use fewer latents"
         )
     mean = vectors.mean(0)
-    if not (vectors != vectors[0]).any():
+    if not varies(float((vectors - mean).square().sum(1).mean()), mean_square(vectors), vectors.dtype):
         raise ValueError("vectors: they are all equal, and there is nothing to learn; pass vectors that vary")
     directions = torch.from_numpy(generator.standard_normal((latents, vectors.shape[1]), dtype=np.float32))
     decoder = _unit_rows(directions.to(vectors.dtype))
@@ -252,9 +253,28 @@ def variance(targets: Float[Tensor, "vectors outputs"]) -> float:
     1.0
     """
     found = float((targets - targets.mean(0)).square().sum(1).mean())
-    if not found > 0:
+    if not varies(found, mean_square(targets), targets.dtype):
         raise ValueError("targets: they are all equal, and there is nothing to learn; pass targets that vary")
     return found
+
+
+def varies(variance: float, square: float, dtype: torch.dtype) -> bool:
+    """Return whether vectors vary by more than the rounding of their precision.
+
+    Args:
+        variance: their mean squared distance from their mean; NaN is none.
+        square: their mean squared norm.
+        dtype: of the vectors.
+
+    >>> varies(1e-14, 1.0, torch.float32), varies(1e-10, 1.0, torch.float32)
+    (False, True)
+    """
+    return variance > float(rounding(square**0.5, epsilon=torch.finfo(dtype).eps)) ** 2
+
+
+def mean_square(vectors: Float[Tensor, "vectors width"]) -> float:
+    """Return the mean squared norm of vectors, in float64."""
+    return float(vectors.double().square().sum(1).mean())
 
 
 def begin(dictionary: Dictionary, settings: Settings) -> Training:
@@ -362,7 +382,7 @@ def explained_variance(
     """
     exact = vectors.double()
     variance = float((exact - exact.mean(0)).square().sum())
-    if not variance > 0:
+    if not varies(variance / max(len(exact), 1), mean_square(exact), vectors.dtype):
         raise ValueError("vectors: they are all equal and have no variance to explain; pass vectors that vary")
     return 1 - float((exact - reconstructions.double()).square().sum()) / variance
 

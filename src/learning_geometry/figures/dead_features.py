@@ -216,7 +216,8 @@ def _draw_gamma(axes: Axes, tables: Mapping[str, pd.DataFrame], cells: list[Cell
     axes.set_ylabel("dead share")
     axes.set_ylim(-0.03, 1.0)
     values = {
-        quantity: [float(_measured(tables, cell, quantity)["estimate"]) for cell in cells]
+        # twelve digits: what rounding tells apart is a tie
+        quantity: [float(f"{_measured(tables, cell, quantity)['estimate']:.12g}") for cell in cells]
         for quantity in (GAMMA, INITIAL, DEAD)
     }
     for cell, gamma, initial in zip(cells, values[GAMMA], values[INITIAL], strict=True):

@@ -16,6 +16,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
+from learning_geometry.geometry.rounding import is_rounding
+
 
 def composition_z_score(product: Float[np.ndarray, "*draws width width"]) -> Float[np.ndarray, "*draws"]:
     r"""How far the diagonal of M stands out: (mean of diagonal − mean of all entries) / standard deviation of all.
@@ -35,13 +37,17 @@ def composition_z_score(product: Float[np.ndarray, "*draws width width"]) -> Flo
     """
     with np.errstate(invalid="ignore"):
         diagonal = np.diagonal(product, axis1=-2, axis2=-1).mean(-1)
-        return np.asarray((diagonal - product.mean((-2, -1))) / product.std((-2, -1)))
+        spread = product.std((-2, -1))
+        constant = is_rounding(spread, np.abs(product).max((-2, -1)), product.shape[-1] ** 2)
+        return np.asarray((diagonal - product.mean((-2, -1))) / np.where(constant, np.nan, spread))
 
 
 def token_mismatch(
     embedding: Float[np.ndarray, "tokens width"], product: Float[np.ndarray, "*draws width width"]
 ) -> Float[np.ndarray, "*draws"]:
     """Share of tokens that match another token best: rows of W_E M W_Eᵀ whose largest entry is off the diagonal.
+
+    By more than rounding: a token that matches itself as well as another one is no mismatch.
 
     Of scores that know nothing of the token it is 1 − 1/tokens.
 
@@ -58,8 +64,11 @@ def token_mismatch(
         >>> token_mismatch(np.eye(4), np.stack([np.eye(4), np.roll(np.eye(4), 1, axis=1)]))
         array([0., 1.])
     """
-    best = (embedding @ product @ embedding.T).argmax(-1)
-    return np.asarray((best != np.arange(len(embedding))).mean(-1))
+    matches = embedding @ product @ embedding.T
+    lengths = np.linalg.norm(embedding, axis=1)
+    scale = lengths * lengths.max() * np.linalg.norm(product, axis=(-2, -1))[..., None]
+    lead = matches.max(-1) - np.diagonal(matches, axis1=-2, axis2=-1)
+    return np.asarray((~is_rounding(lead, scale, embedding.shape[1])).mean(-1))
 
 
 def subspace_match(

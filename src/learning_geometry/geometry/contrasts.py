@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int, Int64, Real
 
 from learning_geometry.geometry.resampling import Resampled, resampled, twin_counts
+from learning_geometry.geometry.rounding import deviations, difference, is_rounding
 
 BLOCK = 256
 """Draws that are computed at once."""
@@ -62,8 +63,9 @@ def contrast(
         if counts.min(initial=0) < 0 or not counts.any(axis=1).all():
             raise ValueError(f"{name}: a count is negative, or a set is empty; pass at least one sample a set")
     exact = vectors.astype(np.float64)
+    longest = np.linalg.norm(exact, axis=1).max()
     # an origin near the vectors, so that a large common part costs no digits of the variances
-    centred = exact - exact.mean(0)
+    centred = deviations(exact)
     squares = centred**2
     found = np.empty((5, len(first)))
     for start in range(0, len(first), BLOCK):
@@ -72,11 +74,12 @@ def contrast(
         for row, counts in enumerate((first[block], second[block])):
             sizes = counts.sum(1, keepdims=True)
             means.append(counts @ exact / sizes)
-            sums = np.maximum(counts @ squares - (counts @ centred) ** 2 / sizes, 0.0)
+            sums = np.maximum(difference(counts @ squares, (counts @ centred) ** 2 / sizes, len(exact)), 0.0)
             variances = sums / np.where(sizes > 1, sizes - 1, np.nan)
             found[1 + row, block], found[3 + row, block] = variances.mean(1), variances.max(1)
-        products = np.linalg.norm(means[0], axis=1) * np.linalg.norm(means[1], axis=1)
-        cosine = np.sum(means[0] * means[1], axis=1) / np.where(products > 0, products, np.nan)
+        lengths = np.linalg.norm(means, axis=2)
+        directed = ~is_rounding(lengths, longest, exact.size).any(0)
+        cosine = np.sum(means[0] * means[1], axis=1) / np.where(directed, lengths.prod(0), np.nan)
         found[0, block] = np.clip(cosine, -1.0, 1.0)
     return Contrast(*found)
 

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Real
 
+from learning_geometry.geometry.rounding import is_rounding
+
 
 class Moments(NamedTuple):
     """Number, mean and centred second moment of vectors.
@@ -174,8 +176,12 @@ def restricted(of: Moments, kept: Bool[np.ndarray, " width"]) -> Moments:
     return Moments(of.n, of.mean[kept], of.scatter[np.ix_(kept, kept)])
 
 
-def principal_variances(scatter: Float[np.ndarray, "width width"]) -> Float64[np.ndarray, " width"]:
+def principal_variances(scatter: Float[np.ndarray, "width width"], scale: float = 0.0) -> Float64[np.ndarray, " width"]:
     """Eigenvalues of a covariance or scatter matrix, descending; those below the rounding of the largest are 0.
+
+    Args:
+        scatter: Symmetric, positive semi-definite.
+        scale: Size of what the matrix is a product of, where that may cancel: the rounding of it is 0, too.
 
     So a standard deviation below √(width · 2e-16), 4e-7 for a width of 576, of the largest counts as none.
 
@@ -189,4 +195,4 @@ def principal_variances(scatter: Float[np.ndarray, "width width"]) -> Float64[np
     if not np.isfinite(scatter).all():
         raise ValueError("scatter: an entry is not finite; leave out the vectors that are not")
     values = np.linalg.eigvalsh(scatter.astype(np.float64))[::-1]
-    return np.where(values > len(values) * np.finfo(np.float64).eps * values[0], values, 0.0)
+    return np.where(is_rounding(values, max(values[0], scale), len(values)) | (values < 0), 0.0, values)

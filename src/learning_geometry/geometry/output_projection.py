@@ -36,6 +36,7 @@ from scipy.linalg import block_diag
 from learning_geometry.geometry.activation_ranks import VARIANCE_SHARE, Ranks, ranks
 from learning_geometry.geometry.moments import principal_variances
 from learning_geometry.geometry.nulls import haar_subspace
+from learning_geometry.geometry.rounding import is_rounding
 
 SMALLEST_DROP = 1e-9
 """A rank that drops by less, from rounding, does not drop."""
@@ -110,7 +111,10 @@ def whitened_within_heads(
         vectors, deviations = vectors[:, varies], np.sqrt(values[varies])
         root[block, block] = (vectors * deviations) @ vectors.T
         inverse[block, block] = (vectors / deviations) @ vectors.T
-    return WhitenedHeads(inverse @ exact @ inverse, weight.astype(np.float64) @ root)
+    whitened = weight.astype(np.float64) @ root
+    scale = np.outer(np.linalg.norm(weight, axis=1), np.linalg.norm(root, axis=0))
+    whitened[is_rounding(whitened, scale, inner)] = 0.0  # of a weight that does not read what varies
+    return WhitenedHeads(inverse @ exact @ inverse, whitened)
 
 
 def random_reading(
@@ -192,7 +196,8 @@ def projection_ranks(
     reachable = min(width, inner)
 
     def of_output(other: np.ndarray, of_input: np.ndarray) -> Ranks:
-        return ranks(principal_variances(other @ of_input @ other.T)[:reachable], share)
+        scale = float(np.linalg.norm(other) ** 2 * np.linalg.norm(of_input))
+        return ranks(principal_variances(other @ of_input @ other.T, scale)[:reachable], share)
 
     # as random_reading and random_writing, with what all draws share computed once; left vectors change no rank
     values = np.linalg.svd(white.weight, compute_uv=False)

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, Int64, Num, Real, Shaped
 
+from learning_geometry.geometry.rounding import first_largest, rounding
+
 SMALLEST_STANDARD_DEVIATION = 1e-12
 """Relative to the largest mean square of a feature: features that vary less are not rescaled."""
 
@@ -54,7 +56,7 @@ def ridge_probes(
         raise ValueError(f"penalty: {penalty} may leave the regression without a solution; use a number above 0")
     exact = features.astype(np.float64)
     mean, spread = exact.mean(0), exact.std(0)
-    floor = SMALLEST_STANDARD_DEVIATION * np.sqrt((exact**2).mean(0).max(initial=1.0))
+    floor = SMALLEST_STANDARD_DEVIATION * np.sqrt((exact**2).mean(0).max(initial=0.0))
     spread = np.where(spread > floor, spread, 1.0)
     standardised = (exact - mean) / spread
     targets = []
@@ -85,8 +87,11 @@ def ridge_probes(
 
 
 def predict(probe: Probe, features: Real[np.ndarray, "samples features"]) -> Shaped[np.ndarray, " samples"]:
-    """Return the class with the largest score, the first of equals."""
-    return probe.classes[(features.astype(np.float64) @ probe.weights + probe.offsets).argmax(1)]
+    """Return the class with the largest score, the first of those that nothing but rounding tells apart."""
+    exact = features.astype(np.float64)
+    lengths = np.linalg.norm(exact, axis=1, keepdims=True), np.linalg.norm(probe.weights, axis=0)
+    scale = lengths[0] * lengths[1].max() + np.abs(probe.offsets).max()
+    return probe.classes[first_largest(exact @ probe.weights + probe.offsets, scale)]
 
 
 def accuracy(
@@ -132,7 +137,9 @@ def mutual_information(
     terms = np.zeros_like(joint)
     there = joint > 0
     terms[there] = joint[there] * np.log(joint[there] / independent[there])
-    return np.maximum(terms.sum((1, 2)), 0.0)
+    # at most ln of the numbers of levels and classes, which is the scale of its terms
+    found = terms.sum((1, 2))
+    return np.where(found > rounding(np.log(max(levels, classes, 2)), levels * classes), found, 0.0)
 
 
 def active_codes(latents: Num[np.ndarray, "samples variables"]) -> Int64[np.ndarray, "samples variables"]:

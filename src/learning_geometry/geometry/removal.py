@@ -9,6 +9,8 @@ a direction, because no eigenvalue exceeds 1.
 import numpy as np
 from jaxtyping import Float
 
+from learning_geometry.geometry.rounding import difference
+
 
 def projector(basis: Float[np.ndarray, "width rank"]) -> Float[np.ndarray, "width width"]:
     """Orthogonal projector on the span of orthonormal columns.
@@ -67,6 +69,6 @@ def equal_norm_removal(
         raise ValueError(
             f"norm: {norm} was asked to be removed from a weight of norm {np.sqrt(squares.sum())}; pass at most that"
         )
-    missing = norm**2 - (np.cumsum(squares) - squares)
+    missing = difference(norm**2, np.cumsum(squares) - squares, len(squares))
     shares = np.sqrt(np.clip(missing / np.where(squares > 0, squares, 1.0), 0.0, 1.0))
     return (rotation * shares) @ rotation.T

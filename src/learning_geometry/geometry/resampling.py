@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Float, Int, Int64
 from scipy import special
 
-from learning_geometry.geometry.uncertainty import SMALLEST_BOOTSTRAP_SAMPLE
+from learning_geometry.geometry import rounding
+from learning_geometry.geometry.uncertainty import SMALLEST_BOOTSTRAP_SAMPLE, share_below
 
 Statistic = Callable[[Int64[np.ndarray, "draws units"]], Float[np.ndarray, "draws *quantities"]]
 """From counts, one row per draw, to the statistic of each draw."""
@@ -77,7 +78,8 @@ def difference(first: Resampled, second: Resampled) -> Resampled:
     for name, one, other in zip(("draws", "units"), first[1:], second[1:], strict=True):
         if len(one) != len(other):
             raise ValueError(f"{name}: {len(one)} and {len(other)} are no pairs; resample both with the same counts")
-    return Resampled(*(np.asarray(one - other) for one, other in zip(first, second, strict=True)))
+    units = len(first.left_out)
+    return Resampled(*(rounding.difference(one, other, units) for one, other in zip(first, second, strict=True)))
 
 
 def bca_ends(of: Resampled, level: float = 0.95) -> Float[np.ndarray, "2 *quantities"]:
@@ -122,10 +124,10 @@ def bca_ends(of: Resampled, level: float = 0.95) -> Float[np.ndarray, "2 *quanti
             continue
         deviations = leaves.mean() - leaves
         squares = np.sum(deviations**2)
-        if squares == 0 or np.ptp(values) == 0:
+        if rounding.equal(leaves, units) or rounding.equal(values, units):
             ends[:, i] = value
             continue
-        below = (np.mean(values < value) + np.mean(values <= value)) / 2
+        below = share_below(values, value, units)
         # half a resample away from 0 and 1, so that the bias correction stays finite
         bias = special.ndtri(np.clip(below, 0.5 / draws, 1 - 0.5 / draws))
         acceleration = np.sum(deviations**3) / (6 * squares**1.5)

@@ -7,6 +7,8 @@ import numpy as np
 from jaxtyping import Float, Real
 from scipy.optimize import minimize_scalar
 
+from learning_geometry.geometry.rounding import is_rounding
+
 SCALES = np.geomspace(1e-3, 1e6, 271)
 """Scales c that are tried first, in units of the range of x: a sharper curve is a step, a wider one a line."""
 
@@ -164,7 +166,7 @@ def _check(x: np.ndarray, y: np.ndarray, fewest: int, names: str = "x and y") ->
         raise ValueError(f"{names}: {x.size} places for {y.size} values; pass one value per place")
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         raise ValueError(f"{names}: some are not finite; leave these points out")
-    distinct = len(np.unique(x))
+    distinct = 1 + int(np.sum(~is_rounding(np.diff(np.sort(x)), np.abs(x).max(initial=0.0)))) if x.size else 0
     if distinct < fewest:
         raise ValueError(
             f"{names}: {x.size} points at {distinct} different places do not determine {fewest} parameters; "

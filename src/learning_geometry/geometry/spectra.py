@@ -4,6 +4,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from learning_geometry.geometry.nulls import gaussian_singular_values
+from learning_geometry.geometry.rounding import is_rounding
 
 GAP_LEVEL = 0.999
 GAP_DRAWS = 8000
@@ -16,6 +17,8 @@ MAXIMUM_TAIL = 0.05
 def singular_values(matrix: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, " rank"]:
     """Singular values of a matrix in float64, descending, min(rows, columns) of them, in the matrix's unit.
 
+    Those that are rounding of the largest are 0.
+
     Raises:
         ValueError: If the matrix is empty or holds non-finite entries.
 
@@ -25,7 +28,8 @@ def singular_values(matrix: Float[np.ndarray, "rows columns"]) -> Float[np.ndarr
     """
     if matrix.size == 0 or not np.isfinite(matrix).all():
         raise ValueError(f"matrix: its {matrix.shape} entries are none or not all finite; drop this checkpoint")
-    return np.linalg.svd(matrix.astype(np.float64), compute_uv=False)
+    values = np.linalg.svd(matrix.astype(np.float64), compute_uv=False)
+    return np.where(is_rounding(values, values[0], max(matrix.shape)), 0.0, values)
 
 
 def effective_rank(singular_values: Float[np.ndarray, " rank"]) -> float:

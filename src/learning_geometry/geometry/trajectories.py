@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from learning_geometry.geometry.rounding import is_rounding, rounding
+
 COLUMNS = 2048
 """Parameters converted to float64 at a time."""
 
@@ -90,6 +92,26 @@ def gram_matrix(blocks: Iterable[Float[np.ndarray, "snapshots _"]]) -> Float[np.
     return products.displacements + products.with_start + products.with_start[:, None] + products.start
 
 
+def from_first(
+    gram: Float[np.ndarray, "*draws snapshots snapshots"],
+) -> Float[np.ndarray, "*draws snapshots snapshots"]:
+    """Inner products of the displacements from the first snapshot, from inner products about any origin.
+
+    Exactly 0 throughout where nothing but rounding moves, so that such a trajectory can be told by its trace.
+
+    Examples:
+        >>> from_first(np.array([[4.0, 6.0], [6.0, 9.0]]))  # 2 and 3 become 0 and 1
+        array([[0., 0.],
+               [0., 1.]])
+        >>> from_first(np.array([[0.1, 0.1], [0.1, 0.1 + 1e-17]]))
+        array([[0., 0.],
+               [0., 0.]])
+    """
+    moved = gram - gram[..., :1, :] - gram[..., :1] + gram[..., :1, :1]
+    still = is_rounding(_total(moved), _total(gram), COLUMNS)
+    return np.where(still[..., None, None], 0.0, moved)
+
+
 def centred(gram: Float[np.ndarray, "*draws snapshots snapshots"]) -> Float[np.ndarray, "*draws snapshots snapshots"]:
     """Inner products of the snapshots minus their mean, from inner products about any origin.
 
@@ -107,6 +129,8 @@ def variances(
 ) -> Float[np.ndarray, "*draws snapshots-1"]:
     """Variances along the principal components of a trajectory, from inner products about any origin.
 
+    What rounding leaves of the inner products is 0: take an origin near the snapshots (see `inner_products`).
+
     Args:
         gram: Inner products of T snapshots; any number of leading axes.
 
@@ -123,7 +147,8 @@ def variances(
     snapshots = gram.shape[-1]
     _check_gram(gram)
     squares = np.linalg.eigvalsh(centred(gram))[..., :0:-1]
-    return np.maximum(squares, 0.0) / (snapshots - 1)
+    smallest = rounding(_total(gram), COLUMNS)[..., None]
+    return np.where(squares > smallest, squares, 0.0) / (snapshots - 1)
 
 
 def dimension(variances: Float[np.ndarray, "*draws components"], share: float) -> Int[np.ndarray, "*draws"]:
@@ -186,7 +211,7 @@ def share_along_start(products: InnerProducts) -> float:
         ValueError: If the trajectory does not move.
     """
     total = np.trace(centred(products.displacements))
-    _check_moves(total)
+    _check_moves(total, np.trace(products.displacements))
     return float(min(np.sum(_along_start(products) ** 2) / total, 1.0))
 
 
@@ -240,7 +265,8 @@ def principal_coordinates(
         directions: Number of components, from 1 to snapshots - 1.
 
     Returns:
-        One column per component, of sum 0 and of sum of squares (T - 1) x variance; the last entry is not negative.
+        One column per component, of sum 0 and of sum of squares (T - 1) x variance; the last entry that is more than
+        rounding is positive.
 
     Raises:
         ValueError: If there are fewer than 3 snapshots or too few for the directions, an entry is not finite, or the
@@ -256,11 +282,23 @@ def principal_coordinates(
         raise ValueError(f"directions: {directions} of {count} snapshots; ask for 1 to {count - 1}")
     squares, vectors = np.linalg.eigh(centred(gram))
     squares, vectors = squares[::-1][:directions], vectors[:, ::-1][:, :directions]
-    _check_moves(squares[0])
+    _check_moves(squares[0], np.trace(gram))
     spanned = int(np.sum(squares > SMALLEST_SHARE * squares[0]))
     if spanned < directions:
         raise ValueError(f"directions: the trajectory spans {spanned}, not {directions}; ask for fewer")
-    return vectors * np.where(vectors[-1] < 0, -1.0, 1.0) * np.sqrt(squares)
+    return vectors * ending_signs(vectors) * np.sqrt(squares)
+
+
+def ending_signs(curves: Float[np.ndarray, "snapshots curves"]) -> Float[np.ndarray, " curves"]:
+    """Sign, -1 or 1, of the last entry of each curve that is more than rounding of its largest; 1 if there is none.
+
+    Examples:
+        >>> ending_signs(np.array([[1.0, 1.0], [-1.0, 2.0], [1e-17, -3.0]]))
+        array([-1., -1.])
+    """
+    counts = ~is_rounding(curves, np.abs(curves).max(0), len(curves))
+    last = len(curves) - 1 - counts[::-1].argmax(0)
+    return np.where(np.take_along_axis(curves, last[None], 0)[0] < 0, -1.0, 1.0)
 
 
 def _block_products(block: np.ndarray) -> InnerProducts:
@@ -294,8 +332,13 @@ def _shares(variances: np.ndarray) -> np.ndarray:
     return variances / totals
 
 
-def _check_moves(totals: np.ndarray | float) -> None:
-    if not (np.asarray(totals) > 0).all():
+def _total(gram: np.ndarray) -> np.ndarray:
+    """Sum of the squared norms of the snapshots about the origin."""
+    return np.asarray(np.trace(gram, axis1=-2, axis2=-1))
+
+
+def _check_moves(totals: np.ndarray | float, scale: float = 0.0) -> None:
+    if not (np.asarray(totals) > rounding(scale, COLUMNS)).all():
         raise ValueError("variances: a trajectory does not move; leave out parameters that training does not change")
 
 

@@ -3,8 +3,10 @@
 from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Real
+from jaxtyping import Float, Real
 from scipy import special
+
+from learning_geometry.geometry.rounding import difference, equal, is_rounding
 
 SMALLEST_BOOTSTRAP_SAMPLE = 10
 """From this many values on the BCa bootstrap is used; below it undercovers and Student's t is used."""
@@ -84,7 +86,7 @@ def student_t_interval(values: Real[np.ndarray, " n"], level: float = 0.95) -> I
     degenerate = _without_interval(values)
     if degenerate is not None:
         return degenerate
-    if np.ptp(values) == 0:
+    if equal(values):
         return Interval(float(values[0]), float(values[0]), float(values[0]), values.size, "student_t")
     mean = float(np.mean(values))
     half_width = special.stdtrit(values.size - 1, (1 + level) / 2) * np.std(values, ddof=1) / np.sqrt(values.size)
@@ -135,11 +137,11 @@ def bca_interval(
     if degenerate is not None:
         return degenerate
     n = values.size
-    if np.ptp(values) == 0:
+    if equal(values):
         return Interval(float(values[0]), float(values[0]), float(values[0]), n, "bca")
     mean = float(np.mean(values))
     means = values[generator.integers(n, size=(resamples, n))].mean(axis=1)
-    below = (np.mean(means < mean) + np.mean(means <= mean)) / 2
+    below = share_below(means, mean, n)
     # half a resample away from 0 and 1, so that the bias correction stays finite
     bias = special.ndtri(np.clip(below, 0.5 / resamples, 1 - 0.5 / resamples))
     deviations = (values - mean) / (n - 1)
@@ -147,6 +149,22 @@ def bca_interval(
     shifted = bias + special.ndtri([(1 - level) / 2, (1 + level) / 2])
     low, high = np.quantile(means, special.ndtr(bias + shifted / (1 - acceleration * shifted)))
     return Interval(mean, float(low), float(high), n, "bca")
+
+
+def share_below(values: Float[np.ndarray, " n"], value: float, terms: int = 1) -> float:
+    """Share of numbers below another; those that nothing but rounding tells from it count half.
+
+    Args:
+        values: Finite.
+        value: Of their unit.
+        terms: Number of terms that each is a sum of.
+
+    Examples:
+        >>> share_below(np.array([0.1, 0.1 + 0.2, 0.3, 0.4]), 0.3)
+        0.5
+    """
+    apart = difference(values, value, terms)
+    return float(np.mean(apart < 0) + np.mean(apart == 0) / 2)
 
 
 def interval(
@@ -264,7 +282,10 @@ def first_crossing(
         raise ValueError("steps: they do not strictly increase; sort them and drop repetitions")
     if direction not in ("below", "above"):
         raise ValueError(f'direction: {direction!r} is unknown; pass "below" or "above"')
-    past = values < threshold if direction == "below" else values > threshold
+    scale = max(abs(threshold), float(np.abs(values[np.isfinite(values)]).max(initial=0.0)))
+    past = (values < threshold if direction == "below" else values > threshold) & ~is_rounding(
+        values - threshold, scale
+    )
     if not past.any():
         return Crossing(float(steps[-1]), True)
     return Crossing(float(steps[np.argmax(past)]), False)
@@ -297,9 +318,9 @@ def half_change(steps: Real[np.ndarray, " n"], values: Real[np.ndarray, " m"], n
     if noise < 0:
         raise ValueError(f"noise: {noise} is negative; pass the size of changes that are none, 0 or more")
     middle = (values[0] + values[-1]) / 2 if values.size else np.nan
-    rises = bool(values.size) and values[-1] > values[0]
-    crossing = first_crossing(steps, values, float(middle), "above" if rises else "below")
-    if not abs(values[-1] - values[0]) > noise:  # NaN has not changed
+    change = float(difference(values[-1], values[0])) if values.size else 0.0
+    crossing = first_crossing(steps, values, float(middle), "above" if change > 0 else "below")
+    if not abs(change) > noise:  # NaN has not changed
         return Crossing(float(steps[-1]), True)
     return crossing
 

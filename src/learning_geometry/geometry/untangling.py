@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int, Int64, Real, Shaped
 
 from learning_geometry.geometry.probes import predict, ridge_probes
+from learning_geometry.geometry.rounding import deviations, is_rounding
 from learning_geometry.geometry.spectra import participation_ratio
 from learning_geometry.geometry.subspaces import principal_cosines
 
@@ -28,8 +29,9 @@ class Untangling(NamedTuple):
         participation_first: Participation ratio of the principal variances of the first set (of the smaller label).
         participation_second: The same of the second set.
         participation_union: The same of all vectors; no shuffling changes it.
-        root_mean_square_cosine: Of the principal angles between the sets' principal subspaces, in [0, 1].
-        largest_cosine: Of the smallest of these angles.
+        root_mean_square_cosine: Of the principal angles between the sets' principal subspaces, in [0, 1]; NaN where
+            a set spans fewer dimensions.
+        largest_cosine: Of the smallest of these angles; NaN likewise.
     """
 
     between_over_within: float
@@ -126,6 +128,7 @@ def span_coordinates(vectors: Real[np.ndarray, "samples width"]) -> Float64[np.n
     if centred.shape[0] >= centred.shape[1]:
         return centred
     upper: Float64[np.ndarray, "dimension samples"] = np.linalg.qr(centred.T)[1]
+    upper[is_rounding(upper, np.abs(upper).max(), centred.size)] = 0.0
     return upper.T
 
 
@@ -152,12 +155,14 @@ def between_over_within(vectors: Real[np.ndarray, "samples width"], labels: Shap
     if len(labels) != len(vectors):
         raise ValueError(f"labels: {len(labels)} for {len(vectors)} samples; pass one for each")
     centred = _centred(vectors)
+    scale = np.abs(vectors).max()
     between = within = 0.0
     for label in np.unique(labels):
         of_class = centred[labels == label]
         mean = of_class.mean(0)
         between += len(of_class) * float(mean @ mean)
-        within += float(np.sum((of_class - mean) ** 2))
+        within += float(np.sum(deviations(of_class, scale) ** 2))
+    # a sum of squares of deviations, which are exactly 0 where they are rounding
     if within == 0:
         return float("inf") if between else float("nan")
     return between / within
@@ -209,14 +214,18 @@ def untangling(
         raise ValueError(f"labels: {len(classes)} classes; pass samples of two")
     if not np.isfinite(vectors).all():
         raise ValueError("vectors: an entry is not finite; leave out this layer, or capture in float32")
-    ratios, bases = [], []
+    ratios: list[float] = []
+    bases: list[np.ndarray | None] = []
     for label in classes:
         of_set = vectors[labels == label]
         _check_rank(rank, of_set)
         _, values, directions = np.linalg.svd(_centred(of_set), full_matrices=False)
+        values = np.where(is_rounding(values, np.linalg.norm(of_set), max(of_set.shape)), 0.0, values)
         ratios.append(participation_ratio(values))
-        bases.append(directions[:rank].T)
-    cosines = principal_cosines(*bases)
+        # of a set that spans less, the rest of the directions is arbitrary
+        bases.append(directions[:rank].T if values[rank - 1] > 0 else None)
+    first, second = bases
+    cosines = np.full(rank, np.nan) if first is None or second is None else principal_cosines(first, second)
     return Untangling(
         between_over_within(vectors, labels),
         ratios[0],
@@ -237,5 +246,5 @@ def _check_rank(rank: int, vectors: np.ndarray) -> None:
 
 
 def _centred(vectors: np.ndarray) -> Float64[np.ndarray, "samples width"]:
-    exact = vectors.astype(np.float64)
-    return exact - exact.mean(0)
+    # one scale for all features: what they have in common may have been turned, as in `span_coordinates`
+    return deviations(vectors, np.abs(vectors).max())

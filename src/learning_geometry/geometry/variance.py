@@ -5,6 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from learning_geometry.geometry.rounding import is_rounding
+
 
 class LogitVariance(NamedTuple):
     """Variance of attention logits within the rows of a query, and the shares of its sources.
@@ -69,8 +71,7 @@ def logit_variance_shares(
     position = np.einsum("a,b,abl->l", by_query, by_key, centred, optimize=True)
     total = float(by_query @ (centred**2 @ by_lag) @ by_key)
     parts = [float(by_query @ content**2 @ by_key), float(position**2 @ by_lag)]
-    # rounding of the largest logit: below it, nothing varies
-    if total <= (np.finfo(np.float64).eps * np.abs(logits).max()) ** 2:
+    if is_rounding(np.sqrt(total), np.abs(logits).max(), key_weights.size * lag_weights.size):
         return LogitVariance(0.0, np.nan, np.nan, np.nan)
     interaction = centred - content[:, :, None] - position
     parts.append(float(by_query @ (interaction**2 @ by_lag) @ by_key))

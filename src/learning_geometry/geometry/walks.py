@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Integer
 
+from learning_geometry.geometry.rounding import rounding
+from learning_geometry.geometry.trajectories import COLUMNS, from_first
 from learning_geometry.geometry.wishart import wishart
 
 
@@ -69,7 +71,9 @@ def step_norm_walk(
         >>> walks[:, 1, 1].round(6)  # the first step has the run's norm, 1
         array([1., 1., 1.])
     """
-    norms = np.sqrt(np.diag(steps(gram)))
+    squares = np.diag(steps(gram))
+    # of two equal snapshots rounding leaves a square of either sign
+    norms = np.sqrt(np.where(squares > rounding(np.trace(gram), COLUMNS), squares, 0.0))
     random = wishart(len(norms), entries, draws, generator)
     lengths = np.sqrt(np.diagonal(random, axis1=1, axis2=2))
     scale = norms / lengths
@@ -165,7 +169,7 @@ def fit_decay(gram: Float[np.ndarray, "snapshots snapshots"]) -> Decay:
     """
     if len(gram) < 4:
         raise ValueError(f"gram: {len(gram)} snapshots are too few to fit a decay; pass at least 4")
-    positions = gram - gram[0] - gram[:, :1] + gram[0, 0]
+    positions = from_first(gram)
     after, before, product = positions[1:, 1:], positions[:-1, :-1], positions[1:, :-1]
     count = len(after)
     # sums of squares of R as polynomials in a, highest power first

@@ -13,6 +13,7 @@ from torch import Tensor
 from learning_geometry.geometry.activation_ranks import principal_directions
 from learning_geometry.geometry.nulls import haar_subspace
 from learning_geometry.geometry.resampling import Statistic, bca_ends, bootstrap_counts, resampled
+from learning_geometry.geometry.rounding import rounding
 from learning_geometry.measurements.language_run import LanguageRun
 from learning_geometry.measurements.table import central_range, tidy
 from learning_geometry.models.language import LanguageModel
@@ -123,7 +124,7 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
             if replaced:
                 projections = _projections(run, text, part, replaced, settings)
                 increases = [(each, window_losses(model, tokens, each) - intact) for each in projections]
-                rows += _rows_of_part(part, increases, counts, here)
+                rows += _rows_of_part(part, increases, intact, counts, here)
     return tidy(rows, run.experiment, 0)
 
 
@@ -198,6 +199,7 @@ def _tensor(array: Float[np.ndarray, "width rank"]) -> Float[Tensor, "width rank
 def _rows_of_part(
     part: str,
     increases: list[tuple[Projection, Float[np.ndarray, " windows"]]],
+    intact: Float[np.ndarray, " windows"],
     counts: Int64[np.ndarray, "draws windows"],
     here: dict[str, Any],
 ) -> Iterator[dict[str, Any]]:
@@ -211,10 +213,10 @@ def _rows_of_part(
         yield to_loss | _over_windows(_mean(increase), counts)
         if not each.rank:
             continue
-        yield of_recovery | _over_windows(_recovered(increase, mean), counts)
+        yield of_recovery | _over_windows(_recovered(increase, mean, intact), counts)
         drawn = np.array([other.mean() for null, other in increases if null.null and null.rank == each.rank])
         yield to_loss | central_range(drawn, "random_subspace")
-        recovered = 1 - drawn / mean.mean() if mean.mean() > 0 else np.full(len(drawn), np.nan)
+        recovered = 1 - drawn / _cost(mean.mean(), intact.mean())
         yield of_recovery | central_range(recovered, "random_subspace")
 
 
@@ -228,14 +230,24 @@ def _mean(values: Float[np.ndarray, " windows"]) -> Statistic:
     return lambda counts: counts @ values / counts.sum(1)
 
 
-def _recovered(increase: Float[np.ndarray, " windows"], of_mean: Float[np.ndarray, " windows"]) -> Statistic:
+def _recovered(
+    increase: Float[np.ndarray, " windows"],
+    of_mean: Float[np.ndarray, " windows"],
+    intact: Float[np.ndarray, " windows"],
+) -> Statistic:
     """Share of what the mean costs that a projection does not; NaN where the mean costs nothing."""
 
     def statistic(counts: Int64[np.ndarray, "draws windows"]) -> Float[np.ndarray, " draws"]:
-        cost = counts @ of_mean
-        return 1 - counts @ increase / np.where(cost > 0, cost, np.nan)
+        return 1 - counts @ increase / _cost(counts @ of_mean, counts @ intact)
 
     return statistic
+
+
+def _cost(
+    increase: Float[np.ndarray, " *draws"] | float, of: Float[np.ndarray, " *draws"] | float
+) -> Float[np.ndarray, " *draws"]:
+    """An increase of a loss, NaN where it is none or rounding of the loss, which comes from logits in float32."""
+    return np.where(increase > rounding(of, epsilon=float(np.finfo(np.float32).eps)), increase, np.nan)
 
 
 def _existing(layer: int, layers: int) -> int:

@@ -7,6 +7,7 @@ import pandas as pd
 from jaxtyping import Float, Float64
 from scipy.special import betaincinv
 
+from learning_geometry.geometry.rounding import is_rounding
 from learning_geometry.measurements.run import Run
 from learning_geometry.measurements.table import central_range, tidy
 from learning_geometry.streams import stream
@@ -111,10 +112,10 @@ def frequency_shares(embedding: Float[np.ndarray, "p width"]) -> Float64[np.ndar
         raise ValueError(
             f"embedding: {prime} rows; pass those of the numbers modulo an odd prime, without other tokens"
         )
-    energies = (np.abs(np.fft.rfft(embedding.astype(np.float64), axis=0)[1:]) ** 2).sum(1)
-    if not energies.sum() > 0:
+    constant, *energies = (np.abs(np.fft.rfft(embedding.astype(np.float64), axis=0)) ** 2).sum(1)
+    if is_rounding(np.sqrt(np.sum(energies)), np.sqrt(constant), prime):
         raise ValueError("embedding: all numbers have the same row, which has no frequencies; drop this checkpoint")
-    return energies / energies.sum()
+    return np.array(energies) / np.sum(energies)
 
 
 def key_share(prime: int, width: int, level: float = LEVEL) -> float:

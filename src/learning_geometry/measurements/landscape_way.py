@@ -18,6 +18,7 @@ from learning_geometry.geometry.curvature.landscape import (
     share_of,
 )
 from learning_geometry.geometry.curvature.products import flatten
+from learning_geometry.geometry.rounding import first_largest
 from learning_geometry.measurements.estimates import estimate_row
 from learning_geometry.measurements.landscape_points import HELD_OUT, OWN, Batch, Points
 from learning_geometry.measurements.run import Run
@@ -114,7 +115,7 @@ def _descent(
     goal = held_out.judged(solution, flatten(solution))[1]
     half = len(goal) // 2
     falls = errors[0] - np.stack(errors)
-    best = int(falls[:, :half].mean(1).argmax())
+    best = int(first_largest(falls[:, :half].mean(1), 1.0))
     share = share_of(falls[best, half:], (errors[0] - goal)[half:])
     rows.append(estimate_row(share, quantity="descent_error_share", data=HELD_OUT, unit="fraction"))
     return rows

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from learning_geometry.geometry.rounding import first_largest
 from learning_geometry.measurements.head_scores import induction_scores, previous_token_scores
 from learning_geometry.measurements.run import Run
 from learning_geometry.models import Shape, build
@@ -148,7 +149,8 @@ def open_circuit(run: Run, step: int, sequences: int, writer: int, reader: int) 
         {},
     )
     by_head = _outcome_by_head(circuit, {}, 0)
-    previous, induction = (int(by_head[name].mean(0).argmax()) for name in (PREVIOUS, INDUCTION))
+    # scores are shares of attention
+    previous, induction = (int(first_largest(by_head[name].mean(0), 1.0)) for name in (PREVIOUS, INDUCTION))
     circuit = circuit._replace(heads=(previous, induction))
     return circuit._replace(intact=_of_heads(circuit, by_head))
 

@@ -11,6 +11,7 @@ from learning_geometry.geometry.activation_ranks import rogue_dimensions
 from learning_geometry.geometry.contrasts import contrast, contrast_resampled
 from learning_geometry.geometry.moments import moments
 from learning_geometry.geometry.resampling import Resampled, difference, resampled
+from learning_geometry.geometry.rounding import is_rounding
 from learning_geometry.measurements.language_run import TRAINED, LanguageRun
 from learning_geometry.measurements.table import central_range, tidy
 from learning_geometry.measurements.twins import (
@@ -216,8 +217,11 @@ def _corrected_cosines(
     first = total(of_first, 1 - labels) - 2 * taken(of_first, here) + squares[here]
     second = total(of_second, labels) - 2 * taken(of_second, there) + squares[there]
     both = total(of_first, labels) - taken(of_first, there) - taken(of_second, here) + np.diag(products, pairs)
-    norms = np.sqrt(np.maximum(first, 0.0) * np.maximum(second, 0.0))
-    left_out = np.clip(both / np.where(norms > 0, norms, np.nan), -1.0, 1.0)
+    # squared lengths of sums of all vectors of a set but one
+    scale = pairs**2 * squares.max()
+    directed = ~(is_rounding(first, scale, len(vectors)) | is_rounding(second, scale, len(vectors)))
+    with np.errstate(invalid="ignore"):
+        left_out = np.clip(both / np.where(directed, np.sqrt(first * second), np.nan), -1.0, 1.0)
     return jackknife_corrected(cosines, left_out.T)
 
 

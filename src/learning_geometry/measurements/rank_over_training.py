@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int64
 
 from learning_geometry.geometry.activation_ranks import Ranks, activation_ranks, isotropic_ranks, ranks
 from learning_geometry.geometry.moments import Moments, merged, moments, principal_variances
+from learning_geometry.geometry.rounding import difference
 from learning_geometry.geometry.uncertainty import Crossing
 from learning_geometry.measurements.run import Run
 from learning_geometry.measurements.table import central_range, tidy
@@ -193,10 +194,10 @@ def lasting_half_change(steps: Int64[np.ndarray, " n"], values: Float[np.ndarray
     >>> lasting_half_change(np.array([0, 10, 20, 30]), np.array([1.0, 0.0, 1.0, 0.0]), 0.1)
     Crossing(step=30.0, censored=False)
     """
-    change = values[-1] - values[0]
+    change = float(difference(values[-1], values[0]))
     if not abs(change) > noise:  # NaN has not changed
         return Crossing(float(steps[-1]), True)
-    before = np.flatnonzero((values - (values[0] + values[-1]) / 2) * np.sign(change) <= 0)
+    before = np.flatnonzero(difference(values, (values[0] + values[-1]) / 2) * np.sign(change) <= 0)
     return Crossing(float(steps[before[-1] + 1]), False)
 
 

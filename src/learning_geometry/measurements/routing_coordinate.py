@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from learning_geometry.geometry.trajectories import inner_products, principal_coordinates
+from learning_geometry.geometry.trajectories import ending_signs, inner_products, principal_coordinates
 from learning_geometry.geometry.walks import step_norm_walk
 from learning_geometry.measurements.run import Run
 from learning_geometry.measurements.table import central_range, tidy
@@ -66,4 +66,4 @@ def first_coordinate(gram: Float[np.ndarray, "snapshots snapshots"]) -> Float[np
     """
     coordinate = principal_coordinates(gram, 1)[:, 0]
     travelled = coordinate - coordinate[0]
-    return travelled if travelled[-1] >= 0 else -travelled
+    return travelled * ending_signs(travelled[:, None])

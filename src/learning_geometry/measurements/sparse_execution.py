@@ -17,6 +17,7 @@ from learning_geometry.geometry.probes import (
     ridge_probes,
     shuffled_labels,
 )
+from learning_geometry.geometry.rounding import descending
 from learning_geometry.measurements.run import Run
 from learning_geometry.measurements.table import central_range, tidy
 from learning_geometry.measurements.value_states import (
@@ -250,12 +251,12 @@ def _orders(
 ) -> dict[str, list[np.ndarray]]:
     """Return how latents follow each other when more and more are removed, by choice; several for random ones."""
     orders = {
-        choice: [np.argsort(-mutual_information(codes, labels[choice].ravel()), kind="stable")]
+        choice: [descending(mutual_information(codes, labels[choice].ravel()))]
         for choice in (VALUE, MARKER)
         if choice in labels
     }
     latents = sparse.latents["training"]
-    orders[VARIANCE] = [np.argsort(-latents.double().var(0).numpy(), kind="stable")]
+    orders[VARIANCE] = [descending(latents.double().var(0).numpy())]
     # dead ones last: they hold nothing that could be removed
     dead = topk.dead(latents).numpy()
     generator = stream(seed, "sparse_execution", "random")

@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
+from learning_geometry.geometry.rounding import deviations
+
 FEWEST_FOR_QUANTILES = 100
 """Draws of a null from which its range is given by quantiles."""
 
@@ -113,7 +115,8 @@ def central_range(draws: np.ndarray, null: str) -> dict[str, Any]:
     if count >= FEWEST_FOR_QUANTILES:
         low, high = np.quantile(draws, [0.025, 0.975], axis=0)
     elif count > 1:
-        half_width = stdtrit(count - 1, 0.975) * draws.std(0, ddof=1) * np.sqrt(1 + 1 / count)
+        deviation = np.sqrt(np.sum(deviations(draws) ** 2, axis=0) / (count - 1))
+        half_width = stdtrit(count - 1, 0.975) * deviation * np.sqrt(1 + 1 / count)
         low, high = mean - half_width, mean + half_width
     else:
         low = high = np.full_like(mean, np.nan)

@@ -9,6 +9,7 @@ import pandas as pd
 from learning_geometry.geometry.trajectories import (
     InnerProducts,
     first_component_share,
+    from_first,
     inner_products,
     share_along_start,
     together,
@@ -129,6 +130,7 @@ def read_products(run: Run, steps: Sequence[int]) -> dict[str, InnerProducts]:
         name: inner_products(trajectory_blocks(run.checkpoints, steps, name, shape))
         for name, shape in sorted(parameter_shapes(run.checkpoints, steps[0]).items())
     }
+    # sums of squares of exact differences: what does not move has exactly 0
     return {name: of_one for name, of_one in products.items() if np.trace(of_one.displacements) > 0}
 
 
@@ -189,8 +191,7 @@ def window_rows(
     made: list[dict[str, Any]] = []
     found, nulls = [], []
     for part, products in matrices.items():
-        gram = products.displacements[window, window]
-        of_window = products._replace(displacements=gram - gram[0] - gram[:, :1] + gram[0, 0])
+        of_window = products._replace(displacements=from_first(products.displacements[window, window]))
         if not np.trace(of_window.displacements) > 0:
             continue
         generator = _streams(run, "window", str(index), part)

@@ -11,6 +11,7 @@ from jaxtyping import Float, Float64, Int64, Real
 from scipy.special import stdtrit
 
 from learning_geometry.geometry.resampling import Resampled, bca_ends, bootstrap_counts, resampled
+from learning_geometry.geometry.rounding import deviations, difference
 from learning_geometry.geometry.uncertainty import SMALLEST_BOOTSTRAP_SAMPLE
 from learning_geometry.geometry.untangling import swapped_twins
 from learning_geometry.streams import stream
@@ -121,7 +122,8 @@ def _half_width(of: Resampled) -> Float[np.ndarray, "*quantities"]:
     """Return half the 95 % interval by Student's t and the jackknife's standard error."""
     pairs = len(of.left_out)
     with np.errstate(invalid="ignore"):
-        return np.asarray(stdtrit(pairs - 1, 0.975) * np.sqrt((pairs - 1) * np.var(of.left_out, axis=0)))
+        variance = np.mean(deviations(of.left_out) ** 2, axis=0)
+        return np.asarray(stdtrit(pairs - 1, 0.975) * np.sqrt((pairs - 1) * variance))
 
 
 def mean_over_prompts(
@@ -154,15 +156,14 @@ def union_variance(
     array([1.])
     """
     pairs = counts.shape[1]
-    centred = vectors.astype(np.float64)
-    centred -= centred.mean(0)
+    centred = deviations(vectors)
     squares = np.sum(centred[:pairs] ** 2 + centred[pairs:] ** 2, axis=1)
     sums = centred[:pairs] + centred[pairs:]
     size = 2 * counts.sum(1)
     # from inner products of pairs, so that no mean of a resample is formed
     of_means = np.sum((counts @ (sums @ sums.T)) * counts, axis=1) / size
-    found: Float[np.ndarray, " draws"] = np.maximum(counts @ squares - of_means, 0.0) / (size - 1) / vectors.shape[1]
-    return found
+    left = np.maximum(difference(counts @ squares, of_means, vectors.size), 0.0)
+    return np.asarray(left / (size - 1) / vectors.shape[1])
 
 
 def averaged(several: list[Resampled]) -> Resampled:

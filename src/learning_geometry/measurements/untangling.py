@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int, Int64, Real
 from scipy.spatial.distance import cdist
 
 from learning_geometry.geometry.resampling import Resampled, difference
+from learning_geometry.geometry.rounding import is_rounding
 from learning_geometry.geometry.untangling import between_over_within, held_out_hits, span_coordinates
 from learning_geometry.geometry.untangling import untangling as shapes
 from learning_geometry.measurements.language_run import TRAINED, UNTRAINED, LanguageRun
@@ -203,7 +204,7 @@ def two_nearest_neighbours_dimension(distances: Float[np.ndarray, "points points
     from skdim.id import TwoNN
 
     nearest = np.sort(distances, axis=1)[:, :NEAREST]
-    if len(distances) < NEAREST or not (nearest[:, 1] > 0).all():
+    if len(distances) < NEAREST or is_rounding(nearest[:, 1], distances.max(), len(distances)).any():
         return float("nan")
     return float(TwoNN(dist=True).fit(nearest[:, 1:]).dimension_)
 

@@ -26,8 +26,8 @@ from learning_geometry.model_files.headers import Gguf, gguf_header
 from learning_geometry.models.language import LanguageModel
 from learning_geometry.models.language.families import wrap
 from learning_geometry.models.language.self_check import check_identities
-from learning_geometry.models.language.weights import check_extras, check_report, gguf_tensor, gguf_weights
 from learning_geometry.models.language.tokens import begin_as_the_file_says
+from learning_geometry.models.language.weights import check_extras, check_report, gguf_tensor, gguf_weights
 
 
 def load(
