@@ -212,7 +212,9 @@ def _loss(run: Run, sequences: int, explicit: bool) -> Loss:
 
 
 def _moved(loss: Loss, parameters: dict[str, Tensor], chosen: dict[str, Tensor]) -> Tensor:
-    return loss({**parameters, **chosen})
+    # in the precision of those chosen: products are checked in double precision
+    dtype = next(iter(chosen.values())).dtype
+    return loss({name: value.to(dtype) for name, value in parameters.items()} | chosen)
 
 
 Measured = dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any] | None]]
@@ -228,7 +230,8 @@ def _eigenvalues(run: Run, settings: dict[str, Any], steps: list[int]) -> Iterat
         found: Measured = {}
         products = 0
         for part, names in parts(parameters).items():
-            at = gradient_with_graph(partial(_moved, loss, parameters), {name: parameters[name] for name in names})
+            block = {name: parameters[name] for name in names}
+            at = gradient_with_graph(partial(_moved, loss, parameters), block, check=part not in starts)
             options = {"start": starts.get(part), "maximum_products": settings["maximum_products"]}
             pair = largest_eigenpair(at.product, at.gradient.numel(), settings["tolerance"], **options)
             remedy = "measurements.block_curvature.maximum_products or tolerance"

@@ -123,7 +123,7 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
     steps = run.steps(settings["every"])
     for step in steps:
         parameters = run.parameters(step)
-        at = gradient_with_graph(loss, parameters)
+        at = gradient_with_graph(loss, parameters, check=step == steps[0])
         size = at.gradient.numel()
         detailed = step % settings["details_every"] == 0 or step in (steps[0], steps[-1])
         options = {"start": start, "maximum_products": settings["maximum_products"]}
