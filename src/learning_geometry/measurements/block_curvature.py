@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from learning_geometry.geometry.composition import query_key_products
-from learning_geometry.geometry.curvature.lanczos import largest_eigenpair, value_error
+from learning_geometry.geometry.curvature.lanczos import largest_eigenpair, refined, value_error
 from learning_geometry.geometry.curvature.landscape import mean_of
 from learning_geometry.geometry.curvature.localisation import loss_increases, subspace_noise
 from learning_geometry.geometry.curvature.products import gradient_with_graph
@@ -132,8 +132,8 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
     Rows (nats):
 
     - ``block_largest_hessian_eigenvalue``, part = block or group of blocks (``models.blocks``): the largest eigenvalue
-      of the Hessian by the parameters of this part alone, with [low, high] the value ± its error bound, or float32
-      rounding if that is larger; n = sequences. Each checkpoint starts from the eigenvector of the one before. Null
+      of the Hessian by the parameters of this part alone, with [low, high] the value ± its error bound, both by
+      a float64 product; n = sequences. Each checkpoint starts from the eigenvector of the one before. Null
       ``untrained``: the run's own model at its first checkpoint.
     - ``noise_loss_increase``, part = ``<weight>-<subspace>``: mean loss increase when noise is added to one weight,
       ``embedding`` or ``layers.<l>.attention.key``, whose rows lie in a subspace of the residual stream: ``top``,
@@ -238,6 +238,8 @@ def _eigenvalues(run: Run, settings: dict[str, Any], steps: list[int]) -> Iterat
             check_converged(pair, run, step, f"the largest Hessian eigenvalue of {part}", remedy)
             starts[part] = pair.vector
             products += pair.products
+            doubled = {name: tensor.double() for name, tensor in block.items()}
+            pair = refined(pair, gradient_with_graph(partial(_moved, loss, parameters), doubled, check=False).product)
             found[EIGENVALUE, part] = bounds(pair.value, value_error(pair)) | {"n": settings["sequences"]}, None
         print(
             f"step {step}: " + ", ".join(f"{part} {columns['value']:.4g}" for (_, part), (columns, _) in found.items())
