@@ -154,15 +154,13 @@ def test_products_of_transformers_in_single_precision_pass(options, scale):
     tokens = torch.from_numpy(stream(1).integers(11, size=(32, 32)))
     for seed in range(3):
         here = {name: scale * value for name, value in model.initialise(stream(seed)).items()}
-        at = gradient_with_graph(
-            lambda p: cross_entropy(model.forward(p, tokens, explicit=True), tokens.flip(1)), here
-        )
+        at = gradient_with_graph(lambda p: cross_entropy(model.forward(p, tokens, explicit=True), tokens.flip(1)), here)
         at.product(at.gradient)
         for name in ("layers.0.attention.key.bias", "layers.1.attention.query.weight"):
             for dtype in DTYPES if scale < 4 else (torch.float64,):
                 # the others in float32 alone: the block is then checked in float32 too
 
-                def loss(p, here=here, dtype=dtype):
+                def loss(p, here=here, dtype=dtype, name=name):
                     others = here if dtype == torch.float32 else {k: v.to(p[name]) for k, v in here.items()}
                     return cross_entropy(model.forward(others | p, tokens, explicit=True), tokens.flip(1))
 

@@ -211,7 +211,7 @@ def test_every_transform_is_right_or_raises(case, way):
 @pytest.mark.parametrize("case", CASES)
 def test_forward_mode_raises(case):
     function, _, size = CASES[case]
-    with torch.autograd.forward_ad.dual_level(), pytest.raises(RuntimeError, match="forward mode AD|forward AD"):
+    with torch.autograd.forward_ad.dual_level(), pytest.raises(RuntimeError, match=r"forward mode AD|forward AD"):
         function(torch.autograd.forward_ad.make_dual(random(size), random(size, name="tangent")))
 
 

@@ -31,8 +31,8 @@ COLUMNS: dict[str, str] = {
 ``part`` is the part of the model, ``index`` the rank of a singular value, a lag, ... (0 if none), ``data``
 the data set measured on ("" if none). ``null`` is "" for a measured value and otherwise names the null
 baseline of the row: then ``value`` is its mean over ``n`` draws and [``low``, ``high``] its central 95 %
-range; of a fraction it lies in [0, 1]. For a measured value ``low`` and ``high`` are NaN unless the sampling interval within the run is known,
-and ``n`` counts what was averaged. ``censored``: the event had not happened by ``value``, the last step
+range; of a fraction it lies in [0, 1]. For a measured value ``low`` and ``high`` are NaN unless the sampling interval
+within the run is known, and ``n`` counts what was averaged. ``censored``: the event had not happened by ``value``, the last step
 observed.
 """
 
@@ -53,8 +53,8 @@ UNBOUNDED_FRACTIONS = (
     "explained_variance",
     "attention_logit_share",
 )
-"""Beginnings of the names of quantities of unit fraction that may lie outside [0, 1]: differences, and shares with parts of both signs. Of all
-others a null's range is cut there: Student's t of few draws knows no bounds."""
+"""Beginnings of the names of quantities of unit fraction that may lie outside [0, 1]: differences, and shares with parts
+of both signs. Of all others a null's range is cut there: Student's t of few draws knows no bounds."""
 
 ALWAYS_DEFINED = ("nats",)
 """Units of which every value is a finite number: a loss or curvature that is not was computed from a diverged model."""
@@ -111,7 +111,9 @@ def tidy(rows: Iterable[Mapping[str, Any]], experiment: str, seed: int) -> pd.Da
     columns["seed"] = [seed] * length
     table = pd.DataFrame({name: _typed(name, columns[name]) for name in COLUMNS})
     check_table(table)
-    bounded = (table["unit"] == "fraction") & (table["null"] != "") & ~table["quantity"].str.startswith(UNBOUNDED_FRACTIONS)
+    bounded = (
+        (table["unit"] == "fraction") & (table["null"] != "") & ~table["quantity"].str.startswith(UNBOUNDED_FRACTIONS)
+    )
     for name in ("low", "high"):
         table.loc[bounded, name] = table.loc[bounded, name].clip(0.0, 1.0)
     return table
@@ -188,7 +190,7 @@ def check_finite(table: pd.DataFrame) -> None:
     """
     value, quantity = table["value"], table["quantity"]
     of_predictions = (table["unit"] == "fraction") & quantity.str.contains("error|accuracy")
-    of_predictions &= ~quantity.str.startswith(UNBOUNDED_FRACTIONS)
+    of_predictions &= ~_unbounded(table)
     never = table["unit"].isin(ALWAYS_DEFINED) | of_predictions
     bad = (value.isna() & never & ~quantity.isin(UNDEFINED)) | (np.isinf(value) & ~quantity.isin(INFINITE + UNDEFINED))
     bad &= ~table["censored"]
@@ -199,6 +201,10 @@ def check_finite(table: pd.DataFrame) -> None:
             f"table: the value of {place} is {row['value']}, one of {int(bad.sum())} that are not finite; the model "
             "or its data hold numbers that are not finite, or training has diverged"
         )
+
+
+def _unbounded(table: pd.DataFrame) -> "pd.Series[bool]":
+    return table["quantity"].str.startswith(UNBOUNDED_FRACTIONS)
 
 
 def _append(columns: dict[str, list[Any]], row: Mapping[str, Any]) -> None:

@@ -70,8 +70,9 @@ def evaluate(
         if not finite.all():
             first = start + int(finite.logical_not().nonzero()[0])
             raise FloatingPointError(
-                f"evaluate: the logits of sequence {first} are not finite ({not_finite(parameters) or 'all parameters are'}"
-                "); training has diverged, lower optimizer.learning_rate"
+                f"evaluate: the logits of sequence {first} are not finite "
+                f"({not_finite(parameters) or 'all parameters are'}); training has diverged, "
+                "lower optimizer.learning_rate"
             )
         per_position = cross_entropy(logits, expected, reduction="none").view(logits.shape[:2])
         counted = (expected[:, -logits.shape[1] :] != IGNORED).sum(1)

@@ -142,7 +142,9 @@ def check_finite(state: State, seed: int, step: int, losses: Sequence[Tensor] = 
                 state.parameters, value.split([one.numel() for one in state.parameters.values()]), strict=True
             )
         }
-        raise FloatingPointError(f"seed {seed}: before step {step}, the optimiser's {not_finite(names) or bad}; {remedy}")
+        raise FloatingPointError(
+            f"seed {seed}: before step {step}, the optimiser's {not_finite(names) or bad}; {remedy}"
+        )
 
 
 def initial_state(experiment: dict[str, Any], seed: int) -> State:

@@ -87,6 +87,7 @@ class Guarded:
         self.value = value
 
     def __call__(self, vector: Tensor) -> Tensor:
+        """Return the product; the first one is checked."""
         image = self.product(vector)
         # what is not finite is for the iteration to report
         if not self.checked and bool(torch.isfinite(image).all()):

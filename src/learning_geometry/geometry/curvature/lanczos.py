@@ -16,8 +16,8 @@ PERSISTENCE = 5
 
 
 ROUNDING = 2000
-"""Units of rounding, of the largest eigenvalue in size, by which an eigenvalue may be off: 16 to 36 were seen on trained
-transformers of the default size, 440 on a tiny one with weights three times as large."""
+"""Units of rounding, of the largest eigenvalue in size, by which an eigenvalue may be off: 16 to 36 were seen on
+trained transformers of the default size, 440 on a tiny one with weights three times as large."""
 
 
 class Eigenpair(NamedTuple):
@@ -139,8 +139,8 @@ def extreme_eigenpairs(
 def refined(pair: Eigenpair, product: Product) -> Eigenpair:
     r"""Return an eigenpair whose value and residual are those of float64 products: one of them, with its vector.
 
-    The Rayleigh quotient of a float32 Ritz vector is as good as the vector: its error is bounded by $r^2 / \delta$, with
-    r the residual that float64 sees and δ the gap that the iteration saw (Parlett 1998, theorem 11.7.1). The value of
+    The Rayleigh quotient of a float32 Ritz vector is as good as the vector: its error is bounded by $r^2 / \delta$,
+    with r the residual that float64 sees and δ the gap that the iteration saw (Parlett 1998, theorem 11.7.1). The value of
     the iteration has the rounding of float32 products, 16 to 36 units of it on a transformer of the default size, and
     more where terms cancel.
 
@@ -175,8 +175,8 @@ def value_error(pair: Eigenpair, scale: float | None = None) -> float:
 
     The bound is of the iteration: after a few products too many it is far below what float32 products resolve (an
     error of 1e-10 where float64 products gave a value 3e-6 away). Rounding is taken as `ROUNDING` units of it, which
-    products of sums over many samples stay well below; where float32 does not resolve the loss itself, as of one near zero,
-    nothing but float64 products tell: see `refined`.
+    products of sums over many samples stay well below; where float32 does not resolve the loss itself, as of one near
+    zero, nothing but float64 products tell: see `refined`.
 
     Args:
         pair: The eigenvalue; the dtype of its vector is that of the products.

@@ -84,9 +84,7 @@ def lanczos(
         vector = image / above[step]
 
 
-def _check_tridiagonal(
-    along: Tensor, above: np.ndarray, rounding: float, unit: float, floor: float, name: str
-) -> None:
+def _check_tridiagonal(along: Tensor, above: np.ndarray, rounding: float, unit: float, floor: float, name: str) -> None:
     """Compare what a product has along earlier vectors with what theirs had along the one multiplied."""
     if not len(above):
         return
