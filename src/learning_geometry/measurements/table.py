@@ -32,8 +32,8 @@ COLUMNS: dict[str, str] = {
 the data set measured on ("" if none). ``null`` is "" for a measured value and otherwise names the null
 baseline of the row: then ``value`` is its mean over ``n`` draws and [``low``, ``high``] its central 95 %
 range; of a fraction it lies in [0, 1]. For a measured value ``low`` and ``high`` are NaN unless the sampling interval
-within the run is known, and ``n`` counts what was averaged. ``censored``: the event had not happened by ``value``, the last step
-observed.
+within the run is known, and ``n`` counts what was averaged. ``censored``: the event had not happened by
+``value``, the last step observed.
 """
 
 KEY = ["experiment", "seed", "step", "part", "quantity", "index", "data", "null"]
@@ -53,8 +53,8 @@ UNBOUNDED_FRACTIONS = (
     "explained_variance",
     "attention_logit_share",
 )
-"""Beginnings of the names of quantities of unit fraction that may lie outside [0, 1]: differences, and shares with parts
-of both signs. Of all others a null's range is cut there: Student's t of few draws knows no bounds."""
+"""Beginnings of the names of quantities of unit fraction that may lie outside [0, 1]: differences, and shares with
+parts of both signs. Of all others a null's range is cut there: Student's t of few draws knows no bounds."""
 
 ALWAYS_DEFINED = ("nats",)
 """Units of which every value is a finite number: a loss or curvature that is not was computed from a diverged model."""

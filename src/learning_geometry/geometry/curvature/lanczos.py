@@ -140,9 +140,9 @@ def refined(pair: Eigenpair, product: Product) -> Eigenpair:
     r"""Return an eigenpair whose value and residual are those of float64 products: one of them, with its vector.
 
     The Rayleigh quotient of a float32 Ritz vector is as good as the vector: its error is bounded by $r^2 / \delta$,
-    with r the residual that float64 sees and δ the gap that the iteration saw (Parlett 1998, theorem 11.7.1). The value of
-    the iteration has the rounding of float32 products, 16 to 36 units of it on a transformer of the default size, and
-    more where terms cancel.
+    with r the residual that float64 sees and δ the gap that the iteration saw (Parlett 1998, theorem 11.7.1). The value
+    of the iteration has the rounding of float32 products, 16 to 36 units of it on a transformer of the default size,
+    and more where terms cancel.
 
     Args:
         pair: Of an iteration in any precision.
