@@ -282,7 +282,8 @@ def _curvature(run: Run, settings: dict[str, Any], step: int, own: Batch, held_o
     ]
     rows += [batch | row for row in _spectrum(density, floor)]
     rows += _steps(run, settings, parameters, vectors[1], own, held_out)
-    return _Curvature(*(p._replace(vector=v) for p, v in zip((largest, smallest), vectors, strict=True)), density, rows)
+    largest, smallest = (pair._replace(vector=v) for pair, v in zip((largest, smallest), vectors, strict=True))
+    return _Curvature(largest, smallest, density, rows)
 
 
 def _spectrum(density: SpectralDensity, floor: float) -> list[dict[str, Any]]:
