@@ -107,8 +107,9 @@ def test_agrees_with_curvlinops(kind, norm):
     product = gradient_with_graph(tiny.loss, tiny.point).product
     if kind is GGNLinearOperator:
         product = gauss_newton_with_graph(tiny.outputs, tiny.of_outputs, tiny.point).product
-    # the peer differentiates forward over reverse, which torch 2.13 gets wrong in the rows of LayerNorm's weights:
-    # there it differs from the difference quotient of the gradient, which the next test compares ours with
+    # the peer differentiates the gradient of an inner jacrev, whose vmap torch 2.13.0 gets wrong in the rows of
+    # LayerNorm's weights, as in torch.func.hessian and jacrev(jacrev); jvp(grad) and jacrev(grad) are right. There
+    # it differs from the difference quotient of the gradient, which the next test compares ours with
     rows = torch.cat([torch.full((tensor.numel(),), "norm.weight" not in name) for name, tensor in tiny.point.items()])
     assert rows.sum() == tiny.size - (8 if norm == "pre" else 0)
     vectors = torch.randn(3, tiny.size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

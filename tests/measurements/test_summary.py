@@ -109,13 +109,21 @@ def test_null_drawn_once_has_no_range():
     assert row["interval"] == "none"
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("n", [4, 12])
-def test_a_diverged_seed_is_not_left_out(bad, n):
-    row = only_row(summarize(runs([*[1.0] * (n - 1), bad])))
+def test_an_undefined_seed_is_not_left_out(n):
+    row = only_row(summarize(runs([*[1.0] * (n - 1), np.nan])))
     assert not np.isfinite(row["estimate"])
     assert row[["low", "high"]].isna().all()
     assert row[["n", "interval"]].tolist() == [n, "none"]
+
+
+@pytest.mark.parametrize(("bad", "unit"), [(np.inf, "1"), (-np.inf, "fraction"), (np.nan, "nats")])
+def test_a_diverged_seed_is_refused_by_name(bad, unit):
+    tables = runs([1.0, 2.0, 3.0])
+    tables[1] = tables[1].assign(value=bad, unit=unit).astype({"unit": "str"})
+    seed = int(tables[1]["seed"].iloc[0])
+    with pytest.raises(ValueError, match=rf"seed {seed}, step .* quantity .* is {bad}"):
+        summarize(tables)
 
 
 def test_order_of_tables_and_rows_does_not_matter():

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from learning_geometry.measurements.table import COLUMNS, check_table, tidy
+from learning_geometry.measurements.table import COLUMNS, central_range, check_table, tidy
 
 ROW = {"step": 100, "quantity": "loss", "value": 1.5}
 
@@ -103,3 +103,43 @@ def test_check_names_missing_and_unknown_columns():
         check_table(table.astype({"value": "float32"}))
     with pytest.raises(ValueError, match="column 'data' must hold strings"):
         check_table(table.assign(data=pd.Series([None], dtype="str")))
+
+
+@pytest.mark.parametrize(
+    ("quantity", "unit", "value"),
+    [
+        ("running_loss", "nats", np.nan),
+        ("hessian_trace", "nats", np.inf),
+        ("running_error", "fraction", np.nan),
+        ("effective_rank", "1", -np.inf),
+    ],
+)
+def test_a_value_that_is_not_finite_is_refused_by_name(quantity, unit, value):
+    row = {"step": 40, "part": "layers.1", "quantity": quantity, "unit": unit, "data": "training", "value": value}
+    with pytest.raises(
+        ValueError, match=f"experiment 'copying', seed 3, step 40, part 'layers.1', quantity '{quantity}'.* is {value}"
+    ):
+        tidy([row | {"step": 20, "value": 1.0}, row], "copying", 3)
+
+
+def test_what_did_not_happen_or_is_undefined_may_be_so():
+    rows = [
+        {"step": 0, "quantity": "grok_lead", "unit": "steps", "value": np.nan, "censored": True},
+        {"step": 0, "quantity": "loss_at_moment", "unit": "nats", "value": np.nan, "censored": True},
+        {"step": 0, "quantity": "mean_cosine", "value": np.nan},
+        {"step": 0, "quantity": "between_over_within", "value": np.inf},
+    ]
+    assert len(tidy(rows, "copying", 0)) == 4
+
+
+def test_ranges_of_null_fractions_stay_inside():
+    """Student's t of three draws reached from -.6 to 1.4."""
+    wide = central_range(np.array([0.1, 0.2, 0.9]), "shuffled")
+    assert wide["low"] < 0 and wide["high"] > 1
+    row = {"step": 0, "quantity": "separability", "unit": "fraction"}
+    inside = tidy([row | wide], "copying", 0).iloc[0]
+    assert (inside["low"], inside["value"], inside["high"]) == (0.0, pytest.approx(0.4), 1.0)
+    # what is no fraction, a difference of fractions, and a value's own interval are left as they are
+    for other in ({"unit": "nats"}, {"quantity": "separability_gain"}, {"null": ""}):
+        kept = tidy([row | wide | other], "copying", 0).iloc[0]
+        assert (kept["low"], kept["high"]) == (wide["low"], wide["high"])

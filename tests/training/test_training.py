@@ -9,6 +9,7 @@ import torch
 from learning_geometry import tasks
 from learning_geometry.config import read_yaml, validate
 from learning_geometry.files import read_manifest
+from learning_geometry.models.evaluation import evaluate
 from learning_geometry.tasks.dataset import make_dataset, read_dataset, write_dataset
 from learning_geometry.training.checkpoints import (
     check_steps,
@@ -20,13 +21,14 @@ from learning_geometry.training.checkpoints import (
     schedule,
     write_checkpoint,
 )
-from learning_geometry.training.loop import train
+from learning_geometry.training.loop import check_finite, initial_state, train, training_step
 from learning_geometry.training.optimizers import (
     learning_rate_factor,
     make_optimizer,
     optimizer_tensors,
     restore_optimizer,
 )
+from learning_geometry.training.projected import continue_training
 
 TASK = {
     "name": "copying",
@@ -263,8 +265,50 @@ def test_a_loss_that_is_not_finite_stops_the_run(experiment, dataset, tmp_path):
     wild = copy.deepcopy(experiment)
     wild["optimizer"] |= {"name": "sgd", "learning_rate": 1e30}
     wild["model"]["norm"] = "none"
-    with pytest.raises(FloatingPointError, match=r"before step 10; lower optimizer.learning_rate"):
+    with pytest.raises(FloatingPointError, match=r"seed 0: .* step \d+.*lower optimizer.learning_rate"):
         train(wild, 0, dataset, tmp_path, {})
+
+
+def test_a_divergence_in_the_very_last_update_stops_the_run(experiment, dataset, tmp_path):
+    """It ended as success, with errors made from NaN logits and a checkpoint of NaN."""
+    wild = copy.deepcopy(experiment)
+    wild["training"] |= {"steps": 1, "evaluate_every": 1}
+    wild["optimizer"] |= {"name": "sgd", "learning_rate": 1e39}
+    with pytest.raises(FloatingPointError, match=r"before step 1, embedding.weight: \d+ of \d+ entries not finite"):
+        train(wild, 0, dataset, tmp_path, {})
+    assert not list(tmp_path.rglob("*1.safetensors"))
+
+
+def test_everything_a_run_holds_is_looked_at(experiment, dataset):
+    state = initial_state(experiment, 0)
+    training_step(state, experiment, dataset, 0, 0)
+    check_finite(state, 0, 1)
+    losses = [torch.tensor(1.0), torch.tensor(float("nan")), torch.tensor(float("inf"))]
+    with pytest.raises(FloatingPointError, match="seed 7: the training loss is nan at step 18"):
+        check_finite(state, 7, 20, losses)
+    moments = state.optimizer.state_dict()["state"][0]["exp_avg"]
+    moments[-1] = float("inf")
+    last = list(state.parameters)[-1]
+    with pytest.raises(FloatingPointError, match=f"step 1, the optimiser's 0/exp_avg of {last}: 1 of .* not finite"):
+        check_finite(state, 0, 1)
+    state.flat[0] = float("nan")
+    with pytest.raises(FloatingPointError, match=r"before step 1, embedding.weight: 1 of .* not finite"):
+        check_finite(state, 0, 1)
+
+
+def test_no_prediction_is_made_from_logits_that_are_not_finite(experiment, dataset):
+    state = initial_state(experiment, 0)
+    test_set = dataset.test_sets["in_distribution"]
+    state.flat[0] = float("nan")
+    with pytest.raises(FloatingPointError, match=r"sequence \d+ are not finite \(embedding.weight: 1 of"):
+        evaluate(state.model, state.parameters, test_set["tokens"], test_set["targets"])
+
+
+def test_further_training_inside_a_subspace_stops_at_a_divergence(experiment, dataset):
+    wild = copy.deepcopy(experiment)
+    wild["optimizer"] |= {"name": "sgd", "learning_rate": 1e39}
+    with pytest.raises(FloatingPointError, match="before step 1, "):
+        list(continue_training(initial_state(wild, 0), wild, dataset, 0, 0, [1]))
 
 
 def test_finite_pool_survives_the_dataset_file(experiment, tmp_path):

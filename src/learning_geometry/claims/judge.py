@@ -23,6 +23,7 @@ from learning_geometry.claims.statistics import (
     p_values,
 )
 from learning_geometry.claims.studies import STUDIES, Experiments, judged_studies, players, setting
+from learning_geometry.measurements.table import check_finite
 
 COLUMNS: dict[str, str] = {
     "claim": "str",
@@ -106,9 +107,11 @@ def judge(
         The ledger; the same for any order of ``tables``.
 
     Raises:
-        ValueError: a claim is malformed, naming it.
+        ValueError: a claim is malformed, naming it; a value of a table is not finite that must be, naming its row.
     """
     collected = list(tables)
+    for each in collected:
+        check_finite(each)
     indexed = {str(name): Tables([rows]) for name, rows in _by_experiment(collected)}
     rows: list[dict[str, Any]] = []
     notes: list[dict[str, str]] = []

@@ -351,7 +351,16 @@ def step(
 
 
 def finish(training: Training) -> Fitted:
-    """Return what was trained."""
+    """Return what was trained.
+
+    Raises:
+        FloatingPointError: a parameter is not finite after the last step, naming it.
+    """
+    for name, value in training.parameters.items():
+        if not torch.isfinite(value).all():
+            raise FloatingPointError(
+                f"the dictionary's {name} is not finite after step {len(training.losses)}; lower its learning rate"
+            )
     dictionary = {name: value.clone() for name, value in training.parameters.items()}
     silent = training.silent.cpu().numpy().copy()
     return Fitted(dictionary, np.array(training.losses), np.array(training.dead_shares), silent)

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from learning_geometry.geometry.curvature.lanczos import largest_eigenpair, value_error
+from learning_geometry.geometry.curvature.lanczos import largest_eigenpair, refined, value_error
 from learning_geometry.geometry.curvature.landscape import mean_of
 from learning_geometry.geometry.curvature.localisation import loss_increases, subspace_noise
 from learning_geometry.geometry.curvature.products import gradient_with_graph
@@ -135,8 +135,8 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
     Rows (nats):
 
     - ``block_largest_hessian_eigenvalue``, part = block or group of blocks (``models.blocks``): the largest eigenvalue
-      of the Hessian by the parameters of this part alone, with [low, high] the value ± its error bound, or float32
-      rounding if that is larger; n = sequences. Each checkpoint starts from the eigenvector of the one before. Null
+      of the Hessian by the parameters of this part alone, with [low, high] the value ± its error bound, both by
+      a float64 product; n = sequences. Each checkpoint starts from the eigenvector of the one before. Null
       ``untrained``: the run's own model at its first checkpoint.
     - ``noise_loss_increase``, part = ``<weight>-<subspace>``: mean loss increase when noise is added to one weight,
       ``embedding`` or ``layers.<l>.attention.key``, whose rows lie in a subspace of the residual stream: ``top``,
@@ -215,7 +215,9 @@ def _loss(run: Run, sequences: int, explicit: bool) -> Loss:
 
 
 def _moved(loss: Loss, parameters: dict[str, Tensor], chosen: dict[str, Tensor]) -> Tensor:
-    return loss({**parameters, **chosen})
+    # in the precision of those chosen: products are checked in double precision
+    dtype = next(iter(chosen.values())).dtype
+    return loss({name: value.to(dtype) for name, value in parameters.items()} | chosen)
 
 
 Measured = dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any] | None]]
@@ -231,13 +233,16 @@ def _eigenvalues(run: Run, settings: dict[str, Any], steps: list[int]) -> Iterat
         found: Measured = {}
         products = 0
         for part, names in parts(parameters).items():
-            at = gradient_with_graph(partial(_moved, loss, parameters), {name: parameters[name] for name in names})
+            block = {name: parameters[name] for name in names}
+            at = gradient_with_graph(partial(_moved, loss, parameters), block, check=part not in starts)
             options = {"start": starts.get(part), "maximum_products": settings["maximum_products"]}
             pair = largest_eigenpair(at.product, at.gradient.numel(), settings["tolerance"], **options)
             remedy = "measurements.block_curvature.maximum_products or tolerance"
             check_converged(pair, run, step, f"the largest Hessian eigenvalue of {part}", remedy)
             starts[part] = pair.vector
             products += pair.products
+            doubled = {name: tensor.double() for name, tensor in block.items()}
+            pair = refined(pair, gradient_with_graph(partial(_moved, loss, parameters), doubled, check=False).product)
             found[EIGENVALUE, part] = bounds(pair.value, value_error(pair)) | {"n": settings["sequences"]}, None
         print(
             f"step {step}: " + ", ".join(f"{part} {columns['value']:.4g}" for (_, part), (columns, _) in found.items())

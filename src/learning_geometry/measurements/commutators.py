@@ -154,7 +154,7 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for step in steps:
         try:
-            of_step = list(_rows(run, settings, step))
+            of_step = list(_rows(run, settings, step, step == steps[0]))
         except ValueError as error:
             raise ValueError(f"{run.experiment}, seed {run.seed}, step {step}: {error}") from error
         rows += [{"step": step, "data": DATA} | row for row in of_step]
@@ -177,7 +177,7 @@ def _steps(run: Run, settings: dict[str, Any]) -> list[int]:
     return sorted({*regular, *settings["steps"]})
 
 
-def _rows(run: Run, settings: dict[str, Any], step: int) -> Rows:
+def _rows(run: Run, settings: dict[str, Any], step: int, first: bool) -> Rows:
     parameters = run.parameters(step)
     basis = _basis(run, step, settings["directions"])
     pairs: list[_Pair] = []
@@ -185,9 +185,10 @@ def _rows(run: Run, settings: dict[str, Any], step: int) -> Rows:
     step_errors: list[float] = []
     for index in range(settings["pairs"]):
         batches = _batches(run, settings, step, index)
+        check = first and index == 0
         # not kept: the graphs are the bulk of the memory
         by_products = commutator(
-            *(gradient_with_graph(_loss_for_products(run, batch), parameters) for batch in batches)
+            *(gradient_with_graph(_loss_for_products(run, batch), parameters, check) for batch in batches)
         )
         pairs.append(_pair(by_products, parameters))
         if index >= settings["finite_pairs"]:

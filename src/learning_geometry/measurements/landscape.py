@@ -15,7 +15,7 @@ from learning_geometry.geometry.curvature.density import (
     smoothed,
     spectral_density,
 )
-from learning_geometry.geometry.curvature.lanczos import Eigenpair, extreme_eigenpairs, value_error
+from learning_geometry.geometry.curvature.lanczos import Eigenpair, extreme_eigenpairs, refined, value_error
 from learning_geometry.geometry.curvature.landscape import along_line, drop_both_ways, mean_of
 from learning_geometry.geometry.curvature.products import flatten, gradient_with_graph
 from learning_geometry.geometry.curvature.trace import Estimate
@@ -258,12 +258,17 @@ def _curvature(run: Run, settings: dict[str, Any], step: int, own: Batch, held_o
         key = "tolerance" if name == "largest" else "smallest_tolerance"
         remedy = f"measurements.landscape.maximum_products or {key}"
         check_converged(pair, run, step, f"the {name} Hessian eigenvalue", remedy)
+    doubled = {name: tensor.double() for name, tensor in parameters.items()}
+    exact = gradient_with_graph(own.loss, doubled, check=False).product
     generator = stream("landscape", "density", run.seed)
     density = spectral_density(at.product, size, settings["density_probes"], settings["density_steps"], generator)
     print(f"step {step}: eigenvalues {smallest.value:.4g} to {largest.value:.4g} after {largest.products} products")
     batch = {"data": OWN, "n": own.size}
     noise = float(torch.linalg.vector_norm(own.gradient_of_halves(parameters))) / 2
     floor = settings["floor"] * largest.value
+    vectors = largest.vector, smallest.vector
+    # values in float64, vectors in the precision of the parameters
+    largest, smallest = (refined(pair, exact) for pair in (largest, smallest))
     of_largest, of_smallest = value_error(largest), value_error(smallest, largest.value)
     ratio = smallest.value / largest.value
     of_gradient = batch | {"quantity": "gradient_norm"}
@@ -279,7 +284,8 @@ def _curvature(run: Run, settings: dict[str, Any], step: int, own: Batch, held_o
         batch | {"quantity": "spectral_floor", "value": -floor},
     ]
     rows += [batch | row for row in _spectrum(density, floor)]
-    rows += _steps(run, settings, parameters, smallest.vector, own, held_out)
+    rows += _steps(run, settings, parameters, vectors[1], own, held_out)
+    largest, smallest = (pair._replace(vector=v) for pair, v in zip((largest, smallest), vectors, strict=True))
     return _Curvature(largest, smallest, density, rows)
 
 

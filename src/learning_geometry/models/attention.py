@@ -1,13 +1,14 @@
-"""Causal softmax attention twice: explicit (any derivative, readable patterns) and fused (fast training)."""
+"""Causal softmax attention twice: explicit (readable patterns) and fused (fast training)."""
 
 import math
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Complex, Float, Int64
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from learning_geometry.models.differentiated import plain_layer_norm, vector_jacobian
 
 Rotation = Complex[Tensor, "position pairs"]
 """Unit complex numbers e^{i t θ_j}: what rotary positions multiply pair j at position t by."""
@@ -45,7 +46,9 @@ def score_bias(
 
 def rotate(x: Float[Tensor, "*batch position width"], factors: Rotation) -> Float[Tensor, "*batch position width"]:
     """Return ``x`` with its interleaved pairs turned by the rotary factors."""
-    return torch.view_as_real(_pairs(x) * factors).flatten(-2)
+    # gradients of gradients may come in a layout that is not by position, which complex numbers cannot view
+    adjacent = x if x.stride(-1) == 1 else x.contiguous()
+    return torch.view_as_real(_pairs(adjacent) * factors).flatten(-2)
 
 
 def attention_pattern(
@@ -69,13 +72,15 @@ def fused_attention(
     bias: Float[Tensor, "heads position position"],
     dropout: tuple[Float[Tensor, "batch position width"], float] | None = None,
 ) -> Float[Tensor, "batch position width"]:
-    """Return the residual stream after an attention sublayer, with one derivative only.
+    """Return the residual stream after an attention sublayer, with a fast first derivative.
 
     Computes, to rounding, ``x + dropout(output(attention(norm(x))))`` as LayerNorm, the projections,
     :func:`rotate`, :func:`attention_pattern` and the mix of the values do, but faster: rotations and sums of
     gradients happen in place, and a single head is never copied between layouts. If ``x`` holds one row per
     token of the vocabulary (the first layer), these rows are normed and projected, then looked up: far fewer
-    than one per position. Curvature code must use the explicit functions.
+    than one per position. Under ``create_graph=True`` the gradient is that of the explicit functions, so that further
+    derivatives are right too; ``second_derivatives.attention`` has faster second ones. Transforms of ``torch.func``
+    and forward-mode derivatives raise RuntimeError.
 
     Args:
         x: the residual stream (batch, position, width), or one row per token of the vocabulary.
@@ -151,16 +156,18 @@ class _FusedAttention(torch.autograd.Function):
         update = mixed @ w_output.T if biases[3] is None else torch.addmm(biases[3], mixed, w_output.T)
         ctx.options, ctx.x_shape, ctx.biased = options, x.shape, biases[0] is not None
         activations = (rows, normed, query, key, value, pattern, mixed)
-        ctx.save_for_backward(*activations, w_query, w_key, w_value, w_output, norm_weight, norm_bias, *moments)
+        inputs = (x, norm_weight, norm_bias, w_query, w_key, w_value, w_output, *biases)
+        ctx.save_for_backward(*inputs, *activations, *moments)
         residual, update = look_up(rows), update.view(shape)
         return update.add_(residual) if kept is None else residual.addcmul(update, kept, value=kept_scale)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, gradient):
         tokens, heads, factors, _, kept, kept_scale = ctx.options
-        rows, normed, query, key, value, pattern, mixed, *saved = ctx.saved_tensors
-        w_query, w_key, w_value, w_output, *norm_saved = saved
+        inputs, (rows, normed, query, key, value, pattern, mixed, *moments) = _split(ctx.saved_tensors, 11)
+        if torch.is_grad_enabled():
+            return None, *vector_jacobian(partial(_explicit_attention, ctx.options), inputs, [gradient])
+        _, norm_weight, norm_bias, w_query, w_key, w_value, w_output, *_ = inputs
         width = gradient.shape[-1]
 
         def gather(y):  # sum over the positions that look up the same row
@@ -190,12 +197,32 @@ class _FusedAttention(torch.autograd.Function):
         to_biases = [y.sum(0) if ctx.biased else None for y in (to_query, to_key, to_value, to_update)]
         to_x, to_norm = to_query @ w_query, [None, None]
         to_x.addmm_(to_key, w_key).addmm_(to_value, w_value)
-        if norm_saved[0] is not None:
-            norm_weight, norm_bias, *moments = norm_saved
+        if norm_weight is not None:
             to_x, *to_norm = torch.ops.aten.native_layer_norm_backward(
                 to_x, rows, [width], *moments, norm_weight, norm_bias, [True, True, True]
             )
         return None, to_x.add_(gather(gradient)).view(ctx.x_shape), *to_norm, *to_weights, *to_biases
+
+
+def _explicit_attention(options, x, norm_weight, norm_bias, w_query, w_key, w_value, w_output, *biases):
+    """As ``_FusedAttention``, by operations that have any derivative."""
+    tokens, heads, factors, bias, kept, kept_scale = options
+    residual = x if tokens is None else x.index_select(0, tokens.flatten()).view(*tokens.shape, x.shape[-1])
+    batch, length, width = residual.shape
+    normed = residual if norm_weight is None else plain_layer_norm(residual, norm_weight, norm_bias)
+    query, key, value = (
+        F.linear(normed, weight, linear_bias).view(batch, length, heads, width // heads).transpose(1, 2)
+        for weight, linear_bias in zip((w_query, w_key, w_value), biases[:3], strict=True)
+    )
+    if factors is not None:
+        query, key = rotate(query, factors), rotate(key, factors)
+    mixed = (attention_pattern(query, key, bias) @ value).transpose(1, 2).reshape(batch, length, width)
+    update = F.linear(mixed, w_output, biases[3])
+    return residual + update if kept is None else torch.addcmul(residual, update, kept, value=kept_scale)
+
+
+def _split(values, first):
+    return values[:first], values[first:]
 
 
 def _pairs(x: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 
 def dropped_residual(
@@ -43,7 +42,6 @@ class _DroppedResidual(torch.autograd.Function):
         return torch.addcmul(residual, update, kept, value=scale)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, gradient):
         (kept,) = ctx.saved_tensors
         return gradient, (gradient * kept).mul_(ctx.scale), None, None

@@ -4,7 +4,9 @@ Each function here equals a plain one to rounding. Its backward pass is a functi
 written out too, so that a product of the Hessian with a vector, taken as the gradient of the gradient, does little
 besides the matrix products it needs. Where the second derivative has a term through an intermediate value, such as the
 attention pattern, that value is an input of the backward function: autograd then adds all terms before it goes on,
-and no matrix product is done twice. There are no third derivatives.
+and no matrix product is done twice. Under ``create_graph=True`` these last passes are those of plain operations, so
+that further derivatives are right, but not fast. Transforms of ``torch.func`` and forward-mode derivatives raise
+RuntimeError.
 """
 
 import math
@@ -13,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from learning_geometry.models.attention import Rotation
+from learning_geometry.models.attention import Rotation, rotate
+from learning_geometry.models.differentiated import vector_jacobian
 
 EPSILON = 1e-5
 """Added to the variance in LayerNorm, as torch does."""
@@ -87,9 +89,8 @@ class _Gather(torch.autograd.Function):
         return y.clone() if tokens is None and factors is None and heads == 1 else _sum_by_token(y, tokens, rows)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, gradient):
-        return _place(gradient, *ctx.where), None, None, None, None, None, None
+        return _Place.apply(gradient, *ctx.where), None, None, None, None, None, None
 
 
 def _place(rows, batch, length, tokens, heads, factors):
@@ -102,8 +103,7 @@ def _place(rows, batch, length, tokens, heads, factors):
 
 
 def _turned(x, factors):
-    pairs = torch.view_as_complex(x.reshape(*x.shape[:-1], -1, 2))
-    return torch.view_as_real(pairs * factors).flatten(-2)
+    return rotate(x, factors)
 
 
 def _sum_by_token(y, tokens, rows):
@@ -135,9 +135,10 @@ class _PatternBackward(torch.autograd.Function):
         return torch.bmm(to_scores, key), torch.bmm(to_scores.transpose(1, 2), query)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, query_dot, key_dot):
         gradient, query, key, pattern, to_scores = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return (*vector_jacobian(_pattern_backward, (gradient, query, key, pattern), (query_dot, key_dot)),)
         scale = 1 / math.sqrt(query.shape[-1])
         scores_dot = torch.bmm(query_dot, key.transpose(1, 2))
         scores_dot.baddbmm_(query, key_dot.transpose(1, 2), beta=scale, alpha=scale)
@@ -172,9 +173,11 @@ class _LayerNormBackward(torch.autograd.Function):
         return results
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, x_dot, weight_dot, bias_dot):
         gradient, x, weight, mean, inverse, to_x = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            inputs, cotangents = (gradient, x, weight), (x_dot, weight_dot, bias_dot)
+            return *vector_jacobian(_plain_layer_norm_backward, inputs, cotangents), None, None, None
         z = (x - mean) * inverse
         to_z = gradient * weight
         # dz/dx is symmetric, so that the backward pass of z is its forward derivative too
@@ -185,6 +188,23 @@ class _LayerNormBackward(torch.autograd.Function):
         second = _layer_norm_backward(gradient, x, mean, inverse, weight_dot)[0]
         second.addcmul_(z, means[0]).addcmul_(z_dot, means[1]).addcmul_(to_x, means[2])
         return to_gradient, second, to_weight, None, None, None
+
+
+def _pattern_backward(gradient, query, key, pattern):
+    """As ``_PatternBackward``, by operations that have any derivative."""
+    scale = 1 / math.sqrt(query.shape[-1])
+    to_scores = scale * pattern * (gradient - (gradient * pattern).sum(-1, keepdim=True))
+    return torch.bmm(to_scores, key), torch.bmm(to_scores.transpose(1, 2), query)
+
+
+def _plain_layer_norm_backward(gradient, x, weight):
+    """As ``_LayerNormBackward``, by operations that have any derivative."""
+    centred = x - x.mean(-1, keepdim=True)
+    inverse = (centred.square().mean(-1, keepdim=True) + EPSILON).rsqrt()
+    z = centred * inverse
+    to_z = gradient * weight
+    to_x = inverse * (to_z - to_z.mean(-1, keepdim=True) - z * (to_z * z).mean(-1, keepdim=True))
+    return to_x, (gradient * z).sum(0), gradient.sum(0)
 
 
 def _layer_norm_backward(gradient, x, mean, inverse, weight=None, bias=None, wanted=(True, False, False)):

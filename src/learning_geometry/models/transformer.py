@@ -164,8 +164,10 @@ def forward(
         hook: sees, and may replace, every activation. Per layer l, ``layers.l.`` then ``residual_pre``,
             ``attention.query``, ``.key`` (rotated), ``.value``, ``.pattern`` (by head), ``.z`` (heads
             concatenated), ``.output``, ``residual_mid``, ``mlp.hidden``, ``mlp.output``,
-            ``residual_post``; and ``embedding``, ``final``, ``logits``. Any derivative can then be taken.
-        explicit: use the attention that has second derivatives.
+            ``residual_post``; and ``embedding``, ``final``, ``logits``. First and second derivatives are then
+            autograd's own, and transforms of ``torch.func`` apply; of LayerNorm torch 2.13 gets the third wrong, and
+            the second by ``torch.func.hessian``.
+        explicit: use the attention that has fast second derivatives. All derivatives are right either way.
 
     Raises:
         ValueError: more positions than a learned position embedding has.
@@ -183,7 +185,7 @@ def forward(
         weight = parameters.get(f"{name}.weight")
         if weight is None:
             return x
-        if explicit:
+        if hook is None:
             return second_derivatives.layer_norm(x.reshape(-1, width), weight, parameters[f"{name}.bias"]).view(x.shape)
         return F.layer_norm(x, (width,), weight, parameters[f"{name}.bias"])
 

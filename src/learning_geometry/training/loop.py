@@ -4,7 +4,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from learning_geometry import tasks
 from learning_geometry.files import read_tensor_metadata, read_tensors, write_tensors
 from learning_geometry.models import Model, Shape, build
-from learning_geometry.models.evaluation import cross_entropy, evaluate
+from learning_geometry.models.evaluation import cross_entropy, evaluate, not_finite
 from learning_geometry.streams import stream
 from learning_geometry.tasks.dataset import Dataset
 from learning_geometry.training.checkpoints import schedule, verify_checkpoints, write_checkpoint
@@ -80,7 +80,8 @@ def train(
         ``batch_loss`` (nats, mean of the training batches since the last evaluation).
 
     Raises:
-        FloatingPointError: the loss is not finite, naming the step.
+        FloatingPointError: a training loss, a parameter, the optimiser's state or a logit is not finite, naming the
+            step and the parameter; looked at before every checkpoint and evaluation, after the last update too.
     """
     directory = Path(directory)
     settings, task = experiment["training"], tasks.load(experiment["task"])
@@ -91,12 +92,15 @@ def train(
     saved_at = time.monotonic()
 
     for step in range(first, steps + 1):
+        evaluating = step % settings["evaluate_every"] == 0 or step == steps
+        if step in kept or evaluating:
+            check_finite(state, seed, step, batch_losses)
         if step in kept:
             write_checkpoint(directory / "checkpoints", step, state.parameters, provenance | {"uniform": kept[step]})
         evaluated_before = step == first and bool(rows)
-        if (step % settings["evaluate_every"] == 0 or step == steps) and not evaluated_before:
+        if evaluating and not evaluated_before:
             if batch_losses:
-                rows.append(_batch_loss_row(batch_losses, settings["batch_size"], seed, step))
+                rows.append(_batch_loss_row(batch_losses, settings["batch_size"], step))
                 batch_losses = []
             rows += _evaluation_rows(state, task, dataset, settings["evaluation_sequences"], step)
             report(step, rows)
@@ -107,6 +111,42 @@ def train(
         if step < steps:
             batch_losses.append(training_step(state, experiment, dataset, seed, step))
     return rows
+
+
+def check_finite(state: State, seed: int, step: int, losses: Sequence[Tensor] = ()) -> None:
+    """Look at all that a run holds before ``step``: cheap beside an evaluation, too dear for every step.
+
+    Args:
+        state: the run.
+        seed: the run's.
+        step: where it stands.
+        losses: of the updates since the last look, the last one that of step − 1.
+
+    Raises:
+        FloatingPointError: something is not finite; names the step and what, the first loss first.
+    """
+    remedy = "training has diverged; lower optimizer.learning_rate"
+    finite = torch.isfinite(torch.stack([*losses])) if losses else torch.ones(1, dtype=torch.bool)
+    if not finite.all():
+        first = int(finite.logical_not().nonzero()[0])
+        raise FloatingPointError(
+            f"seed {seed}: the training loss is {float(losses[first])} at step {step - len(losses) + first}; {remedy}"
+        )
+    if bad := not_finite({"all": state.flat}) and not_finite(state.parameters):
+        raise FloatingPointError(f"seed {seed}: before step {step}, {bad}; {remedy}")
+    if bad := not_finite(optimizer_tensors(state.optimizer)):
+        # the state is that of the flat vector
+        names = {
+            f"{name} of {parameter}": part
+            for name, value in optimizer_tensors(state.optimizer).items()
+            if value.shape == state.flat.shape
+            for parameter, part in zip(
+                state.parameters, value.split([one.numel() for one in state.parameters.values()]), strict=True
+            )
+        }
+        raise FloatingPointError(
+            f"seed {seed}: before step {step}, the optimiser's {not_finite(names) or bad}; {remedy}"
+        )
 
 
 def initial_state(experiment: dict[str, Any], seed: int) -> State:
@@ -157,12 +197,8 @@ def training_step(
     return loss.detach()
 
 
-def _batch_loss_row(losses: list[Tensor], batch_size: int, seed: int, step: int) -> dict[str, Any]:
+def _batch_loss_row(losses: list[Tensor], batch_size: int, step: int) -> dict[str, Any]:
     loss = float(torch.stack(losses).double().mean())
-    if not np.isfinite(loss):
-        raise FloatingPointError(
-            f"seed {seed}: the training loss is {loss} before step {step}; lower optimizer.learning_rate"
-        )
     return {
         "step": step,
         "quantity": "batch_loss",

@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from learning_geometry.tasks.dataset import Dataset
-from learning_geometry.training.loop import State, training_step
+from learning_geometry.training.loop import State, check_finite, training_step
 
 Projection = Callable[[Tensor], Tensor]
 """Map of a flat vector of all parameters to its part inside, or outside, of a subspace."""
@@ -110,12 +110,16 @@ def continue_training(
 
     Yields:
         Each of these numbers, when so many steps have been made.
+
+    Raises:
+        FloatingPointError: a parameter or the optimiser's state is not finite then; names it and the step.
     """
     made = 0
     for wanted in evaluate_after:
         while made < wanted:
             training_step(state, experiment, dataset, seed, first + made)
             made += 1
+        check_finite(state, seed, first + made)
         yield made
 
 

@@ -5,6 +5,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from learning_geometry.geometry.curvature.guard import check_symmetric, rounding_of
 from learning_geometry.geometry.curvature.products import Product
 
 
@@ -47,7 +48,7 @@ class Krylov:
         The direction returned has the product's length: zero if the product stays in the space.
 
         Raises:
-            ValueError: If the product is not finite.
+            ValueError: If the product is not finite, or the matrix not symmetric.
         """
         self._turn_first(direction)
         vector = self.basis[self.size]
@@ -59,6 +60,11 @@ class Krylov:
             raise ValueError(f"product: it is not finite at product {self.size + 1}; check the loss and its parameters")
         self.coefficients[: len(parts), self.size] = parts
         self.spread = max(self.spread, float(np.hypot(np.linalg.norm(parts), length)))
+        if self.size:
+            mirrored = self.coefficients[self.size, : self.size]
+            worst = int(np.abs(parts[: self.size] - mirrored).argmax())
+            seen = float(mirrored[worst]), float(parts[worst])
+            check_symmetric(*seen, self.spread, self.rounding, rounding_of(self.product))
         if length > 10 * self.rounding * self.spread and len(parts) < self.dimension:
             self._append(rest / length)
             self.coefficients[len(parts), self.size] = length

@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from learning_geometry.geometry.curvature.guard import Guarded, Reference, rounding_of
+
 Product = Callable[[Tensor], Tensor]
 """Map of a flat vector to the symmetric matrix's product with it, same shape, dtype and device."""
 
@@ -61,7 +63,9 @@ def unflatten(vector: Float[Tensor, " dimension"], like: Mapping[str, Tensor]) -
     }
 
 
-def gradient_with_graph(loss: Callable[[dict[str, Tensor]], Tensor], parameters: Mapping[str, Tensor]) -> Gradient:
+def gradient_with_graph(
+    loss: Callable[[dict[str, Tensor]], Tensor], parameters: Mapping[str, Tensor], check: bool = True
+) -> Gradient:
     r"""Loss, gradient and Hessian-vector product at a point, with the gradient's graph kept for all products.
 
     $H v = \nabla_\theta (\nabla_\theta L \cdot v)$ (Pearlmutter 1994, "Fast exact multiplication by the
@@ -69,16 +73,19 @@ def gradient_with_graph(loss: Callable[[dict[str, Tensor]], Tensor], parameters:
     through both.
 
     Args:
-        loss: Scalar loss as a function of the named parameters, twice differentiable by autograd (fused
-            attention is not), deterministic.
+        loss: Scalar loss as a function of the named parameters, twice differentiable by autograd, deterministic.
         parameters: Point, one floating tensor per name; neither changed nor differentiated in place. A
             parameter that the loss does not use has zero gradient and curvature.
+        check: Whether the first product is checked to be symmetric and the derivative of the gradient
+            (:class:`~learning_geometry.geometry.curvature.guard.Guarded`, the cost of about three products). Once is
+            enough for one loss along a trajectory.
 
     Returns:
         Value, flat gradient and product.
 
     Raises:
-        ValueError: If the loss is not a finite scalar, or there is no parameter.
+        ValueError: If the loss is not a finite scalar, its gradient not finite, or there is no parameter; at the first
+            product, if it fails the check.
 
     Examples:
         The Hessian of a quadratic form (x, A x) / 2 is A:
@@ -116,15 +123,21 @@ def gradient_with_graph(loss: Callable[[dict[str, Tensor]], Tensor], parameters:
         )
         return torch.cat([column.reshape(-1) for column in columns])
 
-    return Gradient(
-        float(value.detach()), torch.cat([gradient.detach().reshape(-1) for gradient in gradients]), product
-    )
+    def quotient(point: Tensor, direction: Tensor, step: float) -> Reference:
+        ends = [_gradient(loss, unflatten(point + sign * step * direction, leaves)) for sign in (1, -1)]
+        return Reference((ends[0] - ends[1]) / (2 * step), (ends[0] + ends[1]) / 2)
+
+    flat = torch.cat([gradient.detach().reshape(-1) for gradient in gradients])
+    _check_gradient(flat)
+    height = float(value.detach())
+    return Gradient(height, flat, Guarded(product, quotient, flatten(leaves).detach(), flat, height, check))
 
 
 def gauss_newton_with_graph(
     outputs: Callable[[dict[str, Tensor]], Tensor],
     loss_of_outputs: Callable[[Tensor], Tensor],
     parameters: Mapping[str, Tensor],
+    check: bool = True,
 ) -> Gradient:
     r"""Loss, gradient and Gauss–Newton-vector product at a point, with the graphs kept for all products.
 
@@ -136,15 +149,16 @@ def gauss_newton_with_graph(
 
     Args:
         outputs: Outputs (logits) as a function of the named parameters, any shape, twice differentiable by
-            autograd (fused attention is not), deterministic.
+            autograd, deterministic.
         loss_of_outputs: Scalar loss as a function of the outputs.
         parameters: As of :func:`gradient_with_graph`.
+        check: As of :func:`gradient_with_graph`; the reference has differences of the outputs and of the slope.
 
     Returns:
         Value, flat gradient and product.
 
     Raises:
-        ValueError: If the loss is not a finite scalar, or there is no parameter.
+        ValueError: As :func:`gradient_with_graph`.
 
     Examples:
         Of a loss y² / 2 of y = x² at x = 3: J = 2 x = 6 and H_L = 1, while the Hessian is 6 x² / 2 · 2 = 54.
@@ -188,7 +202,25 @@ def gauss_newton_with_graph(
         (curved,) = torch.autograd.grad(slope, [cut], pushed, retain_graph=True, materialize_grads=True)
         return pull_back(curved)
 
-    return Gradient(float(value.detach()), pull_back(slope.detach()), product)
+    def quotient(point: Tensor, direction: Tensor, step: float) -> Reference:
+        with torch.no_grad():
+            ends = [outputs(unflatten(point + sign * step * direction, leaves)) for sign in (1, -1)]
+            pushed, middle = (ends[0] - ends[1]) / (2 * step), (ends[0] + ends[1]) / 2
+        # the outputs move as far as with the parameters
+        sides = [_gradient(lambda p: loss_of_outputs(p["y"]), {"y": middle + s * step * pushed}) for s in (1, -1)]
+        here = {name: value.requires_grad_() for name, value in unflatten(point.clone(), leaves).items()}
+        with torch.enable_grad():
+            again = outputs(here)
+        pulled = [
+            torch.autograd.grad(again, list(here.values()), side.view_as(again), retain_graph=True, allow_unused=True,
+                                materialize_grads=True)
+            for side in ((sides[0] - sides[1]) / (2 * step), (sides[0] + sides[1]) / 2)
+        ]  # fmt: skip
+        return Reference(*(torch.cat([column.reshape(-1) for column in columns]) for columns in pulled))
+
+    flat, height = pull_back(slope.detach()), float(value.detach())
+    _check_gradient(flat)
+    return Gradient(height, flat, Guarded(product, quotient, flatten(leaves).detach(), flat, height, check))
 
 
 def compressed(product: Product, basis: Float[Tensor, "dimension rank"]) -> Product:
@@ -202,10 +234,11 @@ def compressed(product: Product, basis: Float[Tensor, "dimension rank"]) -> Prod
         basis: Orthonormal columns, of the dtype and device that `product` takes.
 
     Returns:
-        The product of vectors with as many entries as the basis has columns.
+        The product of vectors with as many entries as the basis has columns; its first use checks its symmetry.
 
     Raises:
-        ValueError: If the basis has no column, more columns than rows, or columns that are not orthonormal.
+        ValueError: If the basis has no column, more columns than rows, or columns that are not orthonormal; at the
+            first product, if it is not symmetric.
 
     Examples:
         >>> diagonal = torch.tensor([1.0, 2.0, 4.0])
@@ -228,7 +261,9 @@ def compressed(product: Product, basis: Float[Tensor, "dimension rank"]) -> Prod
     def inside(coordinates: Tensor) -> Tensor:
         return basis.T @ product(basis @ coordinates)
 
-    return inside
+    guarded = Guarded(inside)
+    guarded.rounding = rounding_of(product)
+    return guarded
 
 
 def _leaves(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -236,6 +271,20 @@ def _leaves(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if not parameters:
         raise ValueError("parameters: there is none to differentiate by; pass at least one")
     return {name: tensor.detach().requires_grad_() for name, tensor in parameters.items()}
+
+
+def _gradient(loss: Callable[[dict[str, Tensor]], Tensor], point: Mapping[str, Tensor]) -> Tensor:
+    """Return the flat gradient, by first derivatives alone."""
+    leaves = _leaves(point)
+    with torch.enable_grad():
+        value = loss(leaves)
+    gradients = torch.autograd.grad(value, list(leaves.values()), materialize_grads=True)
+    return torch.cat([gradient.reshape(-1) for gradient in gradients])
+
+
+def _check_gradient(flat: Tensor) -> None:
+    if not torch.isfinite(flat).all():
+        raise ValueError("gradient: it is not finite; check the loss, or drop this checkpoint")
 
 
 def _check_scalar(value: Tensor) -> None:

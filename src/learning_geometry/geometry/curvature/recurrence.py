@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from learning_geometry.geometry.curvature.guard import check_symmetric, rounding_of
 from learning_geometry.geometry.curvature.products import Product
 
 EXPLORATION = 1.0
@@ -47,7 +48,7 @@ def lanczos(
         name: What an error calls the product.
 
     Raises:
-        ValueError: If a product is not finite.
+        ValueError: If a product is not finite, or the matrix not symmetric.
 
     Examples:
         >>> states = list(lanczos(lambda v: torch.tensor([1.0, 3.0]) * v, torch.ones(2), 5))
@@ -68,17 +69,30 @@ def lanczos(
         # a copy: the product may return its argument, or a view of it
         image = product(vector).clone()
         diagonal[step] = float(torch.dot(vector.double(), image.double()))
-        for _ in range(2):
-            image -= known.T @ (known @ image)
+        along = known @ image
+        image -= known.T @ along
+        image -= known.T @ (known @ image)
         above[step] = float(torch.linalg.vector_norm(image, dtype=torch.float64))
         if not (np.isfinite(diagonal[step]) and np.isfinite(above[step])):
             raise ValueError(f"{name}: it is not finite at product {step + 1}; check the loss and its parameters")
         rounding = unit * float(np.abs(diagonal[: step + 1]).max() + 2 * above[:step].max(initial=0.0))
+        _check_tridiagonal(along[:-1], above[:step], rounding, unit, rounding_of(product), name)
         exhausted = step + 1 == dimension or above[step] <= 10 * rounding
         yield Tridiagonal(diagonal[: step + 1], above[: step + 1], known, rounding, exhausted)
         if exhausted:
             return
         vector = image / above[step]
+
+
+def _check_tridiagonal(along: Tensor, above: np.ndarray, rounding: float, unit: float, floor: float, name: str) -> None:
+    """Compare what a product has along earlier vectors with what theirs had along the one multiplied."""
+    if not len(above):
+        return
+    expected = np.zeros(len(above))
+    expected[-1] = above[-1]
+    seen = along.double().cpu().numpy()
+    worst = int(np.abs(seen - expected).argmax())
+    check_symmetric(float(expected[worst]), float(seen[worst]), rounding / unit, unit, floor, name)
 
 
 def mixed_start(

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from learning_geometry.geometry.curvature.eigenpairs import CONFIRMATION, Eigenpairs, eigenpairs
+from learning_geometry.geometry.curvature.guard import rounding_of
 from learning_geometry.geometry.curvature.lanczos import Eigenpair
 from learning_geometry.geometry.curvature.products import Gradient
 
@@ -106,7 +107,7 @@ class _Borrowed:
     """A product for as long as its graph is there."""
 
     def __init__(self, graph: list[Gradient], index: int):
-        self.graph, self.index = graph, index
+        self.graph, self.index, self.rounding = graph, index, rounding_of(graph[0].product)
 
     def __call__(self, vector: Tensor) -> Tensor:
         if not self.graph:

@@ -1,0 +1,43 @@
+"""Hand-written backward passes when they must be differentiable themselves."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def vector_jacobian(
+    function: Callable[..., Tensor | tuple[Tensor, ...]],
+    inputs: Sequence[Tensor | None],
+    cotangents: Sequence[Tensor],
+) -> list[Tensor | None]:
+    """Return the gradients of a function's outputs, weighted by ``cotangents``, by its inputs, with their graph.
+
+    For the backward pass of a ``torch.autograd.Function`` under ``create_graph=True``. There
+    ``torch.autograd.function.once_differentiable`` is no guard: the error that it plants lies on no path to the
+    inputs, so that ``torch.autograd.grad`` leaves every term through the function out and says nothing.
+
+    Args:
+        function: Of all inputs, made of operations that autograd differentiates any number of times.
+        inputs: As saved by the function's forward pass; None where an optional one is absent.
+        cotangents: One of the shape of each output.
+
+    Returns:
+        One gradient per input; None where the input requires no gradient or is absent.
+    """
+    with torch.enable_grad():
+        # aliases end the graph here, even where one input was computed from another
+        aliases = [None if value is None else value.view_as(value) for value in inputs]
+        outputs = function(*aliases)
+        wanted = [value for value in aliases if value is not None and value.requires_grad]
+        found = iter(torch.autograd.grad(outputs, wanted, cotangents, create_graph=True, allow_unused=True))
+    return [None if value is None or not value.requires_grad else next(found) for value in aliases]
+
+
+def plain_layer_norm(
+    x: Float[Tensor, "*rows width"], weight: Float[Tensor, "width"], bias: Float[Tensor, "width"]
+) -> Float[Tensor, "*rows width"]:
+    """Return LayerNorm of the rows, with any derivative; torch 2.13 gets the third of ``layer_norm`` wrong by x."""
+    centred = x - x.mean(-1, keepdim=True)
+    return centred * (centred.square().mean(-1, keepdim=True) + 1e-5).rsqrt() * weight + bias
