@@ -73,5 +73,6 @@ def compare(found: dict, readers: dict) -> None:
     """Raise ArithmeticError if both sides do not read the same."""
     for (_, of), paths in found.items():
         ours, theirs = (reader(paths[-1]) for reader in readers[of])
-        if not (ours.equals(theirs) if of == "tables" else all(np.array_equal(ours[name], theirs[name]) for name in ours)):
+        same = ours.equals(theirs) if of == "tables" else all(np.array_equal(ours[name], theirs[name]) for name in ours)
+        if not same:
             raise ArithmeticError(f"{paths[-1]}: both sides do not read the same")
