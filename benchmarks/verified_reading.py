@@ -1,6 +1,9 @@
 """Files of a run read with their digests compared, against the libraries that read them without."""
 
+import atexit
+import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,18 +16,19 @@ from learning_geometry.config import read_yaml, validate
 from learning_geometry.files import read_table, read_tensors, write_table, write_tensors
 from learning_geometry.training.loop import build_model
 
+CONFIG = Path(__file__).parents[1] / "config/config.yaml"
 CHECKPOINTS, SHARDS, ROWS = 41, 2, (60, 600, 6000)
 """Checkpoints of the default copying run, shards of 64 MB of activations, and rows of tables."""
 
 
 def cases(small: bool) -> list[Case]:
     """Return a case for each kind of file: checkpoints, shards and tables, all of a kind read in each round."""
-    folder = tempfile.TemporaryDirectory()
-    found = write(Path(folder.name), small)
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    found = write(Path(folder), small)
     peers = {"tensors": "safetensors.numpy.load_file", "tables": "pyarrow.parquet.read_table"}
 
-    def timed(reader, paths, keep=folder):
-        # the folder lives as long as the cases
+    def timed(reader: Callable[[Path], object], paths: list[Path]) -> None:
         for path in paths:
             reader(path)
 
@@ -47,7 +51,7 @@ def cases(small: bool) -> list[Case]:
 def write(folder: Path, small: bool) -> dict[tuple[str, str], list[Path]]:
     """Write files as a run leaves them; return the paths by what they are and what they are read with."""
     generator = np.random.default_rng(0)
-    experiment = validate(read_yaml("config/config.yaml"), files=False)["experiments"]["copying"]
+    experiment = validate(read_yaml(CONFIG), files=False)["experiments"]["copying"]
     parameters = build_model(experiment).initialise(generator)
     found: dict[tuple[str, str], list[Path]] = {("checkpoints", "tensors"): []}
     for step in range(2 if small else CHECKPOINTS):
