@@ -146,8 +146,15 @@ def damage(path, how):
         path.write_bytes(data)
 
 
-@pytest.mark.parametrize("how", ["gone", "cut", "flipped"])
-@pytest.mark.parametrize("name", ["state", "checkpoints/step-000000", "checkpoints/step-000020", "checkpoints"])
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        *(("state", how) for how in ("gone", "cut", "flipped")),
+        *(("checkpoints/step-000000", how) for how in ("gone", "cut", "flipped")),
+        ("checkpoints/step-000020", "flipped"),
+        ("checkpoints", "moved"),
+    ],
+)
 def test_a_run_in_progress_that_lost_something_starts_anew_and_loses_nothing(
     experiment, dataset, tmp_path, caplog, name, how
 ):
