@@ -26,7 +26,6 @@ from learning_geometry.models.language.families import wrap
 from learning_geometry.models.language.self_check import check_identities
 from learning_geometry.models.language.weights import check_extras, check_report, gguf_tensor, gguf_weights
 
-
 GGUF_CLASSES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "gpt2": "GPT2LMHeadModel"}
 """Family -> class of the models that are read from GGUF."""
 
