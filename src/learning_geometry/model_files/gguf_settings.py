@@ -146,6 +146,11 @@ def gguf_model(header: Gguf) -> GgufModel:
             f"{architecture}.vocab_size: {config['vocab_size']}, and token_embd.weight has {rows} rows; convert the "
             "model again"
         )
+    for key in ("bos", "eos", "padding"):
+        token = keys.get(f"tokenizer.ggml.{key}_token_id")
+        # random weights have zeros in the row of padding, as transformers draws them
+        if isinstance(token, int) and 0 <= token < rows:
+            config[f"{key.replace('padding', 'pad')}_token_id"] = token
     config["tie_word_embeddings"] = "output.weight" not in header.tensors
     layers = config[NEEDED[family]["block_count"]]
     if layers > MOST_LAYERS:

@@ -128,6 +128,13 @@ def test_tensors_of_an_adapter_or_of_another_head_are_refused(folder):
     assert_refused(folder, r"1 tensors in its files are not of the model .*score\.weight")
 
 
+@pytest.mark.parametrize("padding", [31, -1, 5, None])
+def test_a_pad_id_without_an_embedding_is_no_hindrance(folder, padding):
+    change_config(folder, pad_token_id=padding)
+    tokens = torch.tensor([[1, 2, 5]])
+    torch.testing.assert_close(load(folder, tokenizer=False).forward(tokens), module_of("llama")(tokens).logits)
+
+
 def test_another_shape_is_refused(folder):
     change_config(folder, intermediate_size=41)
     assert_refused(folder, r"model\.layers\.0\.mlp\.gate_proj\.weight: of shape \(40, 24\), .* has \(41, 24\)")

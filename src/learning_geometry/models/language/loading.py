@@ -7,12 +7,10 @@ weights are rounded to 4 bits (Q4_1) but for the embedding (8 bits) and the norm
 ``transformers`` takes seconds to import, and is imported only when a model is loaded.
 """
 
-import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,6 +26,9 @@ from learning_geometry.models.language.families import wrap
 from learning_geometry.models.language.self_check import check_identities
 from learning_geometry.models.language.tokens import begin_as_the_file_says
 from learning_geometry.models.language.weights import check_extras, check_report, gguf_tensor, gguf_weights
+
+GGUF_CLASSES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "gpt2": "GPT2LMHeadModel"}
+"""Family -> class of the models that are read from GGUF."""
 
 
 def load(
@@ -69,7 +70,7 @@ def load(
     with ExitStack() as stack:
         stack.enter_context(_offline())
         if files.gguf is not None:
-            stack.enter_context(_gguf_read_once())
+            stack.enter_context(_gguf_read_fast())
         module, found = _load(files, where, tokenizer, untrained)
     origin = {"source": str(source), "revision": revision, "gguf": gguf, "untrained": untrained is not None}
     model = wrap(module, str(source), origin | ({"gguf": files.gguf.name} if files.gguf is not None else {}), found)
@@ -89,6 +90,9 @@ def _load(files: ModelFiles, where: str, tokenizer: bool, untrained: np.random.G
             config = transformers.AutoConfig.from_pretrained(files.folder, **arguments)
         else:
             config = transformers.AutoConfig.for_model(**files.config)
+    padding = getattr(config, "pad_token_id", None)
+    if padding is not None and not 0 <= padding < files.layout.vocabulary:
+        config.pad_token_id = None  # padding is masked, and needs no embedding
     if untrained is not None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(untrained.integers(2**62)))
@@ -106,20 +110,22 @@ def _load(files: ModelFiles, where: str, tokenizer: bool, untrained: np.random.G
         with _reading(where, "tokenizer"):
             found = transformers.AutoTokenizer.from_pretrained(files.folder, **arguments, **gguf)
             if files.gguf is not None:
-                _split_as_the_vocabulary_was(found, str(files.gguf))
-                begin_as_the_file_says(found, _gguf_contents(str(files.gguf), "add_bos_token", "model", "pre"))
+                keys = gguf_header(files.gguf).keys
+                _split_as_the_vocabulary_was(found, keys)
+                begin_as_the_file_says(found, keys)
     return module, found
 
 
 def _trained(files: ModelFiles, config: Any) -> tuple[Any, dict[str, Any]]:
     """The model with its weights in float32, and what transformers says of the names."""
-    auto = import_transformers().AutoModelForCausalLM
+    transformers = import_transformers()
     options: dict[str, Any] = {"config": config, "dtype": torch.float32, "output_loading_info": True}
     if files.gguf is None:
+        auto = transformers.AutoModelForCausalLM
         found = auto.from_pretrained(files.folder, local_files_only=True, use_safetensors=True, **options)
     else:
-        cls = auto._model_mapping[type(config)]
-        found = cls.from_pretrained(None, state_dict=gguf_weights(files), **options)
+        made = getattr(transformers, GGUF_CLASSES[files.config["model_type"]])
+        found = made.from_pretrained(None, state_dict=gguf_weights(files), **options)
     module, report = found
     return module, report
 
@@ -213,14 +219,10 @@ def _offline() -> Iterator[None]:
 
 
 @contextmanager
-def _gguf_read_once() -> Iterator[None]:
-    """Read a GGUF file's header once, and fast.
-
-    transformers reads it for the config, the tokenizer and the weights, seconds each, and makes the map of the names
-    of weights, which is the same for all, anew for each module.
-    """
+def _gguf_read_fast() -> Iterator[None]:
+    """Read a GGUF file's header fast when transformers reads it for the tokenizer."""
     gguf: Any = import_module("gguf")
-    reader, names = gguf.GGUFReader, gguf.get_tensor_name_map
+    reader = gguf.GGUFReader
 
     class Reader(reader):  # type: ignore[misc, valid-type]
         @property
@@ -231,45 +233,29 @@ def _gguf_read_once() -> Iterator[None]:
         def data(self, mapped: np.memmap) -> None:
             self._data = mapped.view(np.ndarray)  # as mapped, but slices of a memmap are slow to make
 
-    once = cache(Reader)
-    gguf.GGUFReader, gguf.get_tensor_name_map = lambda path: once(os.path.realpath(path)), cache(names)
+    gguf.GGUFReader = Reader
     try:
         yield
     finally:
-        gguf.GGUFReader, gguf.get_tensor_name_map = reader, names
+        gguf.GGUFReader = reader
 
 
-def _gguf_contents(file: str, *keys: str) -> dict[str, Any]:
-    """The values of some keys of a GGUF file's tokenizer, as far as it has them."""
-    from gguf import GGUFReader  # the one that has read the file already
-
-    fields = GGUFReader(file).fields
-    names = [f"tokenizer.ggml.{key}" for key in keys]
-    return {name: fields[name].contents() for name in names if name in fields}
-
-
-def _split_as_the_vocabulary_was(tokenizer: Any, file: str) -> None:
-    """Set what transformers (5.24) passes over of how the file says that texts are split.
+def _split_as_the_vocabulary_was(tokenizer: Any, keys: Mapping[str, Any]) -> None:
+    """Set what transformers (5.24) passes over of how a GGUF file's keys say that texts are split.
 
     ``smollm`` has digits one by one. With Llama 3's splits, words that are in the vocabulary are taken whole, whatever
     the merges say. Without a prefix of a space a text of sentence pieces has none.
     """
-    from gguf import GGUFReader  # the one that has read the file already
     from tokenizers import decoders, pre_tokenizers
 
-    fields = GGUFReader(file).fields
-    given = {
-        key: fields[f"tokenizer.ggml.{key}"].contents()
-        for key in ("model", "pre", "add_space_prefix")
-        if f"tokenizer.ggml.{key}" in fields
-    }
+    kind, split = (keys.get(f"tokenizer.ggml.{key}") for key in ("model", "pre"))
     backend = tokenizer.backend_tokenizer
-    if given.get("pre") == "smollm":
+    if split == "smollm":
         backend.pre_tokenizer = pre_tokenizers.Sequence(
             [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
         )
-    if given.get("pre") in ("llama-bpe", "llama3", "llama-v3"):
+    if split in ("llama-bpe", "llama3", "llama-v3"):
         backend.model.ignore_merges = True
-    if given["model"] == "llama" and not given.get("add_space_prefix", True):
+    if kind == "llama" and not keys.get("tokenizer.ggml.add_space_prefix", True):
         backend.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="never", split=False)
         backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
