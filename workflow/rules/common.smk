@@ -56,7 +56,8 @@ RERUNS = Reruns(PLAN, logger.info) if workflow.is_main_process else None
 
 wildcard_constraints:
     experiment="[a-z0-9_]+",
-    measurement="[a-z0-9_]+",
+    # the metrics of training lie beside the measurements
+    measurement=r"(?!training_metrics\b)[a-z0-9_]+",
     seed="[0-9]+",
     text="[a-z0-9_]+",
     weights="trained|untrained",

@@ -29,5 +29,5 @@ with job(snakemake) as running:
     running.terminal(f"{snakemake.wildcards.experiment}: {len(summary)} numbers over seeds")
     for name, values in different.items():
         running.terminal(
-            f"{snakemake.wildcards.experiment}: its tables were made with different {name}: {', '.join(values)}"
+            f"{snakemake.wildcards.experiment}: made with different {name}: {', '.join(values)}"
         )

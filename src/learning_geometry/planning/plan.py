@@ -144,10 +144,10 @@ class Plan:
                 waiting.append(job)
         while waiting:
             for path in (path for paths in waiting.pop().inputs.values() for path in paths):
-                job = self.made_by(path)
-                if job is not None and job not in found and (why := self.wrong(job, path)):
-                    found[job] = f"{path}: {why}"
-                    waiting.append(job)
+                made = self.made_by(path)
+                if made is not None and made not in found and (why := self.wrong(made, path)):
+                    found[made] = f"{path}: {why}"
+                    waiting.append(made)
         return found
 
     def must_run(self, job: Job, asked: Collection[str] = ()) -> str:
