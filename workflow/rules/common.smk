@@ -39,9 +39,7 @@ except ConfigError as error:
     # with one file alone no target can have been taken for a config
     several = len(workflow.configfiles) > 1
     hint = f"\nConfig files: {', '.join(map(str, workflow.configfiles))}.{AFTER_CONFIGFILE}"
-    raise WorkflowError(
-        f"The config is not valid.\n{error}{hint * several}"
-    ) from None
+    raise WorkflowError(f"The config is not valid.\n{error}{hint * several}") from None
 
 RESULTS = config["results"]
 MEASURE = ("measure", "measure_language_model")

@@ -36,9 +36,7 @@ with job(snakemake) as running:
         table = tidy([], run.experiment, 0)
         shutil.rmtree(working, ignore_errors=True)
     more = {"failure": failure | {"experiment": run.experiment, "seed": 0}} if failure else {}
-    provenance = running.provenance(
-        model=params.settings, settings=params.measurement, leaves=working.exists(), **more
-    )
+    provenance = running.provenance(model=params.settings, settings=params.measurement, leaves=working.exists(), **more)
     if working.exists():
         finish_folder(working, files, provenance)
     else:
