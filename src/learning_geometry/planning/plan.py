@@ -148,6 +148,13 @@ class Plan:
                 if made is not None and made not in found and (why := self.wrong(made, path)):
                     found[made] = f"{path}: {why}"
                     waiting.append(made)
+        # what concludes from a table that is made again is made again with it; jobs stand behind those that they read
+        for job in self.jobs:
+            if job in found or not concludes(job) or not all(Path(path).exists() for path in job.outputs):
+                continue
+            read = [path for path in _flat(job.inputs.values()) if self._of_output.get(path) in found]
+            if read:
+                found[job] = f"{job.outputs[0]}: {read[0]} is made again"
         return found
 
     def must_run(self, job: Job, asked: Collection[str] = ()) -> str:
@@ -196,6 +203,11 @@ class Plan:
         if before.get("code") != now["code"]:
             changed.append("code")
         return f"changed: {', '.join(changed)}"
+
+
+def concludes(job: Job) -> bool:
+    """Whether a job does no more than gather, draw or judge tables, in seconds."""
+    return job.rule in ("summarize", "write_summary", "judge_claims", "archive") or job.rule.startswith("figure_")
 
 
 def passing(job: Job, path: str) -> bool:
