@@ -13,7 +13,7 @@ from typing import Any
 
 from learning_geometry.fingerprint import PACKAGE, code_files, code_fingerprint
 from learning_geometry.known import Known, digest_of
-from learning_geometry.paths import KNOWN
+from learning_geometry.paths import KNOWN, recorded
 from learning_geometry.planning.artifacts import made_from_record
 from learning_geometry.planning.jobs import Job, all_jobs
 from learning_geometry.planning.outside import outside_files
@@ -176,8 +176,11 @@ class Plan:
             "made_from": self.made_from(job),
             "roots": list(self.roots(job)),
             "outside": {role: str(path.resolve()) for role, path in outside_files(job.reads).items()},
+            # those that hold their key themselves
             "inputs": {
-                path: self.key(made) for path in _flat(job.inputs.values()) if (made := self.made_by(path)) is not None
+                path: self.key(made)
+                for path in _flat(job.inputs.values())
+                if (made := self.made_by(path)) is not None and path not in recorded(made.outputs)
             },
             "outputs": list(job.outputs),
             "results": str(self.results),
