@@ -233,9 +233,12 @@ def _numbers(job: Job) -> dict[str, Any]:
             found[name] = value
     if job.rule == "judge_claims":
         found["figures"] = {name: each["experiments"] for name, each in found["figures"].items()}
-        # of texts the names alone are judged, wherever they lie
+        # of what is read no claim asks where it lies
         found["experiments"] = {
-            name: each | {"texts": list(each.get("texts", {}))} for name, each in found["experiments"].items()
+            name: each
+            | {"texts": list(each.get("texts", {}))}
+            | {"model": {key: value for key, value in each["model"].items() if key not in PLACES}}
+            for name, each in found["experiments"].items()
         }
     if job.rule in ("capture_text", "capture_prompts", "measure_language_model"):
         found.pop("source", None)
