@@ -1,12 +1,15 @@
 import ast
+import os
 import shutil
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
 
 import learning_geometry
 from learning_geometry.fingerprint import code_fingerprint, imported_modules
+from learning_geometry.known import Known
 
 MODULES = {
     "__init__.py": '"""A package."""',
@@ -209,6 +212,62 @@ def test_what_does_not_exist_is_named(package, tmp_path):
     (package / "base.py").write_text("x = 1\ny = = 2\n")
     with pytest.raises(ValueError, match=r"base\.py, line 2: not valid Python"):
         code_fingerprint("pack.base", package=package)
+
+
+def test_versions_and_modules_without_numbers_do_not_count(package):
+    (package / "__init__.py").write_text('"""A package."""\n\n__version__ = "1.0"\n')
+    (package / "progress.py").write_text("from pack import lazy\n")
+    (package / "base.py").write_text("from pack import progress\n")
+    before = code_fingerprint("pack.base", package=package)
+    assert set(imported_modules("pack.base", package=package)) == {"pack", "pack.base"}
+    edit(package / "__init__.py", "1.0", "2.0")
+    edit(package / "progress.py", "import lazy", "import unused")
+    edit(package / "lazy.py", "1", "2")
+    assert code_fingerprint("pack.base", package=package) == before
+    edit(package / "__init__.py", '"2.0"', '"2.0" + print()')
+    assert code_fingerprint("pack.base", package=package) != before
+
+
+def test_what_is_known_of_files_gives_the_same_fingerprint(package, tmp_path):
+    old = time.time() - 10
+    fresh = code_fingerprint("pack.measure", package=package)
+    for _ in range(2):
+        known = Known(tmp_path / "known.json")
+        assert code_fingerprint("pack.measure", package=package, known=known) == fresh
+        known.save()
+    edit(package / "base.py", "2 * x", "3 * x")
+    os.utime(package / "base.py", (old, old))
+    assert code_fingerprint("pack.measure", package=package, known=Known(tmp_path / "known.json")) != fresh
+
+
+SCRIPTS = Path(learning_geometry.__file__).parents[2] / "workflow/scripts"
+MAY_USE = {
+    "make_dataset": {"files", "tasks"},
+    "train": {"files", "streams", "tasks", "models", "training", "measurements.table"},
+    "measure": {"files", "streams", "tasks", "models", "training", "measurements.run"},
+    "capture_text": {"files", "tasks", "models", "geometry.moments", "geometry.head_products", "measurements"},
+    "capture_prompts": {"files", "streams", "tasks", "models", "geometry.moments", "geometry.head_products"}
+    | {"measurements.language_capture", "measurements.language_run"},
+    "summarize": {"files", "geometry", "measurements"},
+    "draw_figure": {"files", "figures.style", "measurements.progress_measures"},
+    "judge_claims": {"files", "claims", "geometry.uncertainty"},
+}
+
+
+@pytest.mark.parametrize("script", MAY_USE)
+def test_a_script_covers_no_more_than_it_uses(script):
+    """An estimator of runs does not recapture language models, a figure trains nothing again, and so on."""
+    may = MAY_USE[script]
+    around = {".".join(name.split(".")[:-1]) for name in may} | {""}
+    for name in imported_modules(SCRIPTS / f"{script}.py"):
+        inside = name.removeprefix("learning_geometry").removeprefix(".")
+        assert inside in around or any(f"{inside}.".startswith(f"{each}.") for each in may), name
+
+
+def test_captures_use_no_estimator():
+    for script in ("capture_text", "capture_prompts"):
+        found = {name for name in imported_modules(SCRIPTS / f"{script}.py") if ".measurements." in name}
+        assert found == {f"learning_geometry.measurements.language_{name}" for name in ("capture", "run")}
 
 
 def test_the_real_package_is_covered_and_each_module_is_parsed_once(monkeypatch):

@@ -15,7 +15,7 @@ from learning_geometry.fingerprint import imported_modules
 PACKAGE = Path(learning_geometry.__file__).parent
 REPOSITORY = PACKAGE.parents[1]
 
-BASE = ["streams", "files", "paths", "progress", "fingerprint", "failures", "model_files"]
+BASE = ["streams", "files", "paths", "progress", "fingerprint", "known", "running", "failures", "model_files"]
 UP_TO_MEASUREMENTS = [
     "base",
     "geometry",
@@ -33,6 +33,8 @@ MAY_IMPORT = {
     "config": ["base", "tasks", "config"],
     **{floor: UP_TO_MEASUREMENTS[: i + 1] for i, floor in enumerate(UP_TO_MEASUREMENTS) if i >= 4},
     "archive": ["base", "tasks", "config", "archive"],
+    "planning": ["base", "tasks", "config", "geometry", "claims", "planning"],
+    "check": ["base", "tasks", "config", "geometry", "claims", "planning", "check"],
     # tables only: what makes the tables is out of reach
     "claims": ["base", "geometry", "claims"],
     "figures": ["base", "geometry", "tasks", "config", "measurements", "claims", "figures"],
@@ -40,13 +42,13 @@ MAY_IMPORT = {
 """The floors of the package that each floor may use, directly or through others."""
 
 OUTSIDE = {
-    "base": {"numpy", "pandas", "pyarrow", "safetensors", "jaxtyping", "xxhash"},
+    "base": {"numpy", "pandas", "pyarrow", "safetensors", "jaxtyping", "xxhash", "threadpoolctl"},
     "geometry": {"torch", "numpy", "scipy", "jaxtyping"},
     "tasks": {"numpy", "jaxtyping"},
 }
 """What the lowest floors may import besides the standard library."""
 
-WITHOUT_TORCH = ["base", "tasks", "config", "archive", "claims", "figures"]
+WITHOUT_TORCH = ["base", "tasks", "config", "archive", "planning", "check", "claims", "figures"]
 USES_TORCH = {"torch", "torchvision", "safetensors.torch", "transformers", "curvlinops"}
 KNOWS_SAFETENSORS = ["files", "training.checkpoints", "model_files.headers", "models.language.weights"]
 PICKLES = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve"}

@@ -1,9 +1,9 @@
 """Command line that verifies the artifacts of a config.
 
-``python -m learning_geometry.check [--configfile FILE...] [--remove]`` reads every artifact that the config asks for and
-compares it with its digests, with the settings and with the code. It names what is not as it should be and why, and says
-what takes the disk. ``--remove`` deletes what a next run must make anew, and nothing else. It exits with status 1 if
-anything that is there is damaged or not up to date, and stays.
+``python -m learning_geometry.check [--configfile FILE...] [--remove]`` reads every artifact that the config asks for
+and compares it with its digests, with the settings and with the code. It names what is not as it should be and why, and
+says what takes the disk. ``--remove`` deletes what a next run must make anew, and nothing else. It exits with status 1
+if anything that is there is damaged or not up to date, and stays.
 """
 
 import argparse
@@ -22,9 +22,7 @@ SCRIPTS = PACKAGE.parents[1] / "workflow/scripts"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m learning_geometry.check", description="Verify artifacts.")
-    parser.add_argument(
-        "--configfile", nargs="+", default=["config/config.yaml"], metavar="FILE", help="merged in order"
-    )
+    parser.add_argument("--configfile", nargs="+", default=["config/config.yaml"], metavar="FILE", help="YAML, merged")
     parser.add_argument("--results", help="instead of the config's `results`")
     parser.add_argument("--remove", action="store_true", help="delete what a next run must make anew")
     parser.add_argument("--scripts", default=str(SCRIPTS), help=argparse.SUPPRESS)

@@ -1,9 +1,9 @@
 """Measurements that cannot be made of what they are given: recorded in their tables, and said at the end of every run.
 
 A measurement may find that its data do not allow it: an activation that is not finite, a trajectory that does not move.
-Run again it would find the same. So its table is written without rows, with the reason in its provenance, and everything
-that does not need it is made. Whatever is not of this kind, such as a missing file, a lack of memory or a slip in the
-code, fails the job as ever.
+Run again it would find the same. So its table is written without rows, with the reason in its provenance, and
+everything that does not need it is made. Whatever is not of this kind, such as a missing file, a lack of memory or a
+slip in the code, fails the job as ever.
 """
 
 import sys

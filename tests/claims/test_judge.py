@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from learning_geometry.claims.claim import Comparison, Role, Series, Study
 from learning_geometry.claims.judge import COLUMNS, judge
 from learning_geometry.claims.studies import needed_experiments
+from learning_geometry.failures import row
+from learning_geometry.measurements.table import tidy
 
 from .conftest import ABOVE_CHANCE, ABOVE_OTHER, END, RISE, STEPS, claim, curve, event, settings, study, tables
 
@@ -225,3 +227,12 @@ def test_a_claim_with_a_reference_is_judged_against_the_experiments_of_that_role
     alone = judge({"runs": experiments["runs"]}, made[:5], (planted,))
     assert alone.table["verdict"].tolist() == ["inconclusive"]
     assert "no experiment of the config plays the role others" in alone.notes["why"].item()
+
+
+def test_what_failed_is_named_where_a_quantity_is_missing(rising):
+    tables = rising()
+    tables[0] = pd.concat([tables[0], tidy([row("sharpness", "ValueError: flat")], "runs", 0)], ignore_index=True)
+    absent = claim(RISE, quantity=Series("absent"))
+    ledger = judge({"runs": settings()}, tables, (study(absent),))
+    assert set(ledger.table["verdict"]) == {"inconclusive"}
+    assert "not measured: absent of model; sharpness failed: ValueError: flat" in ledger.notes["why"].iloc[0]

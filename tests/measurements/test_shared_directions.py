@@ -225,7 +225,9 @@ def test_a_layer_of_zeros_is_named_and_all_others_are_measured(planted):
     gone = {f"layers.{layer}.{roles[0]}" for layer in (1, 2)}
     assert not gone & set(rest["part"])
     key = ["part", "quantity", "data", "index"]
-    of_pairs = rest[(rest["quantity"] == "output_overlap") & (rest["null"] == "")].merge(whole[whole["null"] == ""], on=key)
+    of_pairs = rest[(rest["quantity"] == "output_overlap") & (rest["null"] == "")].merge(
+        whole[whole["null"] == ""], on=key
+    )
     assert len(of_pairs) > 0
     np.testing.assert_allclose(of_pairs["value_x"], of_pairs["value_y"])
     means = rest[(rest["quantity"] == "mean_output_overlap") & (rest["null"] == "") & (rest["data"] == "")]

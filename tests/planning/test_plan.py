@@ -136,6 +136,9 @@ def another_setting(section, key, value):
     return change
 
 
+DRAWN = {"figure_embedding_singular_values": 1, "judge_claims": 1}
+TABLE = DRAWN | {"measure": 1, "summarize": 1}
+FOLLOWS = dict.fromkeys(("small/summary.csv", "small/runs.parquet"), DRAWN)
 CAPTURES = {"capture_text": 1, "capture_prompts": 1, "measure_language_model": 3} | READ
 CHANGES = {
     "weights replaced by an older file": (replaced_by_an_older_file, CAPTURES),
@@ -149,35 +152,38 @@ CHANGES = {
     ),
     "a table deleted": (
         lambda project: (SEED / "attention_logits.parquet").unlink(),
-        {"measure": 1},
+        TABLE,
     ),
     "data and a table deleted": (
         lambda project: [(SEED / name).unlink() for name in ("dataset.safetensors", "attention_logits.parquet")],
-        {"measure": 1, "make_dataset": 1},
+        TABLE | {"make_dataset": 1},
     ),
     "a checkpoint and a table deleted": (
         lambda project: [
             (SEED / name).unlink() for name in ("checkpoints/step-000020.safetensors", "attention_logits.parquet")
         ],
-        {"measure": 1, "train": 1},
+        TABLE | {"train": 1},
     ),
     "a shard and a table deleted": (
         lambda project: [
             (Path("results/read") / name).unlink()
             for name in ("texts/letters/step-000020.safetensors", "measurements/activation_ranks.parquet")
         ],
-        {"measure_language_model": 1, "capture_text": 1},
+        READ | {"measure_language_model": 1, "capture_text": 1},
     ),
     "a dictionary deleted": (
         lambda project: shutil.rmtree("results/read/measurements/dictionary_sweep"),
-        {"measure_language_model": 1},
+        READ | {"measure_language_model": 1},
     ),
     "a file of a dictionary deleted": (
         lambda project: next(Path("results/read/measurements/dictionary_sweep").rglob("*.safetensors")).unlink(),
-        {"measure_language_model": 1},
+        READ | {"measure_language_model": 1},
     ),
     **{
-        f"{name} deleted": (lambda project, name=name: (Path("results") / name).unlink(), {rule: 1})
+        f"{name} deleted": (
+            lambda project, name=name: (Path("results") / name).unlink(),
+            FOLLOWS.get(name, {}) | {rule: 1},
+        )
         for name, rule in {
             "claims.md": "judge_claims",
             "claims.html": "judge_claims",
@@ -255,7 +261,7 @@ def test_artifacts_without_keys_are_made_again_and_say_why(project):
     path = SEED / "dataset.safetensors"
     write_tensors(path, read_tensors(path), {"code": "0123456789abcdef"})
     (SEED / "training_metrics.parquet").unlink()
-    assert project.again() == {"train": 1, "make_dataset": 1}
+    assert project.again() == DRAWN | {"train": 1, "make_dataset": 1, "summarize": 1}
     assert f"{path}: made by a version that did not store what it was made from" in project.reasons()
     manifest = read_json(SEED / "checkpoints/manifest.json")
     assert set(manifest["files"]) == {f"step-{step:06d}.safetensors" for step in (0, 20, 40)}

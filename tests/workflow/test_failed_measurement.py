@@ -77,13 +77,15 @@ def test_all_else_is_made_and_the_run_is_no_success(tmp_path):
     # the figure that needs it is missing, the other is not; claims name the reason
     assert (results / "figures/embedding_singular_values.png").is_file()
     assert not (results / "figures/rank_over_training.png").exists()
-    assert "could not be made (ValueError:" in (results / "figures/logs/rank_over_training.log").read_text() if (
-        results / "figures/logs/rank_over_training.log"
-    ).is_file() else "rank_over_training of tiny, seed 0, could not be made" in first.stdout
+    assert (
+        "could not be made (ValueError:" in (results / "figures/logs/rank_over_training.log").read_text()
+        if (results / "figures/logs/rank_over_training.log").is_file()
+        else "rank_over_training of tiny, seed 0, could not be made" in first.stdout
+    )
     assert "rank_over_training failed: ValueError:" in (results / "claims.md").read_text()
     # said at the very end
     end = first.stdout[first.stdout.rindex("2 measurements could not be made") :]
-    assert f"rank_over_training of tiny, seed 1: ValueError: " in end and "results/tiny/seed-1" in end
+    assert "rank_over_training of tiny, seed 1: ValueError: " in end and "results/tiny/seed-1" in end
 
     # without that figure nothing else is to be done; it is said again, and is no success
     del settings["figures"]["rank_over_training"]

@@ -39,9 +39,7 @@ except ConfigError as error:
     # with one file alone no target can have been taken for a config
     several = len(workflow.configfiles) > 1
     hint = f"\nConfig files: {', '.join(map(str, workflow.configfiles))}.{AFTER_CONFIGFILE}"
-    raise WorkflowError(
-        f"The config is not valid.\n{error}{hint * several}"
-    ) from None
+    raise WorkflowError(f"The config is not valid.\n{error}{hint * several}") from None
 
 RESULTS = config["results"]
 MEASURE = ("measure", "measure_language_model")
@@ -56,7 +54,8 @@ RERUNS = Reruns(PLAN, logger.info) if workflow.is_main_process else None
 
 wildcard_constraints:
     experiment="[a-z0-9_]+",
-    measurement="[a-z0-9_]+",
+    # the metrics of training lie beside the measurements
+    measurement=r"(?!training_metrics\b)[a-z0-9_]+",
     seed="[0-9]+",
     text="[a-z0-9_]+",
     weights="trained|untrained",
@@ -76,18 +75,20 @@ def forced():
 def made(rule, role, several=False):
     """What other jobs make and a job of this rule reads in a role: one path, or a list if there may be several.
 
-    Times decide nothing, hence `ancient`. Snakemake runs a job again when an input is missing and made again; what an
-    up-to-date job was made from may be missing, and is then no input.
+    Times decide nothing, hence `ancient`; but of jobs downstream of one that runs Snakemake 9.27 looks at nothing else
+    than their inputs, so those of a job that must run are not. What an up-to-date job was made from may be missing; it
+    is then no input, or the job would run when it is made again.
     """
 
     def paths(wildcards):
         job = PLAN.find(rule, wildcards)
-        found = job.inputs[role]
-        if RERUNS is not None and not forced() and not must_run(job):
-            found = [path for path in found if os.path.exists(path)]
-        return list(found) if several or not found else found[0]
+        found = list(job.inputs[role])
+        if RERUNS is None or not must_run(job):
+            there = RERUNS is None or forced()
+            found = [ancient(path) for path in found if there or os.path.exists(path)]
+        return found if several or not found else found[0]
 
-    return ancient(paths)
+    return paths
 
 
 def again(rule):

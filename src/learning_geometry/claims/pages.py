@@ -100,10 +100,10 @@ def _one_line(value: object) -> str:
 
 
 def _text(value: object) -> str:
-    """Return a text so that Markdown shows it as it is: no mark-up, links, HTML, entities or new cells.
+    r"""Return a text so that Markdown shows it as it is: no mark-up, links, HTML, entities or new cells.
 
     >>> print(_text("a|b <i> [c](d) *e* f_g _h_"))
-    a\\|b \\<i> \\[c\\](d) \\*e\\* f_g \\_h\\_
+    a\|b \<i> \[c\](d) \*e\* f_g \_h\_
     """
     marked = re.sub(r"([\\\\`*\[\]<&|$~])", r"\\\1", _one_line(value))
     # within a word an underscore is itself

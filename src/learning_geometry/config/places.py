@@ -1,4 +1,4 @@
-"""What a config says about files and folders: text that no path can be, and a results folder that none can be made in."""
+"""What a config says about files and folders: text that no path can be, and results folders that cannot be made."""
 
 import os
 import posixpath

@@ -27,10 +27,10 @@ class ConfigError(ValueError):
 
 
 def printable(text: str) -> str:
-    """Return a text on one line: what cannot be printed is written as in Python.
+    r"""Return a text on one line: what cannot be printed is written as in Python.
 
     >>> print(printable("a name" + chr(10) + "with a second line"))
-    a name\\nwith a second line
+    a name\nwith a second line
     """
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 

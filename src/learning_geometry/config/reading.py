@@ -1,7 +1,7 @@
 """Strict reading of YAML files: errors name the file and the line, and what YAML would quietly change is refused.
 
-Quietly changed are a key given twice (the first is lost), ``1:30`` (90, in base 60) and ``017`` (15, in base 8). Aliases
-and nesting are bounded before anything is expanded, so that no small file takes long or much memory.
+Quietly changed are a key given twice (the first is lost), ``1:30`` (90, in base 60) and ``017`` (15, in base 8).
+Aliases and nesting are bounded before anything is expanded, so that no small file takes long or much memory.
 """
 
 import re
@@ -36,7 +36,7 @@ class _StrictLoader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         self.depth += 1
         if self.depth > DEEPEST:
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            mark = self.peek_event().start_mark
             problem = f"more than {DEEPEST} levels inside each other; close the brackets, or indent less"
             raise yaml.constructor.ConstructorError(None, None, problem, mark)
         node = super().compose_node(parent, index)
@@ -65,7 +65,7 @@ class _StrictLoader(yaml.SafeLoader):
         if isinstance(node, yaml.ScalarNode):
             _check_scalar(node)
         try:
-            return super().construct_object(node, deep)  # type: ignore[no-untyped-call]
+            return super().construct_object(node, deep)
         except (ValueError, KeyError, OverflowError, AttributeError) as error:
             # PyYAML converts dates, numbers and tagged scalars without catching what Python raises there
             problem = (

@@ -102,7 +102,8 @@ def _described(error: jsonschema.ValidationError, path: KeyPath) -> Iterator[tup
         suggestion = re.sub(r"[^a-z0-9_]+", "_", str(value).lower()).strip("_") or "copying"
         yield (
             (*path, value),
-            f"the name may hold lower-case letters, digits and _ only, _ not at an end, as paths carry it; write {suggestion}",
+            "the name may hold lower-case letters, digits and _ only, _ not at an end, as paths carry it; "
+            f"write {suggestion}",
         )
     elif rule == "additionalProperties":
         for key in value:

@@ -1,7 +1,7 @@
 """How much memory and disk a trained experiment takes at the least, against what this machine has.
 
-The estimates are lower bounds, made of the largest arrays alone: what they refuse cannot run, and what they let pass may
-still be too much.
+The estimates are lower bounds, made of the largest arrays alone: what they refuse cannot run, and what they let
+pass may still be too much.
 """
 
 import os
@@ -65,7 +65,7 @@ def needs_of(experiment: dict[str, Any], task_module: ModuleType) -> Iterator[Ne
     if task.get("pool_size"):
         yield Need(task["pool_size"] * length * 2 * NUMBER, "memory", "its pool", ("task.pool_size", "task.length"))
     steps, evaluations = training["steps"], training["steps"] // training["evaluate_every"]
-    keys = ("training.steps", "training.evaluate_every")
+    keys: tuple[str, ...] = ("training.steps", "training.evaluate_every")
     yield Need(evaluations * METRIC_ROW, "memory", f"the metrics of {evaluations} evaluations", keys)
     if {"layers", "heads", "width", "mlp_width"} - set(model):
         return
@@ -102,14 +102,15 @@ def check_sizes(
     results: str,
     report: Callable[[str, str], None],
 ) -> bool:
-    """Report the first thing that takes more than there is, at the key that is largest for its default; whether all fits."""
+    """Report the first thing that takes more than there is, at the largest key for its default; whether all fits."""
     for need in needs_of(experiment, task_module):
         there = memory() if need.of == "memory" else disk(results)
         if need.bytes > there:
             key = max(need.keys, key=lambda key: _excess(experiment, key))
             report(
                 key,
-                f"some {shown(float(need.bytes))} of {need.of} for {need.what}, and this machine has {shown(float(there))}; change it",
+                f"some {shown(float(need.bytes))} of {need.of} for {need.what}, and this machine has "
+                f"{shown(float(there))}; change it",
             )
             return False
     return True

@@ -533,6 +533,6 @@ def check_measured(runs: pd.DataFrame, needed: Sequence[str], experiments: Seque
     failed = runs[(runs["quantity"] == NOT_MEASURED) & runs["part"].isin(needed) & runs["experiment"].isin(experiments)]
     for _, row in failed.iterrows():
         raise ValueError(
-            f"{row['part']} of {row['experiment']}, seed {row['seed']}, could not be made ({row['data']}), and the figure "
-            "shows it; leave the figure out, or change what the reason names"
+            f"{row['part']} of {row['experiment']}, seed {row['seed']}, could not be made ({row['data']}), and the "
+            "figure shows it; leave the figure out, or change what the reason names"
         )

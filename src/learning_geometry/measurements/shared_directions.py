@@ -82,8 +82,8 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
       and cut to [0, 1]. Permuted weights have flatter spectra, and flat spectra overlap, whatever is shared: for the
       spectral overlap this null is a high one.
 
-    A weight that writes along fewer than k directions, such as one of zeros, has no top k, and a layer that adds nothing
-    has no share: of each there is one row ``not_measured`` instead, and no other row counts it.
+    A weight that writes along fewer than k directions, such as one of zeros, has no top k, and a layer that adds
+    nothing has no share: of each there is one row ``not_measured`` instead, and no other row counts it.
 
     Raises:
         ValueError: the model has one layer, a weight is not finite, or fewer than two layers can be compared.
@@ -149,7 +149,9 @@ def compared(
         defined: role -> whether the weight of each layer has that many directions; all have, if it is not given. Of the
             others overlaps are NaN, and bases are zero, which spans nothing.
     """
-    there = np.concatenate([np.ones(len(found), bool) if defined is None else defined[role] for role, found in weights.items()])
+    if defined is None:
+        defined = {role: np.ones(len(found), bool) for role, found in weights.items()}
+    there = np.concatenate([defined[role] for role in weights])
     every = [weight for found in weights.values() for weight in found]
     chosen = [weight for weight, is_there in zip(every, there, strict=True) if is_there]
     of_chosen = np.stack([output_subspace(weight, rank) for weight in chosen])

@@ -181,15 +181,13 @@ def report(plan: Plan, delete: bool = False) -> tuple[list[str], bool]:
     found = verified(plan)
     bad = [each for each in found if each.problem and each.there]
     missing = [each for each in found if each.problem and not each.there and each.needed]
-    gone = [
-        each for each in found if each.problem and not each.there and not each.needed and each.job.rule != "archive"
-    ]
+    unneeded = [each for each in found if each.problem and not each.there and passing(each.job, each.path)]
     sound = sum(not each.problem for each in found)
     lines = [f"{each.path}: {_without(each.problem, each.path)}" for each in bad]
     lines += [f"{each.path}: missing; a next run makes it" for each in missing]
     lines.append(
         f"{plan.results}: {sound} artifacts are whole, of these settings and this code; {len(bad)} are not, "
-        f"{len(missing)} are missing, and {len(gone)} more that are made only when something needs them"
+        f"{len(missing)} are missing, and {len(unneeded)} more that are made only when something needs them"
     )
     if delete:
         for path in removable(plan, found):

@@ -86,7 +86,7 @@ def final_outputs(config: Mapping[str, Any], jobs: Iterable[Job], study: str | N
 
 def drawn_outputs(jobs: Iterable[Job]) -> list[str]:
     """Return everything that is made from the summaries: figures and claims, and the summaries as CSV."""
-    found = []
+    found: list[str] = []
     for job in jobs:
         if job.rule.startswith("figure_") or job.rule == "judge_claims":
             found += job.outputs

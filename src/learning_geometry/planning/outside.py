@@ -75,7 +75,7 @@ def outside_files(reads: Mapping[str, Any]) -> dict[str, Path]:
     Raises:
         FileNotFoundError: one is missing, naming it.
     """
-    found = {}
+    found: dict[str, Path] = {}
     if "model" in reads:
         found |= {f"model/{name}": path for name, path in model_files(reads["model"]).items()}
     if "text" in reads:

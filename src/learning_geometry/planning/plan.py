@@ -13,7 +13,7 @@ from typing import Any
 
 from learning_geometry.fingerprint import PACKAGE, code_files, code_fingerprint
 from learning_geometry.known import Known, digest_of
-from learning_geometry.paths import KNOWN
+from learning_geometry.paths import KNOWN, recorded
 from learning_geometry.planning.artifacts import made_from_record
 from learning_geometry.planning.jobs import Job, all_jobs
 from learning_geometry.planning.outside import outside_files
@@ -144,10 +144,17 @@ class Plan:
                 waiting.append(job)
         while waiting:
             for path in (path for paths in waiting.pop().inputs.values() for path in paths):
-                job = self.made_by(path)
-                if job is not None and job not in found and (why := self.wrong(job, path)):
-                    found[job] = f"{path}: {why}"
-                    waiting.append(job)
+                made = self.made_by(path)
+                if made is not None and made not in found and (why := self.wrong(made, path)):
+                    found[made] = f"{path}: {why}"
+                    waiting.append(made)
+        # what concludes from a table that is made again is made again with it; jobs stand behind those that they read
+        for job in self.jobs:
+            if job in found or not concludes(job) or not all(Path(path).exists() for path in job.outputs):
+                continue
+            read = [path for path in _flat(job.inputs.values()) if self._of_output.get(path) in found]
+            if read:
+                found[job] = f"{job.outputs[0]}: {read[0]} is made again"
         return found
 
     def must_run(self, job: Job, asked: Collection[str] = ()) -> str:
@@ -169,8 +176,11 @@ class Plan:
             "made_from": self.made_from(job),
             "roots": list(self.roots(job)),
             "outside": {role: str(path.resolve()) for role, path in outside_files(job.reads).items()},
+            # those that hold their key themselves
             "inputs": {
-                path: self.key(made) for path in _flat(job.inputs.values()) if (made := self.made_by(path)) is not None
+                path: self.key(made)
+                for path in _flat(job.inputs.values())
+                if (made := self.made_by(path)) is not None and path not in recorded(made.outputs)
             },
             "outputs": list(job.outputs),
             "results": str(self.results),
@@ -198,6 +208,11 @@ class Plan:
         return f"changed: {', '.join(changed)}"
 
 
+def concludes(job: Job) -> bool:
+    """Whether a job does no more than gather, draw or judge tables, in seconds."""
+    return job.rule in ("summarize", "write_summary", "judge_claims", "archive") or job.rule.startswith("figure_")
+
+
 def passing(job: Job, path: str) -> bool:
     """Whether an output serves other jobs alone; checkpoints come with a table of metrics, which does not."""
     return job.passing or path.endswith("/checkpoints")
@@ -218,9 +233,12 @@ def _numbers(job: Job) -> dict[str, Any]:
             found[name] = value
     if job.rule == "judge_claims":
         found["figures"] = {name: each["experiments"] for name, each in found["figures"].items()}
-        # of texts the names alone are judged, wherever they lie
+        # of what is read no claim asks where it lies
         found["experiments"] = {
-            name: each | {"texts": list(each.get("texts", {}))} for name, each in found["experiments"].items()
+            name: each
+            | {"texts": list(each.get("texts", {}))}
+            | {"model": {key: value for key, value in each["model"].items() if key not in PLACES}}
+            for name, each in found["experiments"].items()
         }
     if job.rule in ("capture_text", "capture_prompts", "measure_language_model"):
         found.pop("source", None)
