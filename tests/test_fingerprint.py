@@ -241,16 +241,20 @@ def test_what_is_known_of_files_gives_the_same_fingerprint(package, tmp_path):
 
 
 SCRIPTS = Path(learning_geometry.__file__).parents[2] / "workflow/scripts"
+CAPTURE = {
+    *("files", "model_files", "tasks", "models", "measurements.language_capture", "measurements.language_run"),
+    *(f"geometry.{module}" for module in ("moments", "head_products", "rounding")),
+}
 MAY_USE = {
     "make_dataset": {"files", "tasks"},
-    "train": {"files", "streams", "tasks", "models", "training", "measurements.table"},
-    "measure": {"files", "streams", "tasks", "models", "training", "measurements.run"},
-    "capture_text": {"files", "tasks", "models", "geometry.moments", "geometry.head_products", "measurements"},
-    "capture_prompts": {"files", "streams", "tasks", "models", "geometry.moments", "geometry.head_products"}
-    | {"measurements.language_capture", "measurements.language_run"},
-    "summarize": {"files", "geometry", "measurements"},
-    "draw_figure": {"files", "figures.style", "measurements.progress_measures"},
-    "judge_claims": {"files", "claims", "geometry.uncertainty"},
+    "train": {"files", "finite", "streams", "tasks", "models", "training", "measurements.table", "geometry.rounding"},
+    "measure": {"failures", "files", "finite", "streams", "tasks", "models", "training", "geometry.rounding"}
+    | {"measurements.run", "measurements.table"},
+    "capture_text": CAPTURE,
+    "capture_prompts": CAPTURE | {"streams"},
+    "summarize": {"failures", "files", "finite", "geometry", "measurements"},
+    "draw_figure": {"failures", "files", "figures.style", "measurements.progress_measures"},
+    "judge_claims": {"failures", "files", "finite", "claims", "geometry.rounding", "geometry.uncertainty"},
 }
 
 

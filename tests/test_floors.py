@@ -15,7 +15,7 @@ from learning_geometry.fingerprint import imported_modules
 PACKAGE = Path(learning_geometry.__file__).parent
 REPOSITORY = PACKAGE.parents[1]
 
-BASE = ["streams", "files", "paths", "progress", "fingerprint", "known", "running", "failures", "model_files"]
+BASE = ["streams", "files", "paths", "progress", "fingerprint", "known", "running", "failures", "finite", "model_files"]
 UP_TO_MEASUREMENTS = [
     "base",
     "geometry",

@@ -10,7 +10,7 @@ from learning_geometry.geometry.activation_ranks import (
     ranks,
     rogue_dimensions,
 )
-from learning_geometry.geometry.moments import gathered, growing, moments, restricted
+from learning_geometry.geometry.moments import gathered, growing, moments, principal_variances, restricted
 from learning_geometry.geometry.nulls import haar_subspace
 from learning_geometry.geometry.subspaces import principal_cosines
 

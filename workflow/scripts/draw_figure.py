@@ -4,7 +4,6 @@ from importlib import import_module
 
 import pandas as pd
 
-from learning_geometry.config import module_literal
 from learning_geometry.figures import style
 from learning_geometry.files import read_table
 from learning_geometry.running import job
@@ -14,9 +13,8 @@ with job(snakemake) as running:
         name: pd.concat([read_table(path) for path in snakemake.input[name]], ignore_index=True)
         for name in ("summary", "runs")
     }
-    needed = module_literal("figures", snakemake.params.figure)
-    style.check_measured(tables["runs"], needed, snakemake.params.options["experiments"])
     module = import_module(f"learning_geometry.figures.{snakemake.params.figure}")
+    style.check_measured(tables["runs"], module.REQUIRES, snakemake.params.options["experiments"])
     with style.applied():
         figure = module.draw(tables, snakemake.params.options)
         running.unchanged()

@@ -23,7 +23,7 @@ from learning_geometry.claims.statistics import (
     p_values,
 )
 from learning_geometry.claims.studies import STUDIES, Experiments, judged_studies, players, setting
-from learning_geometry.measurements.table import check_finite
+from learning_geometry.finite import check_finite
 
 COLUMNS: dict[str, str] = {
     "claim": "str",

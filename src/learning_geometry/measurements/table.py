@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
+from learning_geometry.finite import KEY, check_finite
 from learning_geometry.geometry.rounding import deviations
 
 FEWEST_FOR_QUANTILES = 100
@@ -38,9 +39,6 @@ within the run is known, and ``n`` counts what was averaged. ``censored``: the e
 ``value``, the last step observed.
 """
 
-KEY = ["experiment", "seed", "step", "part", "quantity", "index", "data", "null"]
-"""The columns that tell one row from all others."""
-
 OVER_OTHER_SEEDS = (
     "orientation_rms_cosine",
     "orientation_largest_cosine",
@@ -48,25 +46,6 @@ OVER_OTHER_SEEDS = (
 )
 """Quantities whose value at a seed is the mean of its comparisons with all other seeds of the experiment: each pair is
 in the values of two seeds, which an interval over seeds must allow for."""
-
-UNBOUNDED_FRACTIONS = (
-    "separability_gain",
-    "descent_error_share",
-    "explained_variance",
-    "attention_logit_share",
-)
-"""Beginnings of the names of quantities of unit fraction that may lie outside [0, 1]: differences, and shares with
-parts of both signs. Of all others a null's range is cut there: Student's t of few draws knows no bounds."""
-
-ALWAYS_DEFINED = ("nats",)
-"""Units of which every value is a finite number: a loss or curvature that is not was computed from a diverged model."""
-
-UNDEFINED = ("log_variance_difference",)
-"""Quantities of these units that need not be: of a dimension that does not vary."""
-
-INFINITE = ("between_over_within",)
-"""Quantities that may be infinite: a ratio to what may be exactly zero. Others are undefined (NaN) at worst, as the
-cosine with a zero vector is, and their measurements say where."""
 
 REQUIRED = ("step", "quantity", "value")
 """The columns without a default in ``tidy``."""
@@ -113,9 +92,7 @@ def tidy(rows: Iterable[Mapping[str, Any]], experiment: str, seed: int) -> pd.Da
     columns["seed"] = [seed] * length
     table = pd.DataFrame({name: _typed(name, columns[name]) for name in COLUMNS})
     check_table(table)
-    bounded = (
-        (table["unit"] == "fraction") & (table["null"] != "") & ~table["quantity"].str.startswith(UNBOUNDED_FRACTIONS)
-    )
+    bounded = (table["unit"] == "fraction") & (table["null"] != "") & ~is_unbounded(table)
     for name in ("low", "high"):
         table.loc[bounded, name] = table.loc[bounded, name].clip(0.0, 1.0)
     return table
@@ -180,34 +157,6 @@ def check_table(table: pd.DataFrame) -> None:
     if repeated.any():
         first = table.loc[repeated, KEY].iloc[0].to_dict()
         raise ValueError(f"check_table: columns {KEY} must tell rows apart, but {first} is there twice")
-
-
-def check_finite(table: pd.DataFrame) -> None:
-    """Refuse values that were computed from numbers that are not finite.
-
-    Not finite may be: what is censored, as an event that had not happened has no step; and NaN where a quantity is
-    undefined, but never a loss, an eigenvalue or whatever else is in nats, and never an error of predictions.
-
-    Raises:
-        ValueError: naming experiment, seed, step, part, quantity, data and null of the first one.
-    """
-    value, quantity = table["value"], table["quantity"]
-    of_predictions = (table["unit"] == "fraction") & quantity.str.contains("error|accuracy")
-    of_predictions &= ~_unbounded(table)
-    never = table["unit"].isin(ALWAYS_DEFINED) | of_predictions
-    bad = (value.isna() & never & ~quantity.isin(UNDEFINED)) | (np.isinf(value) & ~quantity.isin(INFINITE + UNDEFINED))
-    bad &= ~table["censored"]
-    if bad.any():
-        row = table.loc[bad].iloc[0].to_dict()
-        place = ", ".join(f"{name} {row[name]!r}" for name in KEY if row[name] != "")
-        raise ValueError(
-            f"table: the value of {place} is {row['value']}, one of {int(bad.sum())} that are not finite; the model "
-            "or its data hold numbers that are not finite, or training has diverged"
-        )
-
-
-def _unbounded(table: pd.DataFrame) -> "pd.Series[bool]":
-    return table["quantity"].str.startswith(UNBOUNDED_FRACTIONS)
 
 
 def _append(columns: dict[str, list[Any]], row: Mapping[str, Any]) -> None:
