@@ -23,6 +23,4 @@ with job(snakemake) as running:
         summary.to_csv(path, index=False, float_format="%.6g")
     running.terminal(f"{snakemake.wildcards.experiment}: {len(summary)} numbers over seeds")
     for name, values in different.items():
-        running.terminal(
-            f"{snakemake.wildcards.experiment}: made with different {name}: {', '.join(values)}"
-        )
+        running.terminal(f"{snakemake.wildcards.experiment}: made with different {name}: {', '.join(values)}")
