@@ -1,6 +1,8 @@
 """What a user sees: one command builds everything; an edit reruns what depends on it and nothing else."""
 
+import os
 import re
+import shutil
 
 import pandas as pd
 import pytest
@@ -229,6 +231,45 @@ def test_one_setting_of_a_language_model_reruns_what_depends_on_it(editable):
     config["language_models"]["tiny_language"]["measurements"]["untangling"]["rank"] = 3
     editable.write_config(config)
     assert editable.planned() == {"measure_language_model": 1, "summarize": 1} | conclusions("tiny_language")
+
+
+def test_times_copies_and_what_changes_no_number_rerun_nothing(editable, tmp_path):
+    # cp -r without times, then moved, touched, with files of the future, a longer log, another version
+    shutil.copytree(editable.folder, tmp_path / "copied", copy_function=shutil.copyfile)
+    (tmp_path / "copied").rename(tmp_path / "moved")
+    moved = type(editable)(tmp_path / "moved")
+    for path in moved.folder.rglob("*"):
+        os.utime(path)
+    for path in [*moved.folder.glob("tiny_language_model/*"), *moved.folder.glob("results/*/summary.parquet")]:
+        os.utime(path, (2**31 - 10**8,) * 2)
+    (moved.folder / "tiny_language_model/notes.json").write_text("{}")
+    moved.edit(f"{SOURCE}/__init__.py", '__version__ = "', '__version__ = "9.')
+    moved.edit(f"{SOURCE}/progress.py", "import ctypes\n", "import ctypes\n\nprint()\n")
+    shutil.rmtree(moved.folder / ".snakemake")
+    assert moved.planned() == {}
+
+
+def test_content_is_compared_where_snakemake_has_no_record(editable):
+    shutil.rmtree(editable.folder / ".snakemake")
+    config = tiny_config()
+    config["experiments"]["tiny_grokking"]["model"]["width"] = 16
+    editable.write_config(config)
+    measured = len(MEASUREMENTS["tiny_grokking"])
+    assert editable.planned() == {"train": 1, "measure": measured, "summarize": 1} | conclusions("tiny_grokking")
+    assert editable.planned("--until", "train") == {"train": 1}
+    assert editable.planned("results/tiny/summary.parquet") == {}
+
+
+def test_deleted_data_and_pages_are_made_again_and_nothing_else(editable):
+    results = editable.folder / "results"
+    (results / "tiny/seed-0/dataset.safetensors").unlink()
+    (results / "tiny/seed-1/checkpoints/step-000001.safetensors").unlink()
+    (results / "claims.md").unlink()
+    assert editable.planned() == {"judge_claims": 1}
+    (results / "tiny/seed-0/head_scores.parquet").unlink()
+    expected = {"make_dataset": 1, "measure": 1, "summarize": 1}
+    assert editable.planned() == expected | conclusions()
+    assert editable.planned("results/tiny/seed-1/checkpoints") == {"train": 1}
 
 
 def test_comments_docstrings_and_layout_rerun_nothing(editable):

@@ -73,7 +73,7 @@ def forced():
 
 
 def made(rule, role, several=False):
-    """What other jobs make and a job of this rule reads in a role: one path, or a list if there may be several.
+    """What other jobs make and a job reads in a role: one path, or a list if there may be several.
 
     Times decide nothing, hence `ancient`; but of jobs downstream of one that runs Snakemake 9.27 looks at nothing else
     than their inputs, so those of a job that must run are not. What an up-to-date job was made from may be missing; it
