@@ -15,11 +15,11 @@ from learning_geometry.config import (
     ConfigError,
     available,
     load,
+    machine,
     needs,
     read_yaml,
     reading,
     settings_schema,
-    sizes,
     subject,
     validate,
 )
@@ -481,14 +481,14 @@ def test_seeds_count_nothing_and_may_be_large() -> None:
 def test_what_fits_the_machine_is_taken_and_what_does_not_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     config = {"experiments": {"a": OTHER}}
     validate(config)
-    monkeypatch.setattr(sizes, "memory", lambda: 10**6)
+    monkeypatch.setattr(machine, "memory", lambda: 10**6)
     with pytest.raises(
         ConfigError, match=r"a\.task\..*: some 0\.0\d+ GB of memory for its test sets, and .* has 0.001 GB"
     ):
         validate(config)
     validate(config, files=False)  # what was measured on another machine can be drawn here
     monkeypatch.undo()
-    monkeypatch.setattr(sizes, "disk", lambda folder: 10**5)
+    monkeypatch.setattr(machine, "disk", lambda folder: 10**5)
     with pytest.raises(ConfigError, match=r"training\..*: .* GB of disk for \d+ checkpoints of each seed"):
         validate(config)
 

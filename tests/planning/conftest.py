@@ -17,6 +17,7 @@ from learning_geometry.fingerprint import PACKAGE
 from learning_geometry.known import file_digest
 from learning_geometry.paths import record_path, recorded
 from learning_geometry.planning.plan import Plan
+from tests.tiny_language_model import write_tiny_language_model
 
 SCRIPTS = PACKAGE.parents[1] / "workflow/scripts"
 
@@ -129,9 +130,7 @@ def finished_small(tmp_path_factory):
     os.chdir(folder)
     try:
         (folder / "letters.txt").write_text("abc " * 2000)
-        (folder / "model").mkdir()
-        (folder / "model/config.json").write_text('{"model_type": "llama"}')
-        write_tensors(folder / "model/model.safetensors", {"w": np.zeros(10)}, {})
+        write_tiny_language_model(folder / "model")
         Project(folder, small_config()).finish()
     finally:
         os.chdir(before)

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from typing import Any
 
 from learning_geometry.config.language_models import check_files, check_settings
+from learning_geometry.config.machine import check_sizes
 from learning_geometry.config.measured import check_measurement
 from learning_geometry.config.modules import figure_limits, module_literal, subject, unknown_module
 from learning_geometry.config.places import normal_path, path_problem, results_problem
 from learning_geometry.config.problems import ConfigError, KeyPath, Problems
 from learning_geometry.config.schemas import entries
-from learning_geometry.config.sizes import check_sizes
 from learning_geometry.config.wording import did_you_mean, yaml_text
 
 
