@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
-from learning_geometry.finite import KEY, check_finite
+from learning_geometry.finite import KEY, check_finite, is_unbounded
 from learning_geometry.geometry.rounding import deviations
 
 FEWEST_FOR_QUANTILES = 100
