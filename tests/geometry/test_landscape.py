@@ -105,3 +105,20 @@ def test_too_few_samples_are_refused():
         mean_of(np.array([1.0]))
     with pytest.raises(ValueError, match="4 samples"):
         drop_both_ways(np.zeros((1, 3)), np.zeros((1, 3)))
+
+
+@pytest.mark.parametrize("dust", [0.0, 1e-17, 1e-16])
+def test_rounding_decides_no_place(dust):
+    # the middle of a line is as high as its first end, on paper
+    line = np.array([[1.0, 1.0], [1.0 + dust, 1.0 + dust], [0.0, 0.0]])
+    assert barrier(line) == (mean_of(np.zeros(2)), 0)
+    fall = np.array([[-1.0] * 4, [-1.0 - dust] * 4])
+    assert drop_both_ways(fall, fall)[1] == 0
+    assert np.isnan(share_of(np.array([1.0, 1.0]), np.array([1.0, -1.0 + dust])).value)
+
+
+def test_small_differences_decide():
+    assert barrier(np.array([[1.0, 1.0], [1.0 + 1e-6, 1.0 + 1e-6], [0.0, 0.0]]))[1] == 1
+    fall = np.array([[-1.0] * 4, [-1.0 - 1e-6] * 4])
+    assert drop_both_ways(fall, fall)[1] == 1
+    assert share_of(np.array([1.0, 1.0]), np.array([1.0, -1.0 + 1e-6])).value == pytest.approx(2e6, rel=1e-6)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from learning_geometry.check import main
+from learning_geometry.files import read_provenance, read_table, write_table
 from learning_geometry.planning.check import disk_usage, removable, report, verified
 
 CHECKPOINTS = Path("results/small/seed-0/checkpoints")
@@ -98,3 +99,13 @@ def test_a_config_that_is_wrong_is_an_error(project, capsys):
     Path("small.yaml").write_text("experiments: 3")
     assert main(["--configfile", "small.yaml"]) == 2
     assert "experiments" in capsys.readouterr().err
+
+
+def test_a_measurement_that_could_not_be_made_is_named_and_removed_to_be_tried_again(project, capsys):
+    failure = {"failure": {"error": "ValueError", "message": "a layer of zeros", "experiment": "small", "seed": 0}}
+    write_table(read_table(TABLE), TABLE, read_provenance(TABLE) | failure)
+    assert project.again() == {}
+    assert check(project) == 1
+    assert f"{TABLE}: could not be made: ValueError: a layer of zeros" in capsys.readouterr().out
+    assert check(project, "--remove") == 0
+    assert not TABLE.exists() and project.again()["measure"] == 1

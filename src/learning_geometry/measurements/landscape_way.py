@@ -71,7 +71,9 @@ def _slice(
         return []
     first, second, cosine = orthonormal_pair(top.vector, end - start)
     # so far along the top eigenvector that the loss rises about as much as it falls on the way to the solution
-    reach = max((2 * max(fall, 0.01) / top.value) ** 0.5 if top.value > 0 else 0.1 * length, abs(cosine) * length)
+    reach = max(
+        (2 * max(fall, 0.01) / top.value) ** 0.5 if top.value > top.error else 0.1 * length, abs(cosine) * length
+    )
     across, ahead = np.linspace(-1.5, 1.5, count) * reach, np.linspace(-0.25, 1.25, count) * length
     losses = own.losses_at(plateau)
     grid = on_plane(lambda point: float(losses(point).mean()), start, first, second, across.tolist(), ahead.tolist())

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from learning_geometry.failures import failures
 from learning_geometry.paths import RECORDS, record_path
 from learning_geometry.planning.jobs import Job
 from learning_geometry.planning.plan import Plan, passing
@@ -46,7 +47,7 @@ def verified(plan: Plan) -> list[Found]:
 
 
 def damage(path: str, job: Job) -> str:
-    """Return how the bytes of an artifact differ from those written, or "" if they do not."""
+    """Return how the bytes of an artifact differ from those written, or why it holds nothing; "" if all is well."""
     from learning_geometry.files import verify
 
     places = [path, *([job.leaves] if job.leaves and Path(job.leaves).is_dir() else [])]
@@ -55,6 +56,9 @@ def damage(path: str, job: Job) -> str:
             verify(place)
         except (ValueError, OSError) as error:
             return str(error)
+    if job.rule in ("measure", "measure_language_model"):
+        # it is up to date, and would not be tried again
+        return next((f"could not be made: {each.reason}" for each in failures([path])), "")
     return ""
 
 

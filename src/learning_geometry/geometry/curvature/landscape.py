@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from learning_geometry.geometry.curvature.trace import Estimate
+from learning_geometry.geometry.rounding import difference, first_largest, is_rounding
 
 Losses = Callable[[Tensor], Float[np.ndarray, " samples"]]
 """Loss of every sample at a flat point; their mean is the loss."""
@@ -109,7 +110,7 @@ def drop_both_ways(
         raise ValueError(f"forth and back: shapes {forth.shape} and {back.shape}; pass equal ones, 4 samples or more")
     drop = -(forth + back) / 2
     half = drop.shape[1] // 2
-    row = int(drop[:, :half].mean(1).argmax())
+    row = int(first_largest(drop[:, :half].mean(1), np.abs(drop).max()))
     return mean_of(drop[row, half:]), row
 
 
@@ -123,7 +124,7 @@ def share_of(part: Float[np.ndarray, " samples"], whole: Float[np.ndarray, " sam
     if part.shape != whole.shape or part.size < 2:
         raise ValueError(f"part and whole: {part.size} and {whole.size} samples; pass two or more, paired")
     mean = float(whole.mean())
-    if not mean > 0:
+    if mean < 0 or is_rounding(mean, np.abs(whole).mean(), whole.size):
         return Estimate(float("nan"), float("nan"), part.size)
     share = float(part.mean()) / mean
     return Estimate(share, mean_of(part - share * whole).standard_error / mean, part.size)
@@ -147,8 +148,9 @@ def barrier(differences: Float[np.ndarray, "places samples"]) -> tuple[Estimate,
     if len(differences) < 3:
         raise ValueError(f"differences: {len(differences)} places; a line needs its two ends and one between")
     means = differences.mean(1)
-    top = int(means.argmax())
-    end = 0 if means[0] >= means[-1] else len(means) - 1
+    # of places that rounding alone tells apart the first; an end counts before what lies between
+    top = int(first_largest(means, np.abs(differences).max()))
+    end = 0 if difference(means[0], means[-1], differences.shape[1]) >= 0 else len(means) - 1
     return mean_of(differences[top] - differences[end]), top
 
 
