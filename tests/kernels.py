@@ -21,8 +21,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 COMPUTING = ["claims", "dictionaries", "geometry", "measurements", "models", "training"]
 """Folders of tests whose outcome may hang on the last digits; the examples in ``src`` come with them."""
 
-NOT_COMPUTING = ["figures", "tasks", "workflow"]
-"""Folders of tests of drawings and integers, and of whole workflows, which take longest and compare with themselves."""
+NOT_COMPUTING = ["figures", "planning", "tasks", "workflow"]
+"""Folders of tests of drawings, of what is planned, of integers, and of whole workflows, which take longest and compare
+with themselves."""
 
 AVX2, AVX512 = "avx2", "avx512f"
 

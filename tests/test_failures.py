@@ -74,7 +74,7 @@ def test_failures_are_read_from_tables_and_said(tmp_path):
     assert found == [failure({"failure": of}, failed)]
     text = told(found)
     assert text.startswith("1 measurement could not be made") and told([]) == ""
-    assert f"sharpness of tiny, seed 3: ValueError: no curvature ({failed})" in text
+    assert f"sharpness of tiny, seed 3: ValueError: no curvature; see {tmp_path}/logs/measure_sharpness.log" in text
 
 
 def test_summaries_take_the_rows_and_figures_refuse_them():

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from learning_geometry import files
+from learning_geometry.paths import measurement_log
 
 NOT_MEASURED = "not_measured"
 """Quantity of the rows of runs and summaries that say what could not be measured: ``part`` is the measurement, or the
@@ -36,7 +37,8 @@ class Failure(NamedTuple):
     """Of its table."""
 
     def __str__(self) -> str:
-        return f"{self.measurement} of {self.experiment}, seed {self.seed}: {self.reason} ({self.path})"
+        place = f"{self.measurement} of {self.experiment}, seed {self.seed}"
+        return f"{place}: {self.reason}; see {measurement_log(self.path)}"
 
 
 def attempt(measure: Callable[[], Any]) -> tuple[Any, dict[str, str]]:
@@ -119,8 +121,7 @@ def told(found: Iterable[Failure]) -> str:
         [
             f"{measurements} could not be made, and what needs them is missing:",
             *lines,
-            "The log of each has more. They are tried again when their settings, data or code change, or after their "
-            "tables are deleted.",
+            "They are tried again when their settings, data or code change, or after `make check REMOVE=1`.",
         ]
     )
 

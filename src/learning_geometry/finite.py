@@ -8,12 +8,13 @@ KEY = ["experiment", "seed", "step", "part", "quantity", "index", "data", "null"
 
 UNBOUNDED_FRACTIONS = (
     "separability_gain",
+    "_change_",
     "descent_error_share",
     "explained_variance",
     "attention_logit_share",
 )
-"""Beginnings of the names of quantities of unit fraction that may lie outside [0, 1]: differences, and shares with
-parts of both signs. Of all others a null's range is cut there: Student's t of few draws knows no bounds."""
+"""Parts of the names of quantities of unit fraction that may lie outside [0, 1]: differences, and shares with parts of
+both signs. Of all others a null's range is cut there: Student's t of few draws knows no bounds."""
 
 ALWAYS_DEFINED = ("nats",)
 """Units of which every value is a finite number: a loss or curvature that is not was computed from a diverged model."""
@@ -21,9 +22,10 @@ ALWAYS_DEFINED = ("nats",)
 UNDEFINED = ("log_variance_difference",)
 """Quantities of these units that need not be: of a dimension that does not vary."""
 
-INFINITE = ("between_over_within",)
-"""Quantities that may be infinite: a ratio to what may be exactly zero. Others are undefined (NaN) at worst, as the
-cosine with a zero vector is, and their measurements say where."""
+INFINITE = ("between_over_within", "held_out_error-", "exponential_minus_")
+"""Beginnings of the names of quantities that may be infinite: a ratio to what may be exactly zero, an extrapolation
+that overflows. Others are undefined (NaN) at worst, as the cosine with a zero vector is, and their measurements say
+where."""
 
 
 def check_finite(table: pd.DataFrame) -> None:
@@ -39,7 +41,9 @@ def check_finite(table: pd.DataFrame) -> None:
     of_predictions = (table["unit"] == "fraction") & quantity.str.contains("error|accuracy")
     of_predictions &= ~is_unbounded(table)
     never = table["unit"].isin(ALWAYS_DEFINED) | of_predictions
-    bad = (value.isna() & never & ~quantity.isin(UNDEFINED)) | (np.isinf(value) & ~quantity.isin(INFINITE + UNDEFINED))
+    bad = (value.isna() & never & ~quantity.isin(UNDEFINED)) | (
+        np.isinf(value) & ~quantity.str.startswith(INFINITE) & ~quantity.isin(UNDEFINED)
+    )
     bad &= ~table["censored"]
     if bad.any():
         row = table.loc[bad].iloc[0].to_dict()
@@ -52,4 +56,4 @@ def check_finite(table: pd.DataFrame) -> None:
 
 def is_unbounded(table: pd.DataFrame) -> "pd.Series[bool]":
     """Whether rows of unit fraction are of quantities that may lie outside [0, 1]."""
-    return table["quantity"].str.startswith(UNBOUNDED_FRACTIONS)
+    return table["quantity"].str.contains("|".join(UNBOUNDED_FRACTIONS))

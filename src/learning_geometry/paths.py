@@ -79,6 +79,19 @@ def artifact(results: str, name: str, **wildcards: object) -> str:
     return f"{results}/{path}"
 
 
+def measurement_log(table: str | Path) -> str:
+    """Return the log of the job that makes a measurement's table.
+
+    >>> measurement_log("results/copying/seed-0/sharpness.parquet")
+    'results/copying/seed-0/logs/measure_sharpness.log'
+    >>> measurement_log("results/smollm2/measurements/untangling.parquet")
+    'results/smollm2/logs/measure_untangling.log'
+    """
+    table = Path(table)
+    folder = table.parent.parent if table.parent.name == "measurements" else table.parent
+    return (folder / "logs" / f"measure_{table.stem}.log").as_posix()
+
+
 _MADE_WHOLE = {
     r"(.*seed-[0-9]+)/(training|checkpoints)": r"\1/checkpoints",
     r"(.*texts/[a-z0-9_]+)": r"\1",

@@ -104,6 +104,6 @@ def test_nothing_overlaps(figure):
 def test_what_is_missing_is_named(tables):
     summary = tables["summary"]
     with pytest.raises(ValueError, match="grid"):
-        draw({"summary": summary[summary["data"] != "grid"]}, OPTIONS)
+        draw(tables | {"summary": summary[summary["data"] != "grid"]}, OPTIONS)
     with pytest.raises(ValueError, match="change_of_basis: the option 'experiments'"):
         draw(tables, {})

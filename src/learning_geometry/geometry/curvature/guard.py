@@ -105,11 +105,11 @@ class Guarded:
         turned = self.product(direction)
         forth, back = _inner(direction, image), _inner(vector, turned)
         lengths = _norm(image) + _norm(vector) * _norm(turned)
-        scale = lengths / vector.numel() ** 0.5 + floor * _norm(vector)
-        if not abs(forth - back) <= allowed * scale:
+        limit = allowed * lengths / vector.numel() ** 0.5 + 0.05 * floor * _norm(vector)
+        if not abs(forth - back) <= limit:
             raise ValueError(
                 f"product: it is not symmetric: w·Hv is {forth:.4g} and v·Hw {back:.4g} (a rounding of "
-                f"{allowed * scale:.2g} is allowed); {REMEDY}"
+                f"{limit:.2g} is allowed); {REMEDY}"
             )
         if self.quotient is None:
             return
