@@ -90,7 +90,7 @@ MANY_TARGETS = [
     "results/tiny_language/measurements/dictionary_sweep.parquet",
     "results/tiny_language/prompts/trained",
 ]
-KILLS = 36
+KILLS = 30
 
 
 def many_config():
