@@ -309,7 +309,7 @@ def test_a_file_twice_and_a_file_that_is_not_listed_are_refused(packed, tmp_path
 
 ODD = [
     ("archive.json", b"[1]", "holds list, expected a mapping"),
-    ("archive.json", b"not JSON", "not a readable JSON file"),
+    ("archive.json", b"not JSON", r"not a readable JSON file \(.*\); copy it again from where it came from$"),
     ("archive.json", b"\xff\xfe", "not a readable JSON file"),
     ("archive.json", b"[" * 100_000, "archive"),
     ("archive.json", {"layout": True}, "has layout True"),

@@ -324,6 +324,8 @@ def _checked(path: Path, folder: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         # the temporary folder is gone when this is read
         text = str(error).replace(f"{folder}/", "") or "it is nested too deeply"
+        # nor is there a run in it that could make a file again
+        text = re.sub(r"run `snakemake .*? to make it again", "copy it again from where it came from", text)
         raise ValueError(f"{path}: {text}") from None
     return description
 

@@ -203,6 +203,12 @@ def test_single_points_are_seen():
     assert len(bar.get_segments()) == 1
 
 
+def test_a_point_between_gaps_is_seen():
+    """A layer after one of zeros, of which there is no rank, was drawn as a line of no length."""
+    values = pd.Series([1.0, 2.0, float("nan"), 3.0])
+    assert style.marks(values) and style.marks(values[2:]) and not style.marks(values[:3])
+
+
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (0, 2), (0, 3), (1, 7)])
 def test_whole_numbers_alone_are_ticks_of_what_is_counted(low, high):
     with style.applied():
@@ -220,6 +226,16 @@ def test_a_legend_has_fewer_columns_where_its_labels_are_long():
     )
     figure.draw_without_rendering()
     assert figure.legends[0].get_window_extent().x1 <= figure.bbox.x1
+
+
+def test_a_legend_has_fewer_columns_where_its_handles_are_long():
+    figure = style.Figure(figsize=(style.DOUBLE_WIDTH, 3), layout="constrained")
+    axes = figure.subplots()
+    entries = {f"null: of some long name {number}": axes.plot([], [])[0] for number in range(12)}
+    with style.applied():
+        style.legend_on_top(figure, entries, 4, handle_length=4.5)
+        figure.draw_without_rendering()
+        assert figure.legends[0].get_window_extent().x1 <= figure.bbox.x1
 
 
 def more(section, number):

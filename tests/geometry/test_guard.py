@@ -137,6 +137,8 @@ def test_right_products_pass_and_are_left_as_they_are(dtype):
         "huge": lambda p: 1e12 * (p["w"] ** 3).sum(),
         "kinks": lambda p: (p["w"].relu() ** 2).sum(),
         "invariant": lambda p: (p["w"].softmax(0).sum() + 4) ** 2,
+        "quartic at its minimum": lambda p: ((p["w"] - here["w"].to(p["w"])) ** 4).sum(),
+        "cubic at its saddle": lambda p: ((p["w"] - here["w"].to(p["w"])) ** 3).sum(),
     }
     for name, loss in losses.items():
         checked, free = (gradient_with_graph(loss, here, check=check) for check in (True, False))

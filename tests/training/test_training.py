@@ -284,6 +284,10 @@ def test_a_divergence_in_the_very_last_update_stops_the_run(experiment, dataset,
     with pytest.raises(FloatingPointError, match=r"before step 1, embedding.weight: \d+ of \d+ entries not finite"):
         train(wild, 0, dataset, tmp_path, {})
     assert not list(tmp_path.rglob("*1.safetensors"))
+    # parameters so large that they are finite, and their logits are not
+    wild["optimizer"] |= {"name": "adamw", "learning_rate": 1e30}
+    with pytest.raises(FloatingPointError, match=r"seed 0: at step 1, evaluate: the logits of sequence \d+ are not"):
+        train(wild, 0, dataset, tmp_path / "adamw", {})
 
 
 def test_everything_a_run_holds_is_looked_at(experiment, dataset):

@@ -114,7 +114,9 @@ def _draw_layers(axes: Axes, runs: pd.DataFrame, texts: Mapping[str, Any], quant
         rows = style.select(runs, quantity=quantity, index=0, data=text)
         for part, (name, color) in PARTS.items():
             measured = _by_layer(style.select(rows, null=""), part)
-            look: dict[str, Any] = {"color": color, "linestyle": line, "linewidth": 1.0} | style.marks(measured)
+            look: dict[str, Any] = {"color": color, "linestyle": line, "linewidth": 1.0} | style.marks(
+                measured["value"]
+            )
             (handle,) = axes.plot(measured["layer"], measured["value"], **look)
             entries.setdefault(name, handle)
         null = _by_layer(style.select(rows, null="isotropic"), "attention.output")
@@ -170,7 +172,7 @@ def _draw_counterfactuals(axes: Axes, runs: pd.DataFrame, text: str) -> dict[str
 
     def line(quantity: str, part: str, null: str, color: str, width: float) -> Any:
         rows = _by_layer(style.select(of_text, quantity=quantity, null=null), part)
-        return axes.plot(rows["layer"], rows["value"], color=color, linewidth=width, **style.marks(rows))[0]
+        return axes.plot(rows["layer"], rows["value"], color=color, linewidth=width, **style.marks(rows["value"]))[0]
 
     line("white_z_directions_99", "attention.z", "", PARTS["attention.z"][1], 1.4)
     entries: dict[str, Any] = {

@@ -192,7 +192,7 @@ def line_with_band(
     axes: Axes, rows: pd.DataFrame, color: str, linestyle: Any = "-", linewidth: float = 1.1, band: bool = True
 ) -> Any:
     """Draw placed rows as a line, and their intervals, where known, as a band; return the handle of the legend."""
-    look: dict[str, Any] = {"linestyle": linestyle, "linewidth": linewidth, "zorder": 3} | style.marks(rows)
+    look: dict[str, Any] = {"linestyle": linestyle, "linewidth": linewidth, "zorder": 3} | style.marks(rows["value"])
     (line,) = axes.plot(rows["place"], rows["value"], color=color, **look)
     if not band or rows[["low", "high"]].isna().all(axis=None):
         return line

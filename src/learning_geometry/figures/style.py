@@ -44,9 +44,6 @@ NULL_GREY, CONTROL_GREY = "#999999", "#595959"
 PALETTE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY_BLUE, BLACK)
 """Of what a config names, as texts or contrasts, in its order."""
 
-FEW_POINTS = 2
-"""A line of fewer points has marks: a single point has no line, and would not be seen."""
-
 FEWEST_SEEDS = 3
 """Intervals of fewer seeds are not drawn: of two, Student's t is 12.7, and the band hides all else; they have lines."""
 
@@ -117,9 +114,15 @@ def line_styles(number: int) -> list[Any]:
     return ["-", "--", "-.", ":", *dotted][:number]
 
 
-def marks(points: Any, size: float = 2.5) -> dict[str, Any]:
-    """Return how to mark the points of a line, if they are fewer than ``FEW_POINTS``; nothing of a longer one."""
-    return {"marker": "o", "markersize": size} if len(points) < FEW_POINTS else {}
+def marks(values: pd.Series, size: float = 2.5) -> dict[str, Any]:
+    """Return how to mark the points of a line, if one has no neighbour that is known: it would not be seen.
+
+    >>> marks(pd.Series([1.0, 2.0])), marks(pd.Series([1.0, 2.0, float("nan"), 3.0]))
+    ({}, {'marker': 'o', 'markersize': 2.5})
+    """
+    known = values.notna().to_numpy()
+    alone = known & ~np.append(known[1:], False) & ~np.append(False, known[:-1])
+    return {"marker": "o", "markersize": size} if alone.any() else {}
 
 
 def whole_ticks(axis: Axis) -> None:
@@ -300,7 +303,7 @@ def mean_line(axes: Axes, rows: pd.DataFrame, x: str, color: str, linestyle: Any
         raise ValueError(f"{quantity} of {experiment}: every estimate is NaN or censored, there is nothing to draw")
     rows = rows.sort_values(x, kind="stable")
     (line,) = axes.plot(
-        rows[x], rows["estimate"], color=color, linestyle=linestyle, zorder=3, **marks(rows["estimate"].dropna())
+        rows[x], rows["estimate"], color=color, linestyle=linestyle, zorder=3, **marks(rows["estimate"])
     )
     known = rows[["low", "high"]].notna().all(axis=1).sum()
     if not known:
@@ -314,7 +317,7 @@ def seed_lines(axes: Axes, runs: pd.DataFrame, x: str, color: str, linestyle: An
     """Draw the value of tidy rows against column ``x``, one thin line for each seed."""
     for _, rows in runs.sort_values(x, kind="stable").groupby("seed"):
         look = {"color": color, "linestyle": linestyle, "linewidth": 0.4, "alpha": 0.6, "zorder": 1}
-        axes.plot(rows[x], rows["value"], **look, **marks(rows["value"].dropna(), 2.0))
+        axes.plot(rows[x], rows["value"], **look, **marks(rows["value"], 2.0))
 
 
 def null_band(
@@ -488,18 +491,20 @@ def legend_on_top(
         handle_length: of the handles' lines, in units of the font's size; that of the style if None.
     """
     width = figure.bbox.width / figure.dpi
-    while columns > 1 and _legend_width(list(entries), columns) > width:
+    while columns > 1 and _legend_width(list(entries), columns, handle_length) > width:
         columns -= 1
     figure.legend(
         list(entries.values()), list(entries), loc="outside upper left", ncols=columns, handlelength=handle_length
     )
 
 
-def _legend_width(labels: Sequence[str], columns: int) -> float:
+def _legend_width(labels: Sequence[str], columns: int, handle_length: float | None = None) -> float:
     """Return about how wide a legend is, in inches: it is filled column by column."""
     rows = -(-len(labels) // columns)
     longest = [max(map(len, labels[start : start + rows])) for start in range(0, len(labels), rows)]
-    return sum(INCHES_OF_HANDLE + INCHES_OF_CHARACTER * length for length in longest)
+    usual = matplotlib.rcParams["legend.handlelength"]
+    handle = INCHES_OF_HANDLE + ((handle_length or usual) - usual) * matplotlib.rcParams["legend.fontsize"] / 72
+    return sum(handle + INCHES_OF_CHARACTER * length for length in longest)
 
 
 def legend_above(axes: Axes, entries: Mapping[str, Any], columns: int = 1) -> None:

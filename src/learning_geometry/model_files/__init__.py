@@ -121,7 +121,7 @@ def check_family(model_type: Any) -> str:
     Raises:
         ValueError: it is not one that is known.
     """
-    if model_type in DEFAULTS:
+    if isinstance(model_type, str) and model_type in DEFAULTS:
         return str(model_type)
     raise ValueError(
         f"a model of the family {model_type!r}, which is not known; known are {sorted(DEFAULTS)}. Another would need a "
@@ -284,7 +284,13 @@ def _check_folder(folder: Path, weights: bool, tokenizer: bool) -> ModelFiles:
 def _check_turned(config: Mapping[str, Any]) -> None:
     """Check what a config says of positions that its family passes over."""
     family = config["model_type"]
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    given = [config[key] for key in ("rope_parameters", "rope_scaling") if config.get(key)]
+    if odd := [each for each in given if not isinstance(each, dict)]:
+        raise ValueError(f"config.json: rotary positions are described by {odd[0]!r}, which is no mapping; mend it")
+    if len(given) > 1 and given[0] != given[1]:
+        raise ValueError("config.json: rope_parameters and rope_scaling differ, and one is used; take the other out")
+    rope = given[0] if given else {}
+    _check_one_rotation(config, rope)
     for key, place in (("partial_rotary_factor", config), ("partial_rotary_factor", rope), ("rotary_pct", config)):
         if family != "gpt_neox" and place.get(key) not in (None, 1):
             raise ValueError(
@@ -292,11 +298,31 @@ def _check_turned(config: Mapping[str, Any]) -> None:
                 "model_type, or take the key out"
             )
     window = config.get("sliding_window")
+    if window is not None and (isinstance(window, bool) or not isinstance(window, int)):
+        raise ValueError(f"config.json: sliding_window is {window!r}, and must be an integer or null")
     if family in ("llama", "gpt2", "gpt_neox") and window is not None and window < layout(config).context:
         raise ValueError(
             f"config.json: sliding_window is {window}, and the family {family!r} applies none; correct model_type, or "
             "take the key out"
         )
+
+
+def _check_one_rotation(config: Mapping[str, Any], rope: Mapping[str, Any]) -> None:
+    """Check that all that a config says of the base and of the turned part of rotary positions is the same.
+
+    transformers (5.24) reads the first one that it finds, and of GPT-NeoX no key of other families.
+    """
+    neox = config["model_type"] == "gpt_neox"
+    for key, old in (("rope_theta", "rotary_emb_base"), ("partial_rotary_factor", "rotary_pct")):
+        read = {f"{key} in its rope_parameters": rope.get(key), old if neox else key: config.get(old if neox else key)}
+        said = {name: value for name, value in {**read, key: config.get(key)}.items() if value is not None}
+        if len({str(value).removesuffix(".0") for value in said.values()}) > 1:
+            both = " and ".join(f"{name} is {value}" for name, value in said.items())
+            raise ValueError(f"config.json: {both}, and one is used; take the others out")
+        if said and all(value is None for value in read.values()):
+            raise ValueError(
+                f"config.json: {key} is {config[key]}, which the family 'gpt_neox' does not read; call it {old}"
+            )
 
 
 def _compare(tensors: Mapping[str, TensorHeader], of: Layout, back: Mapping[str, str], unknown: list[str]) -> None:

@@ -34,6 +34,9 @@ LEARNED = {
     "attention.head_count": "n_head",
     "attention.layer_norm_epsilon": "layer_norm_epsilon",
 }
+FACTORS = ("scaling.factor", "scale_linear")
+"""Names of the factor by which positions are divided: today's, and that of old files."""
+
 NEEDED = {"llama": ROTARY, "qwen2": ROTARY, "gpt2": LEARNED}
 """Keys that a file must have, and the config's names of them."""
 
@@ -136,8 +139,10 @@ def gguf_model(header: Gguf) -> GgufModel:
         value = own.pop(key)
         if isinstance(value, list) and len(set(value)) == 1:  # one for each layer, all alike
             value = value[0]
-        if not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
             raise ValueError(f"{architecture}.{key}: {value!r}, and one positive number for all layers is read")
+        if "epsilon" not in key and not isinstance(value, int):
+            raise ValueError(f"{architecture}.{key}: {value!r}, and must be an integer")
         config[name] = value
     rows = header.tensors["token_embd.weight"].shape[0] if "token_embd.weight" in header.tensors else 0
     config["vocab_size"] = own.pop("vocab_size", rows)
@@ -271,14 +276,15 @@ def _head_width(architecture: str, own: dict[str, Any], header: Gguf, heads: int
 
 def _rope(architecture: str, own: dict[str, Any], context: int) -> dict[str, Any]:
     """Rotary settings; their keys are taken from ``own``."""
-    base = float(own.pop("rope.freq_base", 10000.0))
-    if not math.isfinite(base) or base <= 0:
-        raise ValueError(f"{architecture}.rope.freq_base: {base}, and must be a positive number")
+    base = _number(architecture, own, "rope.freq_base", 10000.0)
+    if base == 0:
+        raise ValueError(f"{architecture}.rope.freq_base: 0.0, and must be a positive number")
     kind = own.pop("rope.scaling.type", None)
-    given = {key: own.pop(f"rope.{key}") for key in ("scaling.factor", "scale_linear") if f"rope.{key}" in own}
-    factor = next((float(value) for value in given.values()), 0.0)
-    if not math.isfinite(factor) or factor < 0:
-        raise ValueError(f"{architecture}.rope.scaling.factor: {factor}, and must be a positive number")
+    given = {key: _number(architecture, own, f"rope.{key}", 0.0) for key in FACTORS if f"rope.{key}" in own}
+    if len(set(given.values())) > 1:
+        both = " and ".join(f"{architecture}.rope.{key}: {value:g}" for key, value in given.items())
+        raise ValueError(f"{both}, which are one number under two names; convert the model again")
+    factor = next(iter(given.values()), 0.0)
     rope: dict[str, Any] = {"rope_type": "default", "rope_theta": base}
     if kind == "none" or (kind in (None, "linear") and factor in (0.0, 1.0)):
         own.pop("rope.scaling.original_context_length", None)
@@ -286,22 +292,30 @@ def _rope(architecture: str, own: dict[str, Any], context: int) -> dict[str, Any
         own.pop("rope.scaling.original_context_length", None)
         rope |= {"rope_type": "linear", "factor": factor}
     elif kind == "yarn":
-        original = own.pop("rope.scaling.original_context_length", None)
-        if original is None or factor < 1:
+        original = _number(architecture, own, "rope.scaling.original_context_length", 0.0)
+        if original < 1 or factor < 1:
             raise ValueError(
                 f"{architecture}.rope.scaling: YaRN needs original_context_length and a factor of at least 1, and "
-                f"they are {original} and {factor}; convert the model again"
+                f"they are {original:g} and {factor:g}; convert the model again"
             )
         rope |= {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": int(original)}
         for key in ("beta_fast", "beta_slow"):
-            if (value := own.pop(f"rope.scaling.yarn_{key}", None)) is not None:
-                rope[key] = float(value)
+            if f"rope.scaling.yarn_{key}" in own:
+                rope[key] = _number(architecture, own, f"rope.scaling.yarn_{key}", 0.0)
     else:
         raise ValueError(
             f"{architecture}.rope.scaling.type: {kind!r} is not read from GGUF, but none, linear and yarn are; use the "
             "model's safetensors files"
         )
     return {"rope_parameters": rope}
+
+
+def _number(architecture: str, own: dict[str, Any], key: str, default: float) -> float:
+    """A number of a key, which is taken from ``own``; none below 0 means anything here."""
+    value = own.pop(key, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        raise ValueError(f"{architecture}.{key}: {_shown(value)}, and must be a positive number")
+    return float(value)
 
 
 def _check_rope_factors(header: Gguf, config: Mapping[str, Any], architecture: str) -> None:

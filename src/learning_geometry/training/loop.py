@@ -102,7 +102,10 @@ def train(
             if batch_losses:
                 rows.append(_batch_loss_row(batch_losses, settings["batch_size"], step))
                 batch_losses = []
-            rows += _evaluation_rows(state, task, dataset, settings["evaluation_sequences"], step)
+            try:
+                rows += _evaluation_rows(state, task, dataset, settings["evaluation_sequences"], step)
+            except FloatingPointError as error:
+                raise FloatingPointError(f"seed {seed}: at step {step}, {error}") from error
             report(step, rows)
             # saved right after an evaluation: no partial mean of batch losses need be kept
             if step < steps and time.monotonic() - saved_at >= seconds_between_saves:

@@ -164,11 +164,50 @@ def test_numbers_that_are_no_floats_are_refused(folder):
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
         ({"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}}, "partial_rotary_factor is 0.5"),
         ({"sliding_window": 32}, "sliding_window is 32, and the family 'llama' applies none"),
+        ({"sliding_window": "32"}, "sliding_window is '32', and must be an integer or null"),
+        ({"model_type": ["llama"]}, r"the family \['llama'\]"),
+        ({"rope_parameters": "default"}, "described by 'default', which is no mapping"),
+        ({"rope_scaling": {"type": "linear", "factor": 4.0}}, "rope_parameters and rope_scaling differ"),
+        ({"rope_theta": 500.0}, "rope_theta in its rope_parameters is 10000.0 and rope_theta is 500.0"),
     ],
 )
 def test_a_config_that_is_not_understood_is_refused(folder, changes, says):
     change_config(folder, **changes)
     assert_refused(folder, says)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"rotary_pct": 0.25, "rotary_emb_base": 10000, "rope_theta": 10000}, None),
+        ({"rotary_pct": 0.5, "rope_parameters": None}, None),
+        ({"rotary_pct": 0.5}, "in its rope_parameters is 0.25 and rotary_pct is 0.5"),
+        ({"rotary_emb_base": 500}, "in its rope_parameters is 10000.0 and rotary_emb_base is 500"),
+        ({"rotary_emb_base": 500, "rope_theta": 10000, "rope_parameters": None}, "is 500 and rope_theta is 10000"),
+        ({"rope_theta": 500, "rope_parameters": None}, "rope_theta is 500, which the family 'gpt_neox' does not read"),
+        ({"partial_rotary_factor": 0.5, "rope_parameters": None}, "partial_rotary_factor is 0.5, which the family"),
+    ],
+)
+def test_a_config_of_gpt_neox_says_one_thing_of_its_positions(tmp_path, changes, says):
+    module_of("gpt_neox").save_pretrained(tmp_path)
+    change_config(tmp_path, **changes)
+    if says is None:
+        check_files(tmp_path, tokenizer=False)
+    else:
+        assert_refused(tmp_path, says)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_weight_that_is_not_finite_is_named(folder, value):
+    """In a row of the embedding that no check reads."""
+    name = "model.embed_tokens.weight"
+
+    def damage(tensors):
+        tensors[name][29, 3] = value
+
+    change_tensors(folder, damage)
+    with pytest.raises(ValueError, match=rf"{name} holds numbers that are not finite; get the files again"):
+        load(folder, tokenizer=False)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", "\x00", "[" * 3000])

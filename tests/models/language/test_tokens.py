@@ -296,6 +296,10 @@ def test_templates_that_draw_at_random_or_leave_the_prompt_out_are_refused(model
     tokenizer.chat_template = "{{ messages[0]['content'] | upper }}"
     with pytest.raises(ValueError, match=r"prompt 0 \('the fox'\): the chat template does not hold it as it is"):
         chat_prompts(reader, ["the fox"])
+    for template in ("{{ raise_exception('a system message is needed') }}", "{{ messages[1]['content'] }}", "{% for"):
+        tokenizer.chat_template = template
+        with pytest.raises(ValueError, match=r"ours: its chat template takes no .* \(\w+: .+\); set chat_template"):
+            chat_prompts(reader, ["the fox"])
 
 
 # --- padding

@@ -25,7 +25,13 @@ from learning_geometry.models.language import LanguageModel
 from learning_geometry.models.language.families import wrap
 from learning_geometry.models.language.self_check import check_identities
 from learning_geometry.models.language.tokens import begin_as_the_file_says
-from learning_geometry.models.language.weights import check_extras, check_report, gguf_tensor, gguf_weights
+from learning_geometry.models.language.weights import (
+    check_extras,
+    check_report,
+    check_weights,
+    gguf_tensor,
+    gguf_weights,
+)
 
 GGUF_CLASSES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "gpt2": "GPT2LMHeadModel"}
 """Family -> class of the models that are read from GGUF."""
@@ -101,6 +107,7 @@ def _load(files: ModelFiles, where: str, tokenizer: bool, untrained: np.random.G
         with _reading(where, "weights"):
             module, report = _trained(files, config)
         check_report(report, files, where)
+        check_weights(module, where)
         check_extras(files, module, where)
     if files.gguf is not None and files.of_gguf is not None and files.of_gguf.rope_factors:
         _divide_frequencies(module, gguf_header(files.gguf), files.gguf, where)

@@ -265,13 +265,20 @@ def _in_template(
 ) -> tuple[list[list[int]], dict[str, Any]]:
     tokenizer = model.tokenizer
     control = set(control_tokens(tokenizer).values()) - {tokenizer.unk_token_id}
+    TemplateError = import_module("jinja2").TemplateError
 
     def render(prompt: str, date: datetime = DATE, **options: Any) -> str:
         message = [{"role": "user", "content": prompt}]
-        with _told(date):
-            rendered: str = tokenizer.apply_chat_template(
-                message, add_generation_prompt=True, tokenize=False, **options
-            )
+        try:
+            with _told(date):
+                rendered: str = tokenizer.apply_chat_template(
+                    message, add_generation_prompt=True, tokenize=False, **options
+                )
+        except TemplateError as error:  # as templates raise of their own, too
+            raise ValueError(
+                f"{model.name}: its chat template takes no user's message alone ({type(error).__name__}: {error}); set "
+                "chat_template to false"
+            ) from error
         return rendered
 
     if render(PLAIN, chat_template=ASKS) != DATE.date().isoformat():

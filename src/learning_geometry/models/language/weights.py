@@ -1,5 +1,6 @@
 """Weights of GGUF files as Hugging Face's models have them, and whether all that files hold was taken."""
 
+import math
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -67,6 +68,18 @@ def check_report(report: Mapping[str, Any], files: ModelFiles, where: str) -> No
             raise ValueError(f"{where}: {len(names)} weights {what}, such as {names[0]}; get the files again")
     if errors := report.get("error_msgs"):
         raise ValueError(f"{where}: its weights cannot be read ({errors[0]}); get the files again")
+
+
+def check_weights(module: Any, where: str) -> None:
+    """Check that every weight is finite: a damaged row of an embedding would show only where its token is read.
+
+    Raises:
+        ValueError: one is not; the message names the tensor.
+    """
+    for name, weight in module.named_parameters():
+        least, most = weight.detach().aminmax()  # what is not a number comes through
+        if not math.isfinite(float(least)) or not math.isfinite(float(most)):
+            raise ValueError(f"{where}: {name} holds numbers that are not finite; get the files again")
 
 
 def check_extras(files: ModelFiles, module: Any, where: str) -> None:
