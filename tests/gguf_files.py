@@ -2,6 +2,19 @@
 
 import numpy as np
 
+CONFIG = {
+    "vocab_size": 31,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 64,
+    "max_position_embeddings": 64,
+    "rms_norm_eps": 1e-5,
+    "tie_word_embeddings": False,
+}
+"""The tiny Llama of the tests, as Hugging Face configures it."""
+
 LLAMA = {
     "general.architecture": "llama",
     "general.name": "tiny",

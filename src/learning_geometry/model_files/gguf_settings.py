@@ -277,8 +277,8 @@ def _head_width(architecture: str, own: dict[str, Any], header: Gguf, heads: int
 def _rope(architecture: str, own: dict[str, Any], context: int) -> dict[str, Any]:
     """Rotary settings; their keys are taken from ``own``."""
     base = _number(architecture, own, "rope.freq_base", 10000.0)
-    if base == 0:
-        raise ValueError(f"{architecture}.rope.freq_base: 0.0, and must be a positive number")
+    if not base > 0:
+        raise ValueError(f"{architecture}.rope.freq_base: {base}, and must be a positive number")
     kind = own.pop("rope.scaling.type", None)
     given = {key: _number(architecture, own, f"rope.{key}", 0.0) for key in FACTORS if f"rope.{key}" in own}
     if len(set(given.values())) > 1:

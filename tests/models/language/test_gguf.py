@@ -13,21 +13,9 @@ from learning_geometry.model_files.headers import TYPES, gguf_header
 from learning_geometry.models.language.loading import import_transformers, load
 from learning_geometry.models.language.weights import gguf_tensor
 from learning_geometry.streams import stream
-from tests.gguf_files import LLAMA, TOKENIZER, gpt2_tensors, llama_tensors, write_gguf
+from tests.gguf_files import CONFIG, LLAMA, TOKENIZER, gpt2_tensors, llama_tensors, write_gguf
 
 transformers = import_transformers()
-
-CONFIG = {
-    "vocab_size": 31,
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "intermediate_size": 64,
-    "max_position_embeddings": 64,
-    "rms_norm_eps": 1e-5,
-    "tie_word_embeddings": False,
-}
 
 
 def drawn(module, seed=0):

@@ -22,21 +22,9 @@ from learning_geometry.models.language.loading import import_transformers, load
 from learning_geometry.models.language.tokens import chat_prompts, read_windows, text_windows
 from learning_geometry.streams import stream
 from tests import gguf_files
-from tests.gguf_files import llama_tensors, write_gguf
+from tests.gguf_files import CONFIG, llama_tensors, write_gguf
 
 transformers = import_transformers()
-
-CONFIG = {
-    "vocab_size": 31,
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "intermediate_size": 64,
-    "max_position_embeddings": 64,
-    "rms_norm_eps": 1e-5,
-    "tie_word_embeddings": False,
-}
 
 
 @pytest.fixture(autouse=True)
