@@ -9,6 +9,7 @@ they are no protection against a forger. Files written before there were digests
 """
 
 import json
+import mmap
 import os
 import secrets
 import shutil
@@ -34,6 +35,8 @@ DIGESTS_KEY = "learning_geometry_digests"
 """Where tables and tensor files keep the digests of their bytes."""
 CHUNK = 2**16
 """Bytes of a tensor that have a digest of their own: a few of its rows are verified without reading the others."""
+MAPPED = 2**20
+"""Bytes from which an array is mapped into memory and not copied: what comparing its digests costs, the copy saved."""
 
 _UNSET = "0" * 16
 _TENSORS_MARK, _TABLE_MARK = "header xxh3_64 ", "pages and footer xxh3_64 "
@@ -509,19 +512,19 @@ def _check_undigested(metadata: Mapping[bytes, Any] | None) -> None:
         raise ValueError(f"its metadata hold {sorted(unknown)}, which is not as it was written")
 
 
-def _read_arrays(file: Any, header: _Header) -> dict[str, np.ndarray]:
+def _read_arrays(file: BinaryIO, header: _Header) -> dict[str, np.ndarray]:
     """Read all arrays and compare their bytes with their digests."""
+    start = min((entry.start for entry in header.arrays.values()), default=0)
+    end = max((entry.stop for entry in header.arrays.values()), default=0)
+    if end - start >= MAPPED or len(header.arrays) >= 1000 or not hasattr(os, "preadv"):
+        return {name: _read_array(file, header, name) for name in header.arrays}
     arrays = {name: np.empty(entry.shape, dtype=entry.dtype) for name, entry in header.arrays.items()}
     data = {name: _bytes_of(array) for name, array in arrays.items()}
-    start = min((entry.start for entry in header.arrays.values()), default=0)
-    # the arrays follow each other: one call of the system fills them all, where there is such a call
-    parts = [part.data for part in data.values()]
-    filled = os.preadv(file.fileno(), parts, start) if hasattr(os, "preadv") and 0 < len(parts) < 1000 else -1
-    if filled != sum(len(part) for part in parts):
+    # the arrays follow each other: one call of the system fills them all
+    if os.preadv(file.fileno(), [part.data for part in data.values()], start) != end - start:
         return {name: _read_array(file, header, name) for name in header.arrays}
     for name, part in data.items():
-        if "".join(_chunk_digests(part, header.chunk)) != header.arrays[name].digests:
-            raise ValueError(f"the bytes of {name!r} are not those that were written")
+        _compare(part, header.arrays[name], 0, header.chunk, name)
     return arrays
 
 
@@ -531,29 +534,38 @@ def _read_array(file: BinaryIO, header: _Header, name: str, rows: slice = slice(
     if entry.dtype is None:
         raise ValueError(f"{name!r} is of a type that numpy lacks")
     if rows == slice(None):
-        array = np.empty(entry.shape, dtype=entry.dtype)
-        _read_verified(file, entry, 0, _bytes_of(array), chunk, name)
-        return array
+        found = _read_verified(file, entry, 0, entry.stop - entry.start, chunk, name)
+        return found.view(entry.dtype).reshape(entry.shape)
     first, last, stride = rows.indices(entry.shape[0])
     first, last = (first, max(first, last)) if stride > 0 else (0, entry.shape[0])
     per_row = np.dtype(entry.dtype).itemsize * int(np.prod(entry.shape[1:], dtype=np.int64))
     start = first * per_row // chunk * chunk
     stop = min(entry.stop - entry.start, -(-last * per_row // chunk) * chunk)
-    found = np.empty(max(0, stop - start), dtype=np.uint8)
-    _read_verified(file, entry, start, found, chunk, name)
+    found = _read_verified(file, entry, start, max(start, stop), chunk, name)
     part = found[first * per_row - start : last * per_row - start].view(entry.dtype)
     part = part.reshape(last - first, *entry.shape[1:])
     return part[:: abs(stride)].copy() if stride > 0 else part[rows].copy()
 
 
-def _read_verified(file: BinaryIO, entry: _Entry, start: int, into: np.ndarray, chunk: int, name: str) -> None:
-    """Fill bytes from an offset in an array, a multiple of the chunk, and compare them with their digests."""
-    if not into.size:
-        return
-    file.seek(entry.start + start)
-    _read_into(file, into.data)
+def _read_verified(file: BinaryIO, entry: _Entry, start: int, stop: int, chunk: int, name: str) -> np.ndarray:
+    """Return the bytes of an array between two offsets, the first a multiple of the chunk, which are compared.
+
+    Many bytes are mapped, copy on write: files are replaced by renaming, so that a mapped one stays what it was.
+    """
+    if stop - start >= MAPPED and entry.start % 8 == 0:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        data = np.frombuffer(mapped, np.uint8, stop - start, entry.start + start)
+    else:
+        data = np.empty(stop - start, dtype=np.uint8)
+        file.seek(entry.start + start)
+        _read_into(file, data.data)
+    _compare(data, entry, start, chunk, name)
+    return data
+
+
+def _compare(data: np.ndarray, entry: _Entry, start: int, chunk: int, name: str) -> None:
     first = 16 * (start // chunk)
-    found = "".join(_chunk_digests(into, chunk))
+    found = "".join(_chunk_digests(data, chunk))
     if found != entry.digests[first : first + len(found)]:
         raise ValueError(f"the bytes of {name!r} are not those that were written")
 
