@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from learning_geometry.measurements.table import tidy
+from learning_geometry.tables.tidy import tidy
 
 CONTRASTS = {"safety": ("harmful", "prompts/harmless.txt"), "mood": ("negative", "positive")}
 OPTIONS = {"experiments": ["little_chat"], "prompts": {"little_chat": CONTRASTS}}

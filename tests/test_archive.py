@@ -16,9 +16,9 @@ import yaml
 
 from learning_geometry import archive
 from learning_geometry.files import read_json, read_provenance, read_table, write_json, write_table, write_text
-from learning_geometry.measurements import summary
-from learning_geometry.measurements.summary import summarize
-from learning_geometry.measurements.table import COLUMNS, tidy
+from learning_geometry.tables import summary
+from learning_geometry.tables.summary import summarize
+from learning_geometry.tables.tidy import COLUMNS, tidy
 
 RUN = {
     "seeds": [0],

@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 import learning_geometry.tasks
+from learning_geometry import discovery
 from learning_geometry.claims.execution_manifolds import STUDY as EXECUTION_MANIFOLDS
 from learning_geometry.claims.studies import players, setting
 from learning_geometry.config import (
@@ -22,7 +24,6 @@ from learning_geometry.config import (
     ConfigError,
     available,
     load,
-    modules,
     needed_seeds,
     other_seeds,
     plan,
@@ -494,17 +495,15 @@ def test_files_and_overrides_merge_in_order(tmp_path: Path) -> None:
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A package folder whose modules can be added to."""
-    for folder in modules.LITERALS:
-        (tmp_path / folder).mkdir()
-        for path in (modules.PACKAGE / folder).glob("*.py"):
-            (tmp_path / folder / path.name).write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
-    monkeypatch.setattr(modules, "PACKAGE", tmp_path)
+    for folder in [folder for folders in discovery.FOLDERS.values() for folder in folders]:
+        shutil.copytree(discovery.PACKAGE / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(discovery, "PACKAGE", tmp_path)
     return tmp_path
 
 
 def test_a_new_module_is_one_file(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     setting = {"type": "integer", "default": 5, "description": "A number."}
-    (package / "measurements" / "mine.py").write_text(f'"""Mine."""\nimport absent\nSETTINGS = {{"k": {setting}}}\n')
+    (package / "measurements/runs/mine.py").write_text(f'"""Mine."""\nimport absent\nSETTINGS = {{"k": {setting}}}\n')
     (package / "models" / "mine.py").write_text(f"SETTINGS: dict = {{'width': {setting}}}\n")
     (package / "tasks" / "mine_task.py").write_text(
         f"SETTINGS = {{'n': {setting}}}\ndef check(settings):\n    if settings['n'] > 9:\n"
@@ -554,7 +553,7 @@ def test_malformed_settings_of_a_module_are_named(package: Path, source: str, sa
 
 
 def test_a_measurement_that_compares_seeds_needs_two(package: Path) -> None:
-    (package / "measurements" / "mine.py").write_text("SETTINGS = {}\nOTHER_SEEDS = 'all'\n")
+    (package / "measurements/runs/mine.py").write_text("SETTINGS = {}\nOTHER_SEEDS = 'all'\n")
     config = valid()
     config["experiments"]["other"] |= {"seeds": [3], "measurements": {"mine": {}}}
     with pytest.raises(
@@ -564,7 +563,7 @@ def test_a_measurement_that_compares_seeds_needs_two(package: Path) -> None:
     config["experiments"]["other"]["seeds"] = [3, 4]
     validate(config)
     assert (other_seeds("mine"), other_seeds("sharpness")) == ("all", "none")
-    (package / "measurements" / "mine.py").write_text("SETTINGS = {}\nOTHER_SEEDS = 'some'\n")
+    (package / "measurements/runs/mine.py").write_text("SETTINGS = {}\nOTHER_SEEDS = 'some'\n")
     with pytest.raises(ConfigError, match=r"mine\.py: OTHER_SEEDS is 'some'; use "):
         other_seeds("mine")
 

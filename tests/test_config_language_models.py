@@ -6,7 +6,7 @@ import pytest
 from learning_geometry.config import ConfigError, available, validate
 from learning_geometry.config.modules import fewest_pairs, needs, settings_schema, subject
 from learning_geometry.config.schemas import filled
-from learning_geometry.measurements import depth_growth, prompt_contrasts, untangling
+from learning_geometry.measurements.language_models import depth_growth, prompt_contrasts, untangling
 from learning_geometry.model_files import check_files
 from tests.gguf_files import LLAMA, TOKENIZER, llama_tensors, write_gguf
 from tests.measurements.prompts import planted_run, walk
@@ -183,7 +183,7 @@ def test_prompts_that_are_no_twins_are_refused(check, tmp_path):
 OF_PROMPTS = sorted(
     name
     for name in available("measurements")
-    if subject(name) == "language_model" and {"prompts", "untrained_prompts"} & set(needs(name))
+    if subject(name) == "language_models" and {"prompts", "untrained_prompts"} & set(needs(name))
 )
 
 

@@ -8,8 +8,8 @@ import torch
 from learning_geometry.failures import NOT_MEASURED, attempt, failure, failures, row, told
 from learning_geometry.figures import style
 from learning_geometry.files import read_tensors, write_table
-from learning_geometry.measurements.summary import summarize
-from learning_geometry.measurements.table import tidy
+from learning_geometry.tables.summary import summarize
+from learning_geometry.tables.tidy import tidy
 
 
 def raising(error):

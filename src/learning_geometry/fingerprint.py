@@ -24,6 +24,7 @@ WITHOUT_NUMBERS = {
     "known": "keeps digests of files, each of which is that of its file",
     "fingerprint": "compares code; what it compares is stored, and differs if this changes that",
     "running": "refuses to write, or records what made a result",
+    "discovery": "says where modules lie, each of which is a root of the jobs that use it",
     "paths": "says where artifacts lie, which are known by their keys",
 }
 """Modules of the package, by name below it -> why no edit to them changes a number. Nor are their imports followed."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from learning_geometry.claims.claim import Claim, Comparison, Role, Series, Study, Window
-from learning_geometry.measurements.table import tidy
+from learning_geometry.tables.tidy import tidy
 
 STEPS = np.arange(0, 4001, 100)
 EVENT = Series("first_step_below_0.5", data="out_of_distribution")

@@ -9,7 +9,7 @@ from learning_geometry.claims.claim import Comparison, Role, Series, Study
 from learning_geometry.claims.judge import COLUMNS, judge
 from learning_geometry.claims.studies import needed_experiments
 from learning_geometry.failures import row
-from learning_geometry.measurements.table import tidy
+from learning_geometry.tables.tidy import tidy
 
 from .conftest import ABOVE_CHANCE, ABOVE_OTHER, END, RISE, STEPS, claim, curve, event, settings, study, tables
 

@@ -19,7 +19,7 @@ from learning_geometry.claims.studies import needed_experiments, players
 from learning_geometry.config import settings_schema
 from learning_geometry.config.schemas import filled
 from learning_geometry.files import read_provenance, write_table
-from learning_geometry.measurements.table import tidy
+from learning_geometry.tables.tidy import tidy
 
 from .conftest import claim
 

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from learning_geometry.measurements.summary import summarize
-from learning_geometry.measurements.table import tidy
+from learning_geometry.tables.summary import summarize
+from learning_geometry.tables.tidy import tidy
 
 LAST_STEP = 3500
 TRANSITIONS = (1800, 2100, 2000, 2300, 2600)

@@ -3,8 +3,8 @@ import pytest
 
 from learning_geometry.figures import style
 from learning_geometry.figures.activation_patterns import draw
-from learning_geometry.measurements.summary import summarize
-from learning_geometry.measurements.table import tidy
+from learning_geometry.tables.summary import summarize
+from learning_geometry.tables.tidy import tidy
 
 OPTIONS = {"experiments": ["model"]}
 VALUES = {("zeroed_share", 0): 0.6, ("distinct_patterns", 0): 900.0, ("distinct_patterns", 4): 12.0}

@@ -7,7 +7,7 @@ import pytest
 
 from learning_geometry.figures import style
 from learning_geometry.figures.activation_ranks import COUNTERFACTUALS, PARTS, draw
-from learning_geometry.measurements.table import tidy
+from learning_geometry.tables.tidy import tidy
 
 LAYERS, VECTORS, WIDTH = 6, 8128, 576
 COUNTS = (2032, 4064, VECTORS)

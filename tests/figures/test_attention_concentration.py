@@ -8,9 +8,9 @@ from matplotlib.container import ErrorbarContainer
 
 from learning_geometry.figures import style
 from learning_geometry.figures.attention_concentration import FITS, draw
-from learning_geometry.measurements.saturation_fits import saturation_fits
-from learning_geometry.measurements.summary import summarize
-from learning_geometry.measurements.table import tidy
+from learning_geometry.tables.derived.saturation_fits import derive as saturation_fits
+from learning_geometry.tables.summary import summarize
+from learning_geometry.tables.tidy import tidy
 
 STEPS = np.arange(0, 2001, 50)
 NAMES = ("sums", "sums_any")

@@ -23,7 +23,7 @@ def rendered(figure, names):
     requires = module_literal("figures", figure)
     default = config["figures"][figure]["experiments"][0]
     studied = config["experiments"] | config["language_models"]
-    of_model = bool(requires) and subject(requires[0]) == "language_model"
+    of_model = bool(requires) and subject(requires[0]) != "runs"
     sections = dict(studied[default])
     if of_model:
         sections["model"] = {"source": "/models/tiny", "gguf": "tiny.gguf", "revision": None, "download": False}

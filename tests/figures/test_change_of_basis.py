@@ -5,9 +5,9 @@ from matplotlib.patches import FancyArrowPatch
 from learning_geometry.figures import change_of_basis as drawing
 from learning_geometry.figures import style
 from learning_geometry.figures.change_of_basis import draw, points_of
-from learning_geometry.measurements import change_of_basis
-from learning_geometry.measurements.language_run import LanguageRun
-from learning_geometry.measurements.summary import summarize
+from learning_geometry.measurements.common.language_run import LanguageRun
+from learning_geometry.measurements.self_contained import change_of_basis
+from learning_geometry.tables.summary import summarize
 
 OPTIONS = {"experiments": ["model"]}
 

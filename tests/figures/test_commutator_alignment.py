@@ -4,8 +4,8 @@ import pytest
 
 from learning_geometry.figures import style
 from learning_geometry.figures.commutator_alignment import PUBLISHED, draw
-from learning_geometry.measurements.summary import summarize
-from learning_geometry.measurements.table import tidy
+from learning_geometry.tables.summary import summarize
+from learning_geometry.tables.tidy import tidy
 
 OPTIONS = {"experiments": ["marker_sums"], "tasks": {}}
 STEPS = (0, 500, 1000, 1500, 2000, 3000, 4000)

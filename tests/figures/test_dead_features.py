@@ -8,8 +8,8 @@ from matplotlib.colors import to_hex
 
 from learning_geometry.figures import style
 from learning_geometry.figures.dead_features import draw
-from learning_geometry.measurements.summary import summarize
-from learning_geometry.measurements.table import tidy
+from learning_geometry.tables.summary import summarize
+from learning_geometry.tables.tidy import tidy
 
 OPTIONS = {"experiments": ["tiny"]}
 NONE, ACTIVE, RANDOM = "none", "active", "random"

@@ -4,8 +4,8 @@ import pytest
 
 from learning_geometry.figures import style
 from learning_geometry.figures.embedding_frequencies import draw, key_frequencies
-from learning_geometry.measurements.summary import summarize
-from learning_geometry.measurements.table import tidy
+from learning_geometry.tables.summary import summarize
+from learning_geometry.tables.tidy import tidy
 
 OPTIONS = {"experiments": ["grokking_add"], "tasks": {}}
 LAST = 5000

@@ -3,8 +3,8 @@ import pandas as pd
 import pytest
 
 from learning_geometry.figures.first_crossings import draw
-from learning_geometry.measurements.onsets import onsets
-from learning_geometry.measurements.summary import summarize
+from learning_geometry.tables.derived.onsets import derive as onsets
+from learning_geometry.tables.summary import summarize
 
 OPTIONS = {"experiments": ["copying"], "tasks": {}}
 

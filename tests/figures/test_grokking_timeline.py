@@ -2,12 +2,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from learning_geometry.claims.shares import share_interval
 from learning_geometry.figures import style
 from learning_geometry.figures.grokking_timeline import draw
-from learning_geometry.measurements.grokking_events import grokking_events
-from learning_geometry.measurements.summary import summarize
-from learning_geometry.measurements.table import tidy
+from learning_geometry.geometry.uncertainty import share_interval
+from learning_geometry.tables.derived.grokking_events import derive as grokking_events
+from learning_geometry.tables.summary import summarize
+from learning_geometry.tables.tidy import tidy
 
 LAST = 5000
 GROKS = (2600, 2800, 3000, 2700, 3100)

@@ -3,8 +3,8 @@ import pandas as pd
 import pytest
 
 from learning_geometry.figures import landscape, spectral_density, style
-from learning_geometry.measurements.summary import summarize
-from learning_geometry.measurements.table import tidy
+from learning_geometry.tables.summary import summarize
+from learning_geometry.tables.tidy import tidy
 
 OPTIONS = {"experiments": ["copying"]}
 PLACES, STEPS = [-0.2, 0.0, 0.2], [0, 10, 20]

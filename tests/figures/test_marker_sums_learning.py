@@ -4,8 +4,8 @@ import pytest
 
 from learning_geometry.figures import style
 from learning_geometry.figures.marker_sums_learning import PUBLISHED, THRESHOLD, draw
-from learning_geometry.measurements.summary import summarize
-from learning_geometry.measurements.table import tidy
+from learning_geometry.tables.summary import summarize
+from learning_geometry.tables.tidy import tidy
 
 TASKS = {
     "marker_sums": {"modulus": 8, "distractors": "published"},

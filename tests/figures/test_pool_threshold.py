@@ -2,10 +2,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from learning_geometry.claims.shares import share_interval
 from learning_geometry.figures.pool_threshold import draw
-from learning_geometry.measurements.summary import summarize
-from learning_geometry.measurements.table import tidy
+from learning_geometry.geometry.uncertainty import share_interval
+from learning_geometry.tables.summary import summarize
+from learning_geometry.tables.tidy import tidy
 
 SIZES = {"fresh": None, "pool_10": 10, "pool_100": 100}
 

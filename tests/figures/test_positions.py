@@ -3,8 +3,8 @@ import pandas as pd
 import pytest
 
 from learning_geometry.figures.positions import SCHEMES, draw
-from learning_geometry.measurements.summary import summarize
-from learning_geometry.measurements.table import tidy
+from learning_geometry.tables.summary import summarize
+from learning_geometry.tables.tidy import tidy
 
 OUT = "out_of_distribution"
 NAMES = {"rotary": "small", "learned": "small_learned", "none": "small_none", "alibi": "small_alibi"}

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from learning_geometry.figures.progress_timeline import draw
-from learning_geometry.measurements.progress_measures import TIMELINE
+from learning_geometry.tables.progress_measures import TIMELINE
 
 OPTIONS = {"experiments": ["copying"], "tasks": {}}
 TITLES = [

@@ -4,8 +4,8 @@ import pytest
 
 from learning_geometry.figures import style
 from learning_geometry.figures.rank_over_training import EVENT, LINES, PARTS, draw
-from learning_geometry.measurements.summary import summarize
-from learning_geometry.measurements.table import tidy
+from learning_geometry.tables.summary import summarize
+from learning_geometry.tables.tidy import tidy
 
 STEPS = np.arange(0, 1001, 100)
 SETS = {"copying": ("in_distribution", "out_of_distribution"), "grokking": ("held_out_pairs", "training_pairs")}

@@ -3,9 +3,9 @@ import pytest
 
 from learning_geometry.figures import shared_directions, style
 from learning_geometry.figures.shared_directions import draw, overlap_map
-from learning_geometry.measurements import shared_directions as measurement
-from learning_geometry.measurements.summary import summarize
-from learning_geometry.measurements.table import tidy
+from learning_geometry.measurements.language_models import shared_directions as measurement
+from learning_geometry.tables.summary import summarize
+from learning_geometry.tables.tidy import tidy
 
 LAYERS = 5
 OPTIONS = {"experiments": ["model"]}

@@ -4,8 +4,8 @@ import pytest
 
 from learning_geometry.figures import style
 from learning_geometry.figures.sparse_execution import CHOICES, LABELS, SOURCES, draw
-from learning_geometry.measurements.summary import summarize
-from learning_geometry.measurements.table import tidy
+from learning_geometry.tables.summary import summarize
+from learning_geometry.tables.tidy import tidy
 
 OPTIONS = {"experiments": ["sums"], "tasks": {"sums": {"modulus": 8}}}
 COUNTS = np.array([1, 8, 64])

@@ -6,8 +6,8 @@ import pytest
 
 from learning_geometry.figures import style
 from learning_geometry.figures.trajectory_dimension import NULLS, PUBLISHED, ROLES, draw
-from learning_geometry.measurements.summary import summarize
-from learning_geometry.measurements.table import tidy
+from learning_geometry.tables.summary import summarize
+from learning_geometry.tables.tidy import tidy
 
 LAST = 4000
 R90 = {"query": 3, "key": 3, "value": 2, "output": 2}

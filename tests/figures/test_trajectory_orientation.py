@@ -5,8 +5,8 @@ import pytest
 from learning_geometry.figures import style
 from learning_geometry.figures.trajectory_dimension import ROLES
 from learning_geometry.figures.trajectory_orientation import draw
-from learning_geometry.measurements.summary import summarize
-from learning_geometry.measurements.table import tidy
+from learning_geometry.tables.summary import summarize
+from learning_geometry.tables.tidy import tidy
 
 NAMES = ("marker_sums", "marker_sums_shared_initialisation")
 RANKS = (1, 2, 3, 4, 5)

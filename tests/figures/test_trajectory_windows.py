@@ -4,8 +4,8 @@ import pytest
 
 from learning_geometry.figures import style
 from learning_geometry.figures.trajectory_windows import QUANTITIES, draw
-from learning_geometry.measurements.summary import summarize
-from learning_geometry.measurements.table import tidy
+from learning_geometry.tables.summary import summarize
+from learning_geometry.tables.tidy import tidy
 
 LAST = 4000
 RATIOS = (2.1, 1.6, 1.5, 1.6, 1.7)

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from learning_geometry.files import write_table
-from learning_geometry.measurements.run import Run
-from learning_geometry.measurements.table import tidy
+from learning_geometry.measurements.common.run import Run
+from learning_geometry.tables.tidy import tidy
 from learning_geometry.tasks import copying
 from learning_geometry.tasks.dataset import make_dataset, write_dataset
 from learning_geometry.training.checkpoints import write_checkpoint

@@ -1,7 +1,7 @@
 """A tiny language model that was captured, as measurements of language models are given one."""
 
-from learning_geometry.measurements.language_capture import capture_prompts, capture_text
-from learning_geometry.measurements.language_run import LanguageRun
+from learning_geometry.measurements.common.language_capture import capture_prompts, capture_text
+from learning_geometry.measurements.common.language_run import LanguageRun
 from learning_geometry.models.language.loading import load
 from learning_geometry.streams import stream
 from tests.tiny_language_model import write_tiny_language_model

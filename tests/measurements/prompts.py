@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from learning_geometry.measurements.language_run import LanguageRun
+from learning_geometry.measurements.common.language_run import LanguageRun
 from learning_geometry.models.language import Norm
 
 

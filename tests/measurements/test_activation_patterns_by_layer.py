@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from learning_geometry.measurements import activation_patterns_by_layer
-from learning_geometry.measurements.activation_patterns_by_layer import active, random_gate
-from learning_geometry.measurements.language_run import LanguageRun
+from learning_geometry.measurements.common.language_run import LanguageRun
+from learning_geometry.measurements.language_models import activation_patterns_by_layer
+from learning_geometry.measurements.language_models.activation_patterns_by_layer import active, random_gate
 from learning_geometry.models.language.loading import load
 from learning_geometry.streams import stream
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from learning_geometry.geometry.moments import Moments, moments, principal_variances
-from learning_geometry.measurements.activation_ranks import measure, measured_layers
-from learning_geometry.measurements.language_run import LanguageRun
+from learning_geometry.measurements.common.language_run import LanguageRun
+from learning_geometry.measurements.language_models.activation_ranks import measure, measured_layers
 from learning_geometry.models.language import Sizes
 
 WIDTH, LAYERS, VECTORS = 20, 3, 400

@@ -3,8 +3,8 @@ import pytest
 import torch
 from scipy.stats import entropy
 
-from learning_geometry.measurements import attention_entropy
-from learning_geometry.measurements.attention_entropy import last_query_entropy
+from learning_geometry.measurements.runs import attention_entropy
+from learning_geometry.measurements.runs.attention_entropy import last_query_entropy
 
 from .conftest import put
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from learning_geometry.measurements import attention_logits
-from learning_geometry.measurements.attention_logits import first_layer_logits
+from learning_geometry.measurements.runs import attention_logits
+from learning_geometry.measurements.runs.attention_logits import first_layer_logits
 
 from .conftest import put
 

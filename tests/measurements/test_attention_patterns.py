@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from learning_geometry.measurements import attention_patterns
-from learning_geometry.measurements.attention_patterns import moments
+from learning_geometry.measurements.runs import attention_patterns
+from learning_geometry.measurements.runs.attention_patterns import moments
 
 from .conftest import put, write_errors
 

@@ -4,7 +4,7 @@ import torch
 
 from learning_geometry.geometry.head_products import query_key_products
 from learning_geometry.geometry.subspaces import top_right_singular_subspace
-from learning_geometry.measurements import block_curvature
+from learning_geometry.measurements.runs import block_curvature
 from learning_geometry.models.blocks import parts
 from learning_geometry.models.evaluation import cross_entropy
 

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from learning_geometry.measurements import change_of_basis
-from learning_geometry.measurements.change_of_basis import (
+from learning_geometry.measurements.common.language_run import LanguageRun
+from learning_geometry.measurements.self_contained import change_of_basis
+from learning_geometry.measurements.self_contained.change_of_basis import (
     DOTS,
     LINES,
     REACH,
@@ -13,7 +14,6 @@ from learning_geometry.measurements.change_of_basis import (
     loss_and_gradient,
     train,
 )
-from learning_geometry.measurements.language_run import LanguageRun
 from learning_geometry.streams import stream
 
 from .conftest import defaults

@@ -9,9 +9,9 @@ import torch
 from learning_geometry.config import validate
 from learning_geometry.geometry.commutators import commutator, defect, norm
 from learning_geometry.geometry.curvature.products import gradient_with_graph
-from learning_geometry.measurements import commutators
-from learning_geometry.measurements.execution_basis import execution_basis, project, random_basis
-from learning_geometry.measurements.run import Run
+from learning_geometry.measurements.common.execution_basis import execution_basis, project, random_basis
+from learning_geometry.measurements.common.run import Run
+from learning_geometry.measurements.runs import commutators
 from learning_geometry.models.blocks import blocks
 from learning_geometry.models.evaluation import cross_entropy
 from learning_geometry.streams import stream

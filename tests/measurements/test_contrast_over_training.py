@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from learning_geometry.measurements import contrast_over_training
-from learning_geometry.measurements.contrast_over_training import two_sample_jackknife
+from learning_geometry.measurements.runs import contrast_over_training
+from learning_geometry.measurements.runs.contrast_over_training import two_sample_jackknife
 from learning_geometry.tasks.dataset import Dataset, write_dataset
 
 from .conftest import put

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from learning_geometry.geometry.nulls import haar_subspaces
-from learning_geometry.measurements import depth_growth
-from learning_geometry.measurements.depth_growth import random_directions_spread
+from learning_geometry.measurements.language_models import depth_growth
+from learning_geometry.measurements.language_models.depth_growth import random_directions_spread
 
 from .prompts import planted_run, walk
 

@@ -11,8 +11,8 @@ from learning_geometry.config.schemas import filled
 from learning_geometry.dictionaries import storage, topk
 from learning_geometry.dictionaries.initialisation import active_subspace, mean_over_spread
 from learning_geometry.files import write_json, write_tensors
-from learning_geometry.measurements.dictionary_sweep import Pairs, measure, split, trained
-from learning_geometry.measurements.language_run import ACTIVATIONS, LanguageRun
+from learning_geometry.measurements.common.language_run import ACTIVATIONS, LanguageRun
+from learning_geometry.measurements.language_models.dictionary_sweep import Pairs, measure, split, trained
 from learning_geometry.models.language.cache import INDEX, Activations, open_activations, shard_path
 
 WIDTH, ATOMS, ACTIVE, WINDOW = 16, 24, 3, 20

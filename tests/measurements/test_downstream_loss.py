@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from learning_geometry.geometry.moments import gathered
-from learning_geometry.measurements import downstream_loss
-from learning_geometry.measurements.downstream_loss import Projection, measure, window_losses
-from learning_geometry.measurements.language_run import LanguageRun
+from learning_geometry.measurements.common.language_run import LanguageRun
+from learning_geometry.measurements.language_models import downstream_loss
+from learning_geometry.measurements.language_models.downstream_loss import Projection, measure, window_losses
 from learning_geometry.models.language.families import wrap
 from learning_geometry.models.language.loading import import_transformers
 from tests.measurements.conftest import defaults

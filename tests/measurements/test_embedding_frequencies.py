@@ -8,10 +8,10 @@ import pytest
 import torch
 from scipy import stats
 
-from learning_geometry.measurements import embedding_frequencies
-from learning_geometry.measurements.embedding_frequencies import frequency_shares, key_share
-from learning_geometry.measurements.run import Run
-from learning_geometry.measurements.table import check_table
+from learning_geometry.measurements.common.run import Run
+from learning_geometry.measurements.runs import embedding_frequencies
+from learning_geometry.measurements.runs.embedding_frequencies import frequency_shares, key_share
+from learning_geometry.tables.tidy import check_table
 from learning_geometry.tasks import binary_operations
 from learning_geometry.training.checkpoints import write_checkpoint
 
@@ -148,5 +148,5 @@ def test_what_has_no_frequencies_is_refused(make_run):
 
 
 def test_it_starts_without_torch():
-    code = "import sys, learning_geometry.measurements.embedding_frequencies; assert 'torch' not in sys.modules"
+    code = "import sys, learning_geometry.measurements.runs.embedding_frequencies; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

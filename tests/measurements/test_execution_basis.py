@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from learning_geometry.measurements.execution_basis import (
+from learning_geometry.measurements.common.execution_basis import (
     attention_matrices,
     coordinates,
     execution_basis,

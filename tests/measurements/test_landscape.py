@@ -7,10 +7,10 @@ import torch
 
 from learning_geometry.files import write_table
 from learning_geometry.geometry.curvature.products import flatten, gradient_with_graph, unflatten
-from learning_geometry.measurements import landscape
-from learning_geometry.measurements.landscape_points import batches, points
-from learning_geometry.measurements.table import tidy
+from learning_geometry.measurements.common.landscape_points import batches, points
+from learning_geometry.measurements.runs import landscape
 from learning_geometry.models.evaluation import cross_entropy, evaluate
+from learning_geometry.tables.tidy import tidy
 from learning_geometry.training.checkpoints import write_checkpoint
 from tests.measurements.conftest import write_run
 
@@ -172,7 +172,7 @@ def test_chunks_of_the_descended_batch_change_nothing(found, monkeypatch):
     _, _, descended = batches(run, 6, 12, 20, "in_distribution")
     parameters = run.parameters(20)
     whole = descended.loss_and_gradient(parameters)(flatten(parameters))
-    monkeypatch.setattr("learning_geometry.measurements.landscape_points.CHUNK", 7)
+    monkeypatch.setattr("learning_geometry.measurements.common.landscape_points.CHUNK", 7)
     chunked = descended.loss_and_gradient(parameters)(flatten(parameters))
     assert chunked[0] == pytest.approx(whole[0], abs=1e-6)
     torch.testing.assert_close(chunked[1], whole[1], atol=1e-6, rtol=1e-4)

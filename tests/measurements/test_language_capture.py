@@ -9,9 +9,9 @@ import torch
 
 from learning_geometry.files import finish_folder
 from learning_geometry.geometry.moments import moments
-from learning_geometry.measurements import language_capture
-from learning_geometry.measurements.language_capture import capture_prompts, capture_text, working_folder
-from learning_geometry.measurements.language_run import TRAINED, LanguageRun, packed, unpacked
+from learning_geometry.measurements.common import language_capture
+from learning_geometry.measurements.common.language_capture import capture_prompts, capture_text, working_folder
+from learning_geometry.measurements.common.language_run import TRAINED, LanguageRun, packed, unpacked
 from learning_geometry.models.language.cache import INDEX, shard_path
 from learning_geometry.models.language.loading import load
 from tests.measurements.language import TEXT

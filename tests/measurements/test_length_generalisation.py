@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from learning_geometry.measurements import length_generalisation
-from learning_geometry.measurements.length_generalisation import draw_test_sets
+from learning_geometry.measurements.runs import length_generalisation
+from learning_geometry.measurements.runs.length_generalisation import draw_test_sets
 from learning_geometry.tasks import copying
 
 from .conftest import put

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from learning_geometry.geometry.moments import moments
-from learning_geometry.measurements.language_run import LanguageRun
-from learning_geometry.measurements.output_projection import COUNTERFACTUALS, measure
+from learning_geometry.measurements.common.language_run import LanguageRun
+from learning_geometry.measurements.language_models.output_projection import COUNTERFACTUALS, measure
 from learning_geometry.models.language import Sizes
 
 HEADS, HEAD_WIDTH, LAYERS = 4, 6, 3

@@ -5,9 +5,9 @@ import pytest
 import torch
 from scipy import stats
 
-from learning_geometry.measurements import depth_growth, prompt_contrasts, untangling
-from learning_geometry.measurements.prompt_contrasts import QUANTITIES, normalised
-from learning_geometry.measurements.twins import swapped_labels
+from learning_geometry.measurements.common.twins import swapped_labels
+from learning_geometry.measurements.language_models import depth_growth, prompt_contrasts, untangling
+from learning_geometry.measurements.language_models.prompt_contrasts import QUANTITIES, normalised
 from learning_geometry.models.language.families import FAMILIES, wrap
 from learning_geometry.models.language.loading import load
 from tests.tiny_families import module_of

@@ -5,8 +5,8 @@ import pytest
 import torch
 from scipy.stats import entropy
 
-from learning_geometry.measurements import rank_over_training
-from learning_geometry.measurements.rank_over_training import LASTING, isotropic_lookup_ranks, lasting_half_change
+from learning_geometry.measurements.runs import rank_over_training
+from learning_geometry.measurements.runs.rank_over_training import LASTING, isotropic_lookup_ranks, lasting_half_change
 from learning_geometry.tasks.copying import length
 
 from .conftest import TASK, put

@@ -5,16 +5,16 @@ import pytest
 
 from learning_geometry.geometry.resampling import Resampled
 from learning_geometry.geometry.trajectories import InnerProducts, inner_products
-from learning_geometry.measurements.downstream_loss import _recovered
-from learning_geometry.measurements.embedding_frequencies import frequency_shares
-from learning_geometry.measurements.prompt_contrasts import _corrected_cosines
-from learning_geometry.measurements.rank_over_training import lasting_half_change
-from learning_geometry.measurements.routing_coordinate import first_coordinate
-from learning_geometry.measurements.run import Run
-from learning_geometry.measurements.table import central_range
-from learning_geometry.measurements.trajectory_geometry import ALL_MATRICES, window_rows
-from learning_geometry.measurements.twins import over_pairs, union_variance
-from learning_geometry.measurements.untangling import two_nearest_neighbours_dimension
+from learning_geometry.measurements.common.run import Run
+from learning_geometry.measurements.common.twins import over_pairs, union_variance
+from learning_geometry.measurements.language_models.downstream_loss import _recovered
+from learning_geometry.measurements.language_models.prompt_contrasts import _corrected_cosines
+from learning_geometry.measurements.language_models.untangling import two_nearest_neighbours_dimension
+from learning_geometry.measurements.runs.embedding_frequencies import frequency_shares
+from learning_geometry.measurements.runs.rank_over_training import lasting_half_change
+from learning_geometry.measurements.runs.routing_coordinate import first_coordinate
+from learning_geometry.measurements.runs.trajectory_geometry import ALL_MATRICES, window_rows
+from learning_geometry.tables.tidy import central_range
 
 from .trajectories import walk
 

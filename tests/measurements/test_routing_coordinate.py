@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from learning_geometry.measurements import routing_coordinate
+from learning_geometry.measurements.runs import routing_coordinate
 from learning_geometry.training.checkpoints import checkpoint_steps, read_checkpoint, write_checkpoint
 
 from .conftest import put

@@ -13,9 +13,9 @@ from learning_geometry.geometry.shared_directions import (
     spectral_overlaps,
     subspace_overlaps,
 )
-from learning_geometry.measurements import shared_directions
-from learning_geometry.measurements.language_run import LanguageRun
-from learning_geometry.measurements.shared_directions import (
+from learning_geometry.measurements.common.language_run import LanguageRun
+from learning_geometry.measurements.language_models import shared_directions
+from learning_geometry.measurements.language_models.shared_directions import (
     compared,
     participation,
     random_row,

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from learning_geometry.geometry.curvature.products import gradient_with_graph
-from learning_geometry.measurements import sharpness
+from learning_geometry.measurements.runs import sharpness
 from learning_geometry.models.blocks import blocks, groups, parts
 from learning_geometry.models.evaluation import cross_entropy
 

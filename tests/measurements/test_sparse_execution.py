@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from learning_geometry.measurements import sparse_execution
-from learning_geometry.measurements.run import Run
-from learning_geometry.measurements.value_states import (
+from learning_geometry.measurements.common.run import Run
+from learning_geometry.measurements.common.value_states import (
     answers,
     fresh_sequences,
     largest_marker_set,
@@ -14,6 +13,7 @@ from learning_geometry.measurements.value_states import (
     read_states,
     value_labels,
 )
+from learning_geometry.measurements.runs import sparse_execution
 from learning_geometry.models.evaluation import evaluate
 from learning_geometry.models.transformer import SETTINGS as MODEL_SETTINGS
 from learning_geometry.tasks import marker_sums

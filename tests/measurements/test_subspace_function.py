@@ -7,8 +7,7 @@ import torch.nn.functional as F
 
 from learning_geometry.geometry.nulls import haar_subspaces
 from learning_geometry.geometry.removal import projector, removed_norm
-from learning_geometry.measurements import subspace_function
-from learning_geometry.measurements.lesions import (
+from learning_geometry.measurements.common.lesions import (
     ERROR,
     INDUCTION,
     LOSS,
@@ -20,6 +19,7 @@ from learning_geometry.measurements.lesions import (
     open_circuit,
     outcome,
 )
+from learning_geometry.measurements.runs import subspace_function
 from learning_geometry.models import build
 
 from .conftest import put

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from learning_geometry.config import validate
-from learning_geometry.measurements import subspace_training
-from learning_geometry.measurements.execution_basis import execution_basis, random_basis
-from learning_geometry.measurements.run import Run
-from learning_geometry.measurements.subspace_training import ARMS
+from learning_geometry.measurements.common.execution_basis import execution_basis, random_basis
+from learning_geometry.measurements.common.run import Run
+from learning_geometry.measurements.runs import subspace_training
+from learning_geometry.measurements.runs.subspace_training import ARMS
 from learning_geometry.models.evaluation import cross_entropy, evaluate
 from learning_geometry.streams import stream
 from learning_geometry.tasks.dataset import make_dataset, write_dataset

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from learning_geometry.geometry import trajectories as geometry
-from learning_geometry.measurements import trajectory_geometry
-from learning_geometry.measurements.neighbour_dimension import neighbour_dimensions
-from learning_geometry.measurements.trajectory_geometry import cut, measure
-from learning_geometry.measurements.trajectory_nulls import RANDOM_NULLS
+from learning_geometry.measurements.common.neighbour_dimension import neighbour_dimensions
+from learning_geometry.measurements.common.trajectory_nulls import RANDOM_NULLS
+from learning_geometry.measurements.runs import trajectory_geometry
+from learning_geometry.measurements.runs.trajectory_geometry import cut, measure
 from learning_geometry.training import checkpoints
 
 from .trajectories import matrix_names, walk, write_run

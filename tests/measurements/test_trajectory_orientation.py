@@ -8,8 +8,8 @@ import pytest
 from scipy.linalg import subspace_angles
 
 from learning_geometry.geometry.nulls import haar_subspaces
-from learning_geometry.measurements import trajectory_orientation
-from learning_geometry.measurements.trajectory_orientation import OTHER_SEEDS, SETTINGS, measure
+from learning_geometry.measurements.runs import trajectory_orientation
+from learning_geometry.measurements.runs.trajectory_orientation import OTHER_SEEDS, SETTINGS, measure
 
 from .trajectories import matrix_names, walk, write_run
 

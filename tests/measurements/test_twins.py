@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from learning_geometry.measurements.twins import (
+from learning_geometry.measurements.common.twins import (
     mean_over_prompts,
     over_pairs,
     over_pairs_corrected,

@@ -10,7 +10,7 @@ from sklearn.model_selection import PredefinedSplit, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from learning_geometry.measurements import untangling
+from learning_geometry.measurements.language_models import untangling
 from learning_geometry.streams import stream
 
 from .prompts import planted_run, walk

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from learning_geometry.geometry.head_products import query_key_products
 from learning_geometry.geometry.nulls import haar_subspaces
-from learning_geometry.measurements import bridge_energy, composition, embedding_spectrum
+from learning_geometry.measurements.runs import bridge_energy, composition, embedding_spectrum
 
 from .conftest import put
 
@@ -284,16 +284,16 @@ def test_measurements_of_weights_import_no_torch(make_run, tmp_path):
 import sys
 from pathlib import Path
 from importlib import import_module
-from learning_geometry.measurements.run import Run
+from learning_geometry.measurements.common.run import Run
 paths = [Path({str(tmp_path)!r}) / name for name in ("checkpoints", "dataset.safetensors", "metrics")]
 run = Run("tiny", 0, {run.settings!r}, *paths)
 for name in ("composition", "bridge_energy", "attention_logits", "embedding_spectrum"):
-    module = import_module("learning_geometry.measurements." + name)
+    module = import_module("learning_geometry.measurements.runs." + name)
     settings = {{key: schema["default"] for key, schema in module.SETTINGS.items()}} | {BRIDGE!r}
     assert len(module.measure(run, settings))
 print([name for name in ("torch", "scipy.stats") if name in sys.modules])
 """
-    source = Path(composition.__file__).parents[2]
+    source = Path(composition.__file__).parents[3]
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, env={"PYTHONPATH": str(source)}
     )

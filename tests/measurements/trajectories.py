@@ -3,7 +3,7 @@
 import numpy as np
 
 from learning_geometry.files import write_tensors
-from learning_geometry.measurements.run import Run
+from learning_geometry.measurements.common.run import Run
 from learning_geometry.training.checkpoints import checkpoint_path
 
 ROLES = ("query", "key", "value", "output")

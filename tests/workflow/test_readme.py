@@ -13,8 +13,9 @@ import yaml
 
 from learning_geometry import __version__
 from learning_geometry.files import read_table
-from learning_geometry.measurements import summary, table
 from learning_geometry.paths import ARTIFACTS
+from learning_geometry.tables import summary
+from learning_geometry.tables import tidy as table
 
 from .conftest import FIGURES, REPOSITORY, environment, tiny_config
 

@@ -12,8 +12,8 @@ from learning_geometry.claims.models import weights_in
 from learning_geometry.claims.studies import STUDIES
 from learning_geometry.config import read_yaml
 from learning_geometry.files import read_provenance, read_table
-from learning_geometry.measurements.table import check_table
 from learning_geometry.models.language.loading import load
+from learning_geometry.tables.tidy import check_table
 
 from .conftest import FIGURES, LANGUAGE_FIGURES, REPOSITORY, SUMS_FIGURES, tiny_config
 

@@ -11,7 +11,7 @@ from time import perf_counter
 import torch
 
 from learning_geometry.files import finish_folder
-from learning_geometry.measurements.language_capture import capture_text, working_folder
+from learning_geometry.measurements.common.language_capture import capture_text, working_folder
 from learning_geometry.models.language.loading import load
 from learning_geometry.running import job
 

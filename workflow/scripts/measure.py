@@ -4,15 +4,15 @@ Some measurements compare the run with other seeds of its experiment, and are gi
 """
 
 import sys
-from importlib import import_module
 from pathlib import Path
 from time import perf_counter
 
+from learning_geometry.discovery import load_module
 from learning_geometry.failures import attempt
 from learning_geometry.files import write_table
-from learning_geometry.measurements.run import Run
-from learning_geometry.measurements.table import tidy
+from learning_geometry.measurements.common.run import Run
 from learning_geometry.running import job
+from learning_geometry.tables.tidy import tidy
 
 with job(snakemake) as running:
     started = perf_counter()
@@ -30,7 +30,7 @@ with job(snakemake) as running:
         metrics_file=Path(snakemake.input.metrics),
         others=tuple(others),
     )
-    module = import_module(f"learning_geometry.measurements.{wildcards.measurement}")
+    module = load_module("measurements", wildcards.measurement)
     # measurements of weights alone do without torch, whose import takes seconds
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(snakemake.threads)

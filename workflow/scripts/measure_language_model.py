@@ -5,15 +5,15 @@ Files that it leaves beside the table, such as dictionaries, appear in one renam
 
 import shutil
 import sys
-from importlib import import_module
 from pathlib import Path
 from time import perf_counter
 
+from learning_geometry.discovery import load_module
 from learning_geometry.failures import attempt
 from learning_geometry.files import finish_folder, write_table
-from learning_geometry.measurements.language_run import LanguageRun
-from learning_geometry.measurements.table import tidy
+from learning_geometry.measurements.common.language_run import LanguageRun
 from learning_geometry.running import job
+from learning_geometry.tables.tidy import tidy
 
 with job(snakemake) as running:
     started = perf_counter()
@@ -28,7 +28,7 @@ with job(snakemake) as running:
         prompts=dict(zip(params.weights, map(Path, snakemake.input.get("prompts", [])), strict=True)),
         output=working,
     )
-    module = import_module(f"learning_geometry.measurements.{wildcards.measurement}")
+    module = load_module("measurements", wildcards.measurement)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(snakemake.threads)
     table, failure = attempt(lambda: module.measure(run, params.measurement))

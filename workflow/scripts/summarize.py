@@ -2,19 +2,19 @@
 
 import pandas as pd
 
+from learning_geometry.discovery import load_module, module_files
 from learning_geometry.failures import failure, row
 from learning_geometry.files import atomic_path, read_provenance, read_table, write_table
-from learning_geometry.measurements.grokking_events import grokking_events
-from learning_geometry.measurements.onsets import onsets
-from learning_geometry.measurements.saturation_fits import saturation_fits
-from learning_geometry.measurements.summary import summarize
-from learning_geometry.measurements.table import tidy
 from learning_geometry.running import job, mixed
+from learning_geometry.tables.summary import summarize
+from learning_geometry.tables.tidy import tidy
 
 with job(snakemake) as running:
     tables = [read_table(path) for path in snakemake.input.tables]
     measured = pd.concat(tables, ignore_index=True)
-    tables += [derived(measured) for derived in (onsets, grokking_events, saturation_fits)]
+    there = set(measured["quantity"])
+    derived = [load_module("derived", path.stem) for path in module_files("derived")]
+    tables += [module.derive(measured) for module in derived if there >= set(module.DERIVED_FROM)]
     made = {path: read_provenance(path) for path in snakemake.input.tables}
     failed = [failure(provenance, path) for path, provenance in made.items() if "failure" in provenance]
     tables += [tidy([row(each.measurement, each.reason)], each.experiment, each.seed) for each in failed]

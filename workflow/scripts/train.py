@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 
 from learning_geometry.files import write_table
-from learning_geometry.measurements.table import tidy
 from learning_geometry.progress import Progress
 from learning_geometry.running import job
+from learning_geometry.tables.tidy import tidy
 from learning_geometry.tasks.dataset import read_dataset
 from learning_geometry.training.checkpoints import finish_checkpoints, schedule
 from learning_geometry.training.loop import train

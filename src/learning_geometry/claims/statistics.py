@@ -15,9 +15,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import special
 
-from learning_geometry.claims.shares import share_interval
 from learning_geometry.geometry import rounding
-from learning_geometry.geometry.uncertainty import interval
+from learning_geometry.geometry.uncertainty import interval, share_interval
 
 LEVEL = 0.05
 """Family-wise error rate of the claims of one study."""

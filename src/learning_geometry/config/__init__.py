@@ -2,7 +2,7 @@
 
 Three sources describe the keys. ``workflow/schemas/config.schema.yaml`` holds the fixed ones. The settings of
 tasks, models and measurements are described by a literal ``SETTINGS`` (JSON Schema ``properties``, each key
-with a description and a default) in ``tasks/<name>.py``, ``models/<name>.py`` and ``measurements/<name>.py``,
+with a description and a default) in ``tasks/<name>.py``, ``models/<name>.py`` and ``measurements/<subject>/<name>.py``,
 so that adding one is adding its file. A figure names the measurements it reads in a literal ``REQUIRES`` in
 ``figures/<name>.py``, and in ``MOST`` how many experiments, texts and sets of prompts it can show. The literals are
 read from the source text: parsing the Snakefile never imports torch.
@@ -24,7 +24,6 @@ from learning_geometry.config.checks import (
 )
 from learning_geometry.config.modules import (
     LITERALS,
-    PACKAGE,
     available,
     module_literal,
     needed_seeds,
@@ -42,7 +41,6 @@ from learning_geometry.config.texts import plan, readme
 __all__ = [
     "AFTER_CONFIGFILE",
     "LITERALS",
-    "PACKAGE",
     "SCHEMA",
     "SHOWN_PROBLEMS",
     "ConfigError",

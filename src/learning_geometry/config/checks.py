@@ -91,8 +91,9 @@ def check_experiment(
         report("training.checkpoints.steps", f"{late[0]} lies beyond the {steps} steps of training; remove it")
 
     for name, settings in experiment["measurements"].items():
-        if subject(name) != "run":
-            report(f"measurements.{name}", "it measures language models; move it to one under language_models")
+        if subject(name) != "runs":
+            reads = "it measures language models" if subject(name) == "language_models" else "it reads no run"
+            report(f"measurements.{name}", f"{reads}; move it to one under language_models")
         elif new:
             check_measurement(name, settings, experiment, report)
 

@@ -51,7 +51,7 @@ def check_settings(language_model: dict[str, Any], report: Report) -> None:
     if text["tokens"] < text["window"]:
         report("text.tokens", f"{text['tokens']} is less than a window of {text['window']}; raise it")
     for name, settings in language_model["measurements"].items():
-        if subject(name) == "run":
+        if subject(name) == "runs":
             report(f"measurements.{name}", "it measures trained runs; move it to one of the experiments")
             continue
         wanted = set(needs(name))

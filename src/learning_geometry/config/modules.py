@@ -2,30 +2,27 @@
 
 import ast
 import functools
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 
+from learning_geometry import discovery
 from learning_geometry.config.problems import ConfigError
 from learning_geometry.config.schemas import Validator
-from learning_geometry.config.wording import did_you_mean, kind, yaml_text
-
-PACKAGE = Path(__file__).parents[1]
-"""Folder whose subfolders hold the modules that a config can name."""
+from learning_geometry.config.wording import did_you_mean, yaml_text
+from learning_geometry.config.wording import kind as type_word
 
 LITERALS = {"tasks": "SETTINGS", "models": "SETTINGS", "measurements": "SETTINGS", "figures": "REQUIRES"}
-"""Folder of the package -> the literal that makes a module there usable from a config."""
-
+"""Kind of module -> the literal that makes one usable from a config."""
 
 OTHER_SEEDS = ("none", "next", "all")
 """What a measurement is given of an experiment's other seeds, from its literal ``OTHER_SEEDS``; none without one."""
 
 
-def module_literal(folder: str, name: str, literal: str = "") -> Any:
-    """Return a literal of ``<folder>/<name>.py``, by default that which describes it (see ``LITERALS``).
+def module_literal(kind: str, name: str, literal: str = "") -> Any:
+    """Return a literal of a module, by default that which describes it (see ``LITERALS``).
 
     The module is not imported.
 
@@ -33,35 +30,34 @@ def module_literal(folder: str, name: str, literal: str = "") -> Any:
         KeyError: there is no such module, or it holds no such literal.
         ConfigError: it is not Python, or what it assigns to that name is not a literal.
     """
-    path = PACKAGE / folder / f"{name}.py"
-    wanted = literal or LITERALS[folder]
-    if re.fullmatch(r"[a-z]\w*", name, re.ASCII) and path.is_file():
-        for statement in _parsed(path).body:
-            targets: list[ast.expr] = []
-            if isinstance(statement, ast.Assign):
-                targets = statement.targets
-            elif isinstance(statement, ast.AnnAssign):
-                targets = [statement.target]
-            if any(isinstance(target, ast.Name) and target.id == wanted for target in targets):
-                try:
-                    return _as_json(ast.literal_eval(statement.value))  # type: ignore[attr-defined]
-                except ValueError:
-                    raise ConfigError(
-                        [f"{path}: {wanted} is computed; write a plain literal, for it is read as text"]
-                    ) from None
-    raise KeyError(f"{folder}/{name}.py has no {wanted}")
+    path = discovery.module_file(kind, name)
+    wanted = literal or LITERALS[kind]
+    for statement in _parsed(path).body:
+        targets: list[ast.expr] = []
+        if isinstance(statement, ast.Assign):
+            targets = statement.targets
+        elif isinstance(statement, ast.AnnAssign):
+            targets = [statement.target]
+        if any(isinstance(target, ast.Name) and target.id == wanted for target in targets):
+            try:
+                return _as_json(ast.literal_eval(statement.value))  # type: ignore[attr-defined]
+            except ValueError:
+                raise ConfigError(
+                    [f"{path}: {wanted} is computed; write a plain literal, for it is read as text"]
+                ) from None
+    raise KeyError(f"{path} has no {wanted}")
 
 
-def available(folder: str) -> dict[str, str]:
-    """Return name -> first docstring line of the modules in ``folder`` that a config can name, sorted.
+def available(kind: str) -> dict[str, str]:
+    """Return name -> first docstring line of the modules of a kind that a config can name, sorted.
 
     Args:
-        folder: "tasks", "models", "measurements" or "figures".
+        kind: one of ``LITERALS``.
     """
     result = {}
-    for path in sorted((PACKAGE / folder).glob("[a-z]*.py")):
+    for path in discovery.module_files(kind):
         try:
-            module_literal(folder, path.stem)
+            module_literal(kind, path.stem)
         except (KeyError, ConfigError):
             continue
         docstring = ast.get_docstring(_parsed(path)) or ""
@@ -69,7 +65,7 @@ def available(folder: str) -> dict[str, str]:
     return result
 
 
-def settings_schema(folder: str, name: str) -> dict[str, Any]:
+def settings_schema(kind: str, name: str) -> dict[str, Any]:
     """Return the JSON Schema of the settings of one task, model or measurement.
 
     Raises:
@@ -77,11 +73,11 @@ def settings_schema(folder: str, name: str) -> dict[str, Any]:
         ConfigError: its ``SETTINGS`` is malformed: not a literal, not a valid JSON Schema, or with a key that
             lacks a default or a description, or whose default it would itself refuse.
     """
-    settings = module_literal(folder, name)
-    place = f"{PACKAGE / folder / name}.py"
+    settings = module_literal(kind, name)
+    place = discovery.module_file(kind, name)
     problems = []
     if not isinstance(settings, dict):
-        raise ConfigError([f"{place}: SETTINGS is {kind(settings)}, expected a mapping of key to JSON Schema"])
+        raise ConfigError([f"{place}: SETTINGS is {type_word(settings)}, expected a mapping of key to JSON Schema"])
     for key, schema in settings.items():
         if key == "name":
             problems.append(f"{place}: SETTINGS['name'] is reserved for the module's name; use another key")
@@ -113,7 +109,7 @@ def other_seeds(measurement: str) -> str:
         return OTHER_SEEDS[0]
     if wanted not in OTHER_SEEDS:
         raise ConfigError(
-            [f"{PACKAGE / 'measurements' / measurement}.py: OTHER_SEEDS is {wanted!r}; use {OTHER_SEEDS}"]
+            [f"{discovery.module_file('measurements', measurement)}: OTHER_SEEDS is {wanted!r}; use {OTHER_SEEDS}"]
         )
     return str(wanted)
 
@@ -154,13 +150,13 @@ def figure_limits(figure: str) -> tuple[dict[str, int], bool]:
     sections = ("experiments", "texts", "prompts")
     if not isinstance(most, dict) or not all(key in sections and type(n) is int for key, n in most.items()):
         raise ConfigError(
-            [f"{PACKAGE / 'figures' / figure}.py: MOST is {most!r}; use numbers for {', '.join(sections)}"]
+            [f"{discovery.module_file('figures', figure)}: MOST is {most!r}; use numbers for {', '.join(sections)}"]
         )
     return most, bool(found["CONTROLS"])
 
 
-SUBJECTS = ("run", "language_model")
-"""What a measurement measures, from its literal ``SUBJECT``: trained runs, as without one, or language models."""
+SUBJECTS = ("runs", "language_models", "self_contained")
+"""What a measurement measures, from the folder that it lies in: trained runs, language models, or neither."""
 
 NEEDS = ("texts", "prompts", "untrained_prompts", "model")
 """What a measurement of a language model may read, from its literal ``NEEDS``."""
@@ -170,9 +166,9 @@ def subject(measurement: str) -> str:
     """Return what a measurement measures: one of ``SUBJECTS``.
 
     Raises:
-        ConfigError: the module says something else.
+        KeyError: there is no such measurement.
     """
-    return str(_one_of(measurement, "SUBJECT", SUBJECTS)[0])
+    return discovery.module_file("measurements", measurement).parent.name
 
 
 def needs(measurement: str) -> tuple[str, ...]:
@@ -181,7 +177,15 @@ def needs(measurement: str) -> tuple[str, ...]:
     Raises:
         ConfigError: the module says something else.
     """
-    return tuple(_one_of(measurement, "NEEDS", NEEDS, several=True))
+    try:
+        found = module_literal("measurements", measurement, "NEEDS")
+    except KeyError:
+        return ()
+    if not isinstance(found, list) or not all(each in NEEDS for each in found):
+        raise ConfigError(
+            [f"{discovery.module_file('measurements', measurement)}: NEEDS is {found!r}; use {', '.join(NEEDS)}"]
+        )
+    return tuple(found)
 
 
 def fewest_pairs(measurement: str, settings: Mapping[str, Any]) -> tuple[int, str]:
@@ -205,8 +209,8 @@ def fewest_pairs(measurement: str, settings: Mapping[str, Any]) -> tuple[int, st
     if not known or not all(isinstance(number, int) for number in wanted.values()):
         raise ConfigError(
             [
-                f"{PACKAGE / 'measurements' / measurement}.py: FEWEST_PAIRS is {wanted!r}; map always, or settings "
-                "that are integers, to integers"
+                f"{discovery.module_file('measurements', measurement)}: FEWEST_PAIRS is {wanted!r}; map always, or "
+                "settings that are integers, to integers"
             ]
         )
     found = {key: number + (0 if key == "always" else settings[key]) for key, number in wanted.items()}
@@ -214,26 +218,14 @@ def fewest_pairs(measurement: str, settings: Mapping[str, Any]) -> tuple[int, st
     return found[largest], "" if largest == "always" else f" ({largest}: {settings[largest]})"
 
 
-def _one_of(measurement: str, literal: str, known: Sequence[str], several: bool = False) -> list[Any]:
-    try:
-        found = module_literal("measurements", measurement, literal)
-    except KeyError:
-        return [] if several else [known[0]]
-    wanted = found if several else [found]
-    if not isinstance(wanted, list) or not all(each in known for each in wanted):
-        raise ConfigError(
-            [f"{PACKAGE / 'measurements' / measurement}.py: {literal} is {found!r}; use {', '.join(known)}"]
-        )
-    return wanted
-
-
-def unknown_module(folder: str, name: str) -> str:
-    """Return the message for a name that no module in ``folder`` bears."""
-    names = list(available(folder))
+def unknown_module(kind: str, name: str) -> str:
+    """Return the message for a name that no module of a kind bears."""
+    names = list(available(kind))
     close = did_you_mean(name, names)
     return (
-        f"no {folder.removesuffix('s')} {yaml_text(name)}{close} available: {', '.join(names) or 'none'} "
-        f"(a new one is a file {folder}/<name>.py with {LITERALS[folder]})"
+        f"no {kind.removesuffix('s')} {yaml_text(name)}{close} available: {', '.join(names) or 'none'} "
+        f"(a new one is a file {' or '.join(f'{folder}/<name>.py' for folder in discovery.FOLDERS[kind])} with "
+        f"{LITERALS[kind]})"
     )
 
 

@@ -129,7 +129,7 @@ def _section(title: str, schema: dict[str, Any]) -> Iterator[str]:
         for name, summary in available(folder).items():
             if folder == "models" and of_language_models:
                 continue  # its keys are all in the schema
-            if folder == "measurements" and (subject(name) == "language_model") != of_language_models:
+            if folder == "measurements" and (subject(name) != "runs") != of_language_models:
                 continue
             yield f"### {folder.removesuffix('s')} `{name}`"
             if folder == "figures":

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from learning_geometry.figures import style
 from learning_geometry.figures.marker_sums_learning import LOOKS, OWN
-from learning_geometry.measurements.progress_measures import last_layer
+from learning_geometry.tables.progress_measures import last_layer
 
 REQUIRES = ("attention_entropy", "routing_coordinate")
 """The measurements whose tables the figure reads."""

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from learning_geometry.figures import style
-from learning_geometry.measurements.progress_measures import HALF_CHANGE, LAG, MEASURES, OUT, THRESHOLDS, TRANSITION
+from learning_geometry.tables.progress_measures import HALF_CHANGE, LAG, MEASURES, OUT, THRESHOLDS, TRANSITION
 
 REQUIRES = ("copying_errors",)
 """The measurements whose tables the figure reads; of others, the events that there are."""

@@ -9,8 +9,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from learning_geometry.claims.shares import share_interval
 from learning_geometry.figures import style
+from learning_geometry.geometry.uncertainty import share_interval
 
 REQUIRES = ("commutators", "trajectory_geometry")
 """The measurements whose tables the figure reads, of the first experiment; of the controls, what there is."""

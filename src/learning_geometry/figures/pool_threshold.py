@@ -9,8 +9,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from learning_geometry.claims.shares import share_interval
 from learning_geometry.figures import style
+from learning_geometry.geometry.uncertainty import share_interval
 
 REQUIRES = ()
 """The measurements whose tables the figure reads: none, training itself records the errors."""

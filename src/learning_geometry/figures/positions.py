@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from learning_geometry.figures import style
-from learning_geometry.measurements.progress_measures import first_layer, last_layer
+from learning_geometry.tables.progress_measures import first_layer, last_layer
 
 REQUIRES = ("length_generalisation",)
 """The measurements whose tables the figure reads."""

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from learning_geometry.figures import style
-from learning_geometry.measurements.progress_measures import TIMELINE, ProgressMeasure
+from learning_geometry.tables.progress_measures import TIMELINE, ProgressMeasure
 
 REQUIRES = (
     "copying_errors",

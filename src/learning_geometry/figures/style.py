@@ -23,7 +23,7 @@ from matplotlib.ticker import MaxNLocator
 
 from learning_geometry.failures import NOT_MEASURED
 from learning_geometry.files import atomic_path
-from learning_geometry.measurements.progress_measures import nearest_index as nearest_index
+from learning_geometry.tables.progress_measures import nearest_index as nearest_index
 
 COLUMN_WIDTH = 3.3
 """Width of a figure in one column of text, in inches."""

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from learning_geometry.claims.studies import needed_experiments
 from learning_geometry.config.modules import needed_seeds, needs, other_seeds
+from learning_geometry.discovery import module_files, module_name
 from learning_geometry.paths import CONCLUDED_FROM, artifact
 
 NO_NUMBER = ("results", "seconds_between_saves")
@@ -162,7 +163,7 @@ def _runs(config: Mapping[str, Any]) -> Iterator[Job]:
                         "others": compared,
                     },
                     {"seed": seed, "others": others, "run": run, "measurement": settings},
-                    (*modules, f"measurements.{measurement}"),
+                    (*modules, module_name("measurements", measurement)),
                     script="measure.py",
                 )
 
@@ -222,7 +223,7 @@ def _language_models(config: Mapping[str, Any]) -> Iterator[Job]:
                     "settings": {section: chosen[section] for section in sorted(sections)},
                     "measurement": settings,
                 },
-                (f"measurements.{measurement}",),
+                (module_name("measurements", measurement),),
                 reads={"model": chosen["model"]} if "model" in wanted else {},
                 script="measure_language_model.py",
                 leaves=artifact(results, "model_files", measurement=measurement, **at),
@@ -246,7 +247,9 @@ def _summaries(config: Mapping[str, Any]) -> Iterator[Job]:
         ]
     for name, made in tables.items():
         outputs = tuple(artifact(results, kind, experiment=name) for kind in (*CONCLUDED_FROM, "summary_csv"))
-        yield Job("summarize", {"experiment": name}, outputs, {"tables": tuple(made)}, {}, script="summarize.py")
+        derived = tuple(module_name("derived", path.stem) for path in module_files("derived"))
+        inputs = {"tables": tuple(made)}
+        yield Job("summarize", {"experiment": name}, outputs, inputs, {}, derived, script="summarize.py")
 
 
 def _figures(config: Mapping[str, Any]) -> Iterator[Job]:

@@ -1,0 +1,1 @@
+"""What several measurements share, and parts of single ones: what they are given, estimates, nulls, bases."""

@@ -1,0 +1,130 @@
+"""The execution basis of a run: the directions in which training has moved its attention matrices so far.
+
+A basis is a dictionary from the names of attention matrices to orthonormal columns (entries, directions); together
+they span the direct sum of the subspaces. Arrays of a matrix's shape are read row by row as vectors of its entries.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from jaxtyping import Float
+
+from learning_geometry.geometry.nulls import haar_subspace
+from learning_geometry.geometry.trajectories import principal_directions
+from learning_geometry.measurements.common.run import Run
+from learning_geometry.training.checkpoints import parameter_shapes, read_trajectory
+
+ATTENTION_MATRIX = re.compile(r"layers\.\d+\.attention\.(query|key|value|output)\.weight")
+
+Basis = Mapping[str, Float[np.ndarray, "entries directions"]]
+
+
+def attention_matrices(names: Iterable[str]) -> list[str]:
+    """Return the names that are those of attention matrices, in their order.
+
+    >>> attention_matrices(["embedding.weight", "layers.0.attention.key.weight", "layers.0.attention.key.bias"])
+    ['layers.0.attention.key.weight']
+    """
+    return [name for name in names if ATTENTION_MATRIX.fullmatch(name)]
+
+
+def execution_basis(run: Run, until: int, directions: int = 3) -> dict[str, np.ndarray]:
+    """Return the directions of largest variance of each attention matrix's trajectory up to step ``until``, included.
+
+    Args:
+        run: the run.
+        until: last step whose checkpoint counts; only those on the uniform grid do.
+        directions: how many per matrix.
+
+    Returns:
+        Name of each attention matrix (with ``.weight``) -> orthonormal columns (entries, directions), float64, the
+        largest variance first.
+
+    Raises:
+        ValueError: there are fewer than directions + 2 checkpoints so far, no attention matrices, a matrix has fewer
+            entries than directions, or its trajectory spans fewer directions.
+    """
+    steps = run.uniform_steps(until)
+    if len(steps) < directions + 2:
+        raise ValueError(
+            f"{run.experiment}, seed {run.seed}: {len(steps)} checkpoints on the uniform grid up to step {until} are "
+            f"too few for {directions} directions; start at a later step, or lower training.checkpoints.every"
+        )
+    names = attention_matrices(sorted(parameter_shapes(run.checkpoints, steps[0])))
+    if not names:
+        raise ValueError(f"{run.experiment}: no attention matrices (layers.<l>.attention.query.weight, ...) to follow")
+    basis = {}
+    for name in names:
+        snapshots = read_trajectory(run.checkpoints, steps, name).reshape(len(steps), -1)
+        try:
+            basis[name] = principal_directions(snapshots, directions)
+        except ValueError as error:
+            raise ValueError(f"{run.experiment}, seed {run.seed}: {name} up to step {until}: {error}") from error
+    return basis
+
+
+def random_basis(basis: Basis, generator: np.random.Generator) -> dict[str, np.ndarray]:
+    """Return uniformly random (Haar) orthonormal columns of the same shapes, within the same matrices.
+
+    >>> random_basis({"a": np.eye(4)[:, :2]}, np.random.default_rng(0))["a"].shape
+    (4, 2)
+    """
+    return {name: haar_subspace(len(columns), columns.shape[1], generator) for name, columns in basis.items()}
+
+
+def coordinates(basis: Basis, vectors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the coordinates (directions,) of each vector along the columns of its matrix; others are left out.
+
+    Raises:
+        ValueError: a vector is missing, or has not as many entries as the columns.
+    """
+    return {name: columns.T @ _flat(name, vectors, columns) for name, columns in basis.items()}
+
+
+def inside(basis: Basis, vectors: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Return the squared norm of each vector inside the subspace of its matrix; vectors of no matrix are left out.
+
+    The sum of the values is the squared norm inside of all vectors taken as one.
+
+    Args:
+        basis: orthonormal columns by name.
+        vectors: arrays of the parameters' shapes, such as a gradient, at least those of the basis.
+
+    Raises:
+        ValueError: a vector is missing, or has not as many entries as the columns.
+
+    >>> inside({"a": np.eye(4)[:, :2]}, {"a": np.array([[3.0, 4.0], [5.0, 6.0]]), "b": np.ones(7)})
+    {'a': 25.0}
+    """
+    return {name: float(along @ along) for name, along in coordinates(basis, vectors).items()}
+
+
+def project(basis: Basis, vectors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return each vector's part inside the subspace of its matrix, in its own shape; vectors of no matrix are left out.
+
+    What lies outside is the rest: the vector minus this, and all of a vector of no matrix.
+
+    Raises:
+        ValueError: a vector is missing, or has not as many entries as the columns.
+
+    >>> project({"a": np.eye(4)[:, :2]}, {"a": np.array([[3.0, 4.0], [5.0, 6.0]])})
+    {'a': array([[3., 4.],
+           [0., 0.]])}
+    """
+    return {
+        name: (basis[name] @ along).reshape(vectors[name].shape) for name, along in coordinates(basis, vectors).items()
+    }
+
+
+def _flat(name: str, vectors: Mapping[str, np.ndarray], columns: np.ndarray) -> np.ndarray:
+    if name not in vectors:
+        raise ValueError(
+            f"vectors: none for {name}; pass one for each of {len(columns)} entries of the basis's matrices"
+        )
+    vector = vectors[name].reshape(-1)
+    if len(vector) != len(columns):
+        raise ValueError(
+            f"vectors: {name} has {len(vector)} entries, its basis {len(columns)}; pass those of one model"
+        )
+    return vector

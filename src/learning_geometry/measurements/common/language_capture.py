@@ -1,0 +1,296 @@
+"""Language models run once over texts and prompts, and what measurements read of that written to disk.
+
+Of a text the moments of every layer's activations are kept (mean and covariance over tokens, from which all ranks
+follow), and the activations themselves of the layers that are asked for. Of prompts the residual stream at the last
+token is kept, in every layer. All of it continues after a kill where it was saved last.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from learning_geometry.files import read_tensor_metadata, read_tensors, write_tensors
+from learning_geometry.geometry.moments import Moments, image, principal_variances
+from learning_geometry.measurements.common.language_run import ACTIVATIONS, MOMENTS, packed
+from learning_geometry.models.language import LanguageModel, activation_names
+from learning_geometry.models.language.cache import beyond_the_first, capture
+from learning_geometry.models.language.tokens import chat_prompts, read_windows
+from learning_geometry.tasks.prompts import prompt_file, read_twins
+from learning_geometry.tasks.texts import read_text
+
+COUNTED = ("residual_pre", "attention.z", "residual_mid", "mlp.output")
+"""Parts of a layer whose moments are summed; those of the attention's output follow from those of z."""
+PARTIAL = "moments-partial.safetensors"
+SPECTRA = ".spectra"
+CURVE = (0.25, 0.5)
+"""Shares of the vectors after which spectra are taken, to see whether ranks still grow with their number."""
+CURVE_PARTS = ("residual_pre", "attention.output", "mlp.output")
+CURVE_LAYERS = 6
+"""About how many layers these spectra are taken of."""
+BATCH_SIZE = 8
+SECONDS_BETWEEN_SAVES = 30.0
+
+Report = Callable[[int, str], None]
+
+
+def working_folder(base: Path, of: Mapping[str, Any]) -> Path:
+    """Return a folder for unfinished work, another one for other settings, so that nothing of theirs is continued.
+
+    Args:
+        base: of all settings.
+        of: what JSON can hold, such as settings and the code's fingerprint.
+    """
+    text = json.dumps(of, sort_keys=True, default=str)
+    return base / hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def file_digests(paths: Iterable[str | Path]) -> dict[str, str]:
+    """Return the hashes of files, such as of a model's weights and of the prompts that it reads, by path."""
+    found = {}
+    for path in paths:
+        with open(path, "rb") as file:
+            found[str(path)] = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    return found
+
+
+def capture_text(
+    model: LanguageModel,
+    source: str,
+    settings: Mapping[str, Any],
+    folder: Path,
+    report: Report | None = None,
+    batch_size: int = BATCH_SIZE,
+    prepend_bos: bool | None = None,
+) -> None:
+    """Capture what measurements read of a text: ``moments.safetensors`` and the folder ``activations``.
+
+    Windows are spread evenly over the whole text. The first token of each, on which attention rests as on a sink, is
+    left out: the beginning-of-sequence token where windows begin with it, otherwise the first of the text. The text is
+    read as text, whatever control tokens it spells; what was done is recorded as ``reading`` (``tokens.Windows``).
+
+    Args:
+        model: with its tokenizer.
+        source: an embedded corpus or the path of a text file (``tasks.texts``).
+        settings: the section ``text`` of the config: "tokens", "window", "layers" and "parts" kept.
+        folder: made if missing; what lies there of a capture that was killed is used.
+        report: called with the number of tokens done, now and then.
+        batch_size: windows run together.
+        prepend_bos: as of ``tokens.read_windows``.
+
+    Raises:
+        ValueError: the text is too short, a layer or part is not there, an activation is not finite, or what lies in
+            the folder is of another capture.
+    """
+    windows, reading = read_windows(model, read_text(source), settings["window"], prepend_bos=prepend_bos)
+    wanted = settings["tokens"] // settings["window"]
+    if not 1 <= wanted <= len(windows):
+        raise ValueError(
+            f"{source}: its {windows.size} tokens in windows of {settings['window']} are fewer than the "
+            f"{settings['tokens']} asked for, or those less than one window; lower text.tokens, or give a longer text"
+        )
+    tokens = windows[np.linspace(0, len(windows) - 1, wanted).round().astype(int)]
+    layers = model.sizes.layers
+    if missing := [layer for layer in settings["layers"] if not -layers <= layer < layers]:
+        raise ValueError(f"text.layers: no layers {missing}; the model has 0 to {layers - 1}")
+    names = activation_names(model.sizes, settings["parts"], sorted({layer % layers for layer in settings["layers"]}))
+    keep = beyond_the_first(tokens)
+    folder.mkdir(parents=True, exist_ok=True)
+    recorded = {
+        "text": source,
+        "settings": dict(settings),
+        "model": model.name,
+        "origin": model.origin,
+        "weights": model.digest(),
+        "sizes": model.sizes._asdict(),
+        "tokens": hashlib.blake2b(tokens.tobytes(), digest_size=16).hexdigest(),
+        "reading": reading,
+    }
+    sums = Sums(model, int(keep.sum()), folder, recorded, report)
+    capture(
+        model,
+        tokens,
+        names,
+        folder / ACTIVATIONS,
+        keep=keep,
+        batch_size=batch_size,
+        provenance={"text": source, "sizes": model.sizes._asdict(), "reading": reading},
+        observer=sums,
+    )
+    sums.finish()
+
+
+class Sums:
+    """Sums from which the moments of every layer's activations follow; an observer of a capture (``cache.Observer``).
+
+    Products are in float32 of deviations from the first batch's mean, sums in float64. Moments of the attention's
+    output follow from those of z.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        vectors: int,
+        folder: Path,
+        recorded: Mapping[str, Any],
+        report: Report | None = None,
+    ):
+        """Begin, or go on where a capture that was killed had saved it; begin if what it had saved is damaged.
+
+        Args:
+            model: the model.
+            vectors: how many there will be.
+            folder: of the capture.
+            recorded: what is captured; sums of something else are not continued.
+            report: called with the number of vectors done, now and then.
+
+        Raises:
+            ValueError: sums in the folder are of another capture.
+        """
+        last = f"layers.{model.sizes.layers - 1}.residual_post"
+        self.names = [*activation_names(model.sizes, COUNTED), last]
+        self.done = 0
+        self._model, self._vectors, self._folder, self._report = model, vectors, folder, report
+        self._recorded = json.loads(json.dumps(recorded, default=str))
+        self._sums: dict[str, np.ndarray] = {}
+        self._spectra: dict[str, list[np.ndarray]] = {}
+        self._counts: list[int] = []
+        self._saved_at = monotonic()
+        partial = folder / PARTIAL
+        if partial.exists():
+            try:
+                metadata, sums = read_tensor_metadata(partial), read_tensors(partial)
+            except ValueError as error:
+                logging.getLogger(__name__).warning("the capture starts anew: %s", error)
+                return
+            if metadata["of"] != self._recorded:
+                raise ValueError(f"{partial}: of another capture; capture into another folder")
+            self._sums, self.done, self._counts = sums, metadata["done"], metadata["counts"]
+            for name in [name for name in self._sums if name.endswith(SPECTRA)]:
+                self._spectra[name.removesuffix(SPECTRA)] = list(self._sums.pop(name))
+
+    @property
+    def count(self) -> int:
+        """Vectors summed so far."""
+        return int(self._sums["count"]) if "count" in self._sums else 0
+
+    def add(self, values: Mapping[str, Float[Tensor, "vectors _"]]) -> None:
+        """Add the vectors of a batch, and take spectra when a part of the whole is there.
+
+        Raises:
+            ValueError: a number is not finite.
+        """
+        for name in self.names:
+            vectors = values[name].float()
+            if not torch.isfinite(vectors).all():
+                raise ValueError(f"{self._model.name}: {name} is not finite somewhere in the text; leave the text out")
+            if f"{name}.sum" not in self._sums:
+                width = vectors.shape[1]
+                self._sums[f"{name}.origin"] = vectors.double().mean(0).float().numpy()
+                self._sums[f"{name}.sum"], self._sums[f"{name}.products"] = np.zeros(width), np.zeros((width, width))
+            deviations = vectors - torch.from_numpy(self._sums[f"{name}.origin"])
+            self._sums[f"{name}.sum"] += deviations.double().sum(0).numpy()
+            self._sums[f"{name}.products"] += (deviations.T @ deviations).numpy()
+        self._sums["count"] = np.array(self.count + len(vectors))
+        if len(self._counts) < len(CURVE) and self.count >= CURVE[len(self._counts)] * self._vectors:
+            self._counts.append(self.count)
+            for name in self._curve_names():
+                self._spectra.setdefault(name, []).append(principal_variances(self._moments(name).scatter))
+        if self._report:
+            self._report(self.count, "moments")
+
+    def saved(self, shards: int) -> None:
+        """Save the sums, if half a minute has passed since they were saved last."""
+        if monotonic() - self._saved_at < SECONDS_BETWEEN_SAVES:
+            return
+        state = self._sums | {f"{name}{SPECTRA}": np.stack(found) for name, found in self._spectra.items()}
+        metadata = {"of": self._recorded, "done": shards, "counts": self._counts}
+        write_tensors(self._folder / PARTIAL, state, metadata)
+        self._saved_at = monotonic()
+
+    def finish(self) -> None:
+        """Write the moments, and delete what was saved on the way."""
+        parts = [*COUNTED, "attention.output"]
+        order = [
+            name for name in self._model.names if name in (*activation_names(self._model.sizes, parts), self.names[-1])
+        ]
+        tensors: dict[str, np.ndarray] = {}
+        for name in order:
+            of = self._moments(name)
+            tensors[f"{name}.mean"], tensors[f"{name}.scatter"] = of.mean, packed(of.scatter)
+        tensors |= {f"{name}{SPECTRA}": np.stack(found) for name, found in self._spectra.items()}
+        metadata = self._recorded | {"names": order, "vectors": self.count, "counts": self._counts}
+        write_tensors(self._folder / MOMENTS, tensors, metadata)
+        (self._folder / PARTIAL).unlink(missing_ok=True)
+
+    def _curve_names(self) -> list[str]:
+        layers = range(0, self._model.sizes.layers, max(1, self._model.sizes.layers // CURVE_LAYERS))
+        return activation_names(self._model.sizes, CURVE_PARTS, layers)
+
+    def _moments(self, name: str) -> Moments:
+        layer, _, part = name.partition(".attention.")
+        if part != "output":
+            total = self._sums[f"{name}.sum"]
+            scatter = self._sums[f"{name}.products"] - np.outer(total, total) / self.count
+            return Moments(self.count, self._sums[f"{name}.origin"].astype(np.float64) + total / self.count, scatter)
+        weights = self._model.layer_weights(int(layer.removeprefix("layers.")))
+        found = image(self._moments(f"{layer}.attention.z"), weights.output.cpu().double().numpy())
+        if weights.output_bias is None:
+            return found
+        return found._replace(mean=found.mean + weights.output_bias.cpu().double().numpy())
+
+
+def capture_prompts(
+    model: LanguageModel,
+    prompts: Mapping[str, Sequence[str]],
+    template: bool,
+    folder: Path,
+    prepend_bos: bool | None = None,
+) -> None:
+    """Capture the residual stream at the last token of every prompt, in every layer.
+
+    How prompts were read is recorded as ``reading`` (``tokens.Prompts``).
+
+    Args:
+        model: with its tokenizer.
+        prompts: name of a contrast -> names or paths of its two files of twins (``tasks.prompts``).
+        template: whether prompts are put into the model's chat template.
+        folder: as of :func:`capture_text`.
+        prepend_bos: as of ``tokens.chat_prompts``.
+
+    Raises:
+        FileNotFoundError: no such file of prompts.
+        ValueError: as ``tasks.prompts.read_twins`` and ``tokens.chat_prompts``, or as ``cache.capture``.
+    """
+    twins = {name: read_twins(*files) for name, files in prompts.items()}
+    texts = [prompt for pair in twins.values() for prompts_of_set in pair for prompt in prompts_of_set]
+    places = [
+        f"{prompt_file(file)}, line {line}"
+        for name, files in prompts.items()
+        for file, prompts_of_set in zip(files, twins[name], strict=True)
+        for line in range(1, len(prompts_of_set) + 1)
+    ]
+    found = chat_prompts(model, texts, template, prepend_bos, places)
+    last = np.zeros(found.tokens.shape, dtype=bool)
+    last[:, -1] = True
+    layers = model.sizes.layers
+    names = [
+        *activation_names(model.sizes, ["residual_pre", "residual_mid"]),
+        f"layers.{layers - 1}.residual_post",
+        "final",
+    ]
+    provenance = {
+        "pairs": [[name, len(pair.first)] for name, pair in twins.items()],
+        "sizes": model.sizes._asdict(),
+        "reading": found.reading,
+        "norm": None if model.norm is None else model.norm._asdict(),
+    }
+    capture(model, found.tokens, names, folder, mask=found.mask, keep=last, batch_size=16, provenance=provenance)

@@ -1,0 +1,1 @@
+"""What a config can measure of language models, one module each."""

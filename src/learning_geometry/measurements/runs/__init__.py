@@ -1,0 +1,1 @@
+"""What a config can measure on trained runs, one module each."""

@@ -1,0 +1,107 @@
+"""Does layer 1 attend by content or by position: shares of the variance of its attention logits."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+
+from learning_geometry.geometry.head_products import split_heads
+from learning_geometry.geometry.variance import logit_variance_shares
+from learning_geometry.measurements.common.run import Run
+from learning_geometry.tables.tidy import tidy
+
+TEST_SETS = ("out_of_distribution",)
+"""Test sets that it reads, without which the config refuses it."""
+
+SETTINGS = {
+    "every": {
+        "type": "integer",
+        "minimum": 1,
+        "default": 100,
+        "description": "Measure the checkpoints whose step is a multiple of this, and the last.",
+    },
+}
+
+NORM_EPSILON = 1e-5
+"""What PyTorch's LayerNorm adds to the variance."""
+
+
+def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
+    """Measure how much of the attention logits of the first layer is content, relative position and interaction.
+
+    In the first layer a logit (before the softmax) depends on the query's token, the key's token and the lag Δ alone,
+    so all logits are computed from the weights, without sampling. Tokens are weighted by their frequency in the
+    out-of-distribution test set, lags by how many pairs of positions have them, and the three count as independent.
+    Each query token's mean is removed, because softmax ignores it. Rows, part ``layers.0``, index = head:
+
+    - ``attention_logit_share_content``: fraction of the variance that query and key token explain at the average lag;
+    - ``attention_logit_share_position``: fraction that the lag explains for average tokens;
+    - ``attention_logit_share_interaction``: the rest, an effect of the lag that differs between tokens;
+    - ``attention_logit_variance``: what the fractions are of (squared logits).
+
+    n = test sequences. Null ``untrained``: the run's own model at its first checkpoint.
+
+    Raises:
+        ValueError: the positions are a learned embedding, so that logits do not depend on the lag alone.
+    """
+    model = run.settings["model"]
+    if model["positions"] == "learned":
+        raise ValueError(
+            "measurements.attention_logits: with learned positions a logit does not depend on content and lag alone; "
+            "leave this measurement out, or set model.positions to rotary, alibi or none"
+        )
+    tokens = run.test_set("out_of_distribution")["tokens"]
+    sequences, length = tokens.shape
+    lags = np.arange(0 if model["causal"] else 1 - length, length)
+    untrained: dict[tuple[str, int], float] = {}
+    rows: list[dict[str, Any]] = []
+    for step in run.steps(settings["every"]):
+        logits = first_layer_logits(run.arrays(step), model, lags)
+        frequency = np.bincount(tokens.ravel(), minlength=logits.shape[1]).astype(np.float64)
+        for head, of_head in enumerate(logits):
+            found = logit_variance_shares(of_head, frequency, frequency, (length - np.abs(lags)).astype(np.float64))
+            shares = {f"share_{source}": getattr(found, source) for source in ("content", "position", "interaction")}
+            for name, value in ({"variance": found.total} | shares).items():
+                row = {"step": step, "part": "layers.0", "index": head, "data": "out_of_distribution", "n": sequences}
+                row |= {"quantity": f"attention_logit_{name}", "unit": "1" if name == "variance" else "fraction"}
+                first = untrained.setdefault((name, head), value)
+                rows += [row | {"value": value}, row | {"value": first, "null": "untrained"}]
+    return tidy(rows, run.experiment, run.seed)
+
+
+def first_layer_logits(
+    arrays: dict[str, np.ndarray], model: dict[str, Any], lags: Int[np.ndarray, " lags"]
+) -> Float[np.ndarray, "heads tokens tokens lags"]:
+    """Return the attention scores of layer 1 for every query token, key token and lag, in that order.
+
+    Scores are q k / √head_width with biases, norm, and rotary turn or ALiBi's penalty, before mask and softmax.
+
+    Args:
+        arrays: parameters of a transformer without learned positions.
+        model: its settings.
+        lags: query position minus key position.
+    """
+    heads, name = model["heads"], "layers.0.attention"
+    x = arrays["embedding.weight"].astype(np.float64)
+    if model["norm"] == "pre":
+        x = (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + NORM_EPSILON)
+        x = x * arrays[f"{name}_norm.weight"] + arrays[f"{name}_norm.bias"]
+    query, key = (
+        np.stack([x @ weight.T for weight in split_heads(arrays[f"{name}.{role}.weight"], heads)])
+        + (arrays[f"{name}.{role}.bias"].reshape(heads, 1, -1) if model["bias"] else 0.0)
+        for role in ("query", "key")
+    )
+    query = query / np.sqrt(query.shape[-1])
+    if model["positions"] != "rotary":
+        scores = np.repeat((query @ key.swapaxes(1, 2))[..., None], len(lags), axis=-1)
+        if model["positions"] == "alibi":
+            slopes = 2.0 ** (-8.0 * np.arange(1, heads + 1) / heads)
+            scores -= slopes[:, None, None, None] * np.abs(lags)
+        return scores
+    # pairs as complex numbers: the score is the real part of Σ_j q_j conj(k_j) e^{iΔθ_j}
+    query, key = (np.ascontiguousarray(y).view(np.complex128) for y in (query, key))
+    pairs = query[:, :, None] * key[:, None].conj()
+    frequency = model["rotary_base"] ** (-2 * np.arange(pairs.shape[-1]) / (2 * pairs.shape[-1]))
+    angle = frequency[:, None] * lags
+    return pairs.real @ np.cos(angle) - pairs.imag @ np.sin(angle)

@@ -1,0 +1,287 @@
+"""What the embedding's subspaces and the bridge are for: head scores and errors without them."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from learning_geometry.geometry.head_products import query_key_products
+from learning_geometry.geometry.nulls import haar_subspaces
+from learning_geometry.geometry.removal import equal_norm_removal, projector, removed_norm
+from learning_geometry.geometry.subspaces import right_singular_subspace, top_right_singular_subspace
+from learning_geometry.measurements.common.lesions import (
+    INDUCTION,
+    LOSS,
+    PREVIOUS,
+    Circuit,
+    Component,
+    Outcome,
+    changed_weights,
+    components,
+    joint_weight,
+    open_circuit,
+    outcome,
+)
+from learning_geometry.measurements.common.run import Run
+from learning_geometry.streams import stream
+from learning_geometry.tables.tidy import central_range, tidy
+
+TEST_SETS = ("out_of_distribution",)
+"""Test sets that it reads, without which the config refuses it."""
+
+SETTINGS = {
+    "every": {
+        "type": "integer",
+        "minimum": 1,
+        "default": 1000,
+        "description": "Measure the checkpoints whose step is a multiple of this, and the last.",
+    },
+    "first_step": {
+        "type": "integer",
+        "minimum": 0,
+        "default": 1,
+        "description": "Leave out the checkpoints before this step, but not the last.",
+    },
+    "sequences": {
+        "type": "integer",
+        "minimum": 2,
+        "default": 50,
+        "description": "Number of out-of-distribution test sequences.",
+    },
+    "writing_layer": {
+        "type": "integer",
+        "minimum": 0,
+        "default": 0,
+        "description": "Layer, counted from 0, of the previous-token head.",
+    },
+    "reading_layer": {
+        "type": "integer",
+        "minimum": 1,
+        "default": 1,
+        "description": "Later layer, counted from 0, of the induction head, whose query-key product holds the bridge.",
+    },
+    "top": {
+        "type": "integer",
+        "minimum": 1,
+        "default": 1,
+        "description": "Number of right singular vectors of the embedding in its top subspace.",
+    },
+    "medium": {
+        "type": "integer",
+        "minimum": 1,
+        "default": 34,
+        "description": "Number of the next ones, in its medium subspace; the rest is its bottom subspace.",
+    },
+    "ranks": {
+        "type": "array",
+        "items": {"type": "integer", "minimum": 1},
+        "minItems": 1,
+        "uniqueItems": True,
+        "default": [10],
+        "description": "Ranks of the bridge; those from the width on are left out.",
+    },
+    "mean_kept_everywhere": {
+        "type": "boolean",
+        "default": False,
+        "description": "Repeat every removal with the mean of what it takes put back, not only those from the writing "
+        "layer's query-key.",
+    },
+    "null_draws": {
+        "type": "integer",
+        "minimum": 2,
+        "default": 6,
+        "description": "Random rotations drawn once per run, each evaluated at every removal for both nulls.",
+    },
+}
+
+GROUPS = ("top", "medium", "bottom")
+RANDOM, EQUAL_NORM = NULLS = ("random_subspace", "equal_norm_removal")
+REMOVED, ALONE = "after_removal", "kept_alone"
+MEAN_KEPT = "_mean_kept"
+
+Outcomes = dict[str, list[Outcome]]
+"""Null, "" for the measured one -> outcomes: a single one, or one per draw."""
+
+
+class Removal(NamedTuple):
+    """Which directions are removed from which component, and the name of the rows."""
+
+    component: Component
+    subspace: str
+    basis: np.ndarray
+    """Orthonormal columns that span the stream."""
+    start: int
+    stop: int
+    """The columns removed."""
+    kind: str = REMOVED
+    rank: int = 0
+    keep_mean: bool = False
+
+    @property
+    def suffix(self) -> str:
+        """What the names of its quantities end with."""
+        return self.kind + MEAN_KEPT * self.keep_mean
+
+
+def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
+    r"""Measure head scores, error and loss out of distribution with subspaces projected out of weights.
+
+    Of a removal R (a projector) a weight W that reads the stream becomes W (1 − R), on the normalised stream before γ
+    (see ``lesions``), and one that writes (1 − R) W. With w the writing and r the reading layer, the embedding's top,
+    medium and bottom right singular subspaces are removed from
+
+    - ``layers.<w>.query_key``: W_q and W_k; ``layers.<w>.value_output``: the input of W_v, what the head copies;
+    - ``layers.<r>.query_key``: W_q and W_k, and each alone as ``layers.<r>.query`` and ``layers.<r>.key``, which read
+      what layer w wrote in the subspace, too; ``readout``.
+
+    The bridge of rank k, the top-k right singular subspace of W_qᵀ W_k of layer r with γ folded in (of all heads below
+    each other), is removed from, or kept alone in, ``layers.<r>.key`` (W_k) and ``layers.<w>.output`` (W_o, written).
+
+    Rows, part ``<component>-embedding.<group>`` (index 0) or ``<component>-bridge`` (index = rank), data
+    ``out_of_distribution``, n = sequences, with the 95 % interval over sequences:
+
+    - ``previous_token_score_after_removal``, ``induction_score_…``, ``error_…`` (fraction), ``loss_…`` (nats): the
+      scores of the two heads, in layers w and r, that have the largest when intact. Those that cannot change are left
+      out. ``…_kept_alone`` for the bridge kept alone.
+    - the same with ``…_mean_kept``, from ``layers.<w>.query_key`` or everywhere: the mean of what the intact model
+      reads in the subspace (over sequences and positions) stays as a constant. A plain removal takes it too, so it also
+      hurts where the subspace only carries a constant, as it may in attention by position alone.
+    - ``previous_token_score_change_after_removal`` and so on: minus the intact model's on the same sequences.
+    - ``previous_token_score_intact`` and so on: part ``model``.
+    - ``previous_token_score_dissociation``, part ``layers.<w>.query_key``: change without medium − change without
+      bottom, above 0 if the bottom subspace is needed more. ``induction_score_dissociation``, parts
+      ``layers.<r>.query_key``, ``.query``, ``.key``: change without bottom − change without medium, above 0 if the
+      medium one is needed more. ``…_dissociation_mean_kept`` likewise.
+
+    Null ``random_subspace``: the same directions' numbers of a random rotation, so that the groups of a draw are
+    complementary as well. Null ``equal_norm_removal``: successive directions of the rotation, the last one in part,
+    until what is removed has the Frobenius norm of the real removal, of all weights of the component together.
+
+    Raises:
+        ValueError: the model has no such layers, or the groups do not fit in its width.
+    """
+    model, writer, reader = run.settings["model"], settings["writing_layer"], settings["reading_layer"]
+    _check(model, settings)
+    parts = components(model, writer, reader)
+    generator = stream("subspace_function", "rotations", run.seed)
+    rotations = haar_subspaces(model["width"], model["width"], settings["null_draws"], generator)
+    rows: list[dict[str, Any]] = []
+    steps = run.steps(settings["every"])
+    for step in [step for step in steps if step >= settings["first_step"] or step == steps[-1]]:
+        circuit = open_circuit(run, step, settings["sequences"], writer, reader)
+        here = {"step": step, "data": "out_of_distribution"}
+        rows += [
+            here | _unit(name) | {"quantity": f"{name}_intact"} | _over_sequences(values)
+            for name, values in circuit.intact.items()
+        ]
+        changes: dict[tuple[str, str, bool], Outcomes] = {}
+        for removal in _removals(circuit, parts, settings):
+            found = _with_nulls(circuit, removal, rotations)
+            at = here | {"part": f"{removal.component.part}-{removal.subspace}", "index": removal.rank}
+            change = {
+                null: [{name: value - circuit.intact[name] for name, value in one.items()} for one in several]
+                for null, several in found.items()
+            }
+            rows += _rows(at, found, removal.suffix) + _rows(at, change, f"change_{removal.suffix}")
+            changes[removal.component.part, removal.subspace, removal.keep_mean] = change
+        rows += _dissociations(here, changes, writer, reader)
+    return tidy(rows, run.experiment, run.seed)
+
+
+def _dissociations(
+    here: dict[str, Any], changes: dict[tuple[str, str, bool], Outcomes], writer: int, reader: int
+) -> list[dict[str, Any]]:
+    # part -> the score judged, the subspace that it is said to need, and the one that it is said not to
+    matching = (INDUCTION, "medium", "bottom")
+    said = {f"layers.{writer}.query_key": (PREVIOUS, "bottom", "medium")}
+    said |= {f"layers.{reader}.{roles}": matching for roles in ("query_key", "query", "key")}
+    rows = []
+    for part, (score, needed, spared) in said.items():
+        for keep_mean in (False, True):
+            if (part, f"embedding.{needed}", keep_mean) in changes:
+                without_needed, without_spared = (
+                    changes[part, f"embedding.{group}", keep_mean] for group in (needed, spared)
+                )
+                contrast = {
+                    null: [{score: b[score] - a[score]} for a, b in zip(draws, without_spared[null], strict=True)]
+                    for null, draws in without_needed.items()
+                }
+                rows += _rows(here | {"part": part}, contrast, "dissociation" + MEAN_KEPT * keep_mean)
+    return rows
+
+
+def _removals(circuit: Circuit, parts: dict[str, Component], settings: dict[str, Any]) -> Iterator[Removal]:
+    embedding = circuit.arrays["embedding.weight"]
+    width = embedding.shape[1]
+    writer, reader = settings["writing_layer"], settings["reading_layer"]
+    everywhere = settings["mean_kept_everywhere"]
+    embedded = right_singular_subspace(embedding, 1, width)
+    ends = [0, settings["top"], settings["top"] + settings["medium"], width]
+    for component in [component for component in parts.values() if not component.writes]:
+        also = everywhere or component.part == f"layers.{writer}.query_key"
+        for keep_mean in (False, True) if also else (False,):
+            for group, start, stop in zip(GROUPS, ends[:-1], ends[1:], strict=True):
+                subspace = f"embedding.{group}"
+                yield Removal(component, subspace, embedded, start, stop, keep_mean=keep_mean)
+    query, key = (circuit.arrays[f"layers.{reader}.attention.{role}.weight"] for role in ("query", "key"))
+    products = query_key_products(query, key, circuit.settings["heads"])
+    bridge = top_right_singular_subspace(products.reshape(-1, width), width)
+    for part in (f"layers.{reader}.key", f"layers.{writer}.output"):
+        for rank in [rank for rank in settings["ranks"] if rank < width]:
+            for keep_mean in (False, True) if everywhere else (False,):
+                yield Removal(parts[part], "bridge", bridge, 0, rank, REMOVED, rank, keep_mean)
+                yield Removal(parts[part], "bridge", bridge, rank, width, ALONE, rank, keep_mean)
+
+
+def _with_nulls(circuit: Circuit, removal: Removal, rotations: np.ndarray) -> Outcomes:
+    def without(matrix: np.ndarray) -> Outcome:
+        changed = changed_weights(circuit, removal.component, matrix, removal.keep_mean)
+        return outcome(circuit, removal.component, changed)
+
+    weight = joint_weight(circuit, removal.component)
+    directions = slice(removal.start, removal.stop)
+    real = projector(removal.basis[:, directions])
+    norm = removed_norm(weight, real)
+    return {
+        "": [without(real)],
+        RANDOM: [without(projector(rotation[:, directions])) for rotation in rotations],
+        EQUAL_NORM: [
+            without(equal_norm_removal(weight, np.roll(rotation, -removal.start, axis=1), norm))
+            for rotation in rotations
+        ],
+    }
+
+
+def _rows(here: dict[str, Any], found: Outcomes, kind: str) -> list[dict[str, Any]]:
+    rows = []
+    for name, values in found[""][0].items():
+        row = here | _unit(name) | {"quantity": f"{name}_{kind}"}
+        rows.append(row | _over_sequences(values))
+        for null in NULLS:
+            draws = np.array([one[name].mean() for one in found[null]])
+            rows.append(row | central_range(draws, null))
+    return rows
+
+
+def _over_sequences(values: np.ndarray) -> dict[str, Any]:
+    mean, error = values.mean(), values.std(ddof=1) / np.sqrt(len(values))
+    return {"value": mean, "low": mean - 1.96 * error, "high": mean + 1.96 * error, "n": len(values)}
+
+
+def _unit(name: str) -> dict[str, str]:
+    return {"unit": "nats" if name == LOSS else "fraction"}
+
+
+def _check(model: dict[str, Any], settings: dict[str, Any]) -> None:
+    writer, reader = settings["writing_layer"], settings["reading_layer"]
+    if not writer < reader < model["layers"]:
+        raise ValueError(
+            f"measurements.subspace_function: layer {reader} cannot read layer {writer} in a model of "
+            f"{model['layers']} layers; set writing_layer < reading_layer < layers, or leave this measurement out"
+        )
+    if settings["top"] + settings["medium"] >= model["width"]:
+        raise ValueError(
+            f"measurements.subspace_function: top {settings['top']} and medium {settings['medium']} leave nothing of "
+            f"width {model['width']} for the bottom subspace; lower medium"
+        )

@@ -1,0 +1,1 @@
+"""What a config can ask for that reads neither run nor language model, one module each."""
