@@ -126,13 +126,19 @@ def told(found: Iterable[Failure]) -> str:
     )
 
 
-def row(part: str, reason: str) -> dict[str, Any]:
-    """Return the row of a tidy table that says what could not be measured."""
+def row(part: str, reason: str, data: str = "") -> dict[str, Any]:
+    """Return the row of a tidy table that says what could not be measured.
+
+    Args:
+        part: of the model, or the measurement.
+        reason: why, and which numbers of the part are missing.
+        data: the data set, of all of which alone the part could not be measured; it leads the reason.
+    """
     return {
         "step": 0,
         "part": part,
         "quantity": NOT_MEASURED,
-        "data": reason,
+        "data": f"{data}: {reason}" if data else reason,
         "value": float("nan"),
         "n": 0,
         "unit": "1",
