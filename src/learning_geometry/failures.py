@@ -126,13 +126,36 @@ def told(found: Iterable[Failure]) -> str:
     )
 
 
-def row(part: str, reason: str) -> dict[str, Any]:
-    """Return the row of a tidy table that says what could not be measured."""
+def left_out(part: str, what: str, ranks: Iterable[int], most: int, of: str) -> list[dict[str, Any]]:
+    """Return a row for each rank of which something is not measured, as it is above the most that there can be.
+
+    Args:
+        part: of the model.
+        what: is not measured.
+        ranks: that were asked for.
+        most: the largest rank there is.
+        of: what that is.
+
+    >>> [each["data"] for each in left_out("layers.1", "subspace_match", [5, 20], 16, "the width of a head")]
+    ['no subspace_match of rank 20, which is above 16, the width of a head']
+    """
+    reason = f"no {what} of rank {{}}, which is above {most}, {of}"
+    return [row(part, reason.format(rank)) for rank in ranks if rank > most]
+
+
+def row(part: str, reason: str, data: str = "") -> dict[str, Any]:
+    """Return the row of a tidy table that says what could not be measured.
+
+    Args:
+        part: of the model, or the measurement.
+        reason: why, and which numbers of the part are missing.
+        data: the data set, of all of which alone the part could not be measured; it leads the reason.
+    """
     return {
         "step": 0,
         "part": part,
         "quantity": NOT_MEASURED,
-        "data": reason,
+        "data": f"{data}: {reason}" if data else reason,
         "value": float("nan"),
         "n": 0,
         "unit": "1",

@@ -3,14 +3,17 @@
 import importlib
 import inspect
 import re
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.text import Text
 
+from learning_geometry import failures
 from learning_geometry.config import ConfigError, available, module_literal, read_yaml, validate
 from learning_geometry.figures import style
+from learning_geometry.tables.tidy import tidy
 from tests.figures import (
     conftest,
     test_activation_patterns,
@@ -37,6 +40,7 @@ from tests.figures import (
     test_untangling,
 )
 
+PARTS_OF_RANKS = ("attention.output", "mlp.output", "residual_pre", "attention.z")
 NAMES = ["one_thing_that_was_measured", "another_thing_that_was_measured"]
 FIXTURES = {
     "attention_patterns": "attention_tables",
@@ -236,6 +240,105 @@ def test_a_legend_has_fewer_columns_where_its_handles_are_long():
         style.legend_on_top(figure, entries, 4, handle_length=4.5)
         figure.draw_without_rendering()
         assert figure.legends[0].get_window_extent().x1 <= figure.bbox.x1
+
+
+def test_what_of_an_experiment_is_left_out_is_said_in_the_figure(request):
+    """Seeds, heads, layers and plateaus that a config asks for, and of which a figure shows an example."""
+    patterns = importlib.import_module("learning_geometry.figures.attention_patterns")
+    make = request.getfixturevalue("attention_tables")
+    options = {"experiments": ["copying"], "tasks": {}}
+    assert "not shown" not in texts(patterns.draw(make(), options))
+    runs = make(seeds=(2, 1))["runs"]
+    further = runs[runs["part"] == "layers.1.heads.0"].assign(part="layers.2.heads.0")
+    second = runs[runs["part"] == "layers.0.heads.0"].assign(part="layers.0.heads.1")
+    more = {"runs": pd.concat([runs, further, second], ignore_index=True)}
+    said = texts(patterns.draw(more, options))
+    assert "Shown: seed 1. Kept, and not shown: seed 2; head 2; layer 2." in said
+    module = importlib.import_module("learning_geometry.figures.landscape")
+    planted, options = test_landscape_and_spectral_density.make, test_landscape_and_spectral_density.OPTIONS
+    assert "not shown" not in texts(module.draw(planted(seeds=1), options))
+    said = texts(module.draw(planted(seeds=3, plateaus=(0.25, 0.5, 0.75)), options))
+    direction = "the most negative direction at plateau, 0.5 t and at plateau, 0.75 t (c)"
+    assert f"c to f: plateau, 0.25 t. Measured, and not shown: {direction}; the plane of seeds 1, 2 (f)." in said
+
+
+def without(tables, reasons, quantities=None):
+    """Tables in which some parts could not be measured: part and reason of each."""
+    parts = {part for part, _ in reasons}
+    kept = {
+        name: table[~(table["part"].isin(parts) & (table["quantity"].isin(quantities) if quantities else True))]
+        for name, table in tables.items()
+    }
+    experiment = str(tables["runs"]["experiment"].iloc[0])
+    rows = tidy([failures.row(part, reason) for part, reason in reasons], experiment, 0)
+    return {**kept, "runs": pd.concat([kept["runs"], rows], ignore_index=True)}
+
+
+def broken_at(axes, place):
+    """Whether no line or band of a panel crosses a place of the x axis, and some lines lie on both sides."""
+    finite = [line.get_xydata() for line in axes.lines if len(line.get_xdata()) > 2]
+    crossing = [
+        (before[0], after[0])
+        for points in finite
+        for before, after in pairwise(np.asarray(points, dtype=float))
+        if np.isfinite([before, after]).all() and before[0] < place < after[0]
+    ]
+    bands = [path.vertices[:, 0] for each in axes.collections for path in each.get_paths() if len(path.vertices) > 3]
+    crossing += [band for band in bands if band.min() < place < band.max()]
+    sides = {np.sign(x - place) for points in finite for x, y in points if np.isfinite(y)}
+    return not crossing and {-1.0, 1.0} <= sides
+
+
+def test_lines_break_at_a_layer_that_was_not_measured():
+    shared = importlib.import_module("learning_geometry.figures.shared_directions")
+    reasons = [
+        (f"layers.2.{role}", "0 directions are written along, and 3 are compared") for role in ("output", "down")
+    ]
+    reasons += [("layers.2", f"{each}: it adds nothing to some prompt") for each in ("harmfulness", "sentiment")]
+    drawn = shared.draw(without(test_shared_directions.make(), reasons), test_shared_directions.OPTIONS)
+    assert all(broken_at(axes, 2) for axes in drawn.axes[3:6])
+    assert "of layer 2" in texts(drawn)
+    whole = shared.draw(test_shared_directions.make(), test_shared_directions.OPTIONS)
+    assert not any(broken_at(axes, 2) for axes in whole.axes[3:6]) and "Not measured" not in texts(whole)
+
+    ranks = importlib.import_module("learning_geometry.figures.activation_ranks")
+    reasons = [
+        (f"layers.2.{part}", f"{text}: no ranks, as it is the same at every token")
+        for part in PARTS_OF_RANKS
+        for text in ("documentation", "source_code")
+    ]
+    drawn = ranks.draw(without(test_activation_ranks.tables(), reasons), test_activation_ranks.OPTIONS)
+    assert all(broken_at(drawn.axes[at], 2) for at in (0, 1, 3))
+    assert "Not measured, and in no mean over layers: attention output of layer 2; MLP output of layer 2" in texts(
+        drawn
+    )
+
+    growth = importlib.import_module("learning_geometry.figures.depth_growth")
+    tables, options = test_depth_growth.planted()
+    contrasts = tables["runs"].query("quantity == 'increment_cosine'")["data"].unique()
+    reasons = [(f"layers.{at}.residual_post", f"{on}: no increment_cosine, as x") for at in (3, 4) for on in contrasts]
+    given = without(tables, reasons, ["increment_cosine"])
+    given = without(
+        given, [("model", f"{on}: no mean_increment_cosine, as x") for on in contrasts], ["mean_increment_cosine"]
+    )
+    laws = [each for each in tables["runs"]["quantity"].unique() if each.endswith("-mean_variance")]
+    given = without(given, [("residual_pre", f"{on}: no law of mean_variance, as x") for on in contrasts], laws)
+    drawn = growth.draw(given, options)
+    assert broken_at(drawn.axes[1], 4.5)
+    assert "mean cosine: none, as some layers have none" in texts(drawn)
+    assert "none" in [text.get_text() for text in drawn.axes[3].texts]
+
+
+def test_no_label_reaches_the_letter_of_a_panel():
+    for names in (("documentation",), tuple(f"text_{number}" for number in range(8))):
+        tables = test_activation_ranks.tables(names)
+        drawn = importlib.import_module("learning_geometry.figures.activation_ranks").draw(
+            tables, {"experiments": ["tiny_model"]}
+        )
+        drawn.draw_without_rendering()
+        for axes in drawn.axes:
+            (letter,) = [text for text in axes.texts if text.get_text() in "abcdef" and text.get_weight() == "bold"]
+            assert not letter.get_window_extent().overlaps(axes.yaxis.label.get_window_extent())
 
 
 def more(section, number):

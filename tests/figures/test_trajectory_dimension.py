@@ -182,8 +182,29 @@ def test_a_further_experiment_is_a_control():
     figure = draw(tables, options)
     query = figure.axes[0]
     np.testing.assert_allclose(marks(query, style.GREEN)[:, 1], marks(query, style.BLUE)[:, 1] + 1)
-    assert len([line for line in query.lines if line.get_marker() == "."]) == 1
     assert "any distractors, n = 5" in legend(figure)
+
+
+def test_every_experiment_has_a_block_with_its_seeds_nulls_and_verdicts():
+    names = ("marker_sums", "any_distractors")
+    tables, options = planted(experiments=names)
+    runs = tables["runs"]
+    # the second experiment's own: no r90 is below a null, and its walks are longer
+    other = runs["experiment"] == names[1]
+    runs.loc[other & runs["quantity"].str.contains("p_value"), "value"] = 0.9
+    summary = tables["summary"]
+    summary.loc[(summary["experiment"] == names[1]) & (summary["null"] == "isotropic_walk"), "estimate"] += 2.0
+    figure = draw(tables, options)
+    half = len(figure.axes) // 2
+    blocks = [figure.axes[:half], figure.axes[half:]]
+    for axes, color in zip(blocks, (style.BLUE, style.GREEN), strict=True):
+        (seeds,) = [line for line in axes[0].lines if line.get_marker() == "."]
+        assert seeds.get_color() == color
+    squares = [block[0].containers for block in blocks]
+    walks = [next(bar.lines[0].get_ydata()[0] for bar in bars if bar.lines[0].get_marker() == "s") for bars in squares]
+    assert walks[1] == pytest.approx(walks[0] + 2.0)
+    counts = [{text.get_text() for text in block[4].texts if text.get_text().isdigit()} for block in blocks]
+    assert counts[1] == {"0"} != counts[0]
 
 
 @pytest.mark.parametrize(("seeds", "layers"), [(1, 1), (10, 8)])

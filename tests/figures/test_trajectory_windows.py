@@ -106,6 +106,11 @@ def test_a_further_experiment_is_a_control():
     ratio = figure.axes[0]
     np.testing.assert_allclose(means(ratio, style.GREEN)[0][:, 1].astype(float), np.add(RATIOS, 0.5))
     assert len([line for line in ratio.lines if line.get_zorder() == 1.6]) == 2
+    further = figure.axes[4]  # the block of the other experiment, with its seeds
+    assert {line.get_color() for line in further.lines if line.get_marker() == "."} == {style.GREEN}
+    assert {line.get_color() for line in ratio.lines if line.get_marker() == "."} == {style.BLUE}
+    assert len([line for line in further.lines if line.get_zorder() == 1.6]) == 2
+    np.testing.assert_allclose(means(further, style.BLUE)[0][:, 1].astype(float), RATIOS)
     assert legend(figure)[:3] == ["marker sums, n = 5", "any distractors, n = 5", "null: isotropic walk"]
     low, high = ratio.get_ylim()
     assert low < 1.5 and high > 2.6

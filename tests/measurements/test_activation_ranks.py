@@ -59,7 +59,7 @@ def find(table, quantity, part, null="", index=0, data="prose"):
     return row
 
 
-def test_shares_of_the_width_that_were_planted(table):
+def test_shares_of_the_width_that_were_planted(run, table):
     for layer in range(LAYERS):
         share = 5 * (1 + layer) / WIDTH
         part = f"layers.{layer}.attention.output"
@@ -68,7 +68,13 @@ def test_shares_of_the_width_that_were_planted(table):
             assert row["value"] == pytest.approx(share)
             assert (row["n"], row["unit"], row["step"], row["seed"]) == (VECTORS, "1", 0, 0)
             assert np.isnan(row["low"])
-    assert set(table["data"]) == {"prose", "code"}
+    lacking = table["quantity"] == "not_measured"
+    assert set(table[~lacking]["data"]) == {"prose", "code"}
+    # its 5 directions are rogue coordinates, and the others are zero
+    assert set(table[lacking]["part"]) == {"layers.0.attention.output"}
+    assert set(table[lacking]["data"]) == {
+        f"{text}: no ranks, as it is the same at every token without the rogue coordinates" for text in run.texts
+    }
 
 
 def test_the_null_is_what_gaussian_vectors_give(table):
@@ -82,7 +88,9 @@ def test_the_null_is_what_gaussian_vectors_give(table):
         expected = find(table, "effective_rank", "layers.1.attention.z", "isotropic", count)
         assert few["n"] == count and few["value"] == pytest.approx(expected["value"], abs=0.02)
     assert find(table, "effective_rank", "layers.1.attention.z", "isotropic", 100)["value"] < null["value"] - 0.01
-    measured, nulls = table[table["null"] == ""], table[table["null"] == "isotropic"]
+    measured, nulls = (
+        table[(table["null"] == null) & (table["quantity"] != "not_measured")] for null in ("", "isotropic")
+    )
     assert len(measured) == len(nulls)
 
 
@@ -129,7 +137,9 @@ def test_activations_that_do_not_vary_have_no_rank(run):
             return {}
 
     found = measure(Still(run.experiment, {}, run.texts, {}), SETTINGS)
-    assert np.isnan(find(found, "directions_99", "layers.0.attention.z")["value"])
+    assert set(found["quantity"]) == {"not_measured", "rogue_dimensions"}
+    reason = "code: no ranks, as it is the same at every token"
+    assert np.isnan(find(found, "not_measured", "layers.0.attention.z", data=reason)["value"])
     assert find(found, "rogue_dimensions", "layers.0.attention.z")["value"] == 0
 
 

@@ -155,13 +155,22 @@ def test_all_directions_recover_everything_and_none_nothing(table):
         cost = find(table, "loss_increase", part)["value"]
         assert abs(cost) > 1e-3
         for null in ("", "random_subspace"):
-            recovered = find(table, "loss_recovered", part, 4, null)["value"]
             if cost > 0:
                 increase = find(table, "loss_increase", part, 4, null)["value"]
+                recovered = find(table, "loss_recovered", part, 4, null)["value"]
                 assert recovered == pytest.approx(1 - increase / cost, abs=1e-6)
-            else:
-                assert np.isnan(recovered)
+        assert nothing_recovered(table, part) == ([] if cost > 0 else [4, WIDTH])
     assert set(table[table["quantity"] == "loss_recovered"]["index"]) == {4, WIDTH}
+
+
+def nothing_recovered(table, part):
+    """The numbers of directions of which a part has no recovered loss; it then has no null either."""
+    of_part = table[table["part"] == part]
+    lacking = of_part[of_part["quantity"] == "not_measured"]["data"]
+    ranks = lacking.str.extract(r": no loss_recovered by (\d+) directions, as the mean in their place raises no loss")
+    ranks = sorted(ranks[0].astype(int))
+    assert not set(ranks) & set(of_part[of_part["quantity"] == "loss_recovered"]["index"])
+    return ranks
 
 
 def test_loss_and_intervals_are_over_windows(table):
@@ -183,7 +192,7 @@ def test_an_activation_of_few_directions_needs_no_more(make_run):
 
     changed = {"model.layers.1.self_attn.o_proj.weight": flatten, "lm_head.weight": sharpen}
     found = measure(make_run(**changed), SETTINGS | {"ranks": [0.25], "texts": ["code"], "layers": [1]})
-    assert set(found["data"]) == {"code"}
+    assert set(found[found["quantity"] != "not_measured"]["data"]) == {"code"}
     part = "layers.1.attention.output"
     cost, rest = find(found, "loss_increase", part)["value"], find(found, "loss_increase", part, 4)["value"]
     other = find(found, "loss_increase", part, 4, "random_subspace")["value"]
@@ -193,7 +202,7 @@ def test_an_activation_of_few_directions_needs_no_more(make_run):
 def test_all_layers_at_once_are_replaced_in_all_layers(make_run):
     nothing = {f"model.layers.{layer}.self_attn.o_proj.weight": torch.zero_ for layer in range(LAYERS)}
     found = measure(make_run(**nothing), SETTINGS | {"ranks": [0.5]})
-    assert set(found["data"]) == {"prose"}
+    assert set(found[found["quantity"] != "not_measured"]["data"]) == {"prose"}
     assert find(found, "loss_increase", "attention.output")["value"] == 0
     assert find(found, "loss_increase", "mlp.output")["value"] != 0
 
@@ -203,8 +212,7 @@ def test_where_the_mean_costs_nothing_there_is_nothing_to_recover(make_run):
     found = measure(make_run(**nothing), SETTINGS | {"ranks": [0.5], "layers": [1]})
     part = "layers.1.attention.output"
     assert find(found, "loss_increase", part)["value"] == 0
-    for null in ("", "random_subspace"):
-        assert np.isnan(find(found, "loss_recovered", part, 8, null)["value"])
+    assert nothing_recovered(found, part) == [8]
 
 
 def test_what_is_missing_is_named(make_run):

@@ -127,7 +127,12 @@ def test_prompts_that_coincide_have_no_intrinsic_dimension(runs, measured):
     found = measured(untangling, planted_run(same, {"any": PAIRS}, runs[1]), **FEW)
     part = "layers.1.residual_mid"
     names = ("first", "second", "union")
-    assert [np.isnan(found.value(f"intrinsic_dimension-{name}", part)) for name in names] == [True, False, True]
+    assert [found.find(f"intrinsic_dimension-{name}", part).empty for name in names] == [True, False, True]
+    reason = "prompts of a set coincide, or it spans fewer than 4 directions"
+    assert set(found.find("not_measured", part)["data"]) == {
+        f"any: no intrinsic_dimension-{name}, as {reason}" for name in ("first", "union")
+    }
+    assert found.find("intrinsic_dimension-first", part, "swapped_twins").empty
     assert np.isfinite(found.value("participation_ratio-first", part))
 
 

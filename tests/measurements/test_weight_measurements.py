@@ -102,10 +102,14 @@ def test_one_head_is_one_part_at_its_largest_z_score(make_run, measured):
     run = make_run(lambda parameters: None, induction, model={"heads": 1})
     found = measured(composition, run)
     assert set(found.table["part"]) == {"layers.1"}
+    assert found.find("not_measured")["data"].tolist() == [
+        "no subspace_match of rank 20, which is above 16, the width of a head"
+    ]
     assert found.value("composition_z_score", step=10) == pytest.approx(np.sqrt(15), rel=1e-5)
     assert found.value("token_mismatch", step=10) == 0.0
     # the untrained model lies in the range of every null
-    untrained = found.table[found.table["step"] == 0].set_index(["quantity", "index"])
+    untrained = found.table[(found.table["step"] == 0) & (found.table["quantity"] != "not_measured")]
+    untrained = untrained.set_index(["quantity", "index"])
     measured_rows, nulls = untrained[untrained["null"] == ""], untrained[untrained["null"] != ""]
     assert (measured_rows["value"].between(nulls["low"], nulls["high"])).mean() > 0.8
 
@@ -162,7 +166,11 @@ def test_swapping_query_and_key_swaps_the_sides(make_run, measured):
 
 def test_energies_sum_to_one_and_lag_zero_is_the_plain_product(make_run, measured):
     found = measured(bridge_energy, make_run(model={"heads": 1}), **BRIDGE)
-    assert set(found.table["part"]) == {f"embedding.{name}" for name in ("top", "medium", "bottom")}
+    lacking = found.table[found.table["quantity"] == "not_measured"]
+    assert set(lacking["part"]) == {"layers.1"}
+    assert lacking["data"].str.startswith("no bridge_energy of rank 20, which is above ").tolist() == [True]
+    rest = set(found.table["part"]) - {"layers.1"}
+    assert rest == {f"embedding.{name}" for name in ("top", "medium", "bottom")}
     for null in ("", "random_subspace"):
         chosen = found.table[found.table["null"] == null]
         assert np.allclose(chosen.groupby(["quantity", "index"])["value"].sum(), 1.0)

@@ -18,6 +18,9 @@ Run = tuple[str, int]
 IN_A_LAYER = re.compile(r"layers\.(\d+)((?:\..+)?)$")
 """A part of the model in a layer: its number, and what follows."""
 
+OF_ONE_QUANTITY = re.compile(r"no (\w+_[\w-]+)")
+"""How the reason of a part that lacks one quantity alone begins, after its data."""
+
 
 class Curve(NamedTuple):
     """A number over the training of one run, at increasing steps.
@@ -79,6 +82,12 @@ class Tables:
         failed = table[table["quantity"] == NOT_MEASURED].sort_values(["experiment", "seed", "part"])
         self.failed: list[str] = list(dict.fromkeys(failed["part"] + " failed: " + failed["data"]))
         """What could not be measured, and why."""
+        self._lacking = [
+            ((str(experiment), int(seed)), str(part), str(reason))
+            for experiment, seed, part, reason in zip(
+                *(failed[name] for name in ("experiment", "seed", "part", "data")), strict=True
+            )
+        ]
 
     @classmethod
     def merged(cls, several: Iterable["Tables"]) -> "Tables":
@@ -126,6 +135,25 @@ class Tables:
             if first <= of_layer.at <= last:
                 found.setdefault(run, {})[layer] = of_layer
         return {run: dict(sorted(layers.items())) for run, layers in sorted(found.items())}
+
+    def lacking(self, series: Series) -> dict[Run, dict[int, str]]:
+        """Return the layers in which the part of a series could not be measured, and why.
+
+        A reason that names another quantity is left out; a layer that has the series lacks something else of the part.
+        """
+        there = self.layers(series)
+        prefix, _, suffix = series.part.partition("*")
+        found: dict[Run, dict[int, str]] = {}
+        for run, part, reason in self._lacking:
+            of_data = not series.data or reason.startswith(f"{series.data}: ")
+            why = reason.removeprefix(f"{series.data}: ")
+            of_another = (named := OF_ONE_QUANTITY.match(why)) and named[1] != series.quantity
+            match = IN_A_LAYER.match(part)
+            if not of_data or of_another or not match or prefix != "layers." or match[2] != suffix:
+                continue
+            if int(match[1]) not in there.get(run, {}):
+                found.setdefault(run, {}).setdefault(int(match[1]), why)
+        return found
 
     def _read_layers(self, quantity: str) -> dict[tuple[str, str, str], list[tuple[Run, int, Measured]]]:
         """Return run, layer and number of every row of a quantity in a layer, by part, data and null; the last last."""

@@ -219,6 +219,8 @@ def _rows(
         # beside a time, and wherever some were left out, how many the row rests on
         if judgement.total and (comparison.rule == "duration" or judgement.n < judgement.total):
             scale = f"observed in {observed} {unit}s; {scale}"
+        if judgement.missing:
+            scale = f"without {judgement.missing}; {scale}"
         rows.append(
             {
                 "claim": claim.name,

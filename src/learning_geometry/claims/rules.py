@@ -112,16 +112,35 @@ class Evidence:
     def layers(self, series: Series, null: str = "") -> dict[str, dict[int, Measured]]:
         """Return a series, or its null, in every layer of each model: of its one run.
 
-        Rows of other seeds are of dictionaries; what is measured of the model itself has the smallest seed.
+        A layer of which the series could not be measured is there, as NaN, so that it counts as not observed. Rows of
+        other seeds are of dictionaries; what is measured of the model itself has the smallest seed.
 
         Raises:
             Missing: some model has none.
         """
+        lacking = self.tables.lacking(series)
         found: dict[str, dict[int, Measured]] = {}
-        for (model, _), layers in self.tables.layers(series, null).items():
-            found.setdefault(model, layers)
+        for (model, seed), layers in self.tables.layers(series, null).items():
+            undefined = dict.fromkeys(lacking.get((model, seed), ()), Measured(NAN, NAN, NAN, 0, 0))
+            found.setdefault(model, dict(sorted((undefined | layers).items())))
         self._of_every_model(found, series, null)
         return found
+
+    def unobserved(self, *several: Series) -> str:
+        """Return which layers lack one of some series, and why; "" for none."""
+        found: dict[str, None] = {}
+        for series in several:
+            undefined = {
+                run: {layer: "undefined" for layer, each in layers.items() if np.isnan(each.value)}
+                for run, layers in self.tables.layers(series).items()
+            }
+            for by_run in (self.tables.lacking(series), undefined):
+                for (model, _), layers in by_run.items():
+                    of_model = f" of {model}" if len({name for name, _ in self.runs}) > 1 else ""
+                    found |= dict.fromkeys(
+                        f"layer {layer}{of_model}: {_series(series)}, {why}" for layer, why in layers.items()
+                    )
+        return "; ".join(found)
 
     def measured(self, series: Series, null: str = "") -> dict[str, Measured]:
         """Return the last value of a series, or of its null, for each model.
@@ -462,6 +481,7 @@ def layers(
     # of a null the end of its range counts, of another series its value
     from_null = other is None and threshold is None and not previous
     read = baseline or null if from_null else ""
+    missing = evidence.unobserved(series, *([other] if other else []))
     by_model: dict[str, np.ndarray] = {}
     for model, of_layer in evidence.layers(series).items():
         if previous:
@@ -483,14 +503,14 @@ def layers(
     if evidence.claim.unit == "model":
         if summary == "mean":
             means = evidence.per_model({model: _mean(each) for model, each in by_model.items()})
-            return judge_mean(means, 0.0, 0.0, side, floor)
+            return judge_mean(means, 0.0, 0.0, side, floor)._replace(missing=missing)
         shares = {model: judge_most(each, 0.0, 0.0, side, floor).estimate for model, each in by_model.items()}
-        return judge_mean(evidence.per_model(shares), 0.5, 0.5, "above", 0.0)
+        return judge_mean(evidence.per_model(shares), 0.5, 0.5, "above", 0.0)._replace(missing=missing)
     (differences,) = by_model.values()
     if not differences.size:
         return nothing("no measured layer lies where the rule looks", 0, side)
     judged = judge_most if summary == "share" else judge_mean
-    return judged(differences, 0.0, 0.0, side, floor)
+    return judged(differences, 0.0, 0.0, side, floor)._replace(missing=missing)
 
 
 def apart(evidence: Evidence, null: str, margin: float, quantity: Series | None = None, first: int = 0) -> Judgement:
@@ -501,7 +521,7 @@ def apart(evidence: Evidence, null: str, margin: float, quantity: Series | None 
     """
     evidence.counts("layer", "model")
     series, floor = quantity or evidence.claim.quantity, evidence.number_floor()
-    judgements = {}
+    judgements, missing = {}, evidence.unobserved(series)
     for model, of_layer in evidence.layers(series).items():
         rows = [each for layer, each in of_layer.items() if layer >= first]
         low, high = (np.array([getattr(each, end) for each in rows]) for end in ("low", "high"))
@@ -511,9 +531,9 @@ def apart(evidence: Evidence, null: str, margin: float, quantity: Series | None 
         judgements[model] = judge_shown(outside[seen], inside[seen], len(rows), floor)
     if evidence.claim.unit == "model":
         shares = evidence.per_model({model: judgement.estimate for model, judgement in judgements.items()})
-        return judge_mean(shares, 0.5, 0.5, "above", 0.0)
+        return judge_mean(shares, 0.5, 0.5, "above", 0.0)._replace(missing=missing)
     (judgement,) = judgements.values()
-    return judgement
+    return judgement._replace(missing=missing)
 
 
 def measured(

@@ -51,6 +51,7 @@ class Judgement(NamedTuple):
         kind: "mean" or "share".
         each: False if the claim must hold in every unit and some unit does not show it.
         reason: Why there is no evidence, if so.
+        missing: Which layers a quantity could not be measured in, and why.
     """
 
     estimate: float
@@ -67,6 +68,7 @@ class Judgement(NamedTuple):
     kind: Literal["mean", "share"] = "mean"
     each: bool = True
     reason: str = ""
+    missing: str = ""
 
 
 def nothing(reason: str, total: int = 0, side: Side = "above") -> Judgement:
@@ -86,8 +88,10 @@ def tail(values: Float[np.ndarray, " n"], threshold: float) -> float:
     difference = float(rounding.difference(np.mean(values), threshold, values.size))
     if rounding.equal(values):
         return 0.5 if difference == 0 else float(difference < 0)
-    error = float(np.std(values, ddof=1) / np.sqrt(values.size))
-    return float(special.stdtr(values.size - 1, -difference / error))
+    scale = np.abs(values).max()  # squares of numbers below 1e-162 are 0
+    error = np.std(values / scale, ddof=1) / np.sqrt(values.size)
+    with np.errstate(over="ignore"):
+        return float(special.stdtr(values.size - 1, -difference / scale / error))
 
 
 def exceeds(first: rounding.Numbers, second: rounding.Numbers, by: float = 0.0) -> Bool[np.ndarray, "..."]:

@@ -38,6 +38,9 @@ PUBLISHED = (("attention.output", 0.6), ("mlp.output", 0.9))
 MOST = {"experiments": 4, "texts": 8}
 """What a config may list at most of what the figure shows: of more it would not be readable."""
 
+NO_RANK = r"no ranks, as it is the same at every token$|no projection,"
+"""In the reasons of activations that have no rank."""
+
 DIRECTIONS, EFFECTIVE = "directions_99", "effective_rank"
 
 
@@ -73,9 +76,9 @@ def _draw_one(
     with_loss = bool((runs["quantity"] == "loss_recovered").any())
     figure = canvas(style.DOUBLE_WIDTH, 4.9)
     panels = figure.subplot_mosaic([["a", "b", "c"], ["d", "e", "f" if with_loss else "e"]])
-    entries = _draw_layers(panels["a"], runs, texts, DIRECTIONS, "directions for 99 % / width")
+    entries = _draw_layers(panels["a"], runs, texts, DIRECTIONS, "directions for\n99 % / width")
     entries |= _draw_published(panels["a"])
-    _draw_layers(panels["b"], runs, texts, EFFECTIVE, "effective rank / width")
+    _draw_layers(panels["b"], runs, texts, EFFECTIVE, "effective\nrank / width")
     _draw_numbers(panels["c"], runs, texts)
     of_projection = _draw_counterfactuals(panels["d"], runs, next(iter(texts)))
     _draw_shares(panels["e"], runs, texts)
@@ -84,6 +87,7 @@ def _draw_one(
     panels["a"].set_title(_title(experiment, of_ranks), loc="left", fontsize=7, pad=4)
     for letter, axes in panels.items():
         style.panel_letter(axes, letter)
+    style.note(figure, _without(runs))
     for text, line in texts.items():
         (entries[text.replace("_", " ")],) = panels["a"].plot([], [], color=style.BLACK, linestyle=line)
     entries |= of_projection
@@ -108,18 +112,35 @@ def _by_layer(rows: pd.DataFrame, part: str) -> pd.DataFrame:
     return chosen[chosen["of"] == part].sort_values("layer")
 
 
+def _with_gaps(rows: pd.DataFrame, part: str, runs: pd.DataFrame) -> pd.DataFrame:
+    """Rows of a part by layer, with gaps at the layers in which it could not be measured."""
+    lacking = style.not_measured(runs)
+    return style.with_gaps(_by_layer(rows, part), "layer", lacking.loc[lacking["of"] == part, "layer"].unique())
+
+
+def _without(runs: pd.DataFrame) -> str:
+    """Say of which layers activations could not be measured, and so are in no mean over layers either."""
+    lacking = style.not_measured(runs)
+    layers = {
+        name: sorted(lacking.loc[(lacking["of"] == part) & lacking["data"].str.contains(NO_RANK), "layer"].unique())
+        for part, (name, _) in PARTS.items()
+    }
+    told = [f"{name} of layer {', '.join(f'{each:g}' for each in found)}" for name, found in layers.items() if found]
+    return f"Not measured, and in no mean over layers: {'; '.join(told)}." if told else ""
+
+
 def _draw_layers(axes: Axes, runs: pd.DataFrame, texts: Mapping[str, Any], quantity: str, label: str) -> dict[str, Any]:
     entries: dict[str, Any] = {}
     for text, line in texts.items():
         rows = style.select(runs, quantity=quantity, index=0, data=text)
         for part, (name, color) in PARTS.items():
-            measured = _by_layer(style.select(rows, null=""), part)
+            measured = _with_gaps(style.select(rows, null=""), part, runs)
             look: dict[str, Any] = {"color": color, "linestyle": line, "linewidth": 1.0} | style.marks(
                 measured["value"]
             )
             (handle,) = axes.plot(measured["layer"], measured["value"], **look)
             entries.setdefault(name, handle)
-        null = _by_layer(style.select(rows, null="isotropic"), "attention.output")
+        null = _with_gaps(style.select(rows, null="isotropic"), "attention.output", runs)
         entries["null: isotropic (d: random W_O)"] = _null(axes, null, "layer")
     axes.set_xlabel("layer")
     style.whole_ticks(axes.xaxis)
@@ -161,7 +182,7 @@ def _draw_numbers(axes: Axes, runs: pd.DataFrame, texts: Mapping[str, Any]) -> N
         null = _by_layer(style.select(rows, data=text, null="isotropic"), "attention.output")
         _null(axes, null.groupby("count")[["value", "low", "high"]].mean().reset_index(), "count")
     axes.set_xlabel("tokens")
-    axes.set_ylabel("directions for 99 % / width")
+    axes.set_ylabel("directions for\n99 % / width")
     axes.set_ylim(0.0, 1.03)
     axes.set_xlim(left=0.0)
     axes.locator_params(axis="x", nbins=4)
@@ -171,7 +192,7 @@ def _draw_counterfactuals(axes: Axes, runs: pd.DataFrame, text: str) -> dict[str
     of_text = style.select(runs, data=text)
 
     def line(quantity: str, part: str, null: str, color: str, width: float) -> Any:
-        rows = _by_layer(style.select(of_text, quantity=quantity, null=null), part)
+        rows = _with_gaps(style.select(of_text, quantity=quantity, null=null), part, runs)
         return axes.plot(rows["layer"], rows["value"], color=color, linewidth=width, **style.marks(rows["value"]))[0]
 
     line("white_z_directions_99", "attention.z", "", PARTS["attention.z"][1], 1.4)
@@ -180,26 +201,29 @@ def _draw_counterfactuals(axes: Axes, runs: pd.DataFrame, text: str) -> dict[str
         for name, (label, color) in _counterfactuals(runs).items()
     }
     if RANDOM_WEIGHT in set(of_text["null"]):
-        rows = _by_layer(
-            style.select(of_text, quantity="projected_directions_99", null=RANDOM_WEIGHT), "attention.output"
-        )
+        rows = style.select(of_text, quantity="projected_directions_99", null=RANDOM_WEIGHT)
+        rows = _with_gaps(rows, "attention.output", runs)
         axes.plot(rows["layer"], rows["value"], color=style.NULL_GREY, linestyle=":", linewidth=0.9)
     line("projected_directions_99", "attention.output", "", PARTS["attention.output"][1], 1.4)
     axes.set_title(style.wrapped(text.replace("_", " "), "white z", 30), loc="left", fontsize=7, pad=4)
     axes.set_xlabel("layer")
     style.whole_ticks(axes.xaxis)
-    axes.set_ylabel("directions for 99 % / possible")
+    axes.set_ylabel("directions for\n99 % / possible")
     axes.set_ylim(0.0, 1.03)
     return entries
 
 
 def _draw_shares(axes: Axes, runs: pd.DataFrame, texts: Mapping[str, Any]) -> None:
-    rows = style.select(runs, quantity="drop_explained", null="")
+    rows = runs[(runs["quantity"] == "drop_explained") & (runs["null"] == "")]
+    if rows.empty and style.not_measured(runs)["data"].str.contains("no drop_explained,").any():
+        axes.text(0.5, 0.5, "no rank drops", transform=axes.transAxes, ha="center", va="center")
+    elif rows.empty:
+        style.select(runs, quantity="drop_explained", null="")
     looks = _counterfactuals(runs)
     offsets = np.linspace(-0.18, 0.18, len(texts)) if len(texts) > 1 else np.zeros(1)
     for place, (name, (_, color)) in enumerate(looks.items()):
         for offset, text in zip(offsets, texts, strict=True):
-            shares = _by_layer(style.select(rows, data=text), name)["value"].dropna()
+            shares = _by_layer(rows[rows["data"] == text], name)["value"].dropna()
             y = np.full(len(shares), place + offset)
             axes.plot(shares, y, "o", color=color, markersize=2.2, alpha=0.5, markeredgewidth=0)
             if len(shares):

@@ -1,6 +1,6 @@
 """What the first and the last layer attend to in one sequence, before, at and after the transition."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,9 +32,9 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
     """Draw 2 × 3 heat maps of attention, query position down and key position to the right, of one sequence.
 
     Rows are the first and the last layer, head 1; columns the checkpoints before, at and after the transition. The
-    seed is the lowest whose patterns were kept, the experiment the first one. Bars along the axes mark the two copies
-    of the segment; the box holds the pairs of a query in the second copy and a key in the first. Colours are
-    the square root of attention, so that small values show.
+    seed is the lowest whose patterns were kept; a line below says which seeds, heads and layers are kept and not shown.
+    Bars along the axes mark the two copies of the segment; the box holds the pairs of a query in the second copy and a
+    key in the first. Colours are the square root of attention, so that small values show.
 
     Args:
         tables: "runs", tidy rows of all seeds; "summary" is not used, for sequences differ between seeds.
@@ -52,7 +52,8 @@ def _draw_one(
     """Draw the block of one experiment, of which alone the tables hold rows."""
     runs = tables["runs"]
     kept = style.select(runs, experiment=experiment, quantity="attention")
-    seed = int(kept["seed"].min())
+    seeds = sorted(kept["seed"].unique().tolist())
+    seed = seeds[0]
     kept = kept[kept["seed"] == seed]
     of_seed = style.select(runs, experiment=experiment, seed=seed)
     layers = sorted({int(layer) for layer in kept["part"].str.extract(r"^layers\.(\d+)\.heads\.0$")[0].dropna()})
@@ -82,6 +83,25 @@ def _draw_one(
     entries = {name: Rectangle((0, 0), 1, 1, color=color) for name, color in COPIES.items()}
     entries["query in the second, key in the first"] = Rectangle((0, 0), 1, 1, **BOX)
     style.legend_on_top(figure, entries, columns=3)
+    heads = sorted(kept["part"].str.extract(r"\.heads\.(\d+)$")[0].dropna().astype(int).unique().tolist())
+    style.note(figure, _left_out(seeds, heads, layers))
+
+
+def _left_out(seeds: Sequence[int], heads: Sequence[int], layers: Sequence[int]) -> str:
+    """Say what was kept and is not shown; "" for nothing.
+
+    >>> _left_out([0, 3], [0], [0, 1, 2])
+    'Shown: seed 0. Kept, and not shown: seed 3; layer 2.'
+    """
+    told = []
+    for name, numbers in (
+        ("seed", seeds[1:]),
+        ("head", [head + 1 for head in heads if head]),
+        ("layer", [layer + 1 for layer in layers[1:-1]]),
+    ):
+        if numbers:
+            told.append(f"{name}{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}")
+    return f"Shown: seed {seeds[0]}. Kept, and not shown: {'; '.join(told)}." if told else ""
 
 
 def _matrix(rows: pd.DataFrame) -> np.ndarray:

@@ -124,10 +124,14 @@ def _draw_column(column: Column, width: int) -> dict[str, Any]:
         for axes in (errors, differences):
             _stream_axis(axes, axes is differences)
     label_rows(column, tuple(ROWS))
-    chance = f"null:{UNBROKEN}\u00b1{column.select(MEAN_COSINE, RANDOM)['high'].iloc[0]:.2g}"
-    mean = f"mean cosine: {with_interval(column.select(MEAN_COSINE).iloc[0])}; {chance}"
+    mean = _mean_cosine(column) if column.has(MEAN_COSINE) else "mean cosine: none, as some layers have none"
     column.title(int(column.select(INCREMENT)["n"].max()), width, [mean])
     return entries
+
+
+def _mean_cosine(column: Column) -> str:
+    chance = f"null:{UNBROKEN}\u00b1{column.select(MEAN_COSINE, RANDOM)['high'].iloc[0]:.2g}"
+    return f"mean cosine: {with_interval(column.select(MEAN_COSINE).iloc[0])}; {chance}"
 
 
 def _draw_laws(column: Column, axes: Axes) -> None:
@@ -156,7 +160,9 @@ def _draw_errors(column: Column, axes: Axes) -> dict[str, Any]:
         )
         for number, (what, stream) in enumerate(FITTED):
             row = _of_stream(column, f"held_out_error-{law}-{what}", stream)
-            if np.isfinite(row["value"]):
+            if row is None:
+                _undefined(axes, number)
+            elif np.isfinite(row["value"]):
                 _point(axes, number + offset, row, color, marker)
             else:
                 infinite.append((number + offset, color))
@@ -171,7 +177,9 @@ def _draw_differences(column: Column, axes: Axes) -> None:
         _, color, marker, _ = LOOKS[law]
         for number, (what, stream) in enumerate(FITTED if law != "exponential" else ()):
             row = _of_stream(column, f"exponential_minus_{law}-{what}", stream)
-            if np.isfinite(row["value"]):
+            if row is None:
+                _undefined(axes, number)
+            elif np.isfinite(row["value"]):
                 _point(axes, number + offset, row, color, marker)
             else:
                 place = axes.get_xaxis_transform()
@@ -180,8 +188,19 @@ def _draw_differences(column: Column, axes: Axes) -> None:
     _stream_axis(axes, True)
 
 
-def _of_stream(column: Column, quantity: str, stream: str) -> pd.Series:
-    return style.select(column.select(quantity), part=stream).iloc[0]
+def _of_stream(column: Column, quantity: str, stream: str) -> pd.Series | None:
+    """The row of a stream; None where no law could be fitted to it."""
+    rows = column.select(quantity)
+    what = quantity.rpartition("-")[2]
+    if not (rows["part"] == stream).any() and any(each.startswith(f"no law of {what},") for each in column.lacking):
+        return None
+    return style.select(rows, part=stream).iloc[0]
+
+
+def _undefined(axes: Axes, place: float) -> None:
+    look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": style.SMALL, "color": style.CONTROL_GREY}
+    if not any(text.get_position()[0] == place for text in axes.texts):
+        axes.text(place, 0.5, "none", transform=axes.get_xaxis_transform(), **look)
 
 
 def _point(axes: Axes, x: float, row: pd.Series, color: str, marker: str) -> None:

@@ -25,12 +25,13 @@ CENSORED = "no mean: some seed made no transition"
 
 
 def draw(tables: Tables, options: Mapping[str, Any]) -> Figure:
-    """Draw six panels of the first of the experiments.
+    """Draw six panels for each experiment.
 
     (a) Gradient norm at each checkpoint with what sampling alone gives; (b) smallest over largest Hessian eigenvalue;
     (c) held-out loss along ± the most negative direction at the first plateau and at the solution, with the batch's
     own loss and the null of a random direction; (d) held-out loss on the line from plateau to solution; (e) descent
-    without noise from the plateau; (f) the loss on the plane of top eigenvector and displacement, lowest seed.
+    without noise from the plateau; (f) the loss on the plane of top eigenvector and displacement, lowest seed. A
+    line below says at which other plateaus there are directions, and of which other seeds planes, that are not shown.
 
     Args:
         tables: "summary", summary rows; "runs", tidy rows of all seeds.
@@ -59,6 +60,16 @@ def _draw_one(
     _draw_plane(figure, plane, tables["runs"], plateau)
     for axes, letter in zip(grid.flat, "abcdef", strict=True):
         style.panel_letter(axes, letter)
+    style.note(figure, _left_out(tables["runs"], parts, plateau))
+
+
+def _left_out(runs: pd.DataFrame, parts: list[str], plateau: str) -> str:
+    """Say which other plateaus (c) and planes of other seeds (f) there are; "" for none."""
+    others = [label(part) for part in parts if part.startswith("plateau") and part != plateau]
+    planes = sorted(runs.loc[runs["quantity"] == "loss_on_slice", "seed"].unique().tolist())[1:]
+    told = [f"the most negative direction at {' and at '.join(others)} (c)"] if others else []
+    told += [f"the plane of seed{'s' * (len(planes) > 1)} {', '.join(map(str, planes))} (f)"] if planes else []
+    return f"c to f: {label(plateau)}. Measured, and not shown: {'; '.join(told)}." if told else ""
 
 
 def checkpoints(runs: pd.DataFrame) -> list[str]:

@@ -64,19 +64,29 @@ class Column:
         rows: own rows of the language model, of this contrast.
         panels: the axes.
         sets: names of the first and the second set, or none where the options do not tell.
+        lacking: what could not be measured, and why.
     """
 
     def __init__(
-        self, experiment: str, contrast: str, rows: pd.DataFrame, panels: Sequence[Axes], sets: tuple[str, ...]
+        self,
+        experiment: str,
+        contrast: str,
+        rows: pd.DataFrame,
+        panels: Sequence[Axes],
+        sets: tuple[str, ...],
+        lacking: Sequence[str] = (),
     ):
         self.experiment = experiment
         self.contrast = contrast
         self.rows = rows
         self.panels = panels
         self.sets = sets
+        self.lacking = lacking
 
     def select(self, quantity: str, null: str = "") -> pd.DataFrame:
-        """Return the rows of a quantity; raise a ``ValueError`` that names it where there are none."""
+        """Return the rows of a quantity, none where the tables say why; else a ``ValueError`` names it."""
+        if not self.has(quantity, null) and any(reason.startswith(f"no {quantity},") for reason in self.lacking):
+            return self.rows.iloc[:0]
         return style.select(self.rows, experiment=self.experiment, data=self.contrast, quantity=quantity, null=null)
 
     def has(self, quantity: str, null: str = "") -> bool:
@@ -144,7 +154,11 @@ def draw_columns(
                 first = panels
             sets = options.get("prompts", {}).get(experiment, {}).get(contrast, ())
             rows = own[(own["experiment"] == experiment) & (own["data"] == contrast)]
-            columns.append(Column(experiment, contrast, rows, panels, tuple(PurePath(name).stem for name in sets)))
+            lacking = style.not_measured(own[own["experiment"] == experiment], f"{contrast}: ")["data"]
+            reasons = [reason.removeprefix(f"{contrast}: ") for reason in lacking]
+            columns.append(
+                Column(experiment, contrast, rows, panels, tuple(PurePath(name).stem for name in sets), reasons)
+            )
     everything = [axes for column in columns for axes in column.panels]
     for axes, letter in zip(everything, style.letters(len(everything)), strict=True):
         style.panel_letter(axes, letter)
@@ -191,7 +205,11 @@ def beyond_the_embedding(rows: pd.DataFrame) -> pd.DataFrame:
 def line_with_band(
     axes: Axes, rows: pd.DataFrame, color: str, linestyle: Any = "-", linewidth: float = 1.1, band: bool = True
 ) -> Any:
-    """Draw placed rows as a line, and their intervals, where known, as a band; return the handle of the legend."""
+    """Draw placed rows as a line, and their intervals, where known, as a band; return the handle of the legend.
+
+    The line breaks where a layer was not measured.
+    """
+    rows = style.with_gaps(rows, "place")
     look: dict[str, Any] = {"linestyle": linestyle, "linewidth": linewidth, "zorder": 3} | style.marks(rows["value"])
     (line,) = axes.plot(rows["place"], rows["value"], color=color, **look)
     if not band or rows[["low", "high"]].isna().all(axis=None):
@@ -203,8 +221,9 @@ def line_with_band(
 
 def null_line(axes: Axes, rows: pd.DataFrame, linestyle: Any = ":", color: str = style.NULL_GREY) -> Any:
     """Draw placed rows of a null: its mean as a line, and its central 95 % range, where known, in grey."""
+    rows = style.with_gaps(rows, "place")
     look: dict[str, Any] = {"linestyle": linestyle, "linewidth": 0.9, "zorder": 1.6}
-    if len(rows) == 1:
+    if style.marks(rows["value"]):
         look |= {"marker": "_", "markersize": 6}
     (line,) = axes.plot(rows["place"], rows["value"], color=color, **look)
     if not (rows["low"] < rows["high"]).any():

@@ -39,6 +39,8 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
     it share, with its 95 % interval over pairs of prompts. Nulls: random directions (dotted, grey), and permuted rows
     (dashed, in the colour of what they belong to).
 
+    Lines break at a layer that could not be measured.
+
     Args:
         tables: "summary", summary rows; "runs", tidy rows, which have the intervals within the run.
         options: "experiments", their names.
@@ -71,6 +73,14 @@ def _draw_one(
         style.panel_letter(axes, letter)
     nulls = {name: entries.pop(name) for name in list(entries) if name.startswith("null: ")}
     style.legend_on_top(figure, entries | nulls, columns=3)
+    lacking = style.not_measured(tables["runs"]).dropna(subset="layer").sort_values("layer")
+    weights = lacking[lacking["of"] != ""].groupby("of", sort=False)["layer"].unique()
+    told = [
+        f"{NAMES[role]} of layer {', '.join(f'{each:g}' for each in weights[role])}"
+        for role in NAMES
+        if role in weights
+    ]
+    style.note(figure, f"Not measured, and in no mean: {'; '.join(told)}." if told else "")
 
 
 def overlap_map(summary: pd.DataFrame, role: str, other: str) -> Float[np.ndarray, "layers layers"]:
@@ -122,7 +132,8 @@ def _draw_means(axes: Axes, summary: pd.DataFrame, quantity: str, label: str) ->
             continue
         rows = rows.assign(layer=layer_of(rows))
         entries |= _draw_nulls(axes, rows, quantity, color)
-        entries[NAMES[role]] = style.mean_line(axes, style.select(rows, quantity=quantity, null=""), "layer", color)
+        measured = style.with_gaps(style.select(rows, quantity=quantity, null=""), "layer")
+        entries[NAMES[role]] = style.mean_line(axes, measured, "layer", color)
     axes.set_xlabel("layer")
     style.whole_ticks(axes.xaxis)
     axes.set_ylabel(label)
@@ -143,7 +154,8 @@ def _draw_shares(axes: Axes, tables: Mapping[str, pd.DataFrame]) -> dict[str, An
         entries |= _draw_nulls(axes, nulls.assign(layer=layer_of(nulls)), SHARE, color)
         rows = runs[runs["data"] == data]
         label = f"prompts: {data.replace('_', ' ')}, {style.seeds_text(rows)} pairs"
-        entries[label] = style.mean_line(axes, rows.assign(layer=layer_of(rows)), "layer", color)
+        placed = style.with_gaps(rows.assign(layer=layer_of(rows)), "layer")
+        entries[label] = style.mean_line(axes, placed, "layer", color)
     axes.set_xlabel("layer")
     style.whole_ticks(axes.xaxis)
     axes.set_ylabel("share of increment")
@@ -153,9 +165,9 @@ def _draw_shares(axes: Axes, tables: Mapping[str, pd.DataFrame]) -> dict[str, An
 
 def _draw_nulls(axes: Axes, rows: pd.DataFrame, quantity: str, color: str) -> dict[str, Any]:
     null = RANDOM[SPECTRAL if quantity.endswith(SPECTRAL) else OVERLAP]
-    random = style.null_band(axes, style.select(rows, quantity=quantity, null=null), "layer")
+    random = style.null_band(axes, style.with_gaps(style.select(rows, quantity=quantity, null=null), "layer"), "layer")
     # of two draws, whose range would hide all else
     permuted = style.select(rows, quantity=quantity, null=PERMUTED).assign(low=np.nan, high=np.nan)
-    style.null_band(axes, permuted, "layer", "--", color)
+    style.null_band(axes, style.with_gaps(permuted, "layer"), "layer", "--", color)
     (dashed,) = axes.plot([], [], color=style.NULL_GREY, linestyle="--", linewidth=0.9)
     return {"null: random directions": random, "null: rows permuted, in its colour": dashed}

@@ -50,6 +50,9 @@ FEWEST_SEEDS = 3
 INCHES_OF_HANDLE, INCHES_OF_CHARACTER = 0.33, 0.047
 """Of the entries of a legend, with the space between them."""
 
+SMALL = 6.5
+"""Size of letters of what is said aside."""
+
 TITLE_HEIGHT, CHARACTERS_PER_INCH = 0.25, 16
 """Of a block's title: height in inches, and how many bold characters an inch holds."""
 
@@ -123,6 +126,41 @@ def marks(values: pd.Series, size: float = 2.5) -> dict[str, Any]:
     known = values.notna().to_numpy()
     alone = known & ~np.append(known[1:], False) & ~np.append(False, known[:-1])
     return {"marker": "o", "markersize": size} if alone.any() else {}
+
+
+def with_gaps(rows: pd.DataFrame, x: str, places: Iterable[float] | None = None) -> pd.DataFrame:
+    """Return rows in the order of column ``x``, with rows of NaN where some are missing: a line breaks there.
+
+    Args:
+        rows: of one line.
+        x: the column of the x axis.
+        places: where rows should be; None: at every step of 1 from the first to the last of them.
+
+    >>> with_gaps(pd.DataFrame({"layer": [4, 0, 1], "value": [3.0, 1.0, 2.0]}), "layer")["value"].tolist()
+    [1.0, 2.0, nan, nan, 3.0]
+    """
+    if rows.empty:
+        return rows
+    first, last = float(rows[x].min()), float(rows[x].max())
+    wanted = np.arange(first, last + 0.5) if places is None else np.array(sorted(places), dtype=np.float64)
+    there = rows[x].to_numpy(np.float64)
+    missing = [at for at in wanted if first < at < last and np.abs(there - at).min() > 0.25]
+    gaps = pd.DataFrame({x: missing}, dtype=np.float64)
+    return pd.concat([rows, gaps], ignore_index=True).sort_values(x, kind="stable") if missing else rows.sort_values(x)
+
+
+def note(figure: Figure | SubFigure, text: str) -> None:
+    """Write below all panels, in small letters, what a figure leaves out; nothing for ""."""
+    if text:
+        width = int(figure.bbox.width / figure.dpi * CHARACTERS_PER_INCH * 1.25)
+        figure.supxlabel(fill(text, width), x=0.01, ha="left", fontsize=SMALL, color=CONTROL_GREY)
+
+
+def not_measured(runs: pd.DataFrame, beginning: str = "") -> pd.DataFrame:
+    """Return the rows of what could not be measured whose reason begins so, with ``layer`` and ``of``, of its part."""
+    rows = runs[(runs["quantity"] == NOT_MEASURED) & runs["data"].str.startswith(beginning)]
+    found = rows["part"].str.extract(r"^layers\.(\d+)\.?(.*)$")
+    return rows.assign(layer=pd.to_numeric(found[0]), of=found[1])
 
 
 def whole_ticks(axis: Axis) -> None:
@@ -335,7 +373,10 @@ def null_band(
     )
     mean, low, high = (np.broadcast_to(rows[name].to_numpy(), len(places)) for name in ("estimate", "low", "high"))
     style: dict[str, Any] = {"transform": transform}
+    if len(rows) > 1 and marks(rows["estimate"]):  # a point between gaps has no line
+        style |= {"marker": "_", "markersize": 5}
     (line,) = axes.plot(places, mean, color=color, linestyle=linestyle, linewidth=0.9, zorder=1.6, **style)
+    style = {"transform": transform}
     if not (low < high).any():  # an exact null, or one drawn once
         return (line,)
     return line, axes.fill_between(places, low, high, color=NULL_GREY, alpha=0.35, zorder=1.5, **style)

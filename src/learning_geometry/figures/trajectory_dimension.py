@@ -1,7 +1,7 @@
 """How many dimensions the weights move in during training, beside nulls: by attention matrix, layer and model."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,47 +67,68 @@ MOST = {"experiments": 4}
 
 
 def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figure:
-    """Draw r90 by matrix and layer beside every null, the verdicts, and other dimensions of layers and model.
+    """Draw r90 by matrix and layer beside every null, the verdicts, and other dimensions; a block for each experiment.
 
     (a to d) r90 of query, key, value and output matrices by layer: mean over seeds with its 95 % interval, single
     seeds, every null (mean and central 95 % range), and the published values, by the number of the layer. (e) For each
     matrix and null, in how many seeds r90 is below it, p <= .05. (f to h) PC1 share, participation ratio and r99 of
     the attention of each layer, and of all parameters, beside the isotropic walk and the run's own steps in random
-    order. (i) Estimates from nearest neighbours, for all parameters, where they were measured. Further experiments
-    show as means with intervals in (a to d) and (f to i). Published values are shown for marker sums only.
+    order. (i) Estimates from nearest neighbours, for all parameters, where they were measured. The other
+    experiments show in every block as means with intervals in (a to d) and (f to i). Published values are shown for
+    marker sums only.
 
     Args:
         tables: "summary", summary rows of all experiments; "runs", tidy rows of all their seeds.
-        options: "experiments", of which the first is shown with seeds and nulls; "tasks", for each of them the
+        options: "experiments", each of which has a block with its seeds and nulls; "tasks", for each of them the
             settings of its task, of which "name" is read.
 
     Raises:
         ValueError: no experiment, or one was not measured; the message names the quantity.
     """
     experiments, tables = style.shown("trajectory_dimension", REQUIRES, tables, options)
-    first = experiments[0]
     for name in experiments:
         style.select(tables["summary"], experiment=name, quantity=R90, null="")
+    looks = colors_of(experiments)
+
+    def one(canvas: style.Canvas, _: Mapping[str, pd.DataFrame], options: Mapping[str, Any], experiment: str) -> None:
+        _draw_one(canvas, tables, options, beginning_with(experiment, looks))
+
+    return style.blocks("trajectory_dimension", REQUIRES, tables, options, one)
+
+
+def colors_of(experiments: Sequence[str]) -> dict[str, str]:
+    """Return the colour of each experiment, the same in all blocks."""
+    return {name: EXPERIMENTS[number] for number, name in enumerate(experiments)}
+
+
+def beginning_with(first: str, looks: Mapping[str, str]) -> dict[str, str]:
+    """Return the colours of the experiments, the one of a block first."""
+    return {first: looks[first], **looks}
+
+
+def _draw_one(
+    canvas: style.Canvas, tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any], experiments: Mapping[str, str]
+) -> None:
+    """Draw the block of the first of the experiments, whose colours are given, beside the others' means."""
+    first = next(iter(experiments))
     neighbours = [name for name in NEIGHBOURS if _measured(tables["summary"], first, name)]
-    with style.applied():
-        figure = Figure(figsize=(style.DOUBLE_WIDTH, 7.4), layout="constrained")
-        bands = figure.add_gridspec(3, 1, height_ratios=(2.5, 1.0, 1.2))
-        of_roles, of_parts = bands[0].subgridspec(2, 2), bands[2].subgridspec(1, len(OF_LAYERS) + bool(neighbours))
-        panels = [figure.add_subplot(of_roles[row, column]) for row in (0, 1) for column in (0, 1)]
-        published = PUBLISHED if of_marker_sums(options, first) else {}
-        entries = _draw_roles(panels, tables, experiments, published)
-        verdicts = figure.add_subplot(bands[1])
-        _draw_verdicts(verdicts, tables["runs"], first)
-        below = [figure.add_subplot(of_parts[0, column]) for column in range(of_parts.ncols)]
-        for axes, quantity in zip(below[: len(OF_LAYERS)], OF_LAYERS, strict=True):
-            _draw_layers(axes, tables, experiments, quantity)
-        if neighbours:
-            _draw_neighbours(below[-1], tables, experiments, neighbours)
-        lettered = [*panels, verdicts, *below]
-        for axes, letter in zip(lettered, style.letters(len(lettered)), strict=True):
-            style.panel_letter(axes, letter)
-        style.legend_on_top(figure, entries, columns=3)
-    return figure
+    figure = canvas(style.DOUBLE_WIDTH, 7.4)
+    bands = figure.add_gridspec(3, 1, height_ratios=(2.5, 1.0, 1.2))
+    of_roles, of_parts = bands[0].subgridspec(2, 2), bands[2].subgridspec(1, len(OF_LAYERS) + bool(neighbours))
+    panels = [figure.add_subplot(of_roles[row, column]) for row in (0, 1) for column in (0, 1)]
+    published = PUBLISHED if of_marker_sums(options, first) else {}
+    entries = _draw_roles(panels, tables, experiments, published)
+    verdicts = figure.add_subplot(bands[1])
+    _draw_verdicts(verdicts, tables["runs"], first)
+    below = [figure.add_subplot(of_parts[0, column]) for column in range(of_parts.ncols)]
+    for axes, quantity in zip(below[: len(OF_LAYERS)], OF_LAYERS, strict=True):
+        _draw_layers(axes, tables, experiments, quantity)
+    if neighbours:
+        _draw_neighbours(below[-1], tables, experiments, neighbours)
+    lettered = [*panels, verdicts, *below]
+    for axes, letter in zip(lettered, style.letters(len(lettered)), strict=True):
+        style.panel_letter(axes, letter)
+    style.legend_on_top(figure, entries, columns=3)
 
 
 def in_words(experiment: str) -> str:
@@ -121,7 +142,7 @@ def of_marker_sums(options: Mapping[str, Any], experiment: str) -> bool:
     return task.get("name") == "marker_sums"
 
 
-def number_of_layers(summary: pd.DataFrame, experiments: Sequence[str], pattern: re.Pattern[str]) -> int:
+def number_of_layers(summary: pd.DataFrame, experiments: Iterable[str], pattern: re.Pattern[str]) -> int:
     """Return the largest number of layers of some experiments, from the parts that match a pattern.
 
     Raises:
@@ -138,31 +159,39 @@ def draw_slots(
     axes: Axes,
     tables: Mapping[str, pd.DataFrame],
     slots: Sequence[Slot],
-    experiments: Sequence[str],
+    experiments: Mapping[str, str],
     nulls: Sequence[str],
     published: Sequence[float] = (),
 ) -> dict[str, Any]:
     """Draw side by side, at each place 0, 1, ... of the x axis: experiments, published values, nulls of the first.
 
+    Args:
+        axes: where to draw.
+        tables: "summary" and "runs".
+        slots: what stands at each place.
+        experiments: name -> colour; of the first seeds and nulls are shown.
+        nulls: names of those to be shown, if there are any.
+        published: a value for each place.
+
     Returns:
         The legend entries of what was drawn.
     """
     summary, runs = (_at_places(tables[name], slots) for name in ("summary", "runs"))
-    of_first = summary[summary["experiment"] == experiments[0]]
+    first = next(iter(experiments))
+    of_first = summary[summary["experiment"] == first]
     shown = [null for null in nulls if (of_first["null"] == null).any()]
     items = [*experiments, *(["published"] if published else []), *shown]
     spacing = WIDTH_OF_SLOT / len(items)
     offsets = {item: spacing * (number - (len(items) - 1) / 2) for number, item in enumerate(items)}
     entries: dict[str, Any] = {}
-    for number, experiment in enumerate(experiments):
+    for experiment, color in experiments.items():
         rows = summary[(summary["experiment"] == experiment) & (summary["null"] == "")]
         if rows.empty:
             continue
-        color = EXPERIMENTS[number]
         entries[f"{in_words(experiment)}, {style.seeds_text(rows)}"] = _with_ranges(
             axes, rows["place"] + offsets[experiment], rows, color, marker="o", markersize=3.2, linewidth=1.1, zorder=3
         )
-        if number == 0 and rows["n"].max() > 1:
+        if experiment == first and rows["n"].max() > 1:
             seeds = runs[(runs["experiment"] == experiment) & (runs["null"] == "")].sort_values("seed", kind="stable")
             of_slot = seeds.groupby("place")["seed"]
             spread = (of_slot.cumcount() + 0.5) / of_slot.transform("size") - 0.5
@@ -209,7 +238,7 @@ def draw_slots(
 def _draw_roles(
     panels: Sequence[Axes],
     tables: Mapping[str, pd.DataFrame],
-    experiments: Sequence[str],
+    experiments: Mapping[str, str],
     published: Mapping[str, Sequence[float]],
 ) -> dict[str, Any]:
     """Draw r90 of the matrices of each role, a panel for each, on one scale; return the legend entries."""
@@ -232,9 +261,9 @@ def _draw_roles(
     return entries
 
 
-def _draw_layers(axes: Axes, tables: Mapping[str, pd.DataFrame], experiments: Sequence[str], quantity: str) -> None:
+def _draw_layers(axes: Axes, tables: Mapping[str, pd.DataFrame], experiments: Mapping[str, str], quantity: str) -> None:
     """Draw a number of the attention of each layer and of all parameters."""
-    style.select(tables["summary"], experiment=experiments[0], quantity=quantity, null="")
+    style.select(tables["summary"], experiment=next(iter(experiments)), quantity=quantity, null="")
     layers = range(number_of_layers(tables["summary"], experiments, LAYER))
     parts = [*(f"layers.{layer}.attention" for layer in layers), "model"]
     slots = [{"quantity": quantity, "part": part} for part in parts]
@@ -247,7 +276,7 @@ def _draw_layers(axes: Axes, tables: Mapping[str, pd.DataFrame], experiments: Se
 
 
 def _draw_neighbours(
-    axes: Axes, tables: Mapping[str, pd.DataFrame], experiments: Sequence[str], quantities: Sequence[str]
+    axes: Axes, tables: Mapping[str, pd.DataFrame], experiments: Mapping[str, str], quantities: Sequence[str]
 ) -> None:
     """Draw what estimators by nearest neighbours make of all parameters."""
     slots = [{"quantity": quantity, "part": "model"} for quantity in quantities]

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from learning_geometry.figures import style
-from learning_geometry.figures.trajectory_dimension import EXPERIMENTS, in_words, of_marker_sums
+from learning_geometry.figures.trajectory_dimension import beginning_with, colors_of, in_words, of_marker_sums
 
 REQUIRES = ("trajectory_geometry",)
 """The measurements whose tables the figure reads."""
@@ -41,59 +41,71 @@ MOST = {"experiments": 4}
 
 
 def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figure:
-    """Draw four panels over training, means over all attention matrices in windows of equal numbers of snapshots.
+    """Draw four panels over training for each experiment, means over all attention matrices in windows of snapshots.
+
+    Windows have equal numbers of snapshots.
 
     (a) Participation ratio, (b) r90 and (c) PC1 share of the trajectory within a window, and (d) the participation
     ratio over the mean of walks with the run's own step norms in that window. A point stands at the last step of its
     window, and a horizontal line goes back to its first: mean over seeds with its 95 % interval, and single seeds.
-    Nulls: isotropic walk and walk with the run's step norms, mean and central 95 % range. Further experiments show as
-    means with intervals. Shaded: the part of training in which the published collapse falls, for marker sums.
+    Nulls: isotropic walk and walk with the run's step norms, mean and central 95 % range. The other experiments show
+    in every block as means with intervals. Shaded: the part of training in which the published collapse falls, for
+    marker sums.
 
     Args:
         tables: "summary", summary rows of all experiments; "runs", tidy rows of all their seeds.
-        options: "experiments", of which the first is shown with seeds and nulls; "tasks", for each of them the
+        options: "experiments", each of which has a block with its seeds and nulls; "tasks", for each of them the
             settings of its task, of which "name" is read.
 
     Raises:
         ValueError: no experiment, or one was not measured in windows; the message names the quantity.
     """
     experiments, tables = style.shown("trajectory_windows", REQUIRES, tables, options)
-    first = experiments[0]
+    looks = colors_of(experiments)
+
+    def one(canvas: style.Canvas, _: Mapping[str, pd.DataFrame], options: Mapping[str, Any], experiment: str) -> None:
+        _draw_one(canvas, tables, options, beginning_with(experiment, looks))
+
+    return style.blocks("trajectory_windows", REQUIRES, tables, options, one)
+
+
+def _draw_one(
+    canvas: style.Canvas, tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any], experiments: Mapping[str, str]
+) -> None:
+    """Draw the block of the first of the experiments, whose colours are given, beside the others' means."""
+    first = next(iter(experiments))
     summary = tables["summary"]
     shown = summary[summary["experiment"].isin(experiments)]
     entries: dict[str, Any] = {}
-    with style.applied():
-        figure = Figure(figsize=(style.DOUBLE_WIDTH, 4.4), layout="constrained")
-        grid = figure.subplots(2, 2, sharex=True)
-        for axes, letter, quantity in zip(grid.flat, "abcd", QUANTITIES, strict=True):
-            entries |= _draw_windows(axes, tables, experiments, quantity)
-            if quantity == OVER_NULL:
-                _draw_null_of_ratio(axes, style.select(summary, experiment=first, quantity=RATIO, part=MATRICES))
-            axes.set_ylabel(QUANTITIES[quantity])
-            style.panel_letter(axes, letter)
-        if of_marker_sums(options, first):
-            entries |= _shade_published(grid.flat, int(style.select(summary, experiment=first)["step"].max()))
-        for axes in grid[1]:
-            last = int(shown["step"].max())
-            style.step_axis(axes, [0, last])
-            axes.set_xlim(0, 1.03 * last)  # room for the last point
-        measured_first = sorted(entries, key=lambda label: label.startswith(("null: ", "published")))
-        style.legend_on_top(figure, {label: entries[label] for label in measured_first}, columns=2)
-        figure.align_ylabels()
-    return figure
+    figure = canvas(style.DOUBLE_WIDTH, 4.4)
+    grid = figure.subplots(2, 2, sharex=True)
+    for axes, letter, quantity in zip(grid.flat, "abcd", QUANTITIES, strict=True):
+        entries |= _draw_windows(axes, tables, experiments, quantity)
+        if quantity == OVER_NULL:
+            _draw_null_of_ratio(axes, style.select(summary, experiment=first, quantity=RATIO, part=MATRICES))
+        axes.set_ylabel(QUANTITIES[quantity])
+        style.panel_letter(axes, letter)
+    if of_marker_sums(options, first):
+        entries |= _shade_published(grid.flat, int(style.select(summary, experiment=first)["step"].max()))
+    for axes in grid[1]:
+        last = int(shown["step"].max())
+        style.step_axis(axes, [0, last])
+        axes.set_xlim(0, 1.03 * last)  # room for the last point
+    measured_first = sorted(entries, key=lambda label: label.startswith(("null: ", "published")))
+    style.legend_on_top(figure, {label: entries[label] for label in measured_first}, columns=2)
+    figure.align_ylabels(grid.ravel().tolist())
 
 
 def _draw_windows(
-    axes: Axes, tables: Mapping[str, pd.DataFrame], experiments: list[str], quantity: str
+    axes: Axes, tables: Mapping[str, pd.DataFrame], experiments: Mapping[str, str], quantity: str
 ) -> dict[str, Any]:
     """Draw one quantity of all experiments, and seeds and nulls of the first; return the legend entries."""
     entries: dict[str, Any] = {}
     values: list[float] = []
-    for number, experiment in enumerate(experiments):
+    for number, (experiment, color) in enumerate(experiments.items()):
         where = {"experiment": experiment, "quantity": quantity, "part": MATRICES}
         of_quantity = style.select(tables["summary"], **where)
         rows = style.select(of_quantity, null="").sort_values("step")
-        color = EXPERIMENTS[number]
         entries[f"{in_words(experiment)}, {style.seeds_text(rows)}"] = _with_widths(axes, rows, color)
         values += rows["estimate"].tolist()
         if number:

@@ -11,6 +11,9 @@ from jaxtyping import Bool, Float, Float64, Real
 
 from learning_geometry.geometry.rounding import is_rounding
 
+ACTIVATION_EPSILON = float(np.finfo(np.float32).eps)
+"""Of the activations of models, which are float32 at best."""
+
 
 class Moments(NamedTuple):
     """Number, mean and centred second moment of vectors.
@@ -159,6 +162,21 @@ def image(of: Moments, weight: Float[np.ndarray, "outputs width"]) -> Moments:
     """
     exact = weight.astype(np.float64)
     return Moments(of.n, exact @ of.mean, exact @ of.scatter @ exact.T)
+
+
+def varies(of: Moments, epsilon: float = ACTIVATION_EPSILON) -> bool:
+    """Whether vectors vary by more than the rounding of what they were computed with.
+
+    Args:
+        of: Moments of the vectors.
+        epsilon: Of their precision.
+
+    Examples:
+        >>> varies(moments(np.array([[1.0], [1.0 + 1e-7]]))), varies(moments(np.array([[1.0], [1.001]])))
+        (False, True)
+    """
+    variance = float(np.trace(of.scatter)) / of.n
+    return not is_rounding(np.sqrt(variance), np.sqrt(variance + float(of.mean @ of.mean)), epsilon=epsilon)
 
 
 def restricted(of: Moments, kept: Bool[np.ndarray, " width"]) -> Moments:

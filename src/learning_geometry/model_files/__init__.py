@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from learning_geometry.model_files.config_keys import check_keys
 from learning_geometry.model_files.gguf_settings import (
     ROPE_FACTORS,
     GgufModel,
@@ -239,6 +240,7 @@ def _check_folder(folder: Path, weights: bool, tokenizer: bool) -> ModelFiles:
                 f"config.json: {key} is {config[key]!r}, which a model of the family {config['model_type']!r} does not "
                 "apply; correct model_type, or take the key out"
             )
+    check_keys(config)
     _check_turned(config)
     if any("CausalLM" in str(key) for key in config.get("auto_map") or {}):
         raise ValueError(

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import learning_geometry
-from learning_geometry.model_files import check_files
+from learning_geometry.model_files import check_files, config_keys
 from learning_geometry.model_files.layouts import ALIASES, DEFAULTS, layout
 from learning_geometry.models.language.loading import import_transformers, load
 from learning_geometry.streams import stream
@@ -138,6 +138,101 @@ def test_a_pad_id_without_an_embedding_is_no_hindrance(folder, padding):
 def test_another_shape_is_refused(folder):
     change_config(folder, intermediate_size=41)
     assert_refused(folder, r"model\.layers\.0\.mlp\.gate_proj\.weight: of shape \(40, 24\), .* has \(41, 24\)")
+
+
+def test_names_are_those_of_transformers():
+    from transformers.activations import ACT2FN
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    # the others have weights
+    assert set(config_keys.ACTIVATIONS) == set(ACT2FN) - {"prelu", "xielu"}
+    assert set(config_keys.ROTATIONS) == {*ROPE_INIT_FUNCTIONS, "default"}
+
+
+def rope(**keys):
+    return {"rope_parameters": {"rope_theta": 1e4, **keys}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"return_dict": False}, "return_dict is False: the model would return tuples"),
+        ({"return_dict": 0}, "return_dict is 0: "),
+        ({"use_return_dict": True}, "use_return_dict is True: .*take the key out"),
+        ({"_attn_implementation": "flash_attention_2"}, "_attn_implementation is 'flash_attention_2': 'eager' and"),
+        ({"attn_implementation": "bogus"}, "attn_implementation is 'bogus': 'eager' and 'sdpa' are known"),
+        ({"experts_implementation": "x"}, "experts_implementation is 'x': the family has no experts"),
+        ({"is_causal": False}, "is_causal is False: attention would see what follows"),
+        ({"use_bidirectional_attention": True}, "use_bidirectional_attention is True: .*sees nothing that follows"),
+        ({"pruned_heads": {"0": [1]}}, "pruned_heads is {'0': .1.}: heads that were pruned"),
+        ({"text_config": {"a": 1}}, "text_config is {'a': 1}: it describes a part"),
+        ({"dtype": "bogus"}, "dtype is 'bogus': correct it"),
+        ({"torch_dtype": "bogus"}, "torch_dtype is 'bogus': correct it"),
+        ({"use_cache": "x"}, "use_cache is 'x', and must be true or false"),
+        ({"output_hidden_states": 1}, "output_hidden_states is 1, and must be true or false"),
+        ({"torchscript": "no"}, "torchscript is 'no', and must be true or false"),
+        ({"rms_norm_eps": "1e-6"}, "rms_norm_eps is '1e-6', and must be a number"),
+        ({"rms_norm_eps": None}, "rms_norm_eps is None, and must be a number"),
+        ({"tie_word_embeddings": "false"}, "tie_word_embeddings is 'false', which is neither true nor false"),
+        (
+            {"hidden_act": "bogus"},
+            "hidden_act is 'bogus', which is no activation function .*correct it to one of gelu,",
+        ),
+        ({"hidden_act": None}, "hidden_act is None, which is no activation function"),
+        ({"hidden_act": ["gelu"]}, "hidden_act is .'gelu'., which is no activation function"),
+        ({"hidden_act": "prelu"}, "hidden_act is 'prelu', which is no activation function"),
+        (
+            rope(rope_type="bogus"),
+            "rope_type in its rope_parameters is 'bogus', .*correct it to one of default, dynamic",
+        ),
+        (rope(type="bogus"), "type in its rope_parameters is 'bogus'"),
+        (rope(rope_type=None), "rope_type in its rope_parameters is None"),
+        (rope(rope_type="linear", type="dynamic", factor=2.0), "rope_type .*is 'linear' and type is 'dynamic'"),
+        (rope(rope_type="linear"), "factor is not in its rope_parameters, .*kind 'linear' need it"),
+        (rope(rope_type="llama3", factor=2.0), "low_freq_factor is not in its rope_parameters"),
+        (rope(sliding_attention={"rope_type": "default"}), "rope_parameters describes 'sliding_attention' apart"),
+    ],
+)
+def test_keys_that_are_not_understood_are_refused_before_any_job(folder, changes, says):
+    change_config(folder, **changes)
+    assert_refused(folder, f"config(.json)?: {says}")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"return_dict": True},
+        {"_attn_implementation": "sdpa"},
+        {"attn_implementation": None},
+        {"output_hidden_states": True, "output_attentions": True, "torchscript": True, "use_cache": False},
+        {"is_causal": True, "use_bidirectional_attention": False},
+        {"torch_dtype": "bfloat16", "dtype": "float32"},
+        {"pruned_heads": {}},
+        rope(rope_type="default", type="default"),
+        rope(),
+    ],
+)
+def test_keys_that_change_no_number_are_read(folder, changes):
+    tokens = torch.tensor([[1, 2, 5]])
+    change_config(folder, **changes)
+    check_files(folder, tokenizer=False)
+    torch.testing.assert_close(load(folder, tokenizer=False).forward(tokens), module_of("llama")(tokens).logits)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "says"),
+    [
+        ("gpt2", {"activation_function": "bogus"}, "activation_function is 'bogus', which is no activation function"),
+        ("gpt2", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling is set, and .*no rotary positions"),
+        ("gpt2", {"scale_attn_weights": "no"}, "scale_attn_weights is 'no', and must be true or false"),
+        ("gpt_neox", {"use_parallel_residual": 1}, "use_parallel_residual is 1, and must be true or false"),
+        ("gpt_neox", {"return_dict": False}, "return_dict is False"),
+    ],
+)
+def test_keys_of_other_families_that_are_not_understood_are_refused(tmp_path, name, changes, says):
+    module_of(name).save_pretrained(tmp_path / "model")
+    change_config(tmp_path / "model", **changes)
+    assert_refused(tmp_path / "model", f"config.json: {says}")
 
 
 def test_numbers_that_are_no_floats_are_refused(folder):

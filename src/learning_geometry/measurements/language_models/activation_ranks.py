@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from learning_geometry import failures
 from learning_geometry.geometry.activation_ranks import (
     Ranks,
     activation_ranks,
@@ -13,7 +14,7 @@ from learning_geometry.geometry.activation_ranks import (
     ranks,
     rogue_dimensions,
 )
-from learning_geometry.geometry.moments import restricted
+from learning_geometry.geometry.moments import restricted, varies
 from learning_geometry.measurements.common.language_run import LanguageRun
 from learning_geometry.streams import stream
 from learning_geometry.tables.tidy import central_range, tidy
@@ -40,6 +41,8 @@ QUANTITIES = ("directions_99", "effective_rank", "effective_rank_of_variances")
 
 WITHOUT_ROGUES = "_without_rogues"
 
+THE_SAME = "no ranks, as it is the same at every token"
+
 
 def measured_layers(layers: int, every: int) -> list[int]:
     """Return the layers whose number is a multiple of ``every``, and the last.
@@ -63,6 +66,10 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
     - ``rogue_dimensions``: how many coordinates have a root mean square above 6 times the median's.
 
     Null ``isotropic``: as many Gaussian vectors of that width, whose coordinates are independent and of equal variance.
+
+    An activation that is the same at every token, to the rounding of float32, has no ranks, as that of a layer that
+    writes nothing: of each and every text there is one row ``not_measured`` instead, and no other row counts it. So it
+    is where the first vectors are the same, or those without the rogue coordinates.
 
     There is no interval: neighbouring tokens of a text are no independent sample.
     """
@@ -89,16 +96,26 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
                 continue
             here = {"step": 0, "part": name, "data": text}
             of, spectra = run.moments(text, name), run.spectra(text, name)
-            width = len(of.mean)
-            found = ranks(spectra[of.n]) if of.n in spectra else activation_ranks(of)
-            add(here, found, of.n, width)
-            for count, variances in spectra.items():
-                add(here, ranks(variances), count, width, index=count)
-            if spectra and of.n not in spectra:
-                add(here, found, of.n, width, index=of.n)
-            rogue = rogue_dimensions(of)
-            left = activation_ranks(restricted(of, ~rogue)) if rogue.any() else found
-            add(here, left, of.n, width - int(rogue.sum()), WITHOUT_ROGUES)
+            width, rogue = len(of.mean), rogue_dimensions(of)
+            if varies(of):
+                found = ranks(spectra[of.n]) if of.n in spectra else activation_ranks(of)
+                add(here, found, of.n, width)
+                for count, variances in spectra.items():
+                    if variances.any():
+                        add(here, ranks(variances), count, width, index=count)
+                    else:
+                        rows.append(failures.row(name, f"{THE_SAME} of the first {count}", text))
+                if spectra and of.n not in spectra:
+                    add(here, found, of.n, width, index=of.n)
+                others = restricted(of, ~rogue)
+                if not rogue.any():
+                    add(here, found, of.n, width, WITHOUT_ROGUES)
+                elif varies(others):
+                    add(here, activation_ranks(others), of.n, width - int(rogue.sum()), WITHOUT_ROGUES)
+                else:
+                    rows.append(failures.row(name, f"{THE_SAME} without the rogue coordinates", text))
+            else:
+                rows.append(failures.row(name, THE_SAME, text))
             row = here | {"quantity": "rogue_dimensions", "unit": "dimensions"}
             none = {"null": "isotropic", "value": 0.0, "low": 0.0, "high": 0.0}
             rows.extend([row | {"value": float(rogue.sum()), "n": of.n}, row | none])

@@ -8,8 +8,10 @@ import pandas as pd
 from jaxtyping import Float, Float64
 from scipy.special import ndtri
 
+from learning_geometry import failures
 from learning_geometry.geometry.growth import LAWS, held_out_law_errors
 from learning_geometry.geometry.increments import increments, successive_cosines
+from learning_geometry.geometry.moments import ACTIVATION_EPSILON
 from learning_geometry.geometry.resampling import Resampled, resampled
 from learning_geometry.measurements.common.language_run import TRAINED, LanguageRun
 from learning_geometry.measurements.common.twins import (
@@ -58,6 +60,9 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
       ``random_directions``: see :func:`random_directions_spread`;
     - part ``model``, ``mean_increment_cosine``: its mean over layers, with the same null.
 
+    A layer that adds nothing to some prompt has no direction: of its cosine, that of the next layer and the mean there
+    is one row ``not_measured`` each instead.
+
     Part ``layers.<l>.residual_pre`` and ``residual_mid``, ``mean_variance``: variance over the prompts of both sets
     together, mean over features.
 
@@ -71,8 +76,11 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
     - ``exponential_minus_<law>-<what>``: its difference from each of the others, negative where the exponential
       predicts better.
 
+    Of a stream in which all prompts of a contrast have one state in some layer after 0, or a state of zero, there is
+    one row ``not_measured`` instead: there is no logarithm of it.
+
     Raises:
-        ValueError: a state is not finite, or prompts of a contrast have equal states after layer 0.
+        ValueError: a state is not finite.
     """
     rows: list[dict[str, Any]] = []
     streams = {which: [run.prompt_states(TRAINED, name) for name in stream_names(run, which)] for which in STREAMS}
@@ -124,14 +132,31 @@ def _motion(
     added = increments(states)
     parts = [f"layers.{layer}.residual_post" for layer in range(len(added))]
     norms = np.linalg.norm(states[1:].astype(np.float64), axis=-1)
-    cosines = mean_over_prompts(successive_cosines(added), counts)
+    lengths = np.linalg.norm(added, axis=-1)
+    moves = lengths.min(1) > lengths.max() * ACTIVATION_EPSILON
+    there = moves[1:] & moves[:-1]
+    lacking = [
+        failures.row(part, "no increment_cosine, as it or the layer before adds nothing to some prompt", here["data"])
+        for part, defined in zip(parts[1:], there, strict=True)
+        if not defined
+    ]
     rows = [
         here | {"part": parts, "quantity": quantity, "unit": "activation"} | over_pairs(mean_over_prompts(each, counts))
-        for quantity, each in (("state_norm", norms), ("increment_norm", np.linalg.norm(added, axis=-1)))
-    ]
-    spreads = np.array([random_directions_spread(*pair) for pair in pairwise(added)])
-    row = here | {"part": parts[1:], "quantity": "increment_cosine"}
+        for quantity, each in (("state_norm", norms), ("increment_norm", lengths))
+    ] + lacking
+    if lacking:
+        reason = f"no mean_increment_cosine over all layers, as {len(lacking)} of them have none"
+        rows.append(failures.row("model", reason, here["data"]))
+    if not there.any():
+        return rows
+    cosines = mean_over_prompts(successive_cosines(added)[there], counts)
+    chosen = [pair for pair, defined in zip(pairwise(added), there, strict=True) if defined]
+    spreads = np.array([random_directions_spread(*pair) for pair in chosen])
+    named = [part for part, defined in zip(parts[1:], there, strict=True) if defined]
+    row = here | {"part": named, "quantity": "increment_cosine"}
     rows += [row | over_pairs(cosines), row | _random_directions(spreads)]
+    if lacking:
+        return rows
     # turned independently, layers have uncorrelated cosines, though each has a part in two of them
     spread = np.sqrt(np.sum(spreads**2)) / len(spreads)
     row = here | {"quantity": "mean_increment_cosine"}
@@ -162,6 +187,10 @@ def _growth(
         if (what, which) != ("state_norm", "residual_pre"):
             rows.append(here | {"part": parts, "quantity": what, "unit": unit} | over_pairs(curve))
         if len(states) < FEWEST_FITTED_LAYERS:
+            continue
+        if not all((part[..., 1:] > 0).all() for part in curve):
+            reason = f"no law of {what}, as it is 0 in some layer after 0, or in a resample"
+            rows.append(failures.row(which, reason, here["data"]))
             continue
         # resampled curves, and those without a pair, are fitted as the curve itself
         found = over_pairs(Resampled(*(_errors(part) for part in curve)))

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
+from learning_geometry import failures
 from learning_geometry.geometry.activation_ranks import principal_directions
 from learning_geometry.geometry.nulls import haar_subspace
 from learning_geometry.geometry.resampling import Statistic, bca_ends, bootstrap_counts, resampled
@@ -97,8 +98,8 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
     layer alone), data = text, n = tokens predicted, [low, high] the 95 % BCa bootstrap interval over windows:
 
     - ``loss_recovered`` at index k: 1 - (loss with the projection - loss) / (loss with the mean - loss), 0 of the mean
-      and 1 of what changes nothing; NaN where the mean does not raise the loss. Null ``random_subspace``: random
-      k-dimensional subspaces about the same means, over n draws, nested in k;
+      and 1 of what changes nothing; a row ``not_measured`` where the mean does not raise the loss. Null
+      ``random_subspace``: random k-dimensional subspaces about the same means, over n draws, nested in k;
     - ``loss_increase`` (nats) at index k, and at index 0 with the mean; same null;
     - ``loss`` (nats), part ``model``: of the model as it is.
 
@@ -212,10 +213,15 @@ def _rows_of_part(
         yield to_loss | _over_windows(_mean(increase), counts)
         if not each.rank:
             continue
-        yield of_recovery | _over_windows(_recovered(increase, mean, intact), counts)
         drawn = np.array([other.mean() for null, other in increases if null.null and null.rank == each.rank])
         yield to_loss | central_range(drawn, "random_subspace")
-        recovered = 1 - drawn / _cost(mean.mean(), intact.mean())
+        cost = _cost(mean.mean(), intact.mean())
+        if np.isnan(cost):
+            reason = f"no loss_recovered by {each.rank} directions, as the mean in their place raises no loss"
+            yield failures.row(part, reason, here["data"])
+            continue
+        yield of_recovery | _over_windows(_recovered(increase, mean, intact), counts)
+        recovered = 1 - drawn / cost
         yield of_recovery | central_range(recovered, "random_subspace")
 
 

@@ -2,11 +2,13 @@
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from learning_geometry.geometry.activation_ranks import isotropic_ranks
-from learning_geometry.geometry.moments import covariance
-from learning_geometry.geometry.output_projection import projection_ranks, share_of_drop
+from learning_geometry import failures
+from learning_geometry.geometry.activation_ranks import Ranks, isotropic_ranks
+from learning_geometry.geometry.moments import Moments, covariance, restricted, varies
+from learning_geometry.geometry.output_projection import ProjectionRanks, projection_ranks, share_of_drop
 from learning_geometry.measurements.common.language_run import LanguageRun
 from learning_geometry.measurements.language_models.activation_ranks import measured_layers
 from learning_geometry.streams import stream
@@ -51,8 +53,12 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
       (n = 1), ``random_reading`` and ``random_writing``; and null ``random_weight``, of Gaussian W_O of the same shape;
     - ``drop_explained`` (of the directions) and ``drop_explained_effective_rank``, part
       ``layers.<l>.<counterfactual>``: share of the drop from white z to output that the counterfactual undoes, 0 if it
-      changes nothing, negative if the rank is lower still; NaN where there is no drop. Causes are not exclusive: shares
-      need not add up to 1.
+      changes nothing, negative if the rank is lower still. Causes are not exclusive: shares need not add up to 1.
+
+    A z that is the same at every token, to the rounding of float32, has no rank, and neither has what W_O makes of it,
+    nor that of a W_O that reads nothing that varies; and where the rank does not drop there is nothing to explain. Of
+    each there is one row ``not_measured`` instead, and no other row counts it. A single head whose z is the same at
+    every token counts as a z of zeros.
 
     ``orthogonal_writing`` has no rows where all heads together are wider than the model, which has no room for it.
     """
@@ -64,8 +70,12 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
         for layer in measured_layers(sizes.layers, settings["every_layer"]):
             of_z = run.moments(text, f"layers.{layer}.attention.z")
             weight = model.layer_weights(layer).output.double().cpu().numpy()
+            parts = [f"layers.{layer}.{part}" for part in ("attention.z", "attention.output", *counterfactuals)]
+            if not varies(of_z):
+                rows += [failures.row(part, "no projection, as z is the same at every token", text) for part in parts]
+                continue
             found = projection_ranks(
-                covariance(of_z),
+                covariance(of_varying_heads(of_z, sizes.heads)),
                 weight,
                 sizes.heads,
                 settings["draws"],
@@ -78,14 +88,45 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
                 row = here | {"part": f"layers.{layer}.attention.z", "quantity": f"white_z_{kind}"}
                 rows.append(row | {"value": found.z[place]})
                 rows.append(row | {"null": "isotropic", "value": isotropic[place], "n": 1})
+                if np.isnan(found.output[place]):
+                    continue
                 row = here | {"part": f"layers.{layer}.attention.output", "quantity": f"projected_{kind}"}
                 rows.append(row | {"value": found.output[place]})
                 for name in (*counterfactuals, "random_weight"):
                     draws = settings["draws"] if name in RANDOM else 1
                     rows.append(row | {"null": name, "value": getattr(found, name)[place], "n": draws})
+            if np.isnan(found.output.directions):
+                rows += [failures.row(part, "no projection, as W_O reads nothing of z", text) for part in parts[1:]]
+                continue
             for name in counterfactuals:
-                shares = share_of_drop(found, getattr(found, name))
-                row = here | {"part": f"layers.{layer}.{name}"}
-                rows.append(row | {"quantity": "drop_explained", "value": shares.directions})
-                rows.append(row | {"quantity": "drop_explained_effective_rank", "value": shares.effective_rank})
+                rows += _drop_rows(here | {"part": f"layers.{layer}.{name}"}, found, getattr(found, name))
     return tidy(rows, run.experiment, 0)
+
+
+def of_varying_heads(of_z: Moments, heads: int) -> Moments:
+    """Return the moments of z with those of heads that are the same at every token as exact zeros.
+
+    Whitening would make unit variances of their rounding.
+    """
+    scatter, width = of_z.scatter.copy(), len(of_z.mean) // heads
+    for start in range(0, len(of_z.mean), width):
+        of_head = np.zeros(len(of_z.mean), bool)
+        of_head[start : start + width] = True
+        if not varies(restricted(of_z, of_head)):
+            scatter[of_head] = scatter[:, of_head] = 0.0
+    return of_z._replace(scatter=scatter)
+
+
+def _drop_rows(here: dict[str, Any], found: ProjectionRanks, counterfactual: Ranks) -> list[dict[str, Any]]:
+    """Rows of the share of the drop that a counterfactual undoes, or why there is none."""
+    shares, rows = share_of_drop(found, counterfactual), list[dict[str, Any]]()
+    for quantity, share in (
+        ("drop_explained", shares.directions),
+        ("drop_explained_effective_rank", shares.effective_rank),
+    ):
+        if np.isnan(share):
+            reason = f"no {quantity}, as the rank does not drop"
+            rows.append(failures.row(here["part"], reason, here["data"]))
+        else:
+            rows.append(here | {"quantity": quantity, "value": share})
+    return rows

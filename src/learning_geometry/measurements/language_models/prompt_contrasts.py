@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Float32, Int64, Real
 
+from learning_geometry import failures
 from learning_geometry.geometry.activation_ranks import rogue_dimensions
 from learning_geometry.geometry.contrasts import contrast, contrast_resampled
 from learning_geometry.geometry.moments import moments
@@ -66,6 +67,8 @@ QUANTITIES = (
 
 COSINE = QUANTITIES.index("mean_cosine")
 
+NO_MEAN = "the mean state of a set is zero, or that without a pair"
+
 
 def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
     """Measure how far two sets of twins are apart at the last token of the prompt, in every layer.
@@ -89,7 +92,8 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
     ln of residual_mid's minus the mean of the logarithms of residual_pre's of this and of the next layer (of the last
     layer's residual_post), between which it lies. One curve that grows exponentially through all of them gives 0. Layer
     0 has none: the embedding of a chat template's last token is the same for all prompts, with a cosine of 1 and no
-    variance.
+    variance. A layer around which some other state is the same for all prompts has a row ``not_measured`` instead, and
+    so has a cosine with a mean state of zero.
 
     Part ``model``, with each suffix, of at least three layers: ``cosine_middle_minus_first`` and
     ``cosine_last_minus_middle``, differences of the means of ``mean_cosine`` over the middle, the first and the last
@@ -176,6 +180,9 @@ def _rows(
     for i, quantity in enumerate(QUANTITIES):
         unit = "activation²" if "variance" in quantity and suffix != NORMALISED else "1"
         row = here | {"quantity": f"{quantity}{suffix}", "unit": unit}
+        if i == COSINE and np.isnan(cosine["value"]):
+            rows.append(failures.row(row["part"], f"no {row['quantity']}, as {NO_MEAN}", here["data"]))
+            continue
         for columns in (cosine, cosine_null) if i == COSINE else (measured, null):
             rows.append(row | {key: column[i] if np.ndim(column) else column for key, column in columns.items()})
     return rows
@@ -238,6 +245,9 @@ def _cosine_differences(
             ("cosine_last_minus_middle", difference(last, middle), nulls[2] - nulls[1]),
         ):
             row = here | {"quantity": f"{quantity}{suffix}"}
+            if np.isnan(found.estimate):
+                rows.append(failures.row("model", f"no {row['quantity']}, as in some layer {NO_MEAN}", here["data"]))
+                continue
             rows += [row | over_pairs_corrected(found), row | central_range(null, "swapped_twins")]
     return rows
 
@@ -263,6 +273,10 @@ def _log_variance_differences(
         after = logarithm(following)
         row = here | {"part": f"layers.{layer}", "quantity": "log_variance_difference", "unit": "nats"}
         excess = difference(logarithm(f"layers.{layer}.{MID}"), averaged([before, after]))
-        rows.append(row | over_pairs(excess))
+        if np.isfinite(excess.estimate):
+            rows.append(row | over_pairs(excess))
+        else:
+            reason = "no log_variance_difference, as all prompts have the same state there, before it or after it"
+            rows.append(failures.row(row["part"], reason, here["data"]))
         before = after
     return rows

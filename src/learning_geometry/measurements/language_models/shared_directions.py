@@ -304,7 +304,7 @@ def _increment_rows(
         for layer in range(1, len(added)):
             if not written[layer - 1] or norms[layer, both].min() <= least:
                 reason = "it adds nothing to some prompt" if written[layer - 1] else "no layer before it writes"
-                rows.append(row(f"layers.{layer}", f"{contrast}: {reason}"))
+                rows.append(row(f"layers.{layer}", reason, contrast))
                 continue
             columns = {"part": f"layers.{layer}", "quantity": "increment_share", "data": contrast}
             found = interval(pairs[layer - 1])

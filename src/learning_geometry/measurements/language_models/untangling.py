@@ -7,6 +7,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int, Int64, Real
 from scipy.spatial.distance import cdist
 
+from learning_geometry import failures
 from learning_geometry.geometry.resampling import Resampled, difference
 from learning_geometry.geometry.rounding import is_rounding
 from learning_geometry.geometry.untangling import between_over_within, held_out_hits, span_coordinates
@@ -74,6 +75,9 @@ SETTINGS = {
 
 SETS = ("first", "second", "union")
 
+COINCIDE = "prompts of a set coincide, or it spans fewer than {} directions"
+"""Why a number that is NaN is not defined."""
+
 NEAREST = 3
 """Points that tell the intrinsic dimension about one: itself and two neighbours."""
 
@@ -88,8 +92,8 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
       cross-validation; [low, high] is the 95 % interval over pairs, given the probes (``twins.over_pairs``);
     - ``between_over_within``: variance between the two means over that within the sets, summed over features;
     - ``participation_ratio-<set>`` (dimensions) of the principal variances, set first, second or union;
-    - ``intrinsic_dimension-<set>``: TwoNN's, from the distances to two nearest neighbours; NaN where prompts coincide.
-      Of so few prompts it is too low if it is large: compare sets of one size alone;
+    - ``intrinsic_dimension-<set>``: TwoNN's, from the distances to two nearest neighbours. Of so few prompts
+      it is too low if it is large: compare sets of one size alone;
     - ``set_cosine_rms``, ``set_cosine_largest``: cosines of the principal angles between the two sets' principal
       subspaces, root mean square and largest.
 
@@ -97,6 +101,9 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
 
     - ``swapped_twins``, of all but the union's: in every pair either twin comes first, the same in all layers;
     - ``untrained``: the same of a model of the same shape with random weights; a single one.
+
+    Of each number that is undefined, as prompts coincide or a set spans fewer directions than the rank, there is one
+    row ``not_measured`` instead, and no null of it.
 
     Layer 0 of residual_pre is left out: the embedding of a chat template's last token is the same for all prompts.
 
@@ -129,8 +136,11 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
                     if weights == TRAINED:
                         null = central_range(found[1:].mean(1), "swapped_twins")
                         rows.append(here | {"quantity": "separability", "unit": "fraction"} | null)
-                        rows += _null_rows(here, points, swapped, settings)
+                        rows += _null_rows(here, points, swapped, settings, numbers[TRAINED])
                 for quantity, value in numbers[TRAINED].items():
+                    if np.isnan(value):
+                        rows.append(failures.row(part, f"no {quantity}, as {COINCIDE.format(settings['rank'])}", name))
+                        continue
                     rows.append(here | _described(quantity) | {"value": value, "n": pairs})
                     rows.append(here | _described(quantity) | _untrained(numbers[UNTRAINED][quantity]))
             separability = {
@@ -213,14 +223,19 @@ def _null_rows(
     points: Float[np.ndarray, "prompts width"],
     swapped: Int64[np.ndarray, "draws prompts"],
     settings: dict[str, Any],
+    measured: dict[str, float],
 ) -> list[dict[str, Any]]:
-    """Rows of the null of swapped twins; what is the union's does not depend on labels."""
+    """Rows of the null of swapped twins, of what is defined; what is the union's does not depend on labels."""
     ratios = np.array([between_over_within(points, labels) for labels in swapped])
     distances = cdist(points, points)
     drawn = [lying(points, labels, settings["rank"], distances) for labels in swapped[: settings["swapped_shapes"]]]
     draws = {name: np.array([numbers[name] for numbers in drawn]) for name in drawn[0]}
     draws["between_over_within"] = ratios
-    return [here | _described(name) | central_range(values, "swapped_twins") for name, values in draws.items()]
+    return [
+        here | _described(name) | central_range(values, "swapped_twins")
+        for name, values in draws.items()
+        if not np.isnan(measured[name])
+    ]
 
 
 def _described(quantity: str) -> dict[str, str]:

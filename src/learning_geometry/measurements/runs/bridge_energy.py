@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from learning_geometry import failures
 from learning_geometry.geometry.head_products import query_key_products, query_key_products_at_lags
 from learning_geometry.geometry.nulls import haar_subspaces
 from learning_geometry.geometry.subspaces import nested_energies, right_singular_subspace
@@ -43,7 +44,8 @@ SETTINGS = {
         "minItems": 1,
         "uniqueItems": True,
         "default": [5, 10, 20],
-        "description": "Ranks of the bridge; those above the width of a head are left out.",
+        "description": "Ranks of the bridge. Of the default, those above the width of a head are left out, and a row "
+        "`not_measured` says so; any others are refused.",
     },
     "lags": {
         "type": "integer",
@@ -90,6 +92,8 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
 
     Null ``random_subspace``: value = exact mean, size of group / width; range simulated.
 
+    Of each rank above the width of a head there is one row ``not_measured`` instead.
+
     Raises:
         ValueError: the model has no such layer, or the groups do not fit in its width.
     """
@@ -107,6 +111,14 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
             "bottom subspace; lower medium"
         )
     ranks = [rank for rank in settings["ranks"] if rank <= width // heads]
+    lacking = failures.left_out(
+        f"layers.{layer}", "bridge_energy", settings["ranks"], width // heads, "the width of a head"
+    )
+    if model["positions"] == "rotary":
+        of_lags = "bridge_energy at lags"
+        lacking += failures.left_out(
+            f"layers.{layer}", of_lags, [settings["lag_rank"]], width // heads, "the width of a head"
+        )
     with_lags = model["positions"] == "rotary" and settings["lag_rank"] <= width // heads
     lags = np.arange(settings["lags"] + 1)
     null, null_at_lags = _nulls(width, sizes, ranks, len(lags), settings, run.seed)
@@ -138,7 +150,7 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
             for side, bases in singular_sides(product).items():
                 energies = nested_energies(embedded, bases, [settings["lag_rank"]], sizes)
                 append(step, f"bridge_energy_{side}_at_lag", lags, energies[:, :, 0].swapaxes(0, 1), null_at_lags)
-    return tidy(rows, run.experiment, run.seed)
+    return tidy(rows + lacking, run.experiment, run.seed)
 
 
 def singular_sides(query_key: np.ndarray) -> dict[str, np.ndarray]:

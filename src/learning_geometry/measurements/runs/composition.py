@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from learning_geometry import failures
 from learning_geometry.geometry.composition import (
     composition_z_score,
     randomly_turned_products,
@@ -43,7 +44,8 @@ SETTINGS = {
         "minItems": 1,
         "uniqueItems": True,
         "default": [5, 10, 15, 20],
-        "description": "Ranks of the subspaces matched; those above the width of a head are left out.",
+        "description": "Ranks of the subspaces matched. Of the default, those above the width of a head are left out, "
+        "and a row `not_measured` says so; any others are refused.",
     },
     "null_draws": {
         "type": "integer",
@@ -75,6 +77,8 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
     Nulls: ``random_weights`` for the first two puts a random rotation between the two matrices, so that both keep
     their spectra; ``random_subspaces`` for the matches.
 
+    Of each rank above the width of a head there is one row ``not_measured`` instead.
+
     Raises:
         ValueError: the model has no such layers.
     """
@@ -87,6 +91,9 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
             "layers; set writing_layer < reading_layer < layers, or leave this measurement out"
         )
     ranks = [rank for rank in settings["ranks"] if rank <= width // heads]
+    lacking = failures.left_out(
+        f"layers.{reader}", "subspace_match", settings["ranks"], width // heads, "the width of a head"
+    )
     subspaces = _match_nulls(width, ranks, settings["subspace_draws"], run.seed)
     rotations = haar_subspaces(width, width, settings["null_draws"], stream("composition", "rotations", run.seed))
     rows: list[dict[str, Any]] = []
@@ -118,7 +125,7 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
                         match | {"value": np.array([summarize(c[None])[0] for c in cosines])},
                         match | subspaces[name],
                     ]
-    return tidy(rows, run.experiment, run.seed)
+    return tidy(rows + lacking, run.experiment, run.seed)
 
 
 def _largest(cosines: np.ndarray) -> np.ndarray:

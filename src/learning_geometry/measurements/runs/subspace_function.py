@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from learning_geometry import failures
 from learning_geometry.geometry.head_products import query_key_products
 from learning_geometry.geometry.nulls import haar_subspaces
 from learning_geometry.geometry.removal import equal_norm_removal, projector, removed_norm
@@ -79,7 +80,8 @@ SETTINGS = {
         "minItems": 1,
         "uniqueItems": True,
         "default": [10],
-        "description": "Ranks of the bridge; those from the width on are left out.",
+        "description": "Ranks of the bridge. The default is left out of a model that is no wider, and a row "
+        "`not_measured` says so; any others above the width of a head are refused.",
     },
     "mean_kept_everywhere": {
         "type": "boolean",
@@ -158,6 +160,8 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
     complementary as well. Null ``equal_norm_removal``: successive directions of the rotation, the last one in part,
     until what is removed has the Frobenius norm of the real removal, of all weights of the component together.
 
+    Of each rank of the bridge from the width on there is one row ``not_measured`` instead.
+
     Raises:
         ValueError: the model has no such layers, or the groups do not fit in its width.
     """
@@ -186,6 +190,8 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
             rows += _rows(at, found, removal.suffix) + _rows(at, change, f"change_{removal.suffix}")
             changes[removal.component.part, removal.subspace, removal.keep_mean] = change
         rows += _dissociations(here, changes, writer, reader)
+    most = model["width"] - 1
+    rows += failures.left_out(f"layers.{reader}", "bridge removed", settings["ranks"], most, "one less than the width")
     return tidy(rows, run.experiment, run.seed)
 
 
