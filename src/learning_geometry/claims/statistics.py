@@ -103,6 +103,16 @@ def exceeds(first: rounding.Numbers, second: rounding.Numbers, by: float = 0.0) 
     return np.asarray(rounding.difference(rounding.difference(first, second), by) > 0)
 
 
+def mean_of_observed(values: Float[np.ndarray, " n"]) -> float:
+    """Return the mean of the numbers that are finite; NaN for none.
+
+    >>> mean_of_observed(np.array([1.0, np.nan, 2.0]))
+    1.5
+    """
+    seen = values[np.isfinite(values)]
+    return float(np.mean(seen)) if seen.size else float("nan")
+
+
 def judge_mean(
     values: Float[np.ndarray, " units"],
     null_low: float,
@@ -135,23 +145,14 @@ def judge_mean(
     """
     if values.size == 0:
         raise ValueError("values: a comparison of no units was asked for; pass one number per unit, NaN if unobserved")
-    if exceeds(null_low, null_high):
-        raise ValueError(f"null: its lower end {null_low} is above its upper end {null_high}; exchange them")
-    if side not in ("above", "below", "within"):
-        raise ValueError(f'side: {side!r} is unknown; use "above", "below" or "within"')
+    _check(null_low, null_high, side)
     seen = values[np.isfinite(values)]
     on_side = _on_side(seen, null_low, null_high, side, floor)
     if seen.size < values.size:
         share = judge_most(values, null_low, null_high, side, floor)
         return share._replace(each=bool(on_side.all()) or not each)
     mean = interval(seen)
-    over_low, under_low = tail(seen, null_low), 1 - tail(seen, null_low)
-    over_high, under_high = tail(seen, null_high), 1 - tail(seen, null_high)
-    p_for, p_against = {
-        "above": (over_high, under_high),
-        "below": (under_low, over_low),
-        "within": (max(over_low, under_high), min(under_low, over_high)),
-    }[side]
+    p_for, p_against = _p_of_both_sides(tail(seen, null_low), tail(seen, null_high), side)
     return Judgement(
         mean.estimate,
         mean.low,
@@ -161,11 +162,36 @@ def judge_mean(
         float(null_low),
         float(null_high),
         float(floor),
-        min(1.0, 2 * p_for) if np.isfinite(p_for) else p_for,
-        min(1.0, 2 * p_against) if np.isfinite(p_against) else p_against,
+        p_for,
+        p_against,
         side,
         each=bool(on_side.all()) or not each,
     )
+
+
+def _check(null_low: float, null_high: float, side: Side) -> None:
+    if exceeds(null_low, null_high):
+        raise ValueError(f"null: its lower end {null_low} is above its upper end {null_high}; exchange them")
+    if side not in ("above", "below", "within"):
+        raise ValueError(f'side: {side!r} is unknown; use "above", "below" or "within"')
+
+
+def _p_of_both_sides(over_low: float, over_high: float, side: Side) -> tuple[float, float]:
+    """Return twice the p value of the claimed side of a null, and of the opposite side, NaN without one.
+
+    Args:
+        over_low: One-sided p value that the number is at most the null's lower end.
+        over_high: The same of its upper end.
+        side: The claimed side.
+    """
+    p_for, p_against = {
+        "above": (over_high, 1 - over_high),
+        "below": (1 - over_low, over_low),
+        "within": (max(over_low, 1 - over_high), min(1 - over_low, over_high)),
+    }[side]
+    if not np.isfinite([p_for, p_against]).all():
+        return p_for, p_against
+    return min(1.0, 2 * p_for), min(1.0, 2 * p_against)
 
 
 def _on_side(
@@ -268,10 +294,7 @@ def judge_measured(
     >>> round(seen.p_for, 5), outcome(seen, LEVEL)  # four standard errors of a quarter
     (6e-05, 'holds')
     """
-    if exceeds(null_low, null_high):
-        raise ValueError(f"null: its lower end {null_low} is above its upper end {null_high}; exchange them")
-    if side not in ("above", "below", "within"):
-        raise ValueError(f'side: {side!r} is unknown; use "above", "below" or "within"')
+    _check(null_low, null_high, side)
     error = float(rounding.difference(high, low)) / WIDTH_IN_ERRORS
 
     def over(threshold: float) -> float:
@@ -281,13 +304,7 @@ def judge_measured(
             return 0.5 if difference == 0 else float(difference < 0)
         return float(special.ndtr(-difference / error))
 
-    over_low, over_high = over(null_low), over(null_high)
-    p_for, p_against = {
-        "above": (over_high, 1 - over_high),
-        "below": (1 - over_low, over_low),
-        "within": (max(over_low, 1 - over_high), min(1 - over_low, over_high)),
-    }[side]
-    p_for, p_against = (min(1.0, 2 * p) if np.isfinite(p) else p for p in (p_for, p_against))
+    p_for, p_against = _p_of_both_sides(over(null_low), over(null_high), side)
     return Judgement(value, low, high, n, n, float(null_low), float(null_high), float(floor), p_for, p_against, side)
 
 
