@@ -15,6 +15,7 @@ FOLDERS = {
     "measurements": ("measurements/runs", "measurements/language_models", "measurements/self_contained"),
     "derived": ("tables/derived",),
     "figures": ("figures",),
+    "rules": ("claims/rules",),
 }
 """Kind of module -> the folders of the package that hold such modules."""
 

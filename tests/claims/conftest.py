@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from learning_geometry.claims.claim import Claim, Comparison, Role, Series, Study, Window
+from learning_geometry.claims.rule import rule_of
 from learning_geometry.tables.tidy import tidy
 
 STEPS = np.arange(0, 4001, 100)
@@ -39,6 +40,12 @@ def claim(*comparisons, name="claim", **fields):
 def study(*claims, conditions=None):
     role = Role(conditions or {}, {"training.steps": 20_000})
     return Study("planted", "A planted study", {"any": role}, claims)
+
+
+def judged_by(rule, evidence, null, **parameters):
+    """The judgement of one comparison by itself."""
+    found, filled = rule_of(evidence.claim, Comparison(null, rule, parameters))
+    return found.judge(evidence, filled)
 
 
 RISE = Comparison("before", "change", {"start": BEFORE, "stop": AFTER, "side": "above"})

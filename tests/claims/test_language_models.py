@@ -8,12 +8,12 @@ import pytest
 
 from learning_geometry.claims import activation_geometry, attention_subspaces
 from learning_geometry.claims.claim import Comparison, Series
-from learning_geometry.claims.evidence import Tables
+from learning_geometry.claims.curves import Tables
+from learning_geometry.claims.evidence import Evidence, Missing
 from learning_geometry.claims.judge import judge
 from learning_geometry.claims.models import distinct_models, weights_in
 from learning_geometry.claims.names import named
 from learning_geometry.claims.pages import markdown
-from learning_geometry.claims.rules import RULES, Evidence, Missing
 from learning_geometry.claims.statistics import LEVEL, judge_measured, judge_most, outcome
 from learning_geometry.claims.studies import needed_experiments, players
 from learning_geometry.config import settings_schema
@@ -21,7 +21,7 @@ from learning_geometry.config.schemas import filled
 from learning_geometry.files import read_provenance, write_table
 from learning_geometry.tables.tidy import tidy
 
-from .conftest import claim
+from .conftest import claim, judged_by
 
 LAYERS = 30
 NUMBERS = np.arange(LAYERS)
@@ -323,7 +323,7 @@ def test_claims_on_activations_fail_or_stay_open_where_planted(name, options, ex
 def apply(rule, rows, unit, floor=0.01, **parameters):
     tables = Tables([tidy(rows, "model", 0)])
     evidence = Evidence(claim(unit=unit, floor=floor), tables, tuple(tables.runs))
-    return RULES[rule](evidence, "chance", **parameters)
+    return judged_by(rule, evidence, "chance", **parameters)
 
 
 SCORE = Series("score", part="layers.*.mlp", data="a")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from learning_geometry.claims.claim import Series, Window
-from learning_geometry.claims.evidence import window_mean
+from learning_geometry.claims.curves import window_mean
 from learning_geometry.claims.statistics import exceeds, judge_mean, judge_measured, judge_most, outcome, tail
 
 from .conftest import AFTER, BEFORE, STEPS, curve, event

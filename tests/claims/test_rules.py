@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from learning_geometry.claims.claim import Comparison, Series, Window
-from learning_geometry.claims.evidence import Tables, bounds, window_mean
-from learning_geometry.claims.rules import RULES, Evidence, Missing
+from learning_geometry.claims.claim import Series, Window
+from learning_geometry.claims.curves import Tables, bounds, window_mean
+from learning_geometry.claims.evidence import Evidence, Missing
 from learning_geometry.claims.statistics import outcome
 
-from .conftest import AFTER, AT, BEFORE, END, STEPS, claim, curve, event, tables
+from .conftest import AFTER, AT, BEFORE, END, STEPS, claim, curve, event, judged_by, tables
 
 NOISE = [-0.02, -0.01, 0.0, 0.01, 0.02]
 
@@ -14,7 +14,7 @@ NOISE = [-0.02, -0.01, 0.0, 0.01, 0.02]
 def apply(rule, rows_of_seeds, null="chance", fields=None, **parameters):
     collected = Tables(tables(*rows_of_seeds))
     evidence = Evidence(claim(**(fields or {})), collected, tuple(collected.runs))
-    return RULES[rule](evidence, null, **parameters)
+    return judged_by(rule, evidence, null, **parameters)
 
 
 def test_window_mean_is_the_integral_of_the_broken_line():
@@ -248,21 +248,8 @@ def test_models_are_the_mean_of_their_seeds():
         for table in tables(*[[curve("score", i + (name == "b"))] for i in range(3)], experiment=name)
     )
     evidence = Evidence(claim(unit="model"), collected, tuple(collected.runs))
-    judgement = RULES["level"](evidence, "zero", window=END, side="above", threshold=0.0)
+    judgement = judged_by("level", evidence, "zero", window=END, side="above", threshold=0.0)
     assert (judgement.n, judgement.estimate) == (2, 1.5)
-
-
-def test_every_rule_is_used_and_described():
-    from learning_geometry.claims.rules import describe
-    from learning_geometry.claims.studies import STUDIES
-
-    used = [(claim, c) for study in STUDIES for claim in study.claims for c in claim.comparisons]
-    assert {comparison.rule for _, comparison in used} == set(RULES)
-    texts = {(claim.name, describe(claim, c.rule, c.null, c.parameters)) for claim, c in used}
-    assert len(texts) == len(used)
-    with pytest.raises(ValueError, match="no rule"):
-        describe(claim(), "wishful", "", {})
-    assert Comparison("null", "level") == Comparison("null", "level", {})
 
 
 def test_contrast_is_paired_within_runs():
@@ -286,7 +273,8 @@ def compare_with(ours, theirs, rule="difference", role="others", **parameters):
     if theirs is not None:
         merged = Tables([table for rows, name in theirs for table in tables(*rows, experiment=name)])
         compared = Evidence(stated, merged, tuple(merged.runs))
-    return RULES[rule](Evidence(stated, collected, tuple(collected.runs), compared), "others", **parameters)
+    evidence = Evidence(stated, collected, tuple(collected.runs), compared)
+    return judged_by(rule, evidence, "others", **parameters)
 
 
 def test_difference_takes_the_mean_of_the_same_seed_in_the_reference_experiments():

@@ -1,7 +1,6 @@
 """The claims themselves: well-formed data, found by the experiments of the configs, judged on planted runs."""
 
 import ast
-import inspect
 import os
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from learning_geometry.claims import (
 from learning_geometry.claims.claim import Role
 from learning_geometry.claims.judge import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, judge
 from learning_geometry.claims.orthogonal_subspaces import CLAIMS, STUDY
-from learning_geometry.claims.rules import RULES
+from learning_geometry.claims.rule import rule_of
 from learning_geometry.claims.studies import STUDIES, needed_experiments, players, plays
 from learning_geometry.config import load
 
@@ -41,7 +40,7 @@ def test_claims_are_well_formed(study):
         nulls = [comparison.null for comparison in claim.comparisons]
         assert all(nulls) and len(set(nulls)) == len(nulls)
         for comparison in claim.comparisons:
-            inspect.signature(RULES[comparison.rule]).bind(None, comparison.null, **comparison.parameters)
+            rule_of(claim, comparison)  # raises for what the rule does not know
 
 
 @pytest.mark.parametrize(

@@ -62,8 +62,9 @@ class Comparison:
 
     null: str
     rule: str
-    """Name of a rule in ``learning_geometry.claims.rules.RULES``."""
+    """Name of a rule: of its file in ``claims/rules``."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    """The rule's ``Parameters``, but for those with a default that holds; see ``rule.rule_of``."""
     rejects: bool = True
     """Whether its failing speaks against the claim; not where too little effort (steps, sequences) looks the same."""
     unit: Literal["layer", "prompt"] | None = None

@@ -1,248 +1,222 @@
-"""From tidy tables to curves and events, one per run."""
+"""What a rule is given: the tables of an experiment, and one claim that is judged on them."""
 
-import re
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Float
 
-from learning_geometry.claims.claim import Series, Window
-from learning_geometry.claims.statistics import exceeds
-from learning_geometry.failures import NOT_MEASURED
+from learning_geometry.claims.claim import Claim, Series, Window
+from learning_geometry.claims.curves import Curve, Event, Measured, Run, Tables, bounds, window_mean
+from learning_geometry.claims.words import series_words
 
-Run = tuple[str, int]
-"""Experiment and seed."""
-
-IN_A_LAYER = re.compile(r"layers\.(\d+)((?:\..+)?)$")
-"""A part of the model in a layer: its number, and what follows."""
-
-OF_ONE_QUANTITY = re.compile(r"no (\w+_[\w-]+)")
-"""How the reason of a part that lacks one quantity alone begins, after its data."""
+NAN = float("nan")
 
 
-class Curve(NamedTuple):
-    """A number over the training of one run, at increasing steps.
-
-    Attributes:
-        steps: Training steps, shape (n,).
-        values: The number at these steps.
-        low: Lower end of the sampling interval of a measured value, or of the central range of a null.
-        high: Upper end.
-        n: What each value averages (sequences, draws).
-    """
-
-    steps: Float[np.ndarray, " n"]
-    values: Float[np.ndarray, " n"]
-    low: Float[np.ndarray, " n"]
-    high: Float[np.ndarray, " n"]
-    n: Float[np.ndarray, " n"]
+class Missing(LookupError):
+    """A quantity that a rule reads is not in the tables."""
 
 
-class Event(NamedTuple):
-    """When something first happened in a run; `step` is NaN if it had not by the last step (right-censored)."""
-
-    step: float
-    last: float
-
-
-class Measured(NamedTuple):
-    """One number of a run.
-
-    Attributes:
-        value: The number.
-        low: Lower end of its interval, or of the central range of a null; NaN where there is none.
-        high: Upper end.
-        n: What it averages, or rests on (prompts, vectors, draws).
-        at: Its index in the table, such as the number of latents.
-    """
-
-    value: float
-    low: float
-    high: float
-    n: int
-    at: int
+def lacking(series: Series, null: str) -> str:
+    """Say that a series, or its null, is not in the tables."""
+    with_null = f" with its null {null}" if null else ""
+    of_data = f" on {series.data}" if "*" in series.part and series.data else ""
+    return f"not measured: {series.quantity} of {series.part}{of_data}{with_null}"
 
 
-class Tables:
-    """The tidy tables of some experiments, by quantity, with every run that is in them."""
+@dataclass(frozen=True)
+class Evidence:
+    """The tables of the experiment that a claim is judged on, and the runs that count."""
 
-    def __init__(self, tables: Iterable[pd.DataFrame]):
-        """Index the tables; each holds one experiment or more, all of its seeds."""
-        table = pd.concat(list(tables), ignore_index=True)
-        last = table.groupby(["experiment", "seed"], sort=True)["step"].max()
-        self.runs: list[Run] = [(str(experiment), int(seed)) for experiment, seed in last.index]
-        """Every run, sorted by experiment and seed."""
-        self.last_step: dict[Run, int] = dict(zip(self.runs, last.tolist(), strict=True))
-        """The last step in the tables of each run."""
-        self._curves: dict[tuple[Series, str], dict[Run, Curve]] = {}
-        self._layers: dict[str, dict[tuple[str, str, str], list[tuple[Run, int, Measured]]]] = {}
-        self._by_quantity = dict(iter(table.groupby("quantity", sort=False)))
-        failed = table[table["quantity"] == NOT_MEASURED].sort_values(["experiment", "seed", "part"])
-        self.failed: list[str] = list(dict.fromkeys(failed["part"] + " failed: " + failed["data"]))
-        """What could not be measured, and why."""
-        self._lacking = [
-            ((str(experiment), int(seed)), str(part), str(reason))
-            for experiment, seed, part, reason in zip(
-                *(failed[name] for name in ("experiment", "seed", "part", "data")), strict=True
-            )
-        ]
+    claim: Claim
+    tables: Tables
+    runs: tuple[Run, ...]
+    compared: "Evidence | None" = None
+    """The same of the experiments that play the claim's reference role."""
+    models: Mapping[str, str] = field(default_factory=dict)
+    """Experiment -> the first one of the same model (``models.distinct_models``); without, each is one of its own."""
 
-    @classmethod
-    def merged(cls, several: Iterable["Tables"]) -> "Tables":
-        """Return the tables of several experiments as one."""
-        return cls(rows for tables in several for rows in tables._by_quantity.values())
-
-    def curves(self, series: Series, null: str = "") -> dict[Run, Curve]:
-        """Return the curve of a series, or of its null, for each run that has one.
-
-        Of a range of indices the largest value at each step counts, with its own low, high and n. Censored rows
-        count as not observed (NaN).
-        """
-        key = (series, null)
-        if key not in self._curves:  # a claim reads a series once for each of its windows
-            self._curves[key] = self._read_curves(series, null)
-        return self._curves[key]
-
-    def events(self, series: Series) -> dict[Run, Event]:
-        """Return the event of a series for each run that has it."""
-        rows = self._rows(series, "")
-        return {
-            (str(experiment), int(seed)): Event(float("nan") if censored else float(value), float(step))
-            for experiment, seed, value, censored, step in zip(
-                rows["experiment"], rows["seed"], rows["value"], rows["censored"], rows["step"], strict=True
-            )
-        }
-
-    def layers(self, series: Series, null: str = "") -> dict[Run, dict[int, Measured]]:
-        """Return the last value of a series, or of its null, in every layer of each run that has one.
-
-        Args:
-            series: its part has a "*" in place of the layer's number; of a range of indices the largest index counts.
-            null: name of a null; "" for what was measured.
+    @property
+    def reference(self) -> "Evidence":
+        """The evidence of the experiments that play the claim's reference role.
 
         Raises:
-            ValueError: the part names no layers.
+            Missing: there is none.
         """
-        if series.part.count("*") != 1:
-            raise ValueError(f"{series.quantity}: the part {series.part!r} names no layers; write layers.*.<part>")
-        if series.quantity not in self._layers:  # a claim reads a quantity of many parts
-            self._layers[series.quantity] = self._read_layers(series.quantity)
-        first, last = series.index if isinstance(series.index, tuple) else (series.index, series.index)
-        found: dict[Run, dict[int, Measured]] = {}
-        for run, layer, of_layer in self._layers[series.quantity].get((series.part, series.data, null), ()):
-            if first <= of_layer.at <= last:
-                found.setdefault(run, {})[layer] = of_layer
-        return {run: dict(sorted(layers.items())) for run, layers in sorted(found.items())}
+        if not self.claim.reference:
+            raise ValueError(f"{self.claim.name}: a rule compares with other experiments; give the claim a reference")
+        if self.compared is None:
+            raise Missing(f"no experiment of the config plays the role {self.claim.reference}")
+        return self.compared
 
-    def lacking(self, series: Series) -> dict[Run, dict[int, str]]:
-        """Return the layers in which the part of a series could not be measured, and why.
+    def curves(self, series: Series, null: str = "") -> dict[Run, Curve]:
+        """Return the curve of every run.
 
-        A reason that names another quantity is left out; a layer that has the series lacks something else of the part.
+        Raises:
+            Missing: some run has none.
         """
-        there = self.layers(series)
-        prefix, _, suffix = series.part.partition("*")
-        found: dict[Run, dict[int, str]] = {}
-        for run, part, reason in self._lacking:
-            of_data = not series.data or reason.startswith(f"{series.data}: ")
-            why = reason.removeprefix(f"{series.data}: ")
-            of_another = (named := OF_ONE_QUANTITY.match(why)) and named[1] != series.quantity
-            match = IN_A_LAYER.match(part)
-            if not of_data or of_another or not match or prefix != "layers." or match[2] != suffix:
-                continue
-            if int(match[1]) not in there.get(run, {}):
-                found.setdefault(run, {}).setdefault(int(match[1]), why)
+        found = self.tables.curves(series, null)
+        self._complete(found, series, null or series.relative_to)
         return found
 
-    def _read_layers(self, quantity: str) -> dict[tuple[str, str, str], list[tuple[Run, int, Measured]]]:
-        """Return run, layer and number of every row of a quantity in a layer, by part, data and null; the last last."""
-        result: dict[tuple[str, str, str], list[tuple[Run, int, Measured]]] = {}
-        if quantity not in self._by_quantity:
-            return result
-        names = ["step", "index", "experiment", "seed", "part", "data", "null", "value", "low", "high", "n"]
-        columns = [self._by_quantity[quantity][name].tolist() for name in names]
-        rows = sorted(zip(*columns, strict=True), key=lambda row: row[:2])
-        for _, at, experiment, seed, part, data, null, value, low, high, n in rows:
-            if match := IN_A_LAYER.match(part):
-                key = (f"layers.*{match[2]}", data, null)
-                entry = ((experiment, seed), int(match[1]), Measured(value, low, high, n, at))
-                result.setdefault(key, []).append(entry)
+    def events(self, series: Series | None) -> dict[Run, Event]:
+        """Return the event of every run.
+
+        Raises:
+            Missing: some run has none.
+        """
+        if series is None:
+            raise ValueError(f"{self.claim.name}: its windows are relative to an event; give the claim one")
+        found = self.tables.events(series)
+        self._complete(found, series, "")
+        return found
+
+    def _complete(self, found: Mapping[Run, object], series: Series, null: str) -> None:
+        if not set(self.runs) <= set(found):
+            raise Missing(lacking(series, null))
+
+    def per_unit(self, by_run: Mapping[Run, float]) -> Float[np.ndarray, " units"]:
+        """Return one number per unit: per seed, or per model the mean of its seeds."""
+        if self.claim.unit == "seed":
+            return np.array([by_run[run] for run in self.runs], dtype=np.float64)
+        experiments = sorted({experiment for experiment, _ in self.runs})
+        return self.per_model(
+            {each: float(np.mean([by_run[run] for run in self.runs if run[0] == each])) for each in experiments}
+        )
+
+    def per_model(self, by_experiment: Mapping[str, float]) -> Float[np.ndarray, " models"]:
+        """Return one number per model: the mean of the experiments that are the same model."""
+        of_model: dict[str, list[float]] = {}
+        for experiment, value in by_experiment.items():
+            of_model.setdefault(self.models.get(experiment, experiment), []).append(value)
+        return np.array([np.mean(values) for values in of_model.values()], dtype=np.float64)
+
+    def layers(self, series: Series, null: str = "") -> dict[str, dict[int, Measured]]:
+        """Return a series, or its null, in every layer of each model: of its one run.
+
+        A layer of which the series could not be measured is there, as NaN, so that it counts as not observed. Rows of
+        other seeds are of dictionaries; what is measured of the model itself has the smallest seed.
+
+        Raises:
+            Missing: some model has none.
+        """
+        unmeasured = self.tables.lacking(series)
+        found: dict[str, dict[int, Measured]] = {}
+        for (model, seed), layers in self.tables.layers(series, null).items():
+            undefined = dict.fromkeys(unmeasured.get((model, seed), ()), Measured(NAN, NAN, NAN, 0, 0))
+            found.setdefault(model, dict(sorted((undefined | layers).items())))
+        self._of_every_model(found, series, null)
+        return found
+
+    def unobserved(self, *several: Series) -> str:
+        """Return which layers lack one of some series, and why; "" for none."""
+        found: dict[str, None] = {}
+        for series in several:
+            undefined = {
+                run: {layer: "undefined" for layer, each in layers.items() if np.isnan(each.value)}
+                for run, layers in self.tables.layers(series).items()
+            }
+            for by_run in (self.tables.lacking(series), undefined):
+                for (model, _), layers in by_run.items():
+                    of_model = f" of {model}" if len({name for name, _ in self.runs}) > 1 else ""
+                    found |= dict.fromkeys(
+                        f"layer {layer}{of_model}: {series_words(series)}, {why}" for layer, why in layers.items()
+                    )
+        return "; ".join(found)
+
+    def measured(self, series: Series, null: str = "") -> dict[str, Measured]:
+        """Return the last value of a series, or of its null, for each model.
+
+        Raises:
+            Missing: some model has none.
+        """
+        found: dict[str, Measured] = {}
+        for (model, _), curve in sorted(self.tables.curves(series, null).items()):
+            value, low, high, n = (float(field[-1]) for field in curve[1:])
+            found.setdefault(model, Measured(value, low, high, int(n), 0))
+        self._of_every_model(found, series, null)
+        return found
+
+    def dictionaries(self, series: Series) -> dict[Run, Measured]:
+        """Return a series of each dictionary seed, the mean over the layers in which it was measured.
+
+        Raises:
+            Missing: there is none.
+        """
+        found = self.tables.layers(series)
+        if not found:
+            raise Missing(f"not measured: {series.quantity} of {series.data}")
+        result = {}
+        for run, layers in found.items():
+            value = float(np.mean([of_layer.value for of_layer in layers.values()]))
+            fewest = min(of_layer.at for of_layer in layers.values())
+            result[run] = Measured(value, NAN, NAN, len(layers), fewest)
         return result
 
-    def _read_curves(self, series: Series, null: str) -> dict[Run, Curve]:
-        rows = self._rows(series, null)
-        if series.relative_to:
-            limits = self._rows(series, series.relative_to)
-            rows = _relative(rows, limits)
-        # a value at an event that never happened is none, and so is its error
-        happened = ~rows["censored"].astype(bool)
-        rows = rows.assign(**{name: rows[name].where(happened) for name in ("value", "low", "high")})
-        rows = rows.sort_values(["step", "value"], kind="stable", na_position="first").drop_duplicates(
-            ["experiment", "seed", "step"], keep="last"
-        )
-        curves = {}
-        for _, of_run in rows.groupby(["experiment", "seed"], sort=True):
-            columns = (of_run[name].to_numpy(np.float64) for name in ("step", "value", "low", "high", "n"))
-            experiment, seed = of_run["experiment"].iloc[0], of_run["seed"].iloc[0]
-            curves[str(experiment), int(seed)] = Curve(*columns)
-        return curves
+    def _of_every_model(self, found: Mapping[str, object], series: Series, null: str) -> None:
+        if not {experiment for experiment, _ in self.runs} <= set(found):
+            raise Missing(lacking(series, null))
 
-    def _rows(self, series: Series, null: str) -> pd.DataFrame:
-        rows = self._by_quantity.get(series.quantity)
-        if rows is None:
-            return pd.DataFrame(
-                columns=["experiment", "seed", "step", "index", "value", "low", "high", "n", "censored"]
+    def number_floor(self) -> float:
+        """Return the claim's floor, which must be a number.
+
+        Raises:
+            ValueError: it is a word.
+        """
+        if isinstance(self.claim.floor, str):
+            raise ValueError(f"{self.claim.name}: the floor {self.claim.floor!r} is unknown here; use a number")
+        return float(self.claim.floor)
+
+    def counts(self, *units: str) -> None:
+        """Check that the claim counts one of these units.
+
+        Raises:
+            ValueError: it counts another.
+        """
+        if self.claim.unit not in units:
+            raise ValueError(f"{self.claim.name}: a rule counts {' or '.join(units)}s; the unit is {self.claim.unit}")
+
+    def in_window(self, series: Series, window: Window, null: str = "") -> dict[Run, Curve]:
+        """Return, per run, a curve of a single point: the means over a window, NaN where it was not observed."""
+        events = self.events(self.claim.event) if window.of == "transition" or window.not_before else {}
+        result = {}
+        for run, curve in self.curves(series, null).items():
+            transition = events[run].step if run in events else NAN
+            start, stop = bounds(window, transition, float(self.tables.last_step[run]))
+            means = (np.array([window_mean(curve.steps, field, start, stop)]) for field in curve[1:])
+            result[run] = Curve(np.array([(start + stop) / 2]), *means)
+        return result
+
+    def value(self, series: Series, window: Window, null: str = "") -> Float[np.ndarray, " units"]:
+        """Return the mean over a window, one per unit."""
+        found = self.in_window(series, window, null)
+        return self.per_unit({run: float(found[run].values[0]) for run in self.runs})
+
+    def floor(self, series: Series, *windows: Window, null: str = "") -> float:
+        """Return the numerical floor of a difference of the means over some windows; the largest of all runs.
+
+        With ``null``, of that null's own values.
+
+        - "evaluation_noise": √(v (1 − v) / n) for a mean v of n fractions, the largest standard error that it
+          can have.
+        - "estimator_error": half the width of the interval that the measurement gives.
+        - a number: the claim's own.
+        """
+        kind = self.claim.floor
+        if not isinstance(kind, str):
+            return float(kind)
+        if kind not in ("evaluation_noise", "estimator_error"):
+            raise ValueError(
+                f'{self.claim.name}: the floor {kind!r} is unknown here; use a number or "evaluation_noise"'
             )
-        first, last = series.index if isinstance(series.index, tuple) else (series.index, series.index)
-        chosen = (rows["part"] == series.part) & (rows["data"] == series.data) & (rows["null"] == null)
-        return rows[chosen & rows["index"].between(first, last)]
-
-
-def _relative(rows: pd.DataFrame, limits: pd.DataFrame) -> pd.DataFrame:
-    """Divide values by the upper limit of a null at the same run, step and index; rows without one are lost."""
-    key = ["experiment", "seed", "step", "index"]
-    joined = rows.merge(limits[[*key, "high"]].rename(columns={"high": "limit"}), on=key)
-    return joined.assign(**{name: joined[name] / joined["limit"] for name in ("value", "low", "high")})
-
-
-def window_mean(steps: Float[np.ndarray, " n"], values: Float[np.ndarray, " n"], start: float, stop: float) -> float:
-    """Return the mean of a curve, linear between its points, from step ``start`` to ``stop``.
-
-    NaN if the window is not within the observed steps: nothing is extrapolated. A curve known at one step holds
-    everywhere.
-
-    >>> window_mean(np.array([0.0, 10.0]), np.array([0.0, 1.0]), 2.0, 6.0)
-    0.4
-    """
-    if not np.isfinite([start, stop]).all() or steps.size == 0:
-        return float("nan")
-    if steps.size == 1:
-        return float(values[0])
-    # a window of 1.1 times 3000 steps ends at 3300.0000000000005
-    if exceeds(steps[0], start) or exceeds(stop, steps[-1]) or start > stop:
-        return float("nan")
-    start, stop = (float(np.clip(end, steps[0], steps[-1])) for end in (start, stop))
-    if start == stop:
-        return float(np.interp(start, steps, values))
-    inside = steps[(steps > start) & (steps < stop)]
-    knots = np.concatenate([[start], inside, [stop]])
-    return float(np.trapezoid(np.interp(knots, steps, values), knots) / (stop - start))
-
-
-def bounds(window: Window, transition: float, last: float) -> tuple[float, float]:
-    """Return the first and last step of a window in one run, NaN if it does not exist there.
-
-    Args:
-        window: the window.
-        transition: step of the event in this run, NaN if it had not happened.
-        last: last step of the run.
-
-    >>> bounds(Window(0.5, 0.75), 1000.0, 3500.0), bounds(Window(0.9, 1.0, "training"), 1000.0, 3500.0)
-    ((500.0, 750.0), (3150.0, 3500.0))
-    """
-    unit = transition if window.of == "transition" else last
-    start, stop = window.start * unit, window.stop * unit
-    if window.not_before and (np.isnan(transition) or exceeds(window.not_before * transition, start)):
-        return float("nan"), float("nan")
-    return start, stop
+        total = dict.fromkeys(self.runs, 0.0)
+        for window in windows:
+            points = self.in_window(series, window, null)
+            for run in self.runs:
+                _, value, low, high, n = (float(field[0]) for field in points[run])
+                if kind == "evaluation_noise":
+                    total[run] += np.sqrt(max(value * (1 - value), 0.0) / n)
+                else:
+                    total[run] += (high - low) / 2
+        observed = [each for each in total.values() if np.isfinite(each)]
+        return max(observed, default=NAN)

@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 
 from learning_geometry.claims.claim import Claim, Study
-from learning_geometry.claims.evidence import Tables
+from learning_geometry.claims.curves import Tables
+from learning_geometry.claims.evidence import Evidence, Missing
 from learning_geometry.claims.models import distinct_models
 from learning_geometry.claims.names import named
-from learning_geometry.claims.rules import RULES, Evidence, Missing, describe
+from learning_geometry.claims.rule import rule_of
 from learning_geometry.claims.statistics import (
     FEWEST_UNITS,
     LEVEL,
@@ -22,7 +23,7 @@ from learning_geometry.claims.statistics import (
     outcome,
     p_values,
 )
-from learning_geometry.claims.studies import STUDIES, Experiments, judged_studies, players, setting
+from learning_geometry.claims.studies import STUDIES, Experiments, judged_studies, players, setting, used_rules
 from learning_geometry.finite import check_finite
 
 COLUMNS: dict[str, str] = {
@@ -51,9 +52,6 @@ A row is one comparison: claim, experiment and ``null``, the name of what the ``
 tell rows apart. [``null_low``, ``null_high``] is what it has to be above, below or within (``rule`` says which).
 ``verdict`` is that of the claim in this experiment, the same in all of its rows.
 """
-
-SHARES = ("crossed", "layers", "apart")
-"""Rules whose estimate may be a share of units, also where every unit was observed."""
 
 SUPPORTED, NOT_SUPPORTED, INCONCLUSIVE = "supported", "not supported", "inconclusive"
 
@@ -107,8 +105,10 @@ def judge(
         The ledger; the same for any order of ``tables``.
 
     Raises:
-        ValueError: a claim is malformed, naming it; a value of a table is not finite that must be, naming its row.
+        ValueError: a claim is malformed, naming it; the file of its rule lacks something, naming the file; a value of
+            a table is not finite that must be, naming its row.
     """
+    _check_rules(experiments, studies)
     collected = list(tables)
     for each in collected:
         check_finite(each)
@@ -125,6 +125,15 @@ def judge(
             notes += those
     table = pd.DataFrame({name: [row[name] for row in rows] for name in COLUMNS}).astype(COLUMNS)
     return Ledger(table, pd.DataFrame(notes, columns=["outcome", "observed", "why"]))
+
+
+def _check_rules(experiments: Experiments, studies: tuple[Study, ...]) -> None:
+    """Check that every comparison names a rule and says what it needs, before any is judged."""
+    used_rules(experiments, studies)
+    for study in judged_studies(experiments, studies):
+        for claim in study.claims:
+            for comparison in claim.comparisons:
+                rule_of(claim, comparison)
 
 
 def _by_experiment(tables: list[pd.DataFrame]) -> list[tuple[Any, pd.DataFrame]]:
@@ -175,15 +184,14 @@ def _case(
     evidence = Evidence(claim, together, tuple(together.runs), reference, models)
     judgements = []
     for comparison in claim.comparisons:
-        if comparison.rule not in RULES:
-            raise ValueError(f"{claim.name}: no rule {comparison.rule!r}; rules: {', '.join(RULES)}")
+        rule, parameters = rule_of(claim, comparison)
         if comparison.each:
             judgements.append(nothing(f"no {comparison.each.removeprefix('first ')} that all have under one name"))
             continue
         unit = comparison.unit or claim.unit
         counted = evidence if unit == claim.unit else replace(evidence, claim=replace(claim, unit=unit))
         try:
-            judgement = RULES[comparison.rule](counted, comparison.null, **comparison.parameters)
+            judgement = rule.judge(counted, parameters)
             judgements.append(judgement if comparison.rejects else _for_it_alone(judgement, len(claim.comparisons)))
         except Missing as missing:
             # which measurement makes a quantity is not known here, so all that failed are named
@@ -206,18 +214,19 @@ def _rows(
     verdict, why = _verdict(case, outcomes, level)
     rows, notes = [], []
     for comparison, judgement, each in zip(claim.comparisons, case.judgements, outcomes, strict=True):
-        rule = describe(claim, comparison.rule, comparison.null, comparison.parameters)
+        rule, parameters = rule_of(claim, comparison)
+        words = f"{rule.name}: {rule.describe(claim, parameters)}"
         unit = comparison.unit or claim.unit
-        if judgement.kind == "share" and comparison.rule not in SHARES:
-            rule += "; not observed in every unit, so the share of the others that show it, above one half"
+        if judgement.kind == "share" and rule.estimate != "share":
+            words += "; not observed in every unit, so the share of the others that show it, above one half"
         if not comparison.rejects:
-            rule += "; cannot speak against the claim"
+            words += "; cannot speak against the claim"
         observed = f"{judgement.n} of {judgement.total}" if judgement.total else "0"
         scale = _scale(study, claim, case.experiments, experiments)
         if unit == "model" and case.models < len(case.experiments):
             scale = f"{len(case.experiments)} names of {case.models} model{'s' * (case.models > 1)}; {scale}"
         # beside a time, and wherever some were left out, how many the row rests on
-        if judgement.total and (comparison.rule == "duration" or judgement.n < judgement.total):
+        if judgement.total and (rule.estimate == "time" or judgement.n < judgement.total):
             scale = f"observed in {observed} {unit}s; {scale}"
         if judgement.missing:
             scale = f"without {judgement.missing}; {scale}"
@@ -232,7 +241,7 @@ def _rows(
                 "scale": scale,
                 "unit": unit,
                 "null": comparison.null,
-                "rule": f"{comparison.rule}: {rule}",
+                "rule": words,
                 "verdict": verdict,
             }
             | {name: getattr(judgement, name) for name in ("n", "estimate", "low", "high", "null_low", "null_high")}

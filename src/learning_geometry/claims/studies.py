@@ -8,6 +8,7 @@ from learning_geometry.claims.attention_subspaces import STUDY as ATTENTION_SUBS
 from learning_geometry.claims.claim import Role, Study
 from learning_geometry.claims.execution_manifolds import STUDY as EXECUTION_MANIFOLDS
 from learning_geometry.claims.orthogonal_subspaces import STUDY as ORTHOGONAL_SUBSPACES
+from learning_geometry.discovery import module_files
 
 STUDIES: tuple[Study, ...] = (ORTHOGONAL_SUBSPACES, EXECUTION_MANIFOLDS, ATTENTION_SUBSPACES, ACTIVATION_GEOMETRY)
 
@@ -82,3 +83,24 @@ def needed_experiments(experiments: Experiments, studies: tuple[Study, ...] = ST
         for name in players(study, role, experiments)
     }
     return [name for name in experiments if name in needed]
+
+
+def used_rules(experiments: Experiments, studies: tuple[Study, ...] = STUDIES) -> list[str]:
+    """Return the rules by which claims are judged, sorted.
+
+    Raises:
+        ValueError: a claim names a rule that there is not.
+    """
+    known = [path.stem for path in module_files("rules")]
+    used = {
+        comparison.rule: claim.name
+        for study in judged_studies(experiments, studies)
+        for claim in study.claims
+        for comparison in claim.comparisons
+    }
+    for rule, claim in used.items():
+        if rule not in known:
+            raise ValueError(
+                f"{claim}: no rule {rule!r}; rules: {', '.join(known)} (a new one is a file claims/rules/<name>.py)"
+            )
+    return sorted(used)

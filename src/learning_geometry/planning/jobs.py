@@ -6,7 +6,7 @@ The rules in ``workflow/rules`` take their inputs and parameters from here.
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from learning_geometry.claims.studies import needed_experiments
+from learning_geometry.claims.studies import needed_experiments, used_rules
 from learning_geometry.config.modules import needed_seeds, needs, other_seeds
 from learning_geometry.discovery import module_files, module_name
 from learning_geometry.paths import CONCLUDED_FROM, artifact
@@ -283,6 +283,7 @@ def _claims(config: Mapping[str, Any]) -> Iterator[Job]:
         tuple(artifact(results, kind) for kind in ("claims_csv", "claims_markdown", "claims_page")),
         {"runs": tuple(artifact(results, "runs", experiment=name) for name in names)},
         {"experiments": asked, "figures": figures},
+        tuple(module_name("rules", rule) for rule in used_rules(studied)),
         script="judge_claims.py",
     )
 
