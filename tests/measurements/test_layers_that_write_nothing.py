@@ -61,7 +61,7 @@ def silent_first_layer(tmp_path_factory) -> LanguageRun:
 
 
 def table_of(name, run):
-    module = importlib.import_module(f"learning_geometry.measurements.{name}")
+    module = importlib.import_module(f"learning_geometry.measurements.language_models.{name}")
     return module.measure(run, defaults(module.SETTINGS) | SMALL[name])
 
 
