@@ -33,7 +33,9 @@ from learning_geometry.config import (
     validate,
 )
 from learning_geometry.config.__main__ import main
+from learning_geometry.config.interfaces import CALLED
 from learning_geometry.training.loop import build_model
+from tests.own import own, own_summaries
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = ("config.yaml", "paper.yaml")
@@ -491,6 +493,13 @@ def test_files_and_overrides_merge_in_order(tmp_path: Path) -> None:
 
 # Modules that describe themselves
 
+MEASURE = "def measure(run, settings): return None\n"
+REST_OF_A_TASK = "".join(
+    f"def {function}({arguments}): return {{}}\n"
+    for function, arguments in CALLED["tasks"].items()
+    if function != "check"
+)
+
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -503,11 +512,15 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_new_module_is_one_file(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     setting = {"type": "integer", "default": 5, "description": "A number."}
-    (package / "measurements/runs/mine.py").write_text(f'"""Mine."""\nimport absent\nSETTINGS = {{"k": {setting}}}\n')
-    (package / "models" / "mine.py").write_text(f"SETTINGS: dict = {{'width': {setting}}}\n")
+    (package / "measurements/runs/mine.py").write_text(
+        f'"""Mine."""\nimport absent\nSETTINGS = {{"k": {setting}}}\n' + MEASURE
+    )
+    (package / "models" / "mine.py").write_text(
+        f"SETTINGS: dict = {{'width': {setting}}}\nfrom absent import initialise\nif True:\n    forward = initialise\n"
+    )
     (package / "tasks" / "mine_task.py").write_text(
         f"SETTINGS = {{'n': {setting}}}\ndef check(settings):\n    if settings['n'] > 9:\n"
-        "        raise ValueError('n: too many; use 9')\n"
+        "        raise ValueError('n: too many; use 9')\n" + REST_OF_A_TASK
     )
     monkeypatch.setattr(
         learning_geometry.tasks, "__path__", [*learning_geometry.tasks.__path__, str(package / "tasks")]
@@ -553,7 +566,7 @@ def test_malformed_settings_of_a_module_are_named(package: Path, source: str, sa
 
 
 def test_a_measurement_that_compares_seeds_needs_two(package: Path) -> None:
-    (package / "measurements/runs/mine.py").write_text("SETTINGS = {}\nOTHER_SEEDS = 'all'\n")
+    (package / "measurements/runs/mine.py").write_text("SETTINGS = {}\nNEEDS = {'other_seeds': 'all'}\n" + MEASURE)
     config = valid()
     config["experiments"]["other"] |= {"seeds": [3], "measurements": {"mine": {}}}
     with pytest.raises(
@@ -563,8 +576,8 @@ def test_a_measurement_that_compares_seeds_needs_two(package: Path) -> None:
     config["experiments"]["other"]["seeds"] = [3, 4]
     validate(config)
     assert (other_seeds("mine"), other_seeds("sharpness")) == ("all", "none")
-    (package / "measurements/runs/mine.py").write_text("SETTINGS = {}\nOTHER_SEEDS = 'some'\n")
-    with pytest.raises(ConfigError, match=r"mine\.py: OTHER_SEEDS is 'some'; use "):
+    (package / "measurements/runs/mine.py").write_text("SETTINGS = {}\nNEEDS = {'other_seeds': 'some'}\n")
+    with pytest.raises(ConfigError, match=r"mine\.py: NEEDS\['other_seeds'\]: 'some' is not one of \['next', 'all'\]"):
         other_seeds("mine")
 
 
@@ -585,7 +598,7 @@ def test_which_seeds_a_run_is_compared_with(wanted: str, seed: int, seeds: list[
 
 @pytest.mark.parametrize("folder", ["tasks", "models", "measurements"])
 def test_every_module_describes_its_settings(folder: str) -> None:
-    names = available(folder)
+    names = own_summaries(folder)
     assert names
     for name, summary in names.items():
         assert summary.endswith(".")
@@ -622,11 +635,11 @@ def test_schema_is_a_json_schema_that_closes_and_describes_every_key() -> None:
 
 def test_readme_is_in_step_with_the_schema() -> None:
     written = (ROOT / "config" / "README.md").read_text(encoding="utf-8")
-    assert written == readme(), "run: python -m learning_geometry.config readme > config/README.md"
+    assert written == readme(chosen=own_summaries), "run: python -m learning_geometry.config readme > config/README.md"
 
 
 def test_readme_lists_every_key() -> None:
-    text = readme()
+    text = readme(chosen=own_summaries)
 
     def walk(node: Config) -> None:
         for key, entry in node.get("properties", {}).items():
@@ -637,11 +650,11 @@ def test_readme_lists_every_key() -> None:
 
     walk(read_yaml(SCHEMA))
     for folder in ("tasks", "models", "measurements"):
-        for name in available(folder):
+        for name in own(folder):
             assert f"### {folder.removesuffix('s')} `{name}`" in text
             for key in settings_schema(folder, name)["properties"]:
                 assert f"| `{key}` |" in text
-    for name in available("figures"):
+    for name in own("figures"):
         assert f"### figure `{name}`" in text
 
 

@@ -3,14 +3,16 @@
 import numpy as np
 import pytest
 
-from learning_geometry.config import ConfigError, available, validate
-from learning_geometry.config.modules import fewest_pairs, needs, settings_schema, subject
+from learning_geometry.config import ConfigError, validate
+from learning_geometry.config.modules import settings_schema, subject
+from learning_geometry.config.needs import fewest, needs, reads
 from learning_geometry.config.schemas import filled
 from learning_geometry.measurements.language_models import depth_growth, prompt_contrasts, untangling
 from learning_geometry.model_files import check_files
 from tests.gguf_files import LLAMA, TOKENIZER, llama_tensors, write_gguf
 from tests.measurements.prompts import planted_run, walk
 from tests.models.language.test_gguf import llama
+from tests.own import own
 from tests.tiny_language_model import write_tiny_language_model
 
 
@@ -182,19 +184,19 @@ def test_prompts_that_are_no_twins_are_refused(check, tmp_path):
 
 OF_PROMPTS = sorted(
     name
-    for name in available("measurements")
-    if subject(name) == "language_models" and {"prompts", "untrained_prompts"} & set(needs(name))
+    for name in own("measurements")
+    if subject(name) == "language_models" and {"prompts", "untrained_prompts"} & set(reads(name))
 )
 
 
 @pytest.mark.parametrize("name", OF_PROMPTS)
 def test_too_few_pairs_are_refused_before_any_job(check, tmp_path, name):
     settings = filled({}, settings_schema("measurements", name))
-    fewest, _ = fewest_pairs(name, settings)
-    assert fewest == {"depth_growth": 2, "prompt_contrasts": 3, "shared_directions": 2, "untangling": 9}[name]
-    assert check(prompts={"c": prompts(tmp_path, fewest)}, measurements={name: {}}) == []
-    (problem,) = check(prompts={"c": prompts(tmp_path, fewest - 1)}, measurements={name: {}})
-    assert problem.startswith(f"prompts.c: {fewest - 1} pair") and f"of prompts, and {name} needs {fewest}" in problem
+    number, _ = fewest(needs(name)["pairs"], settings)
+    assert number == {"depth_growth": 2, "prompt_contrasts": 3, "shared_directions": 2, "untangling": 9}[name]
+    assert check(prompts={"c": prompts(tmp_path, number)}, measurements={name: {}}) == []
+    (problem,) = check(prompts={"c": prompts(tmp_path, number - 1)}, measurements={name: {}})
+    assert problem.startswith(f"prompts.c: {number - 1} pair") and f"of prompts, and {name} needs {number}" in problem
 
 
 def test_the_setting_that_asks_for_pairs_is_named(check, tmp_path):
@@ -210,8 +212,8 @@ def test_as_many_pairs_as_are_asked_for_are_measured_with_intervals(module):
     few = {"resamples": 50, "rank": 1, "folds": 2, "swapped_labellings": 4, "swapped_shapes": 2}
     schema = settings_schema("measurements", name)
     settings = filled({key: value for key, value in few.items() if key in schema["properties"]}, schema)
-    fewest, _ = fewest_pairs(name, settings)
-    table = module.measure(planted_run(walk(np.random.default_rng(0), 2 * fewest), {"c": fewest}), settings)
+    number, _ = fewest(needs(name)["pairs"], settings)
+    table = module.measure(planted_run(walk(np.random.default_rng(0), 2 * number), {"c": number}), settings)
     assert table["value"].notna().all()
     variances = table[(table["null"] == "") & table["quantity"].str.startswith("mean_variance")]
     assert variances["low"].notna().sum() >= len(variances) - 2  # of the embedding, which is the same for all

@@ -12,12 +12,11 @@ import pytest
 from learning_geometry.config import (
     SCHEMA,
     ConfigError,
-    available,
     load,
     machine,
-    needs,
     read_yaml,
     reading,
+    reads,
     settings_schema,
     subject,
     validate,
@@ -26,6 +25,7 @@ from learning_geometry.config.places import path_problem
 from learning_geometry.config.problems import Problems
 from learning_geometry.config.schemas import LARGEST, check
 from learning_geometry.config.wording import kind
+from tests.own import own
 from tests.test_config import Config, E, L, put, valid
 
 OTHER = {"seeds": [0], "task": {"name": "copying"}, "training": {"steps": 1000}}
@@ -171,7 +171,8 @@ REFUSED: list[tuple[str, Any, str | None, str]] = [
     (E + "measurements.composition", {"reading_layer": 2}, E + "measurements.composition.reading_layer", "2 in a"),
     (E + "measurements.composition", {"writing_layer": 1}, E + "measurements.composition.writing_layer",
      "layer 1 cannot read layer 1; set writing_layer < reading_layer"),
-    (E + "measurements.subspace_function", {"ranks": [40]}, E + "measurements.subspace_function.ranks", "40 is above"),
+    (E + "measurements.subspace_function", {"ranks": [40, 64]}, E + "measurements.subspace_function.ranks",
+     "64 is not below the width 64"),
     (E + "measurements.subspace_function", {"first_step": 1001}, E + "measurements.subspace_function.first_step",
      "1001 lies beyond the 1000 steps"),
     (E + "measurements.block_curvature", {"layer": 7}, E + "measurements.block_curvature.layer", "7 in a model of 2"),
@@ -184,8 +185,8 @@ REFUSED: list[tuple[str, Any, str | None, str]] = [
     (E + "measurements.attention_patterns", {"sequence": 5000}, E + "measurements.attention_patterns.sequence",
      "5000 is more than the task's 5000 test_sequences"),
     (E + "measurements.landscape", {"slice_seeds": [3]}, E + "measurements.landscape.slice_seeds", "3 is no seed"),
-    (E + "measurements.landscape", {"held_out": 5000}, E + "measurements.landscape.held_out",
-     "sequences, held_out and descent_sequences are 5132, more than"),
+    (E + "measurements.landscape", {"held_out": 5000}, None,
+     "sequences + held_out + descent_sequences is 32 + 5000 + 100 = 5132, more than the task's 5000 test_sequences"),
     (E + "measurements.attention_entropy", {"test_sets": ["test"]}, E + "measurements.attention_entropy.test_sets",
      "the task has no test set test; use in_distribution, out_of_distribution"),
     (E + "measurements.contrast_over_training", {"first": "markers_1"}, E + "measurements.contrast_over_training.first",
@@ -197,30 +198,30 @@ REFUSED: list[tuple[str, Any, str | None, str]] = [
      "nothing here takes more than"),
     (E + "measurements.commutators", {"every": None}, E + "measurements.commutators.every", "give one of them"),
     (E + "measurements.commutators", {"steps": [1001]}, E + "measurements.commutators.steps", "1001 lies beyond"),
-    (E + "measurements.embedding_frequencies", {}, None, "the task copying has no numbers modulo a prime"),
+    (E + "measurements.embedding_frequencies", {}, None, "it reads the setting prime of a task, and the task copying"),
     (E + "measurements.sparse_execution", {}, None, "it reads the test set markers_*, and the task has in_"),
     (E + "measurements.trajectory_geometry", {"windows": 9}, E + "measurements.trajectory_geometry.windows",
      "9 windows of 11 checkpoints have 2 each, fewer than 4"),
     (E + "measurements.trajectory_orientation", {"ranks": [1, 11]}, E + "measurements.trajectory_orientation.ranks",
-     "11 directions of 11 checkpoints; use at most 10"),
+     "11 needs 12 checkpoints on the uniform grid, and there are 11; lower it"),
     (E + "measurements.subspace_training", {"steps": 990}, E + "measurements.subspace_training.steps",
      "990 steps from 400 on go beyond the run's 1000"),
     (E + "measurements.subspace_training", {"from_step": 450}, E + "measurements.subspace_training.from_step",
      "450 is no checkpoint on the uniform grid; use a multiple of 100"),
     (E + "measurements.subspace_training", {"directions": 20}, E + "measurements.subspace_training.directions",
-     "11 checkpoints on the uniform grid give no 20 directions"),
+     "20 needs 22 checkpoints on the uniform grid, and there are 11"),
     ("experiments.sums", measuring(SUMS, "head_scores", {}), "experiments.sums.measurements.head_scores",
      "it reads the test set out_of_distribution, and the task has markers_1"),
     ("experiments.sums", measuring(SUMS, "sparse_execution", {"active": 300}),
-     "experiments.sums.measurements.sparse_execution.active", "300 are active of 256 latents"),
+     "experiments.sums.measurements.sparse_execution.active", "300 is above latents, 256"),
     ("experiments.sums", measuring(SUMS, "sparse_execution", {"latents": 10**8, "removed": [1]}),
      "experiments.sums.measurements.sparse_execution.latents", "GB of memory for its dictionary"),
     ("experiments.pairs", measuring(PAIRS, "sharpness", {}), "experiments.pairs.measurements.sharpness",
      "it reads the test set in_distribution, and the task has training_pairs, held_out_pairs alone"),
     ("experiments.pairs", measuring(PAIRS, "embedding_frequencies", {}, task={"name": "binary_operations", "prime": 3}),
-     "experiments.pairs.measurements.embedding_frequencies", "the prime 3 has one frequency only"),
+     "experiments.pairs.measurements.embedding_frequencies", "task.prime is 3, and it needs 5 or more"),
     ("experiments.learned", measuring(OTHER, "attention_logits", {}, model={"positions": "learned"}),
-     "experiments.learned.measurements.attention_logits", "with learned positions a logit depends on more"),
+     "experiments.learned.measurements.attention_logits", "it cannot be measured of a model with positions: learned"),
     ("experiments.one_layer", measuring(OTHER, "bridge_energy", {}, model={"layers": 1}),
      "experiments.one_layer.measurements.bridge_energy.layer", "1 in a model of 1 layers"),
     ("experiments.short", measuring(OTHER, "trajectory_geometry", {}, training={"steps": 100}),
@@ -295,7 +296,7 @@ def described() -> Iterator[tuple[str, Config]]:
 
     yield from walk("config", read_yaml(SCHEMA))
     for folder in ("tasks", "models", "measurements"):
-        for name in available(folder):
+        for name in own(folder):
             yield from walk(f"{folder}.{name}", settings_schema(folder, name))
 
 
@@ -504,7 +505,7 @@ def test_paths_hold_no_surprise() -> None:
 
 
 def test_measurements_of_language_models_say_what_they_read() -> None:
-    for name in available("measurements"):
+    for name in own("measurements"):
         if subject(name) != "runs":
-            assert needs(name) or name == "change_of_basis"
+            assert reads(name) or name == "change_of_basis"
     assert json.dumps(validate(valid()), allow_nan=False)

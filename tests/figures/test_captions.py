@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import jinja2
 import pytest
 
-from learning_geometry.config import available, module_literal, read_yaml, subject, validate
+from learning_geometry.config import module_literal, read_yaml, subject, validate
+from tests.own import own
 
 REPORT = Path(__file__).parents[2] / "workflow/report"
 NAMES = ["first_of_two", "second_of_two"]
@@ -36,7 +37,7 @@ def rendered(figure, names):
     return " ".join(text.split()), of_model
 
 
-@pytest.mark.parametrize("figure", sorted(available("figures")))
+@pytest.mark.parametrize("figure", own("figures"))
 def test_captions_name_what_was_run_and_nothing_else(figure):
     most = module_literal("figures", figure, "MOST")["experiments"]
     names = NAMES[:most]
@@ -49,7 +50,7 @@ def test_captions_name_what_was_run_and_nothing_else(figure):
     assert names[0] in rendered(figure, names[:1])[0]
 
 
-@pytest.mark.parametrize("figure", sorted(available("figures")))
+@pytest.mark.parametrize("figure", own("figures"))
 def test_captions_say_from_how_many_seeds_on_there_are_intervals(figure):
     text = (REPORT / f"{figure}.rst").read_text()
     assert "none for n = 1" not in " ".join(text.split())

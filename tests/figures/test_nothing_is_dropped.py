@@ -11,7 +11,7 @@ import pytest
 from matplotlib.text import Text
 
 from learning_geometry import failures
-from learning_geometry.config import ConfigError, available, module_literal, read_yaml, validate
+from learning_geometry.config import ConfigError, module_literal, read_yaml, validate
 from learning_geometry.figures import style
 from learning_geometry.tables.tidy import tidy
 from tests.figures import (
@@ -39,6 +39,7 @@ from tests.figures import (
     test_trajectory_windows,
     test_untangling,
 )
+from tests.own import own
 
 PARTS_OF_RANKS = ("attention.output", "mlp.output", "residual_pre", "attention.z")
 NAMES = ["one_thing_that_was_measured", "another_thing_that_was_measured"]
@@ -128,7 +129,7 @@ def dots_and_lines(figure):
     return sum(len(axes.lines) + len(axes.collections) + len(axes.patches) for axes in figure.axes)
 
 
-@pytest.mark.parametrize("figure", sorted(available("figures")))
+@pytest.mark.parametrize("figure", own("figures"))
 def test_each_experiment_is_drawn_under_its_name_or_refused(figure, request):
     most = module_literal("figures", figure, "MOST")["experiments"]
     if most < 2:
@@ -149,7 +150,7 @@ def test_each_experiment_is_drawn_under_its_name_or_refused(figure, request):
         module.draw(absent, as_experiments(*given, NAMES)[1])
 
 
-@pytest.mark.parametrize("figure", sorted(available("figures")))
+@pytest.mark.parametrize("figure", own("figures"))
 def test_no_list_is_cut_by_a_shorter_one(figure):
     source = inspect.getsource(importlib.import_module(f"learning_geometry.figures.{figure}"))
     assert "strict=False" not in source

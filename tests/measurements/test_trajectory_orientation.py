@@ -9,7 +9,7 @@ from scipy.linalg import subspace_angles
 
 from learning_geometry.geometry.nulls import haar_subspaces
 from learning_geometry.measurements.runs import trajectory_orientation
-from learning_geometry.measurements.runs.trajectory_orientation import OTHER_SEEDS, SETTINGS, measure
+from learning_geometry.measurements.runs.trajectory_orientation import NEEDS, SETTINGS, measure
 
 from .trajectories import matrix_names, walk, write_run
 
@@ -135,6 +135,6 @@ def test_what_cannot_be_compared_is_named(tmp_path):
 
 
 def test_it_reads_all_other_seeds_and_takes_no_torch():
-    assert OTHER_SEEDS == "all" and SETTINGS["ranks"]["default"] == [1, 2, 3, 4, 5]
+    assert NEEDS["other_seeds"] == "all" and SETTINGS["ranks"]["default"] == [1, 2, 3, 4, 5]
     script = f"import sys, {trajectory_orientation.__name__}; print('torch' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", script], text=True).strip() == "False"

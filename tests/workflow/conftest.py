@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from learning_geometry.config import available
+from tests.own import own
 from tests.tiny_language_model import write_tiny_language_model
 
 REPOSITORY = Path(__file__).parents[2]
-FIGURES = tuple(available("figures"))
+FIGURES = tuple(own("figures"))
 PARTS = ["Snakefile", "redraw.smk", "environment.yml", "config", "profiles", "src", "workflow"]
 
 

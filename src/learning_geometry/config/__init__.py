@@ -5,7 +5,8 @@ tasks, models and measurements are described by a literal ``SETTINGS`` (JSON Sch
 with a description and a default) in ``tasks/<name>.py``, ``models/<name>.py`` and ``measurements/<subject>/<name>.py``,
 so that adding one is adding its file. A figure names the measurements it reads in a literal ``REQUIRES`` in
 ``figures/<name>.py``, and in ``MOST`` how many experiments, texts and sets of prompts it can show. The literals are
-read from the source text: parsing the Snakefile never imports torch.
+read from the source text: parsing the Snakefile never imports torch. What a measurement needs of task and model is
+its literal ``NEEDS``; what else a module must hold stands in ``interfaces.py``.
 
 Outside the package, import from here; the command line is in ``__main__.py``.
 """
@@ -22,17 +23,17 @@ from learning_geometry.config.checks import (
     check_names,
     check_results,
 )
+from learning_geometry.config.interfaces import derived_problems, interface_problems
 from learning_geometry.config.modules import (
     LITERALS,
     available,
     module_literal,
-    needed_seeds,
-    needs,
-    other_seeds,
     settings_schema,
     subject,
     unknown_module,
 )
+from learning_geometry.config.needs import needed_seeds, needs, other_seeds, reads
+from learning_geometry.config.needs_tables import needs_tables
 from learning_geometry.config.problems import SHOWN_PROBLEMS, ConfigError, KeyPath, Problems, dotted
 from learning_geometry.config.reading import AFTER_CONFIGFILE, read_yaml
 from learning_geometry.config.schemas import SCHEMA, check, entries, filled, plain
@@ -49,10 +50,12 @@ __all__ = [
     "module_literal",
     "needed_seeds",
     "needs",
+    "needs_tables",
     "other_seeds",
     "plan",
     "read_yaml",
     "readme",
+    "reads",
     "settings_schema",
     "subject",
     "validate",
@@ -130,6 +133,8 @@ def validate(config: Mapping[str, Any], schema: Path | str = SCHEMA, files: bool
         if not any(problem[:2] == path for problem in problems):
             check_language_model(language_model, path, problems, files)
     check_names(result, problems)
+    for name, problem in derived_problems().items():
+        problems.setdefault(("derived", name), problem)
     for name, figure in entries(result.get("figures")):
         check_figure(name, figure, result, problems)
     if problems:
@@ -153,6 +158,9 @@ def _fill_settings(
             return section
         except ConfigError as error:
             problems.setdefault(named, "; ".join(error.problems))
+            return section
+        if lacking := interface_problems(folder, name):
+            problems.setdefault(named, "; ".join(lacking))
             return section
         settings = {key: value for key, value in section.items() if key != "name"}
         check(settings, schema, where, problems)

@@ -1,14 +1,15 @@
 """Command line of the config.
 
 ``python -m learning_geometry.config check FILE...`` validates config files, merged in order, and prints what
-they ask for; ``python -m learning_geometry.config readme`` prints config/README.md.
+they ask for; ``python -m learning_geometry.config readme`` prints config/README.md, and ``... needs`` the tables of
+CONTRIBUTING.md.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
 
-from learning_geometry.config import ConfigError, load, plan, readme
+from learning_geometry.config import ConfigError, load, needs_tables, plan, readme
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,14 +19,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     check = commands.add_parser("check", help="validate config files, merged in order, and print the plan")
     check.add_argument("files", nargs="+", metavar="FILE")
     commands.add_parser("readme", help="print config/README.md")
+    commands.add_parser("needs", help="print what measurements need and tasks give, the tables of CONTRIBUTING.md")
     options = parser.parse_args(arguments)
     try:
-        print(plan(load(options.files)) if options.command == "check" else readme(), end="")
+        if options.command == "check":
+            print(plan(load(options.files)))
+        else:
+            print(readme() if options.command == "readme" else needs_tables(), end="")
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 1
-    if options.command == "check":
-        print()
     return 0
 
 

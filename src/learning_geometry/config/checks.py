@@ -1,9 +1,12 @@
 """What each key allows by itself but all together do not, in an experiment and between figures and experiments."""
 
 import importlib
+import json
 from collections.abc import Callable
 from typing import Any
 
+from learning_geometry.config import task_data
+from learning_geometry.config.interfaces import interface_problems
 from learning_geometry.config.language_models import check_files, check_settings
 from learning_geometry.config.machine import check_sizes
 from learning_geometry.config.measured import check_measurement
@@ -47,6 +50,14 @@ def check_experiment(
             report(
                 "model.tied_readout",
                 f"the task has {module.vocabulary(task)} tokens but {module.outputs(task)} outputs; set it to false",
+            )
+
+        readouts = task_data.readouts(json.dumps(task, sort_keys=True))
+        if readouts is not None and model.get("readout", "all") not in readouts:
+            report(
+                "model.readout",
+                f"the task has nothing to learn at the positions that are read out ({model['readout']}); use "
+                f"{' or '.join(sorted(readouts))}",
             )
 
         known = hasattr(module, "length") and hasattr(module, "outputs")
@@ -176,6 +187,9 @@ def check_figure(name: str, figure: dict[str, Any], config: dict[str, Any], prob
         return
     except ConfigError as error:
         problems.setdefault(path, error.problems[0])
+        return
+    if lacking := interface_problems("figures", name):
+        problems.setdefault(path, "; ".join(lacking))
         return
     experiments, shown = config.get("experiments"), figure.get("experiments")
     if not isinstance(experiments, dict) or not isinstance(shown, list):

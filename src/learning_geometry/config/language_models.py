@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from learning_geometry import model_files
-from learning_geometry.config.modules import fewest_pairs, needs, subject
+from learning_geometry.config.modules import subject
+from learning_geometry.config.needs import fewest, needs, reads
 from learning_geometry.model_files import ModelFiles
 from learning_geometry.tasks.prompts import read_twins
 from learning_geometry.tasks.texts import EMBEDDED, text_files
@@ -23,12 +24,6 @@ READ_AT_MOST = 2**26
 
 COUNTED_BELOW = 16
 """Tokens are counted, where a tokenizer lies here, of texts of fewer bytes than this for each token that is wanted."""
-
-READS_PARTS: dict[str, dict[str, tuple[str, ...]]] = {
-    "dictionary_sweep": {"attention": ("attention.output",), "transcoder": ("mlp.input", "mlp.output")},
-    "activation_patterns_by_layer": {"": ("mlp.input",)},
-}
-"""Measurement -> target of its cells, or nothing -> parts of a layer that must be kept of texts."""
 
 
 def check_files(language_model: dict[str, Any], report: Report) -> None:
@@ -54,7 +49,7 @@ def check_settings(language_model: dict[str, Any], report: Report) -> None:
         if subject(name) == "runs":
             report(f"measurements.{name}", "it measures trained runs; move it to one of the experiments")
             continue
-        wanted = set(needs(name))
+        wanted = set(reads(name))
         for section in ("texts", "prompts"):
             if wanted & {section, f"untrained_{section}"} and not language_model[section]:
                 report(f"measurements.{name}", f"it reads {section}, and there are none; add some under {section}")
@@ -78,9 +73,8 @@ def check_settings(language_model: dict[str, Any], report: Report) -> None:
 
 
 def _check_parts(name: str, settings: dict[str, Any], text: dict[str, Any], report: Report) -> None:
-    by_target = READS_PARTS.get(name, {})
-    cells = settings.get("cells", {}).values()
-    targets = {cell.get("target", "attention") for cell in cells} if "cells" in settings else {""}
+    by_target = needs(name).get("parts", {})
+    targets = {"always", *(cell.get("target", "attention") for cell in settings.get("cells", {}).values())}
     read = dict.fromkeys(part for target in sorted(targets) for part in by_target.get(target, ()))
     if missing := [part for part in read if part not in text["parts"]]:
         report(f"measurements.{name}", f"it reads {', '.join(missing)}, not kept of texts; add it to text.parts")
@@ -108,7 +102,7 @@ def _check_sizes(language_model: dict[str, Any], found: ModelFiles, report: Repo
     windows = {"text.window": text["window"]} if language_model["texts"] else {}
     layers = {"text.layers": text["layers"]} if language_model["texts"] else {}
     for name, settings in measurements.items():
-        if "texts" in needs(name) and "tokens" in settings:
+        if "texts" in reads(name) and "tokens" in settings:
             windows[f"measurements.{name}.tokens"] = settings["tokens"]
         if isinstance(settings.get("layers"), list):
             layers[f"measurements.{name}.layers"] = settings["layers"]
@@ -121,7 +115,7 @@ def _check_sizes(language_model: dict[str, Any], found: ModelFiles, report: Repo
     for name, settings in measurements.items():
         layer, rank = settings.get("layer"), settings.get("rank")
         kept = [each % sizes.layers for each in text["layers"]]
-        if "texts" in needs(name) and layer is not None and layer not in kept:
+        if "texts" in reads(name) and layer is not None and layer not in kept:
             report(f"measurements.{name}.layer", f"{layer} is not kept of texts; take one of {kept}")
         if isinstance(rank, int) and rank > sizes.width:
             report(f"measurements.{name}.rank", f"{rank} is more than the model's width of {sizes.width}; lower it")
@@ -131,7 +125,7 @@ def _check_texts(language_model: dict[str, Any], found: ModelFiles | None, repor
     same: dict[bytes, str] = {}
     wanted = {"text.tokens": (language_model["text"]["tokens"], list(language_model["texts"]))}
     for name, settings in language_model["measurements"].items():
-        if "texts" in needs(name) and {"windows", "tokens"} <= settings.keys():
+        if "texts" in reads(name) and {"windows", "tokens"} <= settings.keys():
             read = settings.get("texts") or list(language_model["texts"])[:1]
             wanted[f"measurements.{name}.windows"] = settings["windows"] * settings["tokens"], read
     shortest: dict[str, tuple[int, str]] = {}
@@ -218,10 +212,11 @@ def _check_prompts(language_model: dict[str, Any], report: Report) -> None:
         same.setdefault(frozenset(twins), name)
         pairs[name] = len(twins.first)
     for measurement, settings in language_model["measurements"].items():
-        fewest, why = fewest_pairs(measurement, settings)
+        number, setting = fewest(needs(measurement).get("pairs", {"always": 1}), settings)
+        why = f" ({setting}: {settings[setting]})" if setting else ""
         for name, there in pairs.items():
-            if there < fewest:
+            if there < number:
                 report(
                     f"prompts.{name}",
-                    f"{there} pair{'s' * (there > 1)} of prompts, and {measurement} needs {fewest}{why}; write more",
+                    f"{there} pair{'s' * (there > 1)} of prompts, and {measurement} needs {number}{why}; write more",
                 )

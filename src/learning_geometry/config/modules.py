@@ -2,7 +2,6 @@
 
 import ast
 import functools
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,6 @@ from learning_geometry.config.wording import kind as type_word
 LITERALS = {"tasks": "SETTINGS", "models": "SETTINGS", "measurements": "SETTINGS", "figures": "REQUIRES"}
 """Kind of module -> the literal that makes one usable from a config."""
 
-OTHER_SEEDS = ("none", "next", "all")
-"""What a measurement is given of an experiment's other seeds, from its literal ``OTHER_SEEDS``; none without one."""
-
 
 def module_literal(kind: str, name: str, literal: str = "") -> Any:
     """Return a literal of a module, by default that which describes it (see ``LITERALS``).
@@ -32,7 +28,7 @@ def module_literal(kind: str, name: str, literal: str = "") -> Any:
     """
     path = discovery.module_file(kind, name)
     wanted = literal or LITERALS[kind]
-    for statement in _parsed(path).body:
+    for statement in parsed(path).body:
         targets: list[ast.expr] = []
         if isinstance(statement, ast.Assign):
             targets = statement.targets
@@ -60,7 +56,7 @@ def available(kind: str) -> dict[str, str]:
             module_literal(kind, path.stem)
         except (KeyError, ConfigError):
             continue
-        docstring = ast.get_docstring(_parsed(path)) or ""
+        docstring = ast.get_docstring(parsed(path)) or ""
         result[path.stem] = docstring.partition("\n")[0]
     return result
 
@@ -97,40 +93,6 @@ def settings_schema(kind: str, name: str) -> dict[str, Any]:
     return {"type": "object", "additionalProperties": False, "properties": settings}
 
 
-def other_seeds(measurement: str) -> str:
-    """Return which of the experiment's other seeds a measurement reads besides its own run: one of ``OTHER_SEEDS``.
-
-    Raises:
-        ConfigError: the module says something else.
-    """
-    try:
-        wanted = module_literal("measurements", measurement, "OTHER_SEEDS")
-    except KeyError:
-        return OTHER_SEEDS[0]
-    if wanted not in OTHER_SEEDS:
-        raise ConfigError(
-            [f"{discovery.module_file('measurements', measurement)}: OTHER_SEEDS is {wanted!r}; use {OTHER_SEEDS}"]
-        )
-    return str(wanted)
-
-
-def needed_seeds(wanted: str, seed: int, seeds: Sequence[int]) -> list[int]:
-    """Return the other seeds that a measurement of one run reads, in the order of the config.
-
-    Args:
-        wanted: one of ``OTHER_SEEDS``; after the last seed the next is the first.
-        seed: the run's.
-        seeds: all of the experiment.
-
-    >>> [needed_seeds(wanted, 2, [0, 1, 2]) for wanted in OTHER_SEEDS], needed_seeds("next", 0, [0])
-    ([[], [0], [0, 1]], [])
-    """
-    others = [other for other in seeds if other != seed]
-    if wanted == "next" and others:
-        return [seeds[(seeds.index(seed) + 1) % len(seeds)]]
-    return others if wanted == "all" else []
-
-
 def figure_limits(figure: str) -> tuple[dict[str, int], bool]:
     """Return how many of what a config lists a figure can show at most, and whether all but its first are controls.
 
@@ -158,9 +120,6 @@ def figure_limits(figure: str) -> tuple[dict[str, int], bool]:
 SUBJECTS = ("runs", "language_models", "self_contained")
 """What a measurement measures, from the folder that it lies in: trained runs, language models, or neither."""
 
-NEEDS = ("texts", "prompts", "untrained_prompts", "model")
-"""What a measurement of a language model may read, from its literal ``NEEDS``."""
-
 
 def subject(measurement: str) -> str:
     """Return what a measurement measures: one of ``SUBJECTS``.
@@ -171,56 +130,18 @@ def subject(measurement: str) -> str:
     return discovery.module_file("measurements", measurement).parent.name
 
 
-def needs(measurement: str) -> tuple[str, ...]:
-    """Return what a measurement of a language model reads: some of ``NEEDS``.
-
-    Raises:
-        ConfigError: the module says something else.
-    """
-    try:
-        found = module_literal("measurements", measurement, "NEEDS")
-    except KeyError:
-        return ()
-    if not isinstance(found, list) or not all(each in NEEDS for each in found):
-        raise ConfigError(
-            [f"{discovery.module_file('measurements', measurement)}: NEEDS is {found!r}; use {', '.join(NEEDS)}"]
-        )
-    return tuple(found)
-
-
-def fewest_pairs(measurement: str, settings: Mapping[str, Any]) -> tuple[int, str]:
-    """Return how many pairs of prompts a measurement of language models needs, and which setting asks for so many.
-
-    Its literal ``FEWEST_PAIRS`` maps "always" to a number, and settings to what is needed beyond their value; without
-    it one pair will do.
-
-    Args:
-        measurement: its module.
-        settings: of the config, defaults filled in.
-
-    Raises:
-        ConfigError: the literal is of another form.
-    """
-    try:
-        wanted = module_literal("measurements", measurement, "FEWEST_PAIRS")
-    except KeyError:
-        return 1, ""
-    known = isinstance(wanted, dict) and all(key == "always" or isinstance(settings.get(key), int) for key in wanted)
-    if not known or not all(isinstance(number, int) for number in wanted.values()):
-        raise ConfigError(
-            [
-                f"{discovery.module_file('measurements', measurement)}: FEWEST_PAIRS is {wanted!r}; map always, or "
-                "settings that are integers, to integers"
-            ]
-        )
-    found = {key: number + (0 if key == "always" else settings[key]) for key, number in wanted.items()}
-    largest = max(found, key=lambda key: found[key])
-    return found[largest], "" if largest == "always" else f" ({largest}: {settings[largest]})"
-
-
 def unknown_module(kind: str, name: str) -> str:
-    """Return the message for a name that no module of a kind bears."""
+    """Return the message for a name that no module of a kind bears, or one that does not describe itself."""
     names = list(available(kind))
+    try:
+        path = discovery.module_file(kind, name)
+    except KeyError:
+        pass
+    else:
+        return (
+            f"{path} has no {LITERALS[kind]}, and so is no {kind.removesuffix('s')}; add it, or use one that is "
+            f"available: {', '.join(names)}"
+        )
     close = did_you_mean(name, names)
     return (
         f"no {kind.removesuffix('s')} {yaml_text(name)}{close} available: {', '.join(names) or 'none'} "
@@ -229,7 +150,12 @@ def unknown_module(kind: str, name: str) -> str:
     )
 
 
-def _parsed(path: Path) -> ast.Module:
+def parsed(path: Path) -> ast.Module:
+    """Return the syntax tree of a file, parsed once for each of its texts.
+
+    Raises:
+        ConfigError: it is not Python; names the line.
+    """
     status = path.stat()
     return _parsed_as_of(path, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
 

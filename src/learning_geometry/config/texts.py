@@ -1,7 +1,7 @@
 """Texts made from the config: the plan of what it asks for, and config/README.md."""
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,19 +94,20 @@ def _ranges(seeds: Sequence[int]) -> str:
     return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
-def readme(schema: Path | str = SCHEMA) -> str:
+def readme(schema: Path | str = SCHEMA, chosen: Callable[[str], dict[str, str]] = available) -> str:
     """Return the text of config/README.md: how config files work, and a table of keys per section.
 
     Args:
         schema: JSON Schema of the fixed keys.
+        chosen: returns the modules of a kind that are written down, as :func:`available` returns all.
     """
     fixed = read_yaml(schema)
     blocks = [f"# {fixed['title']}", fixed["description"].strip(), "## Top level"]
-    blocks.extend(_section("", fixed | {"description": ""}))
+    blocks.extend(_section("", fixed | {"description": ""}, chosen))
     return "\n\n".join(blocks) + "\n"
 
 
-def _section(title: str, schema: dict[str, Any]) -> Iterator[str]:
+def _section(title: str, schema: dict[str, Any], chosen: Callable[[str], dict[str, str]]) -> Iterator[str]:
     """Yield the Markdown blocks of a mapping of the schema and of what lies below it."""
     properties = schema.get("properties", {})
     if title:
@@ -119,14 +120,14 @@ def _section(title: str, schema: dict[str, Any]) -> Iterator[str]:
         where = f"{title}.{key}".removeprefix(".")
         others = entry.get("additionalProperties")
         if isinstance(others, dict):
-            yield from _section(f"{where}.<name>", others)
+            yield from _section(f"{where}.<name>", others, chosen)
         elif "properties" in entry:
-            yield from _section(where, entry)
+            yield from _section(where, entry, chosen)
         folder = key if key in LITERALS else f"{key}s"
         if folder not in LITERALS:
             continue
         of_language_models = title.startswith("language_models")
-        for name, summary in available(folder).items():
+        for name, summary in chosen(folder).items():
             if folder == "models" and of_language_models:
                 continue  # its keys are all in the schema
             if folder == "measurements" and (subject(name) != "runs") != of_language_models:

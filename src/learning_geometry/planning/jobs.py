@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from learning_geometry.claims.studies import needed_experiments, used_rules
-from learning_geometry.config.modules import needed_seeds, needs, other_seeds
+from learning_geometry.config.needs import needed_seeds, other_seeds, reads
 from learning_geometry.discovery import module_files, module_name
 from learning_geometry.paths import CONCLUDED_FROM, artifact
 
@@ -205,7 +205,7 @@ def _language_models(config: Mapping[str, Any]) -> Iterator[Job]:
                 works_in=artifact(results, "capturing", captured=f"prompts_{weights}", **at),
             )
         for measurement, settings in chosen["measurements"].items():
-            wanted = needs(measurement)
+            wanted = reads(measurement)
             weights_read = ["trained"] * bool({"prompts", "untrained_prompts"} & set(wanted))
             weights_read += ["untrained"] * ("untrained_prompts" in wanted)
             sections = {"model"} | ({"texts", "text", "prepend_bos"} if "texts" in wanted else set())

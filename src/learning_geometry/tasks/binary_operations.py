@@ -45,6 +45,18 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 """JSON Schema of each setting; a literal, so that it can be read without importing the module."""
 
+ARRAYS = ("tokens", "targets")
+"""Arrays of every test set; a literal, as all of these."""
+
+ERRORS = ("error",)
+"""What ``errors`` returns."""
+
+READOUTS = (
+    "all",
+    "last",
+)
+"""Read-outs of a model that can learn it: the last position has a target."""
+
 OPERATIONS = {
     "add": lambda x, y: x + y,
     "subtract": lambda x, y: x - y,
@@ -139,6 +151,13 @@ def test_sets(
     """
     del seed  # the division is in the context
     return {name: _sequences(settings, context[name])._asdict() for name in ("training_pairs", "held_out_pairs")}
+
+
+def test_set_sizes(settings: Mapping[str, Any]) -> dict[str, int]:
+    """Return the number of pairs of each test set, without drawing any."""
+    pairs = settings["prime"] ** 2
+    trained = round(settings["training_fraction"] * pairs)
+    return {"training_pairs": trained, "held_out_pairs": pairs - trained}
 
 
 def errors(

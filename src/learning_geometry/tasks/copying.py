@@ -74,6 +74,18 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 """JSON Schema of each setting; a literal, so that it can be read without importing the module."""
 
+ARRAYS = ("tokens", "targets", "first_start", "second_start", "segment_length")
+"""Arrays of every test set; a literal, as all of these."""
+
+ERRORS = (
+    "error",
+    "error_published_mask",
+)
+"""What ``errors`` returns."""
+
+READOUTS = ("all",)
+"""Read-outs of a model that can learn it: the last position has no target."""
+
 SKIPPED = 4
 """Positions at the start of the second copy that the errors leave out: the match must be found first."""
 
@@ -201,6 +213,31 @@ def out_of_distribution(
     lengths = np.full(size, settings["out_of_distribution_segment_length"], dtype=np.int64)
     uniform = generator.integers(settings["vocabulary"], size=(size, settings["length"]))
     return _sequences(uniform, lengths, generator)
+
+
+def test_set_sizes(settings: Mapping[str, Any]) -> dict[str, int]:
+    """Return the number of sequences of each test set, without drawing any."""
+    return dict.fromkeys(("in_distribution", "out_of_distribution"), settings["test_sequences"])
+
+
+def at_length(settings: Mapping[str, Any], length: int, scale_segments: bool = False) -> dict[str, Any]:
+    """Return the settings of out-of-distribution sequences of another length, for :func:`out_of_distribution`.
+
+    Args:
+        settings: of the task.
+        length: tokens per sequence.
+        scale_segments: whether the repeated segment grows by the same factor, rounded, to one token at least.
+
+    Raises:
+        ValueError: two copies do not fit in that length, or have no scored position.
+    """
+    segment = settings["out_of_distribution_segment_length"]
+    if scale_segments:
+        segment = max(round(segment * length / settings["length"]), 1)
+    changed = dict(settings) | {"length": length, "out_of_distribution_segment_length": segment}
+    # shorter segments in distribution than any length leaves room for: they are not drawn here
+    check(changed | {"segment_length": [segment, segment]})
+    return changed
 
 
 def errors(

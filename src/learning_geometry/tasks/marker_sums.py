@@ -80,6 +80,18 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 """JSON Schema of each setting; a literal, so that it can be read without importing the module."""
 
+ARRAYS = ("tokens", "targets", "marker_positions", "values")
+"""Arrays of every test set; a literal, as all of these."""
+
+ERRORS = ("error",)
+"""What ``errors`` returns."""
+
+READOUTS = (
+    "all",
+    "last",
+)
+"""Read-outs of a model that can learn it: the last position has a target."""
+
 ANY = "_any_distractors"
 """What the name of a test set ends with whose distractors may be values, unlike in training."""
 
@@ -212,6 +224,12 @@ def test_sets(
                 "values": values,
             }
     return made
+
+
+def test_set_sizes(settings: Mapping[str, Any]) -> dict[str, int]:
+    """Return the number of sequences of each test set, without drawing any."""
+    suffixes = ("", ANY) if settings["distractors"] == "published" else ("",)
+    return {f"markers_{m}{suffix}": settings["test_sequences"] for m in settings["markers"] for suffix in suffixes}
 
 
 def errors(

@@ -42,7 +42,7 @@ class Run:
     dataset_file: Path
     metrics_file: Path
     others: tuple["Run", ...] = ()
-    """Other seeds of the experiment, for measurements that ask for them (``OTHER_SEEDS``)."""
+    """Other seeds of the experiment, for measurements that ask for them (``other_seeds`` of its ``NEEDS``)."""
 
     @cached_property
     def model(self) -> "learning_geometry.models.Model":

@@ -12,7 +12,7 @@ from learning_geometry.measurements.common.language_run import LanguageRun
 from learning_geometry.streams import stream
 from learning_geometry.tables.tidy import central_range, tidy
 
-NEEDS = ("texts", "model")
+NEEDS = {"reads": ["texts", "model"], "parts": {"always": ["mlp.input"]}}
 
 SETTINGS = {
     "vectors": {

@@ -19,7 +19,7 @@ from learning_geometry.measurements.common.language_run import LanguageRun
 from learning_geometry.streams import stream
 from learning_geometry.tables.tidy import central_range, tidy
 
-NEEDS = ("texts",)
+NEEDS = {"reads": ["texts"]}
 
 SETTINGS = {
     "every_layer": {

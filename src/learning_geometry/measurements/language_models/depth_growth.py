@@ -26,9 +26,8 @@ from learning_geometry.measurements.common.twins import (
 )
 from learning_geometry.tables.tidy import tidy
 
-NEEDS = ("prompts",)
-FEWEST_PAIRS = {"always": 2}
-"""Pairs of prompts of each contrast (``config.modules.fewest_pairs``): of one there is no interval."""
+NEEDS = {"reads": ["prompts"], "pairs": {"always": 2}}
+"""Of pairs: of one there is no interval."""
 
 SETTINGS = {
     "resamples": {

@@ -20,7 +20,7 @@ from learning_geometry.models.language.cache import Activations, shard_path
 from learning_geometry.streams import stream
 from learning_geometry.tables.tidy import tidy
 
-NEEDS = ("texts",)
+NEEDS = {"reads": ["texts"], "parts": {"attention": ["attention.output"], "transcoder": ["mlp.input", "mlp.output"]}}
 
 SETTINGS = {
     "layer": {

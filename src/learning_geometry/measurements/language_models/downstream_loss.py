@@ -22,7 +22,7 @@ from learning_geometry.streams import stream
 from learning_geometry.tables.tidy import central_range, tidy
 from learning_geometry.tasks.texts import read_text
 
-NEEDS = ("texts", "model")
+NEEDS = {"reads": ["texts", "model"]}
 
 SETTINGS = {
     "layers": {

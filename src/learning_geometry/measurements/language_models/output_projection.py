@@ -14,7 +14,7 @@ from learning_geometry.measurements.language_models.activation_ranks import meas
 from learning_geometry.streams import stream
 from learning_geometry.tables.tidy import tidy
 
-NEEDS = ("texts", "model")
+NEEDS = {"reads": ["texts", "model"]}
 
 SETTINGS = {
     "every_layer": {

@@ -35,9 +35,8 @@ from learning_geometry.tables.tidy import central_range, tidy
 if TYPE_CHECKING:
     from learning_geometry.models.language import Norm
 
-NEEDS = ("prompts",)
-FEWEST_PAIRS = {"always": 3}
-"""Pairs of prompts of each contrast (``config.modules.fewest_pairs``): of two, a set without one has no variance."""
+NEEDS = {"reads": ["prompts"], "pairs": {"always": 3}}
+"""Of pairs: of two, a set without one has no variance."""
 
 SETTINGS = {
     "resamples": {

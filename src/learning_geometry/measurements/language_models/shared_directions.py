@@ -22,9 +22,8 @@ from learning_geometry.measurements.common.language_run import LanguageRun
 from learning_geometry.streams import stream
 from learning_geometry.tables.tidy import central_range, tidy
 
-NEEDS = ("model", "prompts")
-FEWEST_PAIRS = {"always": 2}
-"""Pairs of prompts of each contrast (``config.modules.fewest_pairs``): of one there is no interval."""
+NEEDS = {"reads": ["model", "prompts"], "pairs": {"always": 2}}
+"""Of pairs: of one there is no interval."""
 
 SETTINGS = {
     "rank": {

@@ -27,9 +27,8 @@ from learning_geometry.measurements.common.twins import (
 from learning_geometry.streams import stream
 from learning_geometry.tables.tidy import central_range, tidy
 
-NEEDS = ("prompts", "untrained_prompts")
-FEWEST_PAIRS = {"always": 3, "folds": 0, "rank": 1}
-"""Pairs of prompts of each contrast (``config.modules.fewest_pairs``): of three, each prompt has two neighbours; a fold
+NEEDS = {"reads": ["prompts", "untrained_prompts"], "pairs": {"always": 3, "folds": 0, "rank": 1}}
+"""Of pairs: of three, each prompt has two neighbours; a fold
 needs a pair, and a principal subspace more prompts than dimensions."""
 
 SETTINGS = {

@@ -11,6 +11,11 @@ from torch import Tensor
 from learning_geometry.measurements.common.run import Run
 from learning_geometry.tables.tidy import tidy
 
+NEEDS = {
+    "model_settings": ["heads"],
+}
+"""What it needs of task, model and experiment, without which the config refuses it (``config.needs``)."""
+
 SETTINGS = {
     "every": {
         "type": "integer",

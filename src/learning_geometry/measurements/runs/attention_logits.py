@@ -11,8 +11,13 @@ from learning_geometry.geometry.variance import logit_variance_shares
 from learning_geometry.measurements.common.run import Run
 from learning_geometry.tables.tidy import tidy
 
-TEST_SETS = ("out_of_distribution",)
-"""Test sets that it reads, without which the config refuses it."""
+NEEDS = {
+    "test_sets": ["out_of_distribution"],
+    "model_settings": ["heads", "norm", "bias", "causal", "positions", "rotary_base"],
+    # a logit then depends on more than content and lag
+    "model_without": {"positions": ["learned"]},
+}
+"""What it needs of task, model and experiment, without which the config refuses it (``config.needs``)."""
 
 SETTINGS = {
     "every": {

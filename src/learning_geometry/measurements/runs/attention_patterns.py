@@ -9,6 +9,14 @@ from learning_geometry.measurements.common.run import Run
 from learning_geometry.measurements.common.transition import DATA, nearest, transition
 from learning_geometry.tables.tidy import tidy
 
+NEEDS = {
+    "test_sets": ["out_of_distribution"],
+    "arrays": ["first_start", "second_start", "segment_length"],
+    "recorded_errors": {"out_of_distribution": "error"},
+    "model_settings": ["heads", "causal"],
+}
+"""What it needs of task, model and experiment, without which the config refuses it (``config.needs``)."""
+
 SETTINGS = {
     "seeds": {
         "type": ["array", "null"],

@@ -24,8 +24,12 @@ from learning_geometry.models.evaluation import cross_entropy
 from learning_geometry.streams import stream
 from learning_geometry.tables.tidy import central_range, tidy
 
-TEST_SETS = ("in_distribution",)
-"""Test sets that it reads, without which the config refuses it."""
+NEEDS = {
+    "test_sets": ["in_distribution"],
+    "recorded_errors": {"out_of_distribution": "error"},
+    "model_settings": ["layers", "heads", "width"],
+}
+"""What it needs of task, model and experiment, without which the config refuses it (``config.needs``)."""
 
 SETTINGS = {
     "every": {

@@ -13,6 +13,12 @@ from learning_geometry.measurements.common.run import Run
 from learning_geometry.streams import stream
 from learning_geometry.tables.tidy import central_range, tidy
 
+NEEDS = {
+    "model_settings": ["layers", "heads", "width", "norm", "positions", "rotary_base"],
+    "leaves_out_above": {"ranks": "head_width", "lag_rank": "head_width"},
+}
+"""What it needs of task, model and experiment, without which the config refuses it (``config.needs``)."""
+
 SETTINGS = {
     "every": {
         "type": "integer",

@@ -22,6 +22,13 @@ from learning_geometry.models.evaluation import cross_entropy
 from learning_geometry.streams import stream
 from learning_geometry.tables.tidy import central_range, tidy
 
+NEEDS = {
+    "at_most": {"directions": "matrix_entries"},
+    "different_batches": "batch_size",
+    "other_seeds": "next",
+}
+"""What it needs of task, model and experiment, without which the config refuses it (``config.needs``)."""
+
 SETTINGS = {
     "every": {
         "type": ["integer", "null"],
@@ -74,8 +81,6 @@ SETTINGS = {
         "description": "Random subspaces drawn at each checkpoint for each of the two nulls of random directions.",
     },
 }
-
-OTHER_SEEDS = "next"
 
 DATA = "training"
 NORM, ENERGY = "commutator_share_norm", "commutator_share_energy"

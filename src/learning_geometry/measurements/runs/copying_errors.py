@@ -10,6 +10,11 @@ from learning_geometry.measurements.common.run import Run
 from learning_geometry.models.evaluation import evaluate
 from learning_geometry.tables.tidy import tidy
 
+NEEDS = {
+    "errors": ["error"],
+}
+"""What it needs of task, model and experiment, without which the config refuses it (``config.needs``)."""
+
 SETTINGS = {
     "every": {
         "type": "integer",

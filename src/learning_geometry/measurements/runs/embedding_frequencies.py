@@ -12,6 +12,12 @@ from learning_geometry.measurements.common.run import Run
 from learning_geometry.streams import stream
 from learning_geometry.tables.tidy import central_range, tidy
 
+NEEDS = {
+    # below 5 there is one frequency
+    "task_settings": {"prime": 5},
+}
+"""What it needs of task, model and experiment, without which the config refuses it (``config.needs``)."""
+
 SETTINGS = {
     "every": {
         "type": "integer",
@@ -53,10 +59,10 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
     Source: Nanda et al., "Progress measures for grokking via mechanistic interpretability" (arXiv 2301.05217).
 
     Raises:
-        ValueError: the task is not ``binary_operations``, or its prime is below 5.
+        ValueError: the task has no setting ``prime``, or one below 5.
     """
     task = run.settings["task"]
-    if task["name"] != "binary_operations":
+    if "prime" not in task:
         raise ValueError(
             f"measurements.embedding_frequencies: task {task['name']} has no numbers modulo a prime; "
             "use it with binary_operations"

@@ -11,8 +11,12 @@ from torch import Tensor
 from learning_geometry.measurements.common.run import Run
 from learning_geometry.tables.tidy import tidy
 
-TEST_SETS = ("out_of_distribution",)
-"""Test sets that it reads, without which the config refuses it."""
+NEEDS = {
+    "test_sets": ["out_of_distribution"],
+    "arrays": ["first_start", "second_start", "segment_length"],
+    "model_settings": ["heads"],
+}
+"""What it needs of task, model and experiment, without which the config refuses it (``config.needs``)."""
 
 SETTINGS = {
     "every": {

@@ -26,8 +26,12 @@ from learning_geometry.measurements.common.run import Run
 from learning_geometry.streams import stream
 from learning_geometry.tables.tidy import tidy
 
-TEST_SETS = ("in_distribution",)
-"""Test sets that it reads, without which the config refuses it."""
+NEEDS = {
+    "test_sets": ["in_distribution"],
+    "recorded_errors": {"out_of_distribution": "error"},
+    "sequences": ["sequences", "held_out", "descent_sequences"],
+}
+"""What it needs of task, model and experiment, without which the config refuses it (``config.needs``)."""
 
 SETTINGS = {
     "plateau": {

@@ -14,6 +14,15 @@ from learning_geometry.streams import stream
 from learning_geometry.tables.tidy import tidy
 from learning_geometry.tasks.dataset import Arrays
 
+NEEDS = {
+    "test_sets": ["out_of_distribution"],
+    "arrays": ["first_start", "second_start", "segment_length"],
+    "task_settings": {"length": None, "out_of_distribution_segment_length": None},
+    "task_functions": ["out_of_distribution", "at_length"],
+    "model_settings": ["heads"],
+}
+"""What it needs of task, model and experiment, without which the config refuses it (``config.needs``)."""
+
 SETTINGS = {
     "every": {
         "type": "integer",
@@ -104,10 +113,11 @@ def draw_test_sets(run: Run, settings: dict[str, Any]) -> dict[tuple[int, str], 
         ValueError: as :func:`measure`.
     """
     task = run.settings["task"]
-    if not (hasattr(run.task, "out_of_distribution") and {"length", "out_of_distribution_segment_length"} <= set(task)):
+    functions = all(hasattr(run.task, name) for name in NEEDS["task_functions"])
+    if not (functions and set(NEEDS["task_settings"]) <= set(task)):
         raise ValueError(
             f"measurements.length_generalisation: the task {task['name']} cannot be drawn at another length; give it "
-            "the settings and the function `out_of_distribution` of tasks/copying.py, or leave this out"
+            "the settings and functions `out_of_distribution` and `at_length` of tasks/copying.py, or leave this out"
         )
     limit = task["length"] if run.settings["model"].get("positions") == "learned" else None
     lengths = sorted({round(factor * task["length"]) for factor in settings["factors"]})
@@ -119,20 +129,15 @@ def draw_test_sets(run: Run, settings: dict[str, Any]) -> dict[tuple[int, str], 
         )
     found = {}
     for length in readable:
-        segment = task["out_of_distribution_segment_length"]
-        scaled = max(round(segment * length / task["length"]), 1)
-        for suffix, this in {"": segment, "_scaled_segments": scaled}.items():
-            if suffix and not settings["scale_segments"]:
-                continue
-            changed = task | {"length": length, "out_of_distribution_segment_length": this}
+        for suffix in ("", "_scaled_segments") if settings["scale_segments"] else ("",):
             try:
-                # shorter segments in distribution than any length leaves room for: they are not drawn here
-                run.task.check(changed | {"segment_length": [this, this]})
+                changed = run.task.at_length(task, length, bool(suffix))
             except ValueError as error:
                 raise ValueError(
                     f"measurements.length_generalisation.factors: {length} tokens are no length of this task ({error})"
                 ) from None
-            generator = stream("length_generalisation", "test", length, this)
+            segment = changed["out_of_distribution_segment_length"]
+            generator = stream("length_generalisation", "test", length, segment)
             found[length, suffix] = run.task.out_of_distribution(changed, generator, settings["test_sequences"])
     return found
 

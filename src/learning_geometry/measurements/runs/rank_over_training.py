@@ -19,6 +19,11 @@ from learning_geometry.models.language.trained import language_model
 from learning_geometry.streams import stream
 from learning_geometry.tables.tidy import central_range, tidy
 
+NEEDS = {
+    "model_settings": ["layers", "heads", "width", "mlp_width", "norm", "positions", "activation"],
+}
+"""What it needs of task, model and experiment, without which the config refuses it (``config.needs``)."""
+
 SETTINGS = {
     "every": {
         "type": "integer",

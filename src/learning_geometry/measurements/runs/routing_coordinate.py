@@ -12,6 +12,12 @@ from learning_geometry.measurements.common.run import Run
 from learning_geometry.streams import stream
 from learning_geometry.tables.tidy import central_range, tidy
 
+NEEDS = {
+    "checkpoints": {"always": 3},
+    "model_settings": ["layers"],
+}
+"""What it needs of task, model and experiment, without which the config refuses it (``config.needs``)."""
+
 SETTINGS = {
     "null_draws": {
         "type": "integer",

@@ -23,8 +23,10 @@ from learning_geometry.models.evaluation import cross_entropy
 from learning_geometry.streams import stream
 from learning_geometry.tables.tidy import tidy
 
-TEST_SETS = ("in_distribution",)
-"""Test sets that it reads, without which the config refuses it."""
+NEEDS = {
+    "test_sets": ["in_distribution"],
+}
+"""What it needs of task, model and experiment, without which the config refuses it (``config.needs``)."""
 
 SETTINGS = {
     "every": {

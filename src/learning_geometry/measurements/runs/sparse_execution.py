@@ -33,8 +33,15 @@ from learning_geometry.measurements.common.value_states import (
 from learning_geometry.streams import stream
 from learning_geometry.tables.tidy import central_range, tidy
 
-TEST_SETS = ("markers_*",)
-"""Test sets that it reads, without which the config refuses it."""
+NEEDS = {
+    "test_sets": ["markers_*"],
+    "arrays": ["marker_positions", "values"],
+    "task_settings": {"modulus": None, "first_marker": None},
+    "model_settings": ["layers", "positions"],
+    "at_most": {"active": "latents"},
+    "leaves_out_from": {"removed": "latents"},
+}
+"""What it needs of task, model and experiment, without which the config refuses it (``config.needs``)."""
 
 SETTINGS = {
     "latents": {

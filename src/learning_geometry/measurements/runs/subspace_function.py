@@ -28,8 +28,14 @@ from learning_geometry.measurements.common.run import Run
 from learning_geometry.streams import stream
 from learning_geometry.tables.tidy import central_range, tidy
 
-TEST_SETS = ("out_of_distribution",)
-"""Test sets that it reads, without which the config refuses it."""
+NEEDS = {
+    "test_sets": ["out_of_distribution"],
+    "arrays": ["first_start", "second_start", "segment_length"],
+    "errors": ["error"],
+    "model_settings": ["layers", "heads", "width", "norm", "positions", "tied_readout"],
+    "leaves_out_from": {"ranks": "width"},
+}
+"""What it needs of task, model and experiment, without which the config refuses it (``config.needs``)."""
 
 SETTINGS = {
     "every": {

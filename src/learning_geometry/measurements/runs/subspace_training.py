@@ -15,6 +15,13 @@ from learning_geometry.tables.tidy import tidy
 from learning_geometry.training.loop import state_from
 from learning_geometry.training.projected import Projection, confine, continue_training, projection
 
+NEEDS = {
+    "errors": ["error"],
+    "checkpoints": {"directions": 2},
+    "at_most": {"directions": "matrix_entries"},
+}
+"""What it needs of task, model and experiment, without which the config refuses it (``config.needs``)."""
+
 SETTINGS = {
     "from_step": {
         "type": ["integer", "null"],

@@ -34,6 +34,11 @@ from learning_geometry.streams import stream
 from learning_geometry.tables.tidy import tidy
 from learning_geometry.training.checkpoints import parameter_shapes, trajectory_blocks
 
+NEEDS = {
+    "checkpoints": {"always": 4},
+}
+"""What it needs of task, model and experiment, without which the config refuses it (``config.needs``)."""
+
 SETTINGS = {
     "draws": {
         "type": "integer",

@@ -14,7 +14,12 @@ from learning_geometry.streams import stream
 from learning_geometry.tables.tidy import central_range, tidy
 from learning_geometry.training.checkpoints import parameter_shapes, read_trajectory
 
-OTHER_SEEDS = "all"
+NEEDS = {
+    "checkpoints": {"always": 2, "ranks": 1},
+    "at_most": {"ranks": "matrix_entries"},
+    "other_seeds": "all",
+}
+"""What it needs of task, model and experiment, without which the config refuses it (``config.needs``)."""
 
 SETTINGS = {
     "ranks": {
