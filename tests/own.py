@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 from learning_geometry.config import available
-from learning_geometry.discovery import module_file
+from learning_geometry.discovery import FOLDERS, module_file
 
 PACKAGE = Path(module_file("tasks", "copying")).parents[1]
 
@@ -17,10 +17,15 @@ def tracked():
     return frozenset(PACKAGE / name for name in listed.stdout.split("\0") if name)
 
 
+def is_own(path):
+    """Whether a file is the project's, and not one that a user put where modules are found by name."""
+    found_by_name = {PACKAGE / folder for folders in FOLDERS.values() for folder in folders}
+    return not tracked() or path.parent not in found_by_name or path in tracked()
+
+
 def own_summaries(kind):
     """As ``config.available``, of the project's own modules."""
-    chosen = available(kind)
-    return {name: chosen[name] for name in chosen if not tracked() or module_file(kind, name) in tracked()}
+    return {name: summary for name, summary in available(kind).items() if is_own(module_file(kind, name))}
 
 
 def own(kind):

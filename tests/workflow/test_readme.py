@@ -79,7 +79,7 @@ def test_a_snippet_runs(sign, as_copying):
 
 
 def test_the_example_measurement_needs_its_file_and_its_entry_only(editable):
-    assert MEASUREMENT_FILE == "src/learning_geometry/measurements/stable_rank.py"
+    assert MEASUREMENT_FILE == "src/learning_geometry/measurements/runs/stable_rank.py"
     (editable.folder / MEASUREMENT_FILE).write_text(MEASUREMENT)
     (entry,) = [text for text in INLINE if text.startswith("stable_rank:")]
     config = tiny_config()

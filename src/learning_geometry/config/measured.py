@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from learning_geometry.config import task_data
-from learning_geometry.config.modules import settings_schema
+from learning_geometry.config.modules import module_literal
 from learning_geometry.config.named_settings import check_named, uniform_checkpoints
 from learning_geometry.config.needs import fewest, listed, needs
 
@@ -84,14 +84,14 @@ def _of_model(wanted: dict[str, Any], experiment: dict[str, Any]) -> Iterator[st
 def _bounds(
     name: str, settings: dict[str, Any], wanted: dict[str, Any], experiment: dict[str, Any], at: Report
 ) -> None:
-    defaults = settings_schema("measurements", name)["properties"]
+    described = module_literal("measurements", name)
     for kind in ("at_most", "leaves_out_above", "leaves_out_from"):
         for key, bound in wanted.get(kind, {}).items():
             most, words = _bound(bound, settings, experiment["model"])
             if most is None or settings[key] is None:
                 continue
             # a default that does not fit is left out, and what was asked for is not
-            if kind != "at_most" and settings[key] == defaults[key]["default"]:
+            if kind != "at_most" and settings[key] == described[key]["default"]:
                 continue
             itself = kind == "leaves_out_from"
             for value in listed(settings[key]):
