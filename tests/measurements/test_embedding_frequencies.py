@@ -137,8 +137,10 @@ def test_few_directions_alone_make_large_shares_but_no_frequencies_in_order(make
 
 def test_what_has_no_frequencies_is_refused(make_run):
     settings = defaults(embedding_frequencies.SETTINGS)
+    other = make_run(gaussian(0), name="copying")
+    del other.settings["task"]["prime"]
     with pytest.raises(ValueError, match=r"embedding_frequencies: task copying .*binary_operations"):
-        embedding_frequencies.measure(make_run(gaussian(0), name="copying"), settings)
+        embedding_frequencies.measure(other, settings)
     with pytest.raises(ValueError, match=r"prime 3 .*5 or more"):
         embedding_frequencies.measure(make_run(gaussian(0, 3), prime=3), settings)
     with pytest.raises(ValueError, match=r"embedding: 54 rows.*odd prime"):

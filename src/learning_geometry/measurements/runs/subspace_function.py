@@ -87,7 +87,7 @@ SETTINGS = {
         "uniqueItems": True,
         "default": [10],
         "description": "Ranks of the bridge. The default is left out of a model that is no wider, and a row "
-        "`not_measured` says so; any others above the width of a head are refused.",
+        "`not_measured` says so; any others from the width on are refused.",
     },
     "mean_kept_everywhere": {
         "type": "boolean",
