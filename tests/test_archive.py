@@ -149,9 +149,11 @@ def test_every_truncation_and_every_flipped_byte_is_refused_or_harmless(packed, 
 
 
 def test_another_layout_says_which_version_to_use(packed, tmp_path, monkeypatch):
-    monkeypatch.setattr(archive, "LAYOUT", 2)
+    monkeypatch.setattr(archive, "SINCE_LAYOUT", {1: (), 3: ()})
     monkeypatch.setattr(archive, "__version__", "9.0")
-    with pytest.raises(ValueError, match=r"has layout 1, packed by version 0\.\d.*version 9\.0, which reads layout 2"):
+    with pytest.raises(
+        ValueError, match=r"has layout 2, packed by version 0\.\d.*version 9\.0, which reads layouts 1, 3"
+    ):
         archive.unpack(packed, tmp_path / "redrawn")
 
 
@@ -313,6 +315,7 @@ ODD = [
     ("archive.json", b"\xff\xfe", "not a readable JSON file"),
     ("archive.json", b"[" * 100_000, "archive"),
     ("archive.json", {"layout": True}, "has layout True"),
+    ("archive.json", {"layout": 1}, "column 'other_seeds' is string, expected none"),
     ("archive.json", {"layout": [1]}, r"has layout \[1\]"),
     ("archive.json", {"version": 1}, "version is no str"),
     ("archive.json", {"environment": []}, "environment is no dict"),
@@ -369,7 +372,7 @@ def test_a_table_without_provenance_is_named(packed, tmp_path):
 
 
 def test_an_archive_of_the_first_layout_is_read(tmp_path):
-    """Packed by the code before tables had checksums of their own; it must redraw as long as the layout is the same."""
+    """Packed by the code before tables had checksums of their own, and a column that says what compares seeds."""
     path = Path(__file__).parent / "archives" / "layout-1.tar.gz"
     description = archive.unpack(path, tmp_path / "redrawn")
     assert description["layout"] == 1 and archive.compare(tmp_path / "redrawn") == ["claims.md"]

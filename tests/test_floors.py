@@ -42,7 +42,7 @@ MAY_IMPORT = {
 
 OUTSIDE = {
     "base": {"numpy", "pandas", "pyarrow", "safetensors", "jaxtyping", "xxhash", "threadpoolctl"},
-    "geometry": {"torch", "numpy", "scipy", "jaxtyping"},
+    "geometry": {"torch", "numpy", "scipy", "sklearn", "jaxtyping"},
     "tasks": {"numpy", "jaxtyping"},
 }
 """What the lowest floors may import besides the standard library."""

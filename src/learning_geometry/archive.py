@@ -38,7 +38,7 @@ from learning_geometry.config.problems import printable
 from learning_geometry.files import atomic_path, read_json, read_provenance
 from learning_geometry.paths import CONCLUDED_FROM, artifact
 
-LAYOUT = 1
+LAYOUT = 2
 """What is in an archive and how; a change that older code cannot read takes the next number."""
 
 CHECKSUMS, DESCRIPTION, CONFIG = "SHA256SUMS", "archive.json", "config.yaml"
@@ -61,6 +61,7 @@ RUNS = {
     "n": "int64",
     "unit": "string",
     "censored": "bool",
+    "other_seeds": "string",
 }
 SUMMARY = {
     "experiment": "string",
@@ -79,6 +80,9 @@ SUMMARY = {
     "interval": "string",
 }
 """Columns of the two tables of an experiment, as Arrow types; what makes them is out of this module's reach."""
+
+SINCE_LAYOUT = {1: (), 2: ("other_seeds",)}
+"""Layouts that are read -> columns of the runs' tables that came with them, which readers of earlier ones fill in."""
 
 LARGEST_RATIO = 100
 """Bytes that a byte of an archive may unpack to; tables are compressed already, and JSON shrinks to a twentieth."""
@@ -318,7 +322,7 @@ def _checked(path: Path, folder: Path) -> dict[str, Any]:
         if absent:
             raise ValueError(f"its config asks for {', '.join(absent)}, which it does not hold; pack the run again")
         for name in table_names(config):
-            _check_table(folder / name, RUNS if name.endswith("runs.parquet") else SUMMARY)
+            _check_table(folder / name, _runs(description) if name.endswith("runs.parquet") else SUMMARY)
             if read_provenance(folder / name) != description["provenance"].get(name):
                 raise ValueError(f"{DESCRIPTION} tells another provenance of {name} than the table; pack the run again")
     except (ValueError, RecursionError) as error:
@@ -341,10 +345,11 @@ def read_description(folder: str | Path) -> dict[str, Any]:
     found = read_json(path)
     if not isinstance(found, dict):
         raise ValueError(f"{path}: holds {type(found).__name__}, expected a mapping; pack the run again")
-    if found.get("layout") != LAYOUT or isinstance(found.get("layout"), bool):
+    if type(found.get("layout")) is not int or found["layout"] not in SINCE_LAYOUT:
         raise ValueError(
             f"{path}: has layout {found.get('layout')!r:.50}, packed by version {found.get('version')!s:.50}, and this "
-            f"is version {__version__}, which reads layout {LAYOUT}; redraw it with the version that packed it"
+            f"is version {__version__}, which reads layouts {', '.join(map(str, SINCE_LAYOUT))}; redraw it with the "
+            "version that packed it"
         )
     for key, kind in (("version", str), ("environment", dict), ("provenance", dict), ("drawn", dict)):
         if not isinstance(found.get(key), kind):
@@ -357,6 +362,12 @@ def read_description(folder: str | Path) -> dict[str, Any]:
     if outside:
         raise ValueError(f"{path}: drawn names {outside[0]!r:.50}, which no run draws; pack the run again")
     return found
+
+
+def _runs(description: Mapping[str, Any]) -> dict[str, str]:
+    """Return the columns of a table of runs in an archive of this layout."""
+    later = [name for layout, names in SINCE_LAYOUT.items() if layout > description["layout"] for name in names]
+    return {name: kind for name, kind in RUNS.items() if name not in later}
 
 
 def _check_table(path: Path, columns: Mapping[str, str]) -> None:

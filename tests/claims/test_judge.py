@@ -236,3 +236,14 @@ def test_what_failed_is_named_where_a_quantity_is_missing(rising):
     ledger = judge({"runs": settings()}, tables, (study(absent),))
     assert set(ledger.table["verdict"]) == {"inconclusive"}
     assert "not measured: absent of model; sharpness failed: ValueError: flat" in ledger.notes["why"].iloc[0]
+
+
+@pytest.mark.parametrize(("said", "expected"), [("none", "supported"), ("all", "inconclusive")])
+def test_seeds_that_are_compared_are_no_more_than_they_are(said, expected):
+    """Five values whose mean is 3.1 standard errors above 1 if each is of its own, and 1.2 if they are of pairs."""
+    values = 1.0 + 0.13 + 0.1 * np.array([-1.2, -0.6, 0.0, 0.6, 1.2])
+    rows = [[event(2000), curve("score", value, other_seeds=said)] for value in values]
+    above = Comparison("one", "level", {"window": END, "side": "above", "threshold": 1.0})
+    ledger = judge({"runs": settings()}, tables(*rows), (study(claim(above)),)).table
+    assert ledger["verdict"].tolist() == [expected]
+    assert ledger["rule"].str.endswith("; jackknife over pairs of seeds").tolist() == [said == "all"]

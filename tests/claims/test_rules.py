@@ -5,6 +5,7 @@ from learning_geometry.claims.claim import Series, Window
 from learning_geometry.claims.curves import Tables, bounds, window_mean
 from learning_geometry.claims.evidence import Evidence, Missing
 from learning_geometry.claims.statistics import outcome
+from learning_geometry.geometry.uncertainty import interval, pseudo_values
 
 from .conftest import AFTER, AT, BEFORE, END, STEPS, claim, curve, event, judged_by, tables
 
@@ -321,3 +322,35 @@ def test_one_end_of_a_null_says_not_above_or_not_below(side, limit, value, holds
     ]
     judgement = apply("level", rows, window=END, side=side, limit=limit)
     assert (outcome(judgement, 0.05) == "holds") == holds
+
+
+def compares(said, scale=1.0, seeds=5):
+    """Seeds i and j are at a_i + a_j, .3 above 1 in the mean; the marker of the rows and their spread are given."""
+    a = 0.65 + 0.1 * scale * np.random.default_rng(3).standard_normal(seeds)
+    other = (a.sum() - a) / (seeds - 1) if said == "all" else np.roll(a, -1)
+    rows = [{"step": STEPS, "quantity": "score", "value": np.full(len(STEPS), value)} for value in a + other]
+    return [[event(2000), row | {"other_seeds": said}] for row in rows], a
+
+
+@pytest.mark.parametrize("said", ["none", "next", "all"])
+def test_means_of_compared_seeds_follow_their_rows(said):
+    """By the rows alone: no claim has to say it, and a difference from what is of one seed each takes both right."""
+    rows, a = compares(said)
+    values = np.array([each[1]["value"][0] for each in rows])
+    judgement = apply("level", rows, window=END, side="above", threshold=1.0)
+    expected = interval(pseudo_values(values, said))
+    np.testing.assert_allclose(judgement[:3], expected[:3], rtol=1e-9)
+    if said == "all":
+        np.testing.assert_allclose(judgement[:3], interval(2 * a)[:3], rtol=1e-9)
+    null = [curve("score", value / 3, null="chance", low=0.0, high=1.0, other_seeds="none") for value in a]
+    both = [[*each, of_null] for each, of_null in zip(rows, null, strict=True)]
+    paired = apply("level", both, window=END, side="above", paired=True)
+    np.testing.assert_allclose(paired[:3], interval(pseudo_values(values, said) - a / 3)[:3], rtol=1e-9)
+
+
+def test_rules_that_do_not_allow_for_compared_seeds_refuse_them():
+    rows, _ = compares("all")
+    with pytest.raises(ValueError, match="claim: score compares each seed with all of the others, which this rule"):
+        apply("growth", rows, start=0, stop=0, side="above")
+    with pytest.raises(ValueError, match="rows differ in other_seeds"):
+        apply("level", [*rows[:4], *compares("next")[0][4:]], window=END, side="above", threshold=1.0)

@@ -83,7 +83,8 @@ def open_circles(axes):
 
 
 def legend(figure):
-    return [text.get_text() for text in figure.legends[0].get_texts()]
+    legends = [*figure.legends, *(each for block in figure.subfigs for each in block.legends)]
+    return [text.get_text() for text in legends[0].get_texts()]
 
 
 def test_each_role_has_its_panel_with_every_layer():

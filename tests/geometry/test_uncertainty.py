@@ -7,8 +7,9 @@ from learning_geometry.geometry.uncertainty import (
     first_crossing,
     half_change,
     interval,
-    paired_difference_interval,
+    pseudo_values,
     roughness,
+    share_interval,
     student_t_interval,
 )
 
@@ -101,14 +102,6 @@ def test_integer_values_are_accepted():
     assert interval(np.array([1, 2, 3])).estimate == 2.0
 
 
-def test_pairing_removes_the_common_part():
-    generator = np.random.default_rng(9)
-    common = generator.normal(scale=100.0, size=8)
-    difference = generator.normal(1.0, 0.1, size=8)
-    result = paired_difference_interval(common + difference, common)
-    assert np.allclose(result[:3], interval(difference)[:3])
-
-
 def test_bca_survives_a_bootstrap_all_on_one_side():
     result = bca_interval(np.array([0.0] * 11 + [1.0]), np.random.default_rng(2), resamples=1)
     assert np.isfinite(result[:3]).all()
@@ -121,7 +114,6 @@ def test_bca_survives_a_bootstrap_all_on_one_side():
         (lambda: student_t_interval(np.zeros(3), 1.0), "level"),
         (lambda: bca_interval(np.zeros(3), np.random.default_rng(0), 0.0), "level"),
         (lambda: bca_interval(np.zeros(3), np.random.default_rng(0), resamples=0), "resamples"),
-        (lambda: paired_difference_interval(np.zeros(3), np.zeros(1)), "no pairs"),
         (lambda: first_crossing(np.arange(3), np.zeros(1), 0.0), "one value per step"),
         (lambda: first_crossing(np.zeros(0), np.zeros(0), 0.0), "no recorded step"),
         (lambda: first_crossing(np.array([0, 2, 2]), np.zeros(3), 0.0), "strictly increase"),
@@ -169,3 +161,39 @@ def test_roughness_forgives_trends_and_jumps():
     for smooth in (0 * x, 5 * x, 30 * (x > 0.5), np.sin(6 * x), 9 / (1 + np.exp((0.4 - x) * 60))):
         assert roughness(smooth + noise) == pytest.approx(0.1, rel=0.2)
     assert np.isnan(roughness(np.array([1.0, 2.0])))
+
+
+def test_pseudo_values_are_those_of_leaving_a_seed_and_its_pairs_out():
+    generator = np.random.default_rng(0)
+    n, kernel = 7, np.add.outer(*2 * [generator.normal(size=7)]) + generator.normal(size=(7, 7))
+    kernel = kernel + kernel.T
+    pairs = [(i, j) for i in range(n) for j in range(n) if i != j]
+    of_all = np.array([np.mean([kernel[pair] for pair in pairs if pair[0] == i]) for i in range(n)])
+    ring = [(i, (i + 1) % n) for i in range(n)]
+    of_next = np.array([kernel[pair] for pair in ring])
+    for values, said, used in ((of_all, "all", pairs), (of_next, "next", ring)):
+        left_out = [np.mean([kernel[pair] for pair in used if i not in pair]) for i in range(n)]
+        expected = n * values.mean() - (n - 1) * np.array(left_out)
+        np.testing.assert_allclose(pseudo_values(values, said), expected, rtol=1e-12)
+        other = generator.normal(size=n)
+        np.testing.assert_allclose(
+            pseudo_values(values - other, said), pseudo_values(values, said) - pseudo_values(other, said), atol=1e-12
+        )
+        assert np.isnan(pseudo_values(values[:2], said)).all()
+    assert pseudo_values(of_all, "none") is of_all and pseudo_values(of_all, "") is of_all
+
+
+def test_ties_are_the_same_in_every_unit():
+    """Equality of rounded numbers would move the ends by a tie: scipy's do, see ``bca_ends``."""
+    values = np.array([0.1] * 7 + [0.3] * 5)
+    expected = bca_interval(values, np.random.default_rng(1))
+    for scale in (0.1, 0.7, 3.0, 7.0):
+        scaled = bca_interval(values * scale, np.random.default_rng(1))
+        np.testing.assert_allclose(scaled[1:3], np.array(expected[1:3]) * scale, rtol=1e-9)
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 5), (5, 5), (3, 7), (19, 20)])
+def test_shares_have_the_ends_of_clopper_and_pearson(k, n):
+    low = stats.beta.ppf(0.025, k, n - k + 1) if k else 0.0
+    high = stats.beta.ppf(0.975, k + 1, n - k) if k < n else 1.0
+    np.testing.assert_allclose(share_interval(k, n), (low, high), atol=1e-10)

@@ -15,6 +15,7 @@ from learning_geometry.measurements.runs import commutators
 from learning_geometry.models.blocks import blocks
 from learning_geometry.models.evaluation import cross_entropy
 from learning_geometry.streams import stream
+from learning_geometry.tables.tidy import check_other_seeds
 from learning_geometry.tasks.dataset import make_dataset, write_dataset
 from learning_geometry.training.loop import train
 
@@ -130,6 +131,12 @@ def test_defects_are_those_of_steps_in_both_orders(table, at_last):
     assert ((scale_free > 0) & (scale_free <= 1)).all()
     assert set(rows(table, "commutator_defect")["n"]) == {3} and set(table["data"]) == {"training"}
     assert rows(table, "commutator_defect")["step"].tolist() == [0, 20, 40, 60]
+
+
+def test_what_is_compared_with_the_next_seed_says_so(table):
+    check_other_seeds(table, commutators.NEEDS["other_seeds"], "commutators")
+    assert set(table.loc[table["other_seeds"] == "next", "null"]) == {"another_seed"}
+    assert set(table.loc[table["null"] == "another_seed", "other_seeds"]) == {"next"}
 
 
 def test_shares_are_those_of_projections_on_the_history_so_far(run, table, at_last):

@@ -10,6 +10,7 @@ from scipy.linalg import subspace_angles
 from learning_geometry.geometry.nulls import haar_subspaces
 from learning_geometry.measurements.runs import trajectory_orientation
 from learning_geometry.measurements.runs.trajectory_orientation import NEEDS, SETTINGS, measure
+from learning_geometry.tables.tidy import check_other_seeds
 
 from .trajectories import matrix_names, walk, write_run
 
@@ -41,6 +42,8 @@ def test_cosines_are_those_of_scipys_angles(tmp_path):
     generator = np.random.default_rng(0)
     trajectories = [{name: walk(generator, 21, 6, 5) for name in NAMES} for _ in range(3)]
     table = measure(seeds(tmp_path, trajectories), DEFAULTS)
+    check_other_seeds(table, NEEDS["other_seeds"], "trajectory_orientation")
+    assert (table["other_seeds"] == np.where(table["null"] == "", "all", "none")).all()
     expected = {}
     for name in NAMES:
         bases = []

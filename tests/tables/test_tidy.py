@@ -2,7 +2,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from learning_geometry.tables.tidy import COLUMNS, central_range, check_table, tidy
+from learning_geometry.config import needs
+from learning_geometry.tables.tidy import (
+    COLUMNS,
+    OTHER_SEEDS,
+    central_range,
+    check_other_seeds,
+    check_table,
+    tidy,
+    with_other_seeds,
+)
 
 ROW = {"step": 100, "quantity": "loss", "value": 1.5}
 
@@ -23,6 +32,7 @@ def test_defaults_and_types():
         "n": 1,
         "unit": "1",
         "censored": False,
+        "other_seeds": "",
     }
 
 
@@ -143,3 +153,33 @@ def test_ranges_of_null_fractions_stay_inside():
     for other in ({"unit": "nats"}, {"quantity": "separability_gain"}, {"null": ""}):
         kept = tidy([row | wide | other], "copying", 0).iloc[0]
         assert (kept["low"], kept["high"]) == (wide["low"], wide["high"])
+
+
+def said(*words):
+    return tidy([ROW | {"index": i, "other_seeds": word} for i, word in enumerate(words)], "copying", 0)
+
+
+def test_rows_say_what_of_the_other_seeds_is_in_them():
+    assert OTHER_SEEDS[1:] == needs.OTHER_SEEDS
+    for given, words in (("none", ("", "none")), ("next", ("none", "next")), ("all", ("none", "next", "all"))):
+        check_other_seeds(said(*words), given, "mine")
+        for word in set(OTHER_SEEDS) - set(words):
+            with pytest.raises(ValueError, match=rf"^mine: 1 rows, such as 'loss' have other_seeds '{word}'"):
+                check_other_seeds(said(*words, word), given, "mine")
+    assert tidy([ROW, ROW | {"index": 1, "other_seeds": "next"}], "a", 0, "none")["other_seeds"].tolist() == [
+        "none",
+        "next",
+    ]
+    with pytest.raises(ValueError, match=r"other_seeds' holds \['some'\]"):
+        said("some")
+
+
+def test_tables_without_the_column_get_what_they_could_hold():
+    share = ROW | {"quantity": "commutator_share_norm"}
+    rows = [ROW, share, share | {"null": "another_seed"}, share | {"null": "gradients"}]
+    rows.append(ROW | {"quantity": "orientation_rms_cosine"})
+    old = tidy(rows, "copying", 0).drop(columns="other_seeds")
+    new = with_other_seeds(old)
+    check_table(new)
+    assert new["other_seeds"].tolist() == ["", "", "next", "", "all"]
+    assert with_other_seeds(new) is new

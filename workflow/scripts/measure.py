@@ -12,7 +12,7 @@ from learning_geometry.failures import attempt
 from learning_geometry.files import write_table
 from learning_geometry.measurements.common.run import Run
 from learning_geometry.running import job
-from learning_geometry.tables.tidy import tidy
+from learning_geometry.tables.tidy import check_other_seeds, tidy
 
 with job(snakemake) as running:
     started = perf_counter()
@@ -37,6 +37,7 @@ with job(snakemake) as running:
     table, failure = attempt(lambda: module.measure(run, params.measurement))
     if failure:
         table = tidy([], run.experiment, run.seed)
+    check_other_seeds(table, getattr(module, "NEEDS", {}).get("other_seeds", "none"), wildcards.measurement)
     more = {"other_seeds": params.others} if params.others else {}
     more |= {"failure": failure | {"experiment": run.experiment, "seed": run.seed}} if failure else {}
     provenance = running.provenance(run=params.run, seed=params.seed, settings=params.measurement, **more)

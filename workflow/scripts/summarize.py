@@ -7,14 +7,17 @@ from learning_geometry.failures import failure, row
 from learning_geometry.files import atomic_path, read_provenance, read_table, write_table
 from learning_geometry.running import job, mixed
 from learning_geometry.tables.summary import summarize
-from learning_geometry.tables.tidy import tidy
+from learning_geometry.tables.tidy import check_other_seeds, tidy, with_other_seeds
 
 with job(snakemake) as running:
-    tables = [read_table(path) for path in snakemake.input.tables]
+    tables = [with_other_seeds(read_table(path)) for path in snakemake.input.tables]
     measured = pd.concat(tables, ignore_index=True)
     there = set(measured["quantity"])
     derived = [load_module("derived", path.stem) for path in module_files("derived")]
-    tables += [module.derive(measured) for module in derived if there >= set(module.DERIVED_FROM)]
+    for module in derived:
+        if there >= set(module.DERIVED_FROM):
+            tables.append(module.derive(measured))
+            check_other_seeds(tables[-1], "all", module.__name__)  # of all seeds it is given the tables
     made = {path: read_provenance(path) for path in snakemake.input.tables}
     failed = [failure(provenance, path) for path, provenance in made.items() if "failure" in provenance]
     tables += [tidy([row(each.measurement, each.reason)], each.experiment, each.seed) for each in failed]

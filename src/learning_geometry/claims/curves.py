@@ -11,6 +11,7 @@ from jaxtyping import Float
 from learning_geometry.claims.claim import Series, Window
 from learning_geometry.claims.statistics import Side, exceeds
 from learning_geometry.failures import NOT_MEASURED
+from learning_geometry.tables.tidy import with_other_seeds
 
 Run = tuple[str, int]
 """Experiment and seed."""
@@ -70,7 +71,7 @@ class Tables:
 
     def __init__(self, tables: Iterable[pd.DataFrame]):
         """Index the tables; each holds one experiment or more, all of its seeds."""
-        table = pd.concat(list(tables), ignore_index=True)
+        table = pd.concat([with_other_seeds(each) for each in tables], ignore_index=True)
         last = table.groupby(["experiment", "seed"], sort=True)["step"].max()
         self.runs: list[Run] = [(str(experiment), int(seed)) for experiment, seed in last.index]
         """Every run, sorted by experiment and seed."""
@@ -104,6 +105,17 @@ class Tables:
         if key not in self._curves:  # a claim reads a series once for each of its windows
             self._curves[key] = self._read_curves(series, null)
         return self._curves[key]
+
+    def other_seeds(self, series: Series, null: str = "") -> str:
+        """Return how the values of a series, or of its null, compare seeds: "none", "next" or "all".
+
+        Raises:
+            ValueError: its rows differ in it.
+        """
+        found = set(self._rows(series, null)["other_seeds"].replace("", "none")) or {"none"}
+        if len(found) > 1:
+            raise ValueError(f"{series.quantity} of {series.part}: rows differ in other_seeds, {sorted(found)}")
+        return str(found.pop())
 
     def events(self, series: Series) -> dict[Run, Event]:
         """Return the event of a series for each run that has it."""
@@ -192,7 +204,7 @@ class Tables:
         rows = self._by_quantity.get(series.quantity)
         if rows is None:
             return pd.DataFrame(
-                columns=["experiment", "seed", "step", "index", "value", "low", "high", "n", "censored"]
+                columns=["experiment", "seed", "step", "index", "value", "low", "high", "n", "censored", "other_seeds"]
             )
         first, last = series.index if isinstance(series.index, tuple) else (series.index, series.index)
         chosen = (rows["part"] == series.part) & (rows["data"] == series.data) & (rows["null"] == null)

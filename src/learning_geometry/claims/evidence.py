@@ -1,7 +1,8 @@
 """What a rule is given: the tables of an experiment, and one claim that is judged on them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -9,6 +10,7 @@ from jaxtyping import Float
 from learning_geometry.claims.claim import Claim, Series, Window
 from learning_geometry.claims.curves import Curve, Event, Measured, Run, Tables, bounds, window_mean
 from learning_geometry.claims.words import series_words
+from learning_geometry.geometry.uncertainty import pseudo_values
 
 NAN = float("nan")
 
@@ -50,11 +52,42 @@ class Evidence:
         return self.compared
 
     def curves(self, series: Series, null: str = "") -> dict[Run, Curve]:
-        """Return the curve of every run.
+        """Return the curve of every run, of numbers of single seeds.
 
         Raises:
             Missing: some run has none.
+            ValueError: the numbers compare seeds, see ``of_single_seeds``.
         """
+        self.of_single_seeds(series, null)
+        return self._curves(series, null)
+
+    def of_single_seeds(self, series: Series, null: str = "") -> None:
+        """Check that the numbers of seeds do not depend on one another.
+
+        Raises:
+            ValueError: they compare seeds, which the means of ``value`` allow for and other rules do not.
+        """
+        if (compared := self.tables.other_seeds(series, null)) != "none":
+            raise ValueError(
+                f"{self.claim.name}: {series.quantity} compares each seed with {compared} of the others, which this "
+                "rule does not allow for; use level, change or contrast"
+            )
+
+    def compares_seeds(self, parameters: Any) -> bool:
+        """Whether a comparison counts seeds, by numbers that compare them.
+
+        Args:
+            parameters: of its rule.
+        """
+        p = {each.name: getattr(parameters, each.name) for each in fields(parameters)}
+        series = [each for each in p.values() if isinstance(each, Series)]
+        series += [self.claim.quantity] if p.get("quantity") is None else []
+        # of a comparison that is not paired the null's range counts, whatever it is of
+        nulls = ["", p["baseline"]] if p.get("baseline") and p.get("paired", True) else [""]
+        said = {self.tables.other_seeds(each, null) for each in series for null in nulls}
+        return self.claim.unit == "seed" and said != {"none"}
+
+    def _curves(self, series: Series, null: str = "") -> dict[Run, Curve]:
         found = self.tables.curves(series, null)
         self._complete(found, series, null or series.relative_to)
         return found
@@ -67,6 +100,7 @@ class Evidence:
         """
         if series is None:
             raise ValueError(f"{self.claim.name}: its windows are relative to an event; give the claim one")
+        self.of_single_seeds(series)
         found = self.tables.events(series)
         self._complete(found, series, "")
         return found
@@ -180,7 +214,7 @@ class Evidence:
         """Return, per run, a curve of a single point: the means over a window, NaN where it was not observed."""
         events = self.events(self.claim.event) if window.of == "transition" or window.not_before else {}
         result = {}
-        for run, curve in self.curves(series, null).items():
+        for run, curve in self._curves(series, null).items():
             transition = events[run].step if run in events else NAN
             start, stop = bounds(window, transition, float(self.tables.last_step[run]))
             means = (np.array([window_mean(curve.steps, field, start, stop)]) for field in curve[1:])
@@ -188,9 +222,10 @@ class Evidence:
         return result
 
     def value(self, series: Series, window: Window, null: str = "") -> Float[np.ndarray, " units"]:
-        """Return the mean over a window, one per unit."""
+        """Return the mean over a window, one per unit; of seeds that are compared, the jackknife's pseudo-values."""
         found = self.in_window(series, window, null)
-        return self.per_unit({run: float(found[run].values[0]) for run in self.runs})
+        values = self.per_unit({run: float(found[run].values[0]) for run in self.runs})
+        return pseudo_values(values, self.tables.other_seeds(series, null)) if self.claim.unit == "seed" else values
 
     def floor(self, series: Series, *windows: Window, null: str = "") -> float:
         """Return the numerical floor of a difference of the means over some windows; the largest of all runs.

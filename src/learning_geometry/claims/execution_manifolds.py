@@ -160,11 +160,7 @@ CLAIMS = (
         published="standard deviation over 20 seeds .3 to .7 (read off a figure)",
         role="marker_sums",
         quantity=Series("trajectory_r90_distance_from_other_seeds", part=MATRICES),
-        comparisons=(
-            Comparison(
-                "one_dimension", "level", {"window": LAST_ROW, "side": "below", "threshold": 1.0, "pairs": True}
-            ),
-        ),
+        comparisons=(Comparison("one_dimension", "level", {"window": LAST_ROW, "side": "below", "threshold": 1.0}),),
         floor=0.0,
         figure="trajectory_dimension",
     ),
@@ -195,7 +191,7 @@ CLAIMS = (
             Comparison(
                 "random_subspaces",
                 "level",
-                {"window": LAST_ROW, "side": "within", "paired": True, "margin": 0.1, "pairs": True},
+                {"window": LAST_ROW, "side": "within", "paired": True, "margin": 0.1},
             ),
         ),
         floor=ROUNDING,

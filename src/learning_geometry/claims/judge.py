@@ -192,6 +192,7 @@ def _case(
         counted = evidence if unit == claim.unit else replace(evidence, claim=replace(claim, unit=unit))
         try:
             judgement = rule.judge(counted, parameters)
+            judgement = judgement._replace(compares_seeds=counted.compares_seeds(parameters))
             judgements.append(judgement if comparison.rejects else _for_it_alone(judgement, len(claim.comparisons)))
         except Missing as missing:
             # which measurement makes a quantity is not known here, so all that failed are named
@@ -219,6 +220,8 @@ def _rows(
         unit = comparison.unit or claim.unit
         if judgement.kind == "share" and rule.estimate != "share":
             words += "; not observed in every unit, so the share of the others that show it, above one half"
+        if judgement.compares_seeds:
+            words += "; jackknife over pairs of seeds"
         if not comparison.rejects:
             words += "; cannot speak against the claim"
         observed = f"{judgement.n} of {judgement.total}" if judgement.total else "0"

@@ -52,6 +52,7 @@ class Judgement(NamedTuple):
         each: False if the claim must hold in every unit and some unit does not show it.
         reason: Why there is no evidence, if so.
         missing: Which layers a quantity could not be measured in, and why.
+        compares_seeds: True if the units are seeds whose numbers compare them, and were taken by the jackknife.
     """
 
     estimate: float
@@ -69,6 +70,7 @@ class Judgement(NamedTuple):
     each: bool = True
     reason: str = ""
     missing: str = ""
+    compares_seeds: bool = False
 
 
 def nothing(reason: str, total: int = 0, side: Side = "above") -> Judgement:
@@ -228,9 +230,11 @@ def judge_share(
     n, k = successes.size, int(successes.sum())
     if n == 0:
         return nothing(UNOBSERVED, total, side)
+    # half a second to import, and most studies have no shares
+    from scipy.stats import binomtest
+
     low, high = share_interval(k, n)
-    p_many = float(special.bdtrc(k - 1, n, 0.5)) if k else 1.0  # P(at least k)
-    p_few = float(special.bdtr(k, n, 0.5))  # P(at most k)
+    p_many, p_few = (float(binomtest(k, n, alternative=than_half).pvalue) for than_half in ("greater", "less"))
     p_for, p_against = (p_many, p_few) if side == "above" else (p_few, p_many)
     return Judgement(
         k / n, low, high, n, total, 0.5, 0.5, floor, min(1.0, 2 * p_for), min(1.0, 2 * p_against), side, "share"
@@ -364,7 +368,8 @@ def holm_levels(p: Float[np.ndarray, " m"], level: float = LEVEL) -> Float[np.nd
     level on, none is rejected, and that level is given for all of them. Hypotheses without a p value (NaN)
     were not tested and do not count.
 
-    Source: Holm 1979, "A simple sequentially rejective multiple test procedure".
+    Source: Holm 1979, "A simple sequentially rejective multiple test procedure". Neither scipy nor scikit-learn has it;
+    statsmodels has, which nothing else here needs, and gives adjusted p values, not the levels that the ledger tells.
 
     >>> holm_levels(np.array([0.04, 0.01, np.nan])).round(3)  # .01 < .05 / 2, then .04 < .05 / 1
     array([0.05 , 0.025, 0.05 ])

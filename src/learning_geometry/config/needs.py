@@ -142,7 +142,8 @@ def needed_seeds(wanted: str, seed: int, seeds: Sequence[int]) -> list[int]:
     """Return the other seeds that a measurement of one run reads, in the order of the config.
 
     Args:
-        wanted: one of ``OTHER_SEEDS``; after the last seed the next is the first.
+        wanted: one of ``OTHER_SEEDS``; the next is the next larger, and after the largest the smallest, in whatever
+            order the config has them.
         seed: the run's.
         seeds: all of the experiment.
 
@@ -151,7 +152,7 @@ def needed_seeds(wanted: str, seed: int, seeds: Sequence[int]) -> list[int]:
     """
     others = [other for other in seeds if other != seed]
     if wanted == "next" and others:
-        return [seeds[(seeds.index(seed) + 1) % len(seeds)]]
+        return [min((other for other in others if other > seed), default=min(others))]
     return others if wanted == "all" else []
 
 

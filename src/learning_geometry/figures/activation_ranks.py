@@ -115,7 +115,9 @@ def _by_layer(rows: pd.DataFrame, part: str) -> pd.DataFrame:
 def _with_gaps(rows: pd.DataFrame, part: str, runs: pd.DataFrame) -> pd.DataFrame:
     """Rows of a part by layer, with gaps at the layers in which it could not be measured."""
     lacking = style.not_measured(runs)
-    return style.with_gaps(_by_layer(rows, part), "layer", lacking.loc[lacking["of"] == part, "layer"].unique())
+    return style.with_gaps(
+        _by_layer(rows, part), "layer", lacking.loc[lacking["of"] == part, "layer"].unique().tolist()
+    )
 
 
 def _without(runs: pd.DataFrame) -> str:

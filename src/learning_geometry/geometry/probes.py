@@ -27,7 +27,7 @@ def ridge_probe(
     Features are standardised and targets centred, so that the offset is not penalised and the scale of a feature does
     not matter: with Z the standardised features of n samples, $B = (Z^\top Z / n + \lambda)^{-1} Z^\top Y / n$. The
     classes' scores estimate probabilities, and the largest is chosen (Hastie, Tibshirani and Friedman 2009, "The
-    Elements of Statistical Learning", section 4.2). Computed in float64.
+    Elements of Statistical Learning", section 4.2). Solved by scikit-learn, in float64.
 
     Args:
         features: Shape (samples, features).
@@ -68,17 +68,12 @@ def ridge_probes(
             raise ValueError(f"labels: {len(classes)} class cannot be told apart; pass samples of two or more")
         targets.append((classes, (each[:, None] == classes).astype(np.float64)))
     joint = np.concatenate([one_hot for _, one_hot in targets], axis=1)
-    base_rates = joint.mean(0)
-    n, width = standardised.shape
-    # (Zᵀ Z + n λ)⁻¹ Zᵀ = Zᵀ (Z Zᵀ + n λ)⁻¹: the smaller of the two is factored
-    if n < width:
-        gram = standardised @ standardised.T + n * penalty * np.eye(n)
-        solved = standardised.T @ np.linalg.solve(gram, joint - base_rates)
-    else:
-        covariance = standardised.T @ standardised / n + penalty * np.eye(width)
-        solved = np.linalg.solve(covariance, standardised.T @ (joint - base_rates) / n)
-    solved /= spread[:, None]
-    offsets = base_rates - mean @ solved
+    # takes most of a second to import
+    from sklearn.linear_model import Ridge
+
+    fitted = Ridge(alpha=len(exact) * penalty).fit(standardised, joint)
+    solved = fitted.coef_.T / spread[:, None]
+    offsets = fitted.intercept_ - mean @ solved
     ends = np.cumsum([0, *(len(classes) for classes, _ in targets)])
     return [
         Probe(solved[:, start:end], offsets[start:end], classes)
@@ -109,6 +104,9 @@ def mutual_information(
     $I = \sum_{c, l} \hat p(c, l) \ln \frac{\hat p(c, l)}{\hat p(c) \hat p(l)}$ of the samples' frequencies. It is
     biased upward by about (codes − 1)(labels − 1) / 2n nats (Miller 1955), so compare it with shuffled labels, whose
     estimate has the same bias.
+
+    `sklearn.metrics.mutual_info_score` gives the same number of one variable; for 256 variables of 2,000 samples it
+    takes 123 times as long (0.25 s in place of 2 ms), and there are shuffled labels to do it for.
 
     Args:
         codes: Non-negative integers, one column per variable; of :func:`active_codes` or :func:`quantile_codes`.

@@ -10,10 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, Int64
-from scipy import special
 
-from learning_geometry.geometry import rounding
-from learning_geometry.geometry.uncertainty import SMALLEST_BOOTSTRAP_SAMPLE, share_below
+from learning_geometry.geometry import rounding, uncertainty
+from learning_geometry.geometry.uncertainty import SMALLEST_BOOTSTRAP_SAMPLE
 
 Statistic = Callable[[Int64[np.ndarray, "draws units"]], Float[np.ndarray, "draws *quantities"]]
 """From counts, one row per draw, to the statistic of each draw."""
@@ -83,11 +82,7 @@ def difference(first: Resampled, second: Resampled) -> Resampled:
 
 
 def bca_ends(of: Resampled, level: float = 0.95) -> Float[np.ndarray, "2 *quantities"]:
-    r"""Ends of the bias-corrected and accelerated (BCa) bootstrap interval.
-
-    As `uncertainty.bca_interval`, which see, for any statistic: the acceleration is
-    $a = \sum_i d_i^3 / (6 (\sum_i d_i^2)^{3/2})$ with $d_i = \bar θ_{(\cdot)} - θ_{(i)}$ and $θ_{(i)}$ the statistic
-    without unit i (Efron and Tibshirani 1993, "An Introduction to the Bootstrap", eq. 14.15).
+    """Ends of the bias-corrected and accelerated (BCa) bootstrap interval of each quantity, by `uncertainty.bca_ends`.
 
     Args:
         of: Of :func:`resampled`, of at least 10 units.
@@ -102,6 +97,7 @@ def bca_ends(of: Resampled, level: float = 0.95) -> Float[np.ndarray, "2 *quanti
     Examples:
         Of a large normal sample, the mean plus and minus 1.96 standard errors of 1 / 20:
 
+        >>> from scipy import special
         >>> values = special.ndtri((np.arange(400) + 0.5) / 400)
         >>> counts = bootstrap_counts(400, 10_000, np.random.default_rng(0))
         >>> bca_ends(resampled(lambda counts: counts @ values / counts.sum(1), counts)).round(2)
@@ -122,17 +118,10 @@ def bca_ends(of: Resampled, level: float = 0.95) -> Float[np.ndarray, "2 *quanti
         if not (np.isfinite(value) and np.isfinite(values).all() and np.isfinite(leaves).all()):
             ends[:, i] = np.nan
             continue
-        deviations = leaves.mean() - leaves
-        squares = np.sum(deviations**2)
         if rounding.equal(leaves, units) or rounding.equal(values, units):
             ends[:, i] = value
             continue
-        below = share_below(values, value, units)
-        # half a resample away from 0 and 1, so that the bias correction stays finite
-        bias = special.ndtri(np.clip(below, 0.5 / draws, 1 - 0.5 / draws))
-        acceleration = np.sum(deviations**3) / (6 * squares**1.5)
-        shifted = bias + special.ndtri([(1 - level) / 2, (1 + level) / 2])
-        ends[:, i] = np.quantile(values, special.ndtr(bias + shifted / (1 - acceleration * shifted)))
+        ends[:, i] = uncertainty.bca_ends(float(value), values, leaves, level)
     return ends.reshape(2, *of.estimate.shape)
 
 

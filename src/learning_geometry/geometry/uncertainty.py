@@ -65,7 +65,9 @@ def _check_level(level: float) -> None:
 def student_t_interval(values: Real[np.ndarray, " n"], level: float = 0.95) -> Interval:
     r"""Student's t interval of a mean: $\bar x \pm t_{n-1,(1+\text{level})/2}\, s/\sqrt n$.
 
-    Exact for independent normal values (Student 1908, "The probable error of a mean").
+    Exact for independent normal values (Student 1908, "The probable error of a mean"). `scipy.stats.t.interval` gives
+    the same numbers; it is not used because importing `scipy.stats` takes 0.48 s in jobs that start in 0.7 s, and a
+    call 0.34 ms in place of 0.02 ms, for the one line that it would save.
 
     Args:
         values: The repetitions, shape (n,), any unit.
@@ -101,14 +103,7 @@ def bca_interval(
 ) -> Interval:
     r"""Bias-corrected and accelerated (BCa) bootstrap interval of a mean.
 
-    Efron 1987, "Better bootstrap confidence intervals"; Efron and Tibshirani 1993, "An Introduction to the
-    Bootstrap", equations 14.9 to 14.15.
-
-    With $\hat\theta^*$ the means of resamples drawn with replacement,
-    $z_0 = \Phi^{-1}(P(\hat\theta^* < \hat\theta))$ (ties count half) and the acceleration
-    $a = \sum_i d_i^3 / (6 (\sum_i d_i^2)^{3/2})$ from the jackknife deviations $d_i$, an end of the interval
-    is the quantile of $\hat\theta^*$ at $\Phi(z_0 + (z_0 + z) / (1 - a (z_0 + z)))$ with
-    $z = \Phi^{-1}((1 \mp \text{level}) / 2)$.
+    The ends are those of `bca_ends`, from resamples drawn with replacement and from leaving out each value.
 
     Args:
         values: The repetitions, shape (n,), any unit.
@@ -141,14 +136,54 @@ def bca_interval(
         return Interval(float(values[0]), float(values[0]), float(values[0]), n, "bca")
     mean = float(np.mean(values))
     means = values[generator.integers(n, size=(resamples, n))].mean(axis=1)
-    below = share_below(means, mean, n)
+    low, high = bca_ends(mean, means, mean - (values - mean) / (n - 1), level)
+    return Interval(mean, low, high, n, "bca")
+
+
+def bca_ends(
+    estimate: float,
+    resamples: Float[np.ndarray, " draws"],
+    left_out: Float[np.ndarray, " units"],
+    level: float = 0.95,
+) -> tuple[float, float]:
+    r"""Ends of the bias-corrected and accelerated (BCa) bootstrap interval of a statistic.
+
+    Efron 1987, "Better bootstrap confidence intervals"; Efron and Tibshirani 1993, "An Introduction to the
+    Bootstrap", equations 14.9 to 14.15.
+
+    With $\hat\theta^*$ the statistic of resamples, $z_0 = \Phi^{-1}(P(\hat\theta^* < \hat\theta))$ (ties count half)
+    and the acceleration $a = \sum_i d_i^3 / (6 (\sum_i d_i^2)^{3/2})$ from the jackknife deviations
+    $d_i = \bar\theta_{(\cdot)} - \theta_{(i)}$, an end of the interval is the quantile of $\hat\theta^*$ at
+    $\Phi(z_0 + (z_0 + z) / (1 - a (z_0 + z)))$ with $z = \Phi^{-1}((1 \mp \text{level}) / 2)$.
+
+    `scipy.stats.bootstrap` gives the same ends of a mean where resamples have no ties, but decides ties by equality of
+    rounded numbers: of seven values 0.1 and five values 0.3 it gives (0.133, 0.250), and of the same values over ten
+    (0.0117, 0.0233). It returns NaN where all resamples are on one side, and takes no statistic of counts, which
+    `resampling` needs.
+
+    Args:
+        estimate: The statistic of the data.
+        resamples: Of bootstrap resamples; not all equal.
+        left_out: With each unit left out; not all equal.
+        level: Confidence level in (0, 1).
+
+    Returns:
+        Lower and upper end.
+
+    Examples:
+        Resamples and left-out values that are symmetric give the central range:
+
+        >>> [round(end, 3) for end in bca_ends(0.5, np.linspace(0, 1, 1001), np.array([0.4, 0.5, 0.6]))]
+        [0.025, 0.975]
+    """
     # half a resample away from 0 and 1, so that the bias correction stays finite
-    bias = special.ndtri(np.clip(below, 0.5 / resamples, 1 - 0.5 / resamples))
-    deviations = (values - mean) / (n - 1)
+    margin = 0.5 / resamples.size
+    bias = special.ndtri(np.clip(share_below(resamples, estimate, left_out.size), margin, 1 - margin))
+    deviations = left_out.mean() - left_out
     acceleration = np.sum(deviations**3) / (6 * np.sum(deviations**2) ** 1.5)
     shifted = bias + special.ndtri([(1 - level) / 2, (1 + level) / 2])
-    low, high = np.quantile(means, special.ndtr(bias + shifted / (1 - acceleration * shifted)))
-    return Interval(mean, float(low), float(high), n, "bca")
+    low, high = np.quantile(resamples, special.ndtr(bias + shifted / (1 - acceleration * shifted)))
+    return float(low), float(high)
 
 
 def share_below(values: Float[np.ndarray, " n"], value: float, terms: int = 1) -> float:
@@ -193,59 +228,57 @@ def interval(
     return bca_interval(values, generator or np.random.default_rng(BOOTSTRAP_SEED), level)
 
 
-def paired_difference_interval(
-    first: Real[np.ndarray, " n"],
-    second: Real[np.ndarray, " m"],
-    generator: np.random.Generator | None = None,
-    level: float = 0.95,
-) -> Interval:
-    """Interval of the mean of `first - second` over pairs (same seed, same prompt, ...), see `interval`.
+def pseudo_values(
+    values: Real[np.ndarray, " n"], other_seeds: Literal["", "none", "next", "all"] | str
+) -> Real[np.ndarray, " n"]:
+    r"""Jackknife pseudo-values of a mean of numbers of seeds, whose spread an interval over seeds may take.
 
-    Args:
-        first: Values of one condition, shape (n,).
-        second: Values of the other condition for the same n units in the same order, same unit.
-        generator: Source of the bootstrap; by default one of a fixed seed.
-        level: Confidence level in (0, 1).
+    Numbers that compare seeds share them, and so lie closer together, or their mean varies more, than independent ones
+    would: of values that are linear in both seeds, Student's t over the numbers themselves covers in 63 % (every other
+    seed) and 81 % (the next one) of cases in place of 95 %, at five seeds; over the pseudo-values in 95 % and 94 %.
 
-    Returns:
-        The interval of the mean difference; n counts pairs.
+    With mean $u$ and $d_i = v_i - u$, leaving seed i out and every comparison with it gives the pseudo-values
 
-    Raises:
-        ValueError: If the two have different lengths or no value, or `level` is outside (0, 1).
+    - "all", of the mean over each seed's comparisons with all others: $u + 2 (n - 1) / (n - 2) d_i$;
+    - "next", of the comparison with the next seed, of the last with the first:
+      $u + (n - 1) / (n - 2) (d_i + d_{i - 1})$. Their spread is that of the mean at least, whatever the dependence of
+      neighbours, and up to twice its square where there is none: such an interval may be too wide, never too narrow;
+    - otherwise the numbers themselves.
 
-    Examples:
-        >>> paired_difference_interval(np.array([2.0, 3.0]), np.array([1.0, 2.0]))[:3]
-        (1.0, 1.0, 1.0)
-    """
-    if first.shape != second.shape:
-        raise ValueError(f"first and second: {first.size} against {second.size} values are no pairs; pass one per unit")
-    return interval(first - second, generator, level)
-
-
-def pair_pseudo_values(values: Real[np.ndarray, " n"]) -> Real[np.ndarray, " n"]:
-    r"""Jackknife pseudo-values of a mean over pairs, from the mean of each unit's pairs with all other units.
-
-    Every pair counts for two units, so their numbers lie closer together than independent ones would, and an interval
-    from them would be too narrow. With n units, mean $u$ and a unit's number $v_i$, leaving the unit out and its pairs
-    gives the pseudo-value $u + 2 (n - 1) / (n - 2) (v_i - u)$; these have the same mean, and the spread that an
-    interval takes.
+    They have the same mean, and are linear in the values, so that those of a difference are the difference of those.
 
     Source: Arvesen 1969, "Jackknifing U-statistics".
 
     Args:
-        values: One per unit, shape (n,), any unit of measurement.
+        values: One per seed, in ascending order of seeds, shape (n,), any unit.
+        other_seeds: How each compares its seed with others, as in the column of that name of tidy tables.
 
     Returns:
-        As many pseudo-values, of the same mean; NaN for fewer than 3 units, of whose pairs there is but one.
+        As many pseudo-values; NaN for fewer than 3 seeds that are compared, of whose pairs there is but one.
 
     Examples:
-        >>> pair_pseudo_values(np.array([1.0, 2.0, 3.0])).tolist()
+        >>> pseudo_values(np.array([1.0, 2.0, 3.0]), "all").tolist()
         [-2.0, 2.0, 6.0]
+        >>> pseudo_values(np.array([1.0, 2.0, 3.0]), "next").tolist()
+        [2.0, 0.0, 4.0]
     """
-    if values.size < 3:
-        return np.full(values.shape, np.nan)
+    if other_seeds not in ("next", "all"):
+        return values
+    if values.size > 2 and np.isfinite(values).all() and equal(values):
+        return values
     mean = values.mean()
-    return mean + 2 * (values.size - 1) / (values.size - 2) * (values - mean)
+    return mean + pseudo_deviations((values - mean)[None], other_seeds)[0]
+
+
+def pseudo_deviations(
+    deviations: Real[np.ndarray, "groups n"], other_seeds: Literal["next", "all"] | str
+) -> Real[np.ndarray, "groups n"]:
+    """Return the deviations of `pseudo_values` from their means, from those of the values; one row per mean."""
+    n = deviations.shape[1]
+    if n < 3:
+        return np.full(deviations.shape, np.nan)
+    before = deviations if other_seeds == "all" else np.roll(deviations, 1, axis=1)
+    return (n - 1) / (n - 2) * (deviations + before)
 
 
 def first_crossing(
@@ -359,13 +392,15 @@ def share_interval(successes: int, n: int) -> tuple[float, float]:
     Raises:
         ValueError: there are no units, or more successes than units.
 
-    Source: Clopper and Pearson 1934, "The use of confidence or fiducial limits".
+    Source: Clopper and Pearson 1934, "The use of confidence or fiducial limits", by scipy, whose `stats` take half a
+    second to import: only where there is a share.
 
     >>> share_interval(0, 5)[1].__round__(4)  # 1 − .025 ** (1 / 5): all five fail with probability .025
     0.5218
     """
     if not 0 <= successes <= n or n < 1:
         raise ValueError(f"successes and n: {successes} of {n} is no share; pass 0 to n successes of at least one unit")
-    low = float(special.betaincinv(successes, n - successes + 1, 0.025)) if successes else 0.0
-    high = float(special.betaincinv(successes + 1, n - successes, 0.975)) if successes < n else 1.0
-    return low, high
+    from scipy.stats import binomtest
+
+    found = binomtest(successes, n).proportion_ci(0.95, "exact")
+    return float(found.low), float(found.high)

@@ -9,9 +9,7 @@ def wishart(
 ) -> Float[np.ndarray, "draws rows rows"]:
     r"""Gram matrices $Z Z^\top$ of matrices Z (rows x dimension) with independent standard normal entries.
 
-    Bartlett 1933, "On the theory of statistical regression": $Z = L Q$ with Q of orthonormal rows and L lower
-    triangular of independent entries, $\chi_N, \dots, \chi_{N-\mathrm{rows}+1}$ on the diagonal and standard normal
-    below, so $L L^\top$ has exactly the law of $Z Z^\top$ and a draw costs the same for any dimension N.
+    Drawn by scipy through Bartlett's decomposition, so that a draw costs the same for any dimension N.
 
     Args:
         rows: Number of vectors.
@@ -33,13 +31,14 @@ def wishart(
         raise ValueError(
             f"rows, dimension and draws: {rows}, {dimension} and {draws} describe no matrices; pass numbers from 1 up"
         )
-    if dimension < rows:
-        factor = generator.standard_normal((draws, rows, dimension))
-    else:
-        factor = np.tril(generator.standard_normal((draws, rows, rows)), -1)
-        diagonal = np.arange(rows)
-        factor[:, diagonal, diagonal] = np.sqrt(generator.chisquare(dimension - diagonal, (draws, rows)))
-    return factor @ factor.swapaxes(1, 2)
+    if dimension < rows:  # a singular matrix, which has no Wishart density
+        vectors = generator.standard_normal((draws, rows, dimension))
+        return vectors @ vectors.swapaxes(1, 2)
+    # half a second to import, so only where there is something to draw
+    from scipy.stats import wishart as distribution
+
+    drawn = distribution.rvs(dimension, np.eye(rows), size=draws, random_state=generator)
+    return np.asarray(drawn).reshape(draws, rows, rows)  # scipy drops axes of length 1
 
 
 def haar_corners(

@@ -6,8 +6,13 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
-from learning_geometry.geometry.uncertainty import SMALLEST_BOOTSTRAP_SAMPLE, interval, pair_pseudo_values
-from learning_geometry.tables.tidy import OVER_OTHER_SEEDS, check_table
+from learning_geometry.geometry.uncertainty import (
+    SMALLEST_BOOTSTRAP_SAMPLE,
+    interval,
+    pseudo_deviations,
+    pseudo_values,
+)
+from learning_geometry.tables.tidy import check_table, with_other_seeds
 
 KEY = ["experiment", "part", "quantity", "data", "null", "index", "step", "unit"]
 """The columns that tell one estimate from all others; rows are sorted by them, in this order."""
@@ -43,21 +48,23 @@ def summarize(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
     - Events that some seed never reached: ``censored`` counts those seeds, and estimate and bounds are NaN
       ("none"), because a mean over the other seeds would be biased towards early events. If the seeds'
       events carry different steps of observation, ``step`` tells them apart: give events one common step.
-    - Comparisons with all other seeds (``table.OVER_OTHER_SEEDS``): the same, of the jackknife's pseudo-values
-      (``geometry.uncertainty.pair_pseudo_values``), as each pair of seeds counts twice; none for two seeds.
+    - Comparisons with other seeds, which the rows name in the column ``other_seeds``: the same, of the jackknife's
+      pseudo-values (``geometry.uncertainty.pseudo_values``), as values share seeds; none for two seeds.
     - Null baselines: ``estimate`` is the mean over seeds of the null's mean, and [``low``, ``high``] the mean
       over seeds of its central 95 % range ("null_range"; "none" where a null was drawn once).
 
     A value that is NaN for one seed makes the estimate NaN: no seed is ever left out silently.
 
     Args:
-        tables: tidy tables (``learning_geometry.tables.tidy``) of different seeds or experiments.
+        tables: tidy tables (``learning_geometry.tables.tidy``) of different seeds or experiments; those of earlier
+            versions, without ``other_seeds``, as well.
 
     Returns:
         A table with the columns ``COLUMNS``, sorted by ``KEY``; the same for any order of ``tables``.
 
     Raises:
-        ValueError: there is no table, a table is not tidy, or a seed has the same row twice.
+        ValueError: there is no table, a table is not tidy, a seed has the same row twice, or seeds differ in
+            ``other_seeds`` of the same row.
 
     >>> from learning_geometry.tables.tidy import tidy
     >>> losses = [[{"step": 0, "quantity": "loss", "value": value}] for value in (1.0, 3.0)]
@@ -66,7 +73,7 @@ def summarize(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
        estimate    low   high  n   interval
     0       2.0 -10.71  14.71  2  student_t
     """
-    collected = list(tables)
+    collected = [with_other_seeds(table) for table in tables]
     if not collected:
         raise ValueError("summarize: no tables; give the tidy table of at least one seed")
     table = pd.concat(collected, ignore_index=True)
@@ -81,7 +88,8 @@ def summarize(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
     columns = {name: table[name].to_numpy()[order] for name in ("value", "low", "high", "censored")}
     result = table[KEY].iloc[order[start]].reset_index(drop=True)
     null = (result["null"] != "").to_numpy()
-    paired = result["quantity"].isin(OVER_OTHER_SEEDS).to_numpy()
+    compared = _compared(table["other_seeds"].iloc[order], label, result)
+    paired = compared != ""
     untrained = ~result["experiment"].isin(table.loc[table["step"] > 0, "experiment"].unique()).to_numpy()
 
     with np.errstate(invalid="ignore"):  # the mean of infinities of both signs is NaN, and may be
@@ -90,10 +98,13 @@ def summarize(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
         origin = np.where(np.isfinite(first), first, 0.0)
         estimate = origin + np.bincount(label, columns["value"] - origin[label]) / count
         low, high = (np.bincount(label, columns[name]) / count for name in ("low", "high"))
-        squares = np.bincount(label, (columns["value"] - estimate[label]) ** 2)
+        deviations = columns["value"] - estimate[label]
+        for kind, seeds in {(compared[group], count[group]) for group in np.flatnonzero(paired & ~null)}:
+            groups = np.flatnonzero((compared == kind) & (count == seeds) & ~null)
+            places = start[groups][:, None] + np.arange(seeds)
+            deviations[places] = pseudo_deviations(deviations[places], kind)
+        squares = np.bincount(label, deviations**2)
         degrees = np.maximum(count - 1, 1)
-        # of two seeds there is one pair, and no interval
-        squares = squares * np.where(paired, 2 * (count - 1) / np.where(count > 2, count - 2, np.nan), 1.0) ** 2
         half_width = stdtrit(degrees, 0.975) * np.sqrt(squares / degrees / count)
     student = ~null & np.isfinite(estimate) & (count > np.where(paired, 2, 1)) & (count < SMALLEST_BOOTSTRAP_SAMPLE)
     within = ~null & untrained & (count == 1) & np.isfinite(low) & np.isfinite(high)
@@ -108,7 +119,7 @@ def summarize(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
     censored = np.bincount(label, columns["censored"]).astype(np.int64)
     for group in np.flatnonzero(~null & (count >= SMALLEST_BOOTSTRAP_SAMPLE) & (censored == 0)):
         values = columns["value"][start[group] : start[group] + count[group]]
-        of_seeds = interval(pair_pseudo_values(values) if paired[group] else values)
+        of_seeds = interval(pseudo_values(values, compared[group]))
         low[group], high[group], method[group] = of_seeds.low, of_seeds.high, of_seeds.method
     for array in (estimate, low, high):
         array[censored > 0] = np.nan
@@ -118,3 +129,15 @@ def summarize(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
         list(COLUMNS)
     ]
     return result.astype(COLUMNS)
+
+
+def _compared(said: "pd.Series[str]", label: np.ndarray, result: pd.DataFrame) -> np.ndarray:
+    """Return how the values of each estimate compare seeds, "" if they do not; all of its rows must say the same."""
+    words = said.replace("none", "").to_numpy(dtype=object)
+    first = np.flatnonzero(np.diff(label, prepend=-1))
+    differ = words != words[first][label]
+    if differ.any():
+        row = result.iloc[label[np.argmax(differ)]].to_dict()
+        place = ", ".join(f"{name} {row[name]!r}" for name in KEY if row[name] != "")
+        raise ValueError(f"summarize: seeds differ in other_seeds of {place}; measure them with one version")
+    return words[first]

@@ -28,6 +28,7 @@ COLUMNS: dict[str, str] = {
     "n": "int64",
     "unit": "str",
     "censored": "bool",
+    "other_seeds": "str",
 }
 """Names, order and types of the columns.
 
@@ -36,16 +37,24 @@ the data set measured on ("" if none). ``null`` is "" for a measured value and o
 baseline of the row: then ``value`` is its mean over ``n`` draws and [``low``, ``high``] its central 95 %
 range; of a fraction it lies in [0, 1]. For a measured value ``low`` and ``high`` are NaN unless the sampling interval
 within the run is known, and ``n`` counts what was averaged. ``censored``: the event had not happened by
-``value``, the last step observed.
+``value``, the last step observed. ``other_seeds`` is one of ``OTHER_SEEDS``.
 """
 
-OVER_OTHER_SEEDS = (
-    "orientation_rms_cosine",
-    "orientation_largest_cosine",
-    "trajectory_r90_distance_from_other_seeds",
-)
-"""Quantities whose value at a seed is the mean of its comparisons with all other seeds of the experiment: each pair is
-in the values of two seeds, which an interval over seeds must allow for."""
+OTHER_SEEDS = ("", "none", "next", "all")
+"""What of the experiment's other seeds is in a value: "none" of them; "next", it compares its seed with the next one in
+ascending order, and the last with the first; "all", it is the mean of its seed's comparisons with every other seed,
+each the same in both directions (average a comparison that is not over both). Values that share seeds are not
+independent, which an interval over seeds must allow for. "" is "none" where nothing else is possible: what is given
+other seeds says one of the three of each of its rows (``check_other_seeds``)."""
+
+COMPARED_BEFORE = {
+    ("orientation_rms_cosine", ""): "all",
+    ("orientation_largest_cosine", ""): "all",
+    ("trajectory_r90_distance_from_other_seeds", ""): "all",
+    ("commutator_share_norm", "another_seed"): "next",
+    ("commutator_share_energy", "another_seed"): "next",
+}
+"""Quantity and null -> ``other_seeds``, of all rows other than "none" in tables of versions without that column."""
 
 REQUIRED = ("step", "quantity", "value")
 """The columns without a default in ``tidy``."""
@@ -60,19 +69,22 @@ _DEFAULTS: dict[str, Any] = {
     "n": 1,
     "unit": "1",
     "censored": False,
+    "other_seeds": "",
 }
 
 
-def tidy(rows: Iterable[Mapping[str, Any]], experiment: str, seed: int) -> pd.DataFrame:
+def tidy(rows: Iterable[Mapping[str, Any]], experiment: str, seed: int, other_seeds: str = "") -> pd.DataFrame:
     """Return the checked table of the measurements of one run.
 
     Args:
         rows: dictionaries with at least "step", "quantity" and "value"; the other columns default to
-            part "model", index 0, data "", null "", low and high NaN, n 1, unit "1", censored False.
+            part "model", index 0, data "", null "", low and high NaN, n 1, unit "1", censored False, and
+            other_seeds to the argument of that name.
             Entries that are one-dimensional arrays or lists, all of one length, make that many rows; the
             scalars beside them are repeated (a whole spectrum is one dictionary).
         experiment: name of the experiment, in every row.
         seed: seed of the run, in every row.
+        other_seeds: what of the other seeds is in the rows that do not say it themselves, see ``OTHER_SEEDS``.
 
     Raises:
         ValueError: a key is unknown or missing, arrays differ in length, or the table fails ``check_table``.
@@ -86,7 +98,7 @@ def tidy(rows: Iterable[Mapping[str, Any]], experiment: str, seed: int) -> pd.Da
     """
     columns: dict[str, list[Any]] = {name: [] for name in REQUIRED} | {name: [] for name in _DEFAULTS}
     for row in rows:
-        _append(columns, row)
+        _append(columns, {"other_seeds": other_seeds, **row})
     length = len(columns["value"])
     columns["experiment"] = [experiment] * length
     columns["seed"] = [seed] * length
@@ -124,6 +136,43 @@ def central_range(draws: np.ndarray, null: str) -> dict[str, Any]:
     return {"null": null, "value": mean, "low": low, "high": high, "n": count}
 
 
+def with_other_seeds(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of any version with the column ``other_seeds``: of earlier ones, from what they could hold.
+
+    >>> old = tidy([{"step": 0, "quantity": "orientation_rms_cosine", "value": 0.5}], "copying", 0).iloc[:, :-1]
+    >>> with_other_seeds(old)["other_seeds"].tolist()
+    ['all']
+    """
+    if "other_seeds" in table.columns:
+        return table
+    names = zip(table["quantity"], table["null"], strict=True)
+    return table.assign(other_seeds=pd.Series([COMPARED_BEFORE.get(name, "") for name in names], table.index, "str"))
+
+
+def check_other_seeds(table: pd.DataFrame, given: str, made_by: str) -> None:
+    """Check that every row says what of the other seeds is in it, where its maker was given any, and no more than that.
+
+    Args:
+        table: what a measurement returned.
+        given: ``other_seeds`` of its needs: "none", "next" or "all".
+        made_by: its name, for the message.
+
+    Raises:
+        ValueError: naming the measurement and the quantity and null of the first row at fault.
+    """
+    allowed = {"none": ("", "none"), "next": ("none", "next"), "all": ("none", "next", "all")}[given]
+    wrong = table.loc[~table["other_seeds"].isin(allowed), ["quantity", "null", "other_seeds"]]
+    if len(wrong):
+        quantity, null, said = wrong.iloc[0]
+        which = f"{quantity!r}, null {null!r}," if null else repr(quantity)
+        words = ", ".join(repr(each) for each in allowed if each)
+        raise ValueError(
+            f"{made_by}: {len(wrong)} rows, such as {which} have other_seeds {said!r}; it is given {given!r} of the "
+            f"other seeds, so say one of {words} in each row, or in tidy(..., other_seeds=...): their interval over "
+            "seeds depends on it"
+        )
+
+
 def check_table(table: pd.DataFrame) -> None:
     """Check that a table has the columns, types and ranges of ``COLUMNS``, no row twice, and no diverged number.
 
@@ -150,6 +199,9 @@ def check_table(table: pd.DataFrame) -> None:
     for name in ("experiment", "part", "quantity", "unit"):
         if (table[name] == "").any():
             raise ValueError(f"check_table: column {name!r} holds an empty string")
+    words = set(table["other_seeds"]) - set(OTHER_SEEDS)
+    if words:
+        raise ValueError(f"check_table: column 'other_seeds' holds {sorted(words)}; use one of {OTHER_SEEDS}")
     if (table["low"] > table["high"]).any():
         raise ValueError("check_table: column 'low' is above column 'high' in some row")
     check_finite(table)

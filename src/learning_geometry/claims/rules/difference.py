@@ -31,6 +31,8 @@ def judge(evidence: Evidence, parameters: Parameters) -> Judgement:
     A seed that no reference experiment has is not observed.
     """
     series, reference = parameters.quantity or evidence.claim.quantity, evidence.reference
+    evidence.of_single_seeds(series)
+    reference.of_single_seeds(series)
     values, theirs = evidence.in_window(series, parameters.window), reference.in_window(series, parameters.window)
     by_run = {}
     for run in evidence.runs:

@@ -11,7 +11,6 @@ from learning_geometry.claims.evidence import Evidence
 from learning_geometry.claims.statistics import UNOBSERVED, Judgement, Side, judge_mean, nothing
 from learning_geometry.claims.words import series_words, window_words, within_or_beyond_zero, words
 from learning_geometry.geometry import rounding
-from learning_geometry.geometry.uncertainty import pair_pseudo_values
 
 ESTIMATE = "mean"
 
@@ -36,8 +35,6 @@ class Parameters:
     """Instead of the claim's."""
     reference: Series | None = None
     """The series whose null it is, if not the same."""
-    pairs: bool = False
-    """Each seed's value is the mean of its pairs with the others: intervals by the jackknife over seeds."""
 
 
 def judge(evidence: Evidence, parameters: Parameters) -> Judgement:
@@ -48,8 +45,6 @@ def judge(evidence: Evidence, parameters: Parameters) -> Judgement:
     """
     series, window, side = parameters.quantity or evidence.claim.quantity, parameters.window, parameters.side
     values, floor = evidence.value(series, window), evidence.floor(series, window)
-    if parameters.pairs:
-        values = pair_pseudo_values(values)
     if parameters.threshold is not None:
         return judge_mean(values, parameters.threshold, parameters.threshold, side, floor)
     reference = parameters.reference or series
@@ -79,8 +74,6 @@ def _judge_paired(
 def describe(claim: Claim, parameters: Parameters) -> str:
     """Return in words what is compared."""
     where = f"{series_words(parameters.quantity or claim.quantity)}, {window_words(parameters.window)}"
-    if parameters.pairs:
-        where += ", jackknife over pairs of seeds"
     if parameters.threshold is not None:
         return f"{where}, {parameters.side} {parameters.threshold:g}"
     null = words(parameters.baseline)

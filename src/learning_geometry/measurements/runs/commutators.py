@@ -165,7 +165,7 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
         rows += [{"step": step, "data": DATA} | row for row in of_step]
         shown = {row["quantity"]: row["value"] for row in of_step if "null" not in row and np.ndim(row["value"]) == 0}
         print(f"step {step}: " + ", ".join(f"{key} {shown[key]:.4g}" for key in (DEFECT, NORM) if key in shown))
-    return tidy(rows, run.experiment, run.seed)
+    return tidy(rows, run.experiment, run.seed, other_seeds="none")
 
 
 def _steps(run: Run, settings: dict[str, Any]) -> list[int]:
@@ -303,7 +303,7 @@ def _share_rows(run: Run, settings: dict[str, Any], step: int, pairs: Sequence[_
             yield row | central_range(measure_of(drawn).mean(1), null)
         yield row | _over_pairs(measure_of(of_gradients).mean(1), "gradients")
         if in_another is not None:
-            yield row | _over_pairs(measure_of(in_another), "another_seed")
+            yield row | _over_pairs(measure_of(in_another), "another_seed") | {"other_seeds": NEEDS["other_seeds"]}
 
 
 def _finite_rows(pairs: Sequence[_Pair], basis: Basis | None, suffix: str) -> Rows:

@@ -102,6 +102,7 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
             "value": float(np.mean(distances)),
             "unit": "dimensions",
             "n": len(distances),
+            "other_seeds": NEEDS["other_seeds"],
         }
     )
     return tidy([row | {"step": steps[-1]} for row in rows], run.experiment, run.seed)
@@ -142,5 +143,8 @@ def _rows(part: str, ranks: list[int], found: np.ndarray, drawn: np.ndarray, n: 
     rows: list[dict[str, Any]] = []
     for i, quantity in enumerate(COSINES):
         row = {"quantity": quantity, "part": part, "index": ranks, "unit": "fraction"}
-        rows += [row | {"value": found[i], "n": n}, row | central_range(drawn[:, i], "random_subspaces")]
+        rows += [
+            row | {"value": found[i], "n": n, "other_seeds": NEEDS["other_seeds"]},
+            row | central_range(drawn[:, i], "random_subspaces") | {"other_seeds": "none"},
+        ]
     return rows

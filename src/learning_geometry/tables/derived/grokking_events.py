@@ -64,7 +64,7 @@ def derive(table: pd.DataFrame) -> pd.DataFrame:
         Tidy rows; none if no run has held-out pairs.
     """
     made = [
-        tidy(_of_run(run, int(of_experiment["step"].max())), str(experiment), int(run["seed"].iloc[0]))
+        tidy(_of_run(run, int(of_experiment["step"].max())), str(experiment), int(run["seed"].iloc[0]), "none")
         for experiment, of_experiment in table.groupby("experiment", sort=True)
         for _, run in of_experiment.groupby("seed", sort=True)
     ]
