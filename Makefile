@@ -59,6 +59,7 @@ format: $(VENV)/develop
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt Snakefile redraw.smk workflow/rules
 	$(BIN)/python -m learning_geometry.config readme > config/README.md
+	$(BIN)/python -m learning_geometry.config schema > config/schema.json
 
 benchmarks: $(VENV)/develop
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks $(ARGS)

@@ -1,4 +1,8 @@
 # The whole DAG at a glance: config → data → trained runs → measurements → summaries → figures, claims.
+from snakemake.utils import min_version
+
+min_version("9.27.1")
+
 if not workflow.overwrite_configfiles:
 
     configfile: "config/config.yaml"
@@ -8,6 +12,7 @@ include: "workflow/rules/common.smk"
 include: "workflow/rules/training.smk"
 include: "workflow/rules/measurements.smk"
 include: "workflow/rules/language_models.smk"
+include: "workflow/rules/sweeps.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/claims.smk"
 include: "workflow/rules/archive.smk"
@@ -27,10 +32,6 @@ onerror:
 localrules:
     all,
     failed_measurements,
-    orthogonal_subspaces,
-    execution_manifolds,
-    attention_subspaces,
-    activation_geometry,
 
 
 # Everything the config asks for.
@@ -41,21 +42,11 @@ rule all:
 
 
 # One target per study, so that `snakemake --cores N orthogonal_subspaces` builds that study alone.
-rule orthogonal_subspaces:
-    input:
-        final_outputs("orthogonal_subspaces"),
+for study in studies():
 
-
-rule execution_manifolds:
-    input:
-        final_outputs("execution_manifolds"),
-
-
-rule attention_subspaces:
-    input:
-        final_outputs("attention_subspaces"),
-
-
-rule activation_geometry:
-    input:
-        final_outputs("activation_geometry"),
+    rule:
+        name:
+            study
+        localrule: True
+        input:
+            final_outputs(study),

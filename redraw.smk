@@ -1,11 +1,16 @@
-# Figures, claims and report from the tables of an archive. No rule here makes a table: nothing can be trained.
+# Figures, claims and report from the tables of an archive. No rule here measures: nothing can be trained.
 #   python -m learning_geometry.archive unpack ARCHIVE FOLDER
 #   snakemake --snakefile redraw.smk --configfile FOLDER/config.yaml --config results=FOLDER --cores N
+from snakemake.utils import min_version
+
+min_version("9.27.1")
+
 # what language models read may lie on another machine
 READS_FILES = False
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/sweeps.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/claims.smk"
 

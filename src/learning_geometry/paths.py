@@ -18,6 +18,8 @@ ARTIFACTS = {
     "runs": "{experiment}/runs.parquet",
     "summary": "{experiment}/summary.parquet",
     "summary_csv": "{experiment}/summary.csv",
+    "sweep": "{experiment}/sweep.parquet",
+    "sweep_csv": "{experiment}/sweep.csv",
     "claims_csv": "claims.csv",
     "claims_markdown": "claims.md",
     "claims_page": "claims.html",

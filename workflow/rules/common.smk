@@ -15,13 +15,8 @@ environment.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**30))
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
-from learning_geometry.config import (
-    AFTER_CONFIGFILE,
-    ConfigError,
-    available,
-    read_yaml,
-    validate,
-)
+from learning_geometry.claims.studies import STUDIES
+from learning_geometry.config import AFTER_CONFIGFILE, ConfigError, available, load
 from learning_geometry.failures import failures, told
 from learning_geometry.paths import artifact
 from learning_geometry.planning import jobs
@@ -32,15 +27,18 @@ from learning_geometry.planning.rerun import Reruns
 READS_FILES = globals().get("READS_FILES", True)
 
 try:
-    for path in workflow.configfiles:
-        read_yaml(path)
-    config.update(validate(config, files=READS_FILES))
+    # read again: Snakemake merges config files without what they extend
+    read = load(
+        workflow.configfiles, workflow.config_settings.config, files=READS_FILES
+    )
 except ConfigError as error:
     # with one file alone no target can have been taken for a config
     several = len(workflow.configfiles) > 1
     hint = f"\nConfig files: {', '.join(map(str, workflow.configfiles))}.{AFTER_CONFIGFILE}"
     raise WorkflowError(f"The config is not valid.\n{error}{hint * several}") from None
 
+config.clear()
+config.update(read)
 RESULTS = config["results"]
 MEASURE = ("measure", "measure_language_model")
 PLAN = Plan(
@@ -135,6 +133,11 @@ def figure_category(figure):
     shown = config["figures"].get(figure, {"experiments": []})["experiments"]
     studied = config["experiments"] | config["language_models"]
     return in_words(studied[shown[0]]["study"]) if shown else "Figures"
+
+
+def studies():
+    """The names of all studies; each is a target."""
+    return [study.name for study in STUDIES]
 
 
 def final_outputs(study=None):

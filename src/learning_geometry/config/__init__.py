@@ -4,9 +4,9 @@ Three sources describe the keys. ``workflow/schemas/config.schema.yaml`` holds t
 tasks, models and measurements are described by a literal ``SETTINGS`` (JSON Schema ``properties``, each key
 with a description and a default) in ``tasks/<name>.py``, ``models/<name>.py`` and ``measurements/<subject>/<name>.py``,
 so that adding one is adding its file. A figure names the measurements it reads in a literal ``REQUIRES`` in
-``figures/<name>.py``, and in ``MOST`` how many experiments, texts and sets of prompts it can show. The literals are
-read from the source text: parsing the Snakefile never imports torch. What a measurement needs of task and model is
-its literal ``NEEDS``; what else a module must hold stands in ``interfaces.py``.
+``figures/<name>.py``, in ``MOST`` how many experiments, texts and sets of prompts it can show, and in ``SETTINGS`` its
+options, if it has any. The literals are read from the source text: parsing the Snakefile never imports torch. What a
+measurement needs of task and model is its literal ``NEEDS``; what else a module must hold stands in ``interfaces.py``.
 
 Outside the package, import from here; the command line is in ``__main__.py``.
 """
@@ -34,9 +34,11 @@ from learning_geometry.config.modules import (
 )
 from learning_geometry.config.needs import needed_seeds, needs, other_seeds, reads
 from learning_geometry.config.needs_tables import needs_tables
+from learning_geometry.config.overlay import read_config
 from learning_geometry.config.problems import SHOWN_PROBLEMS, ConfigError, KeyPath, Problems, dotted
 from learning_geometry.config.reading import AFTER_CONFIGFILE, read_yaml
 from learning_geometry.config.schemas import SCHEMA, check, entries, filled, plain
+from learning_geometry.config.sweeps import check_swept_figure, check_sweeps, members, shown_members, sweeps
 from learning_geometry.config.texts import plan, readme
 
 __all__ = [
@@ -53,11 +55,13 @@ __all__ = [
     "needs_tables",
     "other_seeds",
     "plan",
+    "read_config",
     "read_yaml",
     "readme",
     "reads",
     "settings_schema",
     "subject",
+    "sweeps",
     "validate",
 ]
 
@@ -66,43 +70,30 @@ def load(
     paths: Path | str | Sequence[Path | str],
     overrides: Mapping[str, Any] | None = None,
     schema: Path | str = SCHEMA,
+    files: bool = True,
 ) -> dict[str, Any]:
-    """Read config files, merge them in order, apply ``overrides``, and validate.
-
-    Mappings are merged key by key, anything else is replaced, as Snakemake does with several config files.
+    """Read config files with all that they extend, lay them over each other in order, and validate.
 
     Args:
-        paths: one YAML file or several.
+        paths: one YAML file or several; see ``overlay`` for how they are merged.
         overrides: keys merged last.
         schema: JSON Schema of the fixed keys.
+        files: as of :func:`validate`.
 
     Raises:
-        ConfigError: see :func:`read_yaml` and :func:`validate`.
+        ConfigError: see :func:`read_config` and :func:`validate`.
     """
-    config: dict[str, Any] = {}
-    for path in [paths] if isinstance(paths, str | Path) else paths:
-        config = _merged(config, read_yaml(path))
-    return validate(_merged(config, overrides or {}), schema)
-
-
-def _merged(base: Mapping[str, Any], update: Mapping[str, Any]) -> dict[str, Any]:
-    result = dict(base)
-    for key, value in update.items():
-        old = result.get(key)
-        if isinstance(old, Mapping) and isinstance(value, Mapping):
-            value = _merged(old, value)
-        result[key] = value
-    return result
+    return validate(read_config([paths] if isinstance(paths, str | Path) else paths, overrides), schema, files)
 
 
 def validate(config: Mapping[str, Any], schema: Path | str = SCHEMA, files: bool = True) -> dict[str, Any]:
-    """Return ``config`` with all defaults filled in, in the order of the schema.
+    """Return ``config`` with all defaults filled in and all sweeps written out, in the order of the schema.
 
     The argument is left as it is. Integers where the schema says ``number`` become floats; validating the
-    result again returns the same. In a Snakefile: ``config.update(validate(config))``.
+    result again returns the same.
 
     Args:
-        config: what the YAML file holds, as Snakemake or :func:`read_yaml` parse it.
+        config: as :func:`read_config` returns it.
         schema: JSON Schema of the fixed keys.
         files: whether the files that language models read must be there, and the memory and disk that training
             takes; not to redraw what was measured elsewhere.
@@ -121,12 +112,7 @@ def validate(config: Mapping[str, Any], schema: Path | str = SCHEMA, files: bool
     result = filled(result, fixed)
     schemas = functools.cache(settings_schema)
     check_results(result, problems)
-    for name, experiment in entries(result.get("experiments")):
-        path = ("experiments", name)
-        _fill_settings(experiment, path, problems, schemas)
-        if not any(problem[:2] == path for problem in problems):
-            where = "." if ("results",) in problems else result["results"]
-            check_experiment(experiment, path, problems, where, new=files)
+    _check_experiments(result, fixed, problems, schemas, files)
     for name, language_model in entries(result.get("language_models")):
         path = ("language_models", name)
         _fill_settings(language_model, path, problems, schemas)
@@ -135,11 +121,68 @@ def validate(config: Mapping[str, Any], schema: Path | str = SCHEMA, files: bool
     check_names(result, problems)
     for name, problem in derived_problems().items():
         problems.setdefault(("derived", name), problem)
+    check_sweeps(result, problems)
+    shown_members(result)
     for name, figure in entries(result.get("figures")):
+        _fill_options(name, figure, problems, schemas)
         check_figure(name, figure, result, problems)
+        check_swept_figure(name, figure, result, problems)
     if problems:
         raise ConfigError([f"{dotted(path)}: {problem}" for path, problem in problems.items()])
     return result
+
+
+def _check_experiments(
+    config: dict[str, Any],
+    fixed: dict[str, Any],
+    problems: Problems,
+    schemas: Callable[[str, str], dict[str, Any]],
+    files: bool,
+) -> None:
+    """Check, fill and, where one is a sweep, write out the experiments, in place."""
+    given = config.get("experiments")
+    if not isinstance(given, dict):
+        return
+    results = "." if ("results",) in problems else config["results"]
+    sections = fixed["properties"]["experiments"]["additionalProperties"]["properties"]
+    written: dict[str, Any] = {}
+    for name, experiment in given.items():
+        found: dict[str, Any] = {name: experiment}
+        if isinstance(experiment, dict):
+            _fill_settings(experiment, ("experiments", name), problems, schemas)
+            if not _has_problem(("experiments", name), problems):
+                found = members(name, experiment, sections, schemas, problems) or found
+        for member, each in found.items():
+            path = ("experiments", member)
+            if member in written or (member != name and member in given):
+                problems.setdefault(
+                    ("experiments", name, "sweep"), f"{member} is the name of another experiment; rename one of the two"
+                )
+                continue
+            written[member] = each
+            if isinstance(each, dict) and not _has_problem(path, problems):
+                check_experiment(each, path, problems, results, new=files)
+    config["experiments"] = written
+
+
+def _has_problem(path: KeyPath, problems: Problems) -> bool:
+    return any(problem[:2] == path for problem in problems)
+
+
+def _fill_options(
+    name: str, figure: dict[str, Any], problems: Problems, schemas: Callable[[str, str], dict[str, Any]]
+) -> None:
+    """Check and fill, in place, the options of a figure that its module describes."""
+    try:
+        options = schemas("figures", name)
+    except KeyError:
+        return  # there is no such figure, as check_figure says
+    except ConfigError as error:
+        problems.setdefault(("figures", name), "; ".join(error.problems))
+        return
+    with_experiments = options | {"properties": {"experiments": {}} | options["properties"]}
+    check(figure, with_experiments, ("figures", name), problems)
+    figure.update(filled(figure, with_experiments))
 
 
 def _fill_settings(

@@ -1,8 +1,8 @@
 """Command line of the config.
 
 ``python -m learning_geometry.config check FILE...`` validates config files, merged in order, and prints what
-they ask for; ``python -m learning_geometry.config readme`` prints config/README.md, and ``... needs`` the tables of
-CONTRIBUTING.md.
+they ask for; the first may extend another (``extends``). ``python -m learning_geometry.config readme`` prints
+config/README.md, ``... schema`` config/schema.json, for editors, and ``... needs`` the tables of CONTRIBUTING.md.
 """
 
 import argparse
@@ -10,22 +10,22 @@ import sys
 from collections.abc import Sequence
 
 from learning_geometry.config import ConfigError, load, needs_tables, plan, readme
+from learning_geometry.config.editors import editor_text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m learning_geometry.config", description="Check config files.")
     commands = parser.add_subparsers(dest="command", required=True)
-    check = commands.add_parser("check", help="validate config files, merged in order, and print the plan")
-    check.add_argument("files", nargs="+", metavar="FILE")
+    check = commands.add_parser("check", help="validate config files, with what they extend, and print the plan")
+    check.add_argument("files", nargs="+", metavar="FILE", help="YAML, laid over each other in order; `extends: FILE` in it")
     commands.add_parser("readme", help="print config/README.md")
+    commands.add_parser("schema", help="print config/schema.json, a JSON Schema for editors")
     commands.add_parser("needs", help="print what measurements need and tasks give, the tables of CONTRIBUTING.md")
     options = parser.parse_args(arguments)
     try:
-        if options.command == "check":
-            print(plan(load(options.files)))
-        else:
-            print(readme() if options.command == "readme" else needs_tables(), end="")
+        texts = {"readme": readme, "schema": editor_text, "needs": needs_tables}
+        print(plan(load(options.files)) if options.command == "check" else texts[options.command](), end="")
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 1

@@ -62,15 +62,20 @@ def available(kind: str) -> dict[str, str]:
 
 
 def settings_schema(kind: str, name: str) -> dict[str, Any]:
-    """Return the JSON Schema of the settings of one task, model or measurement.
+    """Return the JSON Schema of the settings of one task, model or measurement, or of the options of a figure, if any.
 
     Raises:
         KeyError: there is no such module.
         ConfigError: its ``SETTINGS`` is malformed: not a literal, not a valid JSON Schema, or with a key that
             lacks a default or a description, or whose default it would itself refuse.
     """
-    settings = module_literal(kind, name)
     place = discovery.module_file(kind, name)
+    try:
+        settings = module_literal(kind, name, "SETTINGS")
+    except KeyError:
+        if kind != "figures":
+            raise
+        settings = {}
     problems = []
     if not isinstance(settings, dict):
         raise ConfigError([f"{place}: SETTINGS is {type_word(settings)}, expected a mapping of key to JSON Schema"])

@@ -1,13 +1,14 @@
 """Texts made from the config: the plan of what it asks for, and config/README.md."""
 
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from learning_geometry.config.modules import LITERALS, available, module_literal, settings_schema, subject
 from learning_geometry.config.reading import read_yaml
 from learning_geometry.config.schemas import SCHEMA
+from learning_geometry.config.sweeps import sweeps
 from learning_geometry.config.wording import expected, yaml_text
 
 PLAN_WIDTH = 130
@@ -48,6 +49,10 @@ def plan(config: dict[str, Any]) -> str:
             texts, prompts = (", ".join(each[section]) or "-" for section in ("texts", "prompts"))
             rows.append([name, each["model"]["source"], texts, tokens, prompts])
         lines += [*_aligned(rows), ""]
+    for name, found in sweeps(config).items():
+        keys = dict.fromkeys(key for values in found.values() for key in values)
+        text = ", ".join(f"{key} {' '.join(_values(key, found.values()))}" for key in keys)
+        lines += textwrap.wrap(f"sweep {name}, {len(found)} experiments: {text}", PLAN_WIDTH, subsequent_indent="  ")
     experiments = experiments | language_models
     measured: dict[str, list[str]] = {}
     for name, experiment in experiments.items():
@@ -68,6 +73,11 @@ def plan(config: dict[str, Any]) -> str:
     for shown, names in figures.items():
         lines += textwrap.wrap(f"figure {', '.join(names)}: {shown}", PLAN_WIDTH, subsequent_indent="  ")
     return "\n".join(lines).rstrip()
+
+
+def _values(key: str, experiments: Iterable[dict[str, Any]]) -> list[str]:
+    """Return the values of a swept key, each once."""
+    return list(dict.fromkeys(yaml_text(values[key]) for values in experiments))
 
 
 def _aligned(rows: list[list[str]]) -> list[str]:
@@ -133,12 +143,14 @@ def _section(title: str, schema: dict[str, Any], chosen: Callable[[str], dict[st
             if folder == "measurements" and (subject(name) != "runs") != of_language_models:
                 continue
             yield f"### {folder.removesuffix('s')} `{name}`"
+            settings = settings_schema(folder, name)["properties"]
             if folder == "figures":
                 reads = ", ".join(f"`{measurement}`" for measurement in module_literal(folder, name))
                 yield f"{summary} Reads {reads or 'what training records'}."
             else:
                 yield summary
-                yield _table(settings_schema(folder, name)["properties"])
+            if settings or folder != "figures":
+                yield _table(settings)
 
 
 def _table(properties: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from learning_geometry.claims.studies import needed_experiments, used_rules
 from learning_geometry.config.needs import needed_seeds, other_seeds, reads
+from learning_geometry.config.sweeps import sweeps
 from learning_geometry.discovery import module_files, module_name
 from learning_geometry.paths import CONCLUDED_FROM, artifact
 
@@ -56,7 +57,7 @@ def all_jobs(config: Mapping[str, Any], redraw: bool = False) -> list[Job]:
         config: with all defaults, as ``config.validate`` returns it.
         redraw: the jobs that draw the tables of an archive again.
     """
-    drawn = [*_figures(config), *_claims(config)]
+    drawn = [*_sweeps(config), *_figures(config), *_claims(config)]
     if redraw:
         return [*_written_summaries(config), *drawn]
     return [*_runs(config), *_language_models(config), *_summaries(config), *drawn, _archive(config)]
@@ -77,6 +78,8 @@ def final_outputs(config: Mapping[str, Any], jobs: Iterable[Job], study: str | N
     chosen = {name for name, experiment in studied.items() if study in (None, experiment["study"])}
     figures = {f"figure_{name}" for name, each in config["figures"].items() if set(each["experiments"]) <= chosen}
     rules = figures | ({"judge_claims"} if set(judged(config)) <= chosen else set())
+    # a sweep is of the study of its experiments
+    chosen |= {name for name, found in sweeps(config).items() if set(found) <= chosen}
     found = []
     for job in jobs:
         if job.rule in rules or (job.wildcards.get("experiment") in chosen and not job.passing):
@@ -86,24 +89,29 @@ def final_outputs(config: Mapping[str, Any], jobs: Iterable[Job], study: str | N
 
 
 def drawn_outputs(jobs: Iterable[Job]) -> list[str]:
-    """Return everything that is made from the summaries: figures and claims, and the summaries as CSV."""
+    """Return everything that is made from the summaries: figures and claims, and summaries and sweeps as CSV."""
     found: list[str] = []
     for job in jobs:
         if job.rule.startswith("figure_") or job.rule == "judge_claims":
             found += job.outputs
-        elif job.rule in ("summarize", "write_summary"):
+        elif job.rule in ("summarize", "write_summary", "gather_sweep"):
             found += [path for path in job.outputs if path.endswith(".csv")]
     return found
 
 
 def figure_options(config: Mapping[str, Any], figure: str) -> dict[str, Any]:
-    """Return a figure's section of the config, and what its experiments learn or read, with which model."""
+    """Return a figure's section of the config, and what its experiments learn or read, with which model.
+
+    If some are of a sweep, "swept" says of which, and with which values.
+    """
     options, studied = config["figures"][figure], _studied(config)
     sections = {"tasks": "task", "models": "model", "optimizers": "optimizer", "prompts": "prompts"}
-    return options | {
+    swept = {name: studied[name]["swept"] for name in options["experiments"] if studied[name].get("swept")}
+    found = {
         plural: {name: studied[name].get(section, {}) for name in options["experiments"]}
         for plural, section in sections.items()
     }
+    return options | found | ({"swept": swept} if swept else {})
 
 
 def archived_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -252,6 +260,14 @@ def _summaries(config: Mapping[str, Any]) -> Iterator[Job]:
         yield Job("summarize", {"experiment": name}, outputs, inputs, {}, derived, script="summarize.py")
 
 
+def _sweeps(config: Mapping[str, Any]) -> Iterator[Job]:
+    for name, values in sweeps(config).items():
+        outputs = tuple(artifact(config["results"], kind, experiment=name) for kind in ("sweep", "sweep_csv"))
+        summaries = tuple(artifact(config["results"], "summary", experiment=member) for member in values)
+        inputs, settings = {"summaries": summaries}, {"values": values}
+        yield Job("gather_sweep", {"experiment": name}, outputs, inputs, settings, script="gather_sweep.py")
+
+
 def _figures(config: Mapping[str, Any]) -> Iterator[Job]:
     for figure, each in config["figures"].items():
         shown = {
@@ -304,7 +320,7 @@ def _archive(config: Mapping[str, Any]) -> Job:
     tables = (
         artifact(config["results"], kind, experiment=name) for name in _studied(config) for kind in CONCLUDED_FROM
     )
-    drawn = drawn_outputs([*_summaries(config), *_figures(config), *_claims(config)])
+    drawn = drawn_outputs([*_summaries(config), *_sweeps(config), *_figures(config), *_claims(config)])
     return Job(
         "archive",
         {},

@@ -210,7 +210,8 @@ class Plan:
 
 def concludes(job: Job) -> bool:
     """Whether a job does no more than gather, draw or judge tables, in seconds."""
-    return job.rule in ("summarize", "write_summary", "judge_claims", "archive") or job.rule.startswith("figure_")
+    gather = ("summarize", "write_summary", "gather_sweep", "judge_claims", "archive")
+    return job.rule in gather or job.rule.startswith("figure_")
 
 
 def passing(job: Job, path: str) -> bool:

@@ -1,0 +1,22 @@
+# The summaries of all experiments of a sweep in one table, with the swept values as columns.
+rule gather_sweep:
+    input:
+        summaries=made("gather_sweep", "summaries", several=True),
+        again=again("gather_sweep"),
+    output:
+        table=result("sweep"),
+        csv=report(
+            result("sweep_csv"),
+            caption="../report/gather_sweep.rst",
+            category="Tables",
+            labels={"experiment": "{experiment}", "table": "summary of a sweep"},
+        ),
+    log:
+        result("experiment_log", rule="gather_sweep"),
+    conda:
+        "../../environment.yml"
+    params:
+        values=setting("values"),
+        derivation=derivation,
+    script:
+        "../scripts/gather_sweep.py"
