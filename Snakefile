@@ -47,6 +47,6 @@ for study in studies():
     rule:
         name:
             study
-        localrule: True
         input:
             final_outputs(study),
+        localrule: True

@@ -99,7 +99,9 @@ def test_every_setting_of_every_module_takes_its_default_and_refuses_another_nam
     for name in available("tasks"):
         config = valid()
         properties = settings_schema("tasks", name)["properties"]
-        config["experiments"]["copying"]["task"] = {"name": name} | {key: properties[key]["default"] for key in properties}
+        config["experiments"]["copying"]["task"] = {"name": name} | {
+            key: properties[key]["default"] for key in properties
+        }
         assert problems(config) == [], name
 
 

@@ -145,7 +145,7 @@ def test_several_files_are_laid_over_each_other(write: Any) -> None:
         ({"extends": "broken.yaml"}, r"broken\.yaml, line 1: .*extends of .*mine\.yaml"),
         (
             {"extends": "base.yaml", "experiments": {"frist": None}},
-            r"mine\.yaml: experiments\.frist: null removes it, and there is none; did you mean first\? there are: first",
+            r"mine\.yaml: experiments\.frist: null removes it, and there is none; did you mean first\? there are: ",
         ),
         (
             {"extends": "base.yaml", "experiments": {"first": {"measurements": {"sharpness": None}}}},

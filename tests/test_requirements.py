@@ -1,5 +1,6 @@
 """The pins of requirements*.txt, constraints.txt and environment.yml agree, and satisfy pyproject.toml."""
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -105,6 +106,14 @@ REQUIREMENTS = "-c constraints.txt\nnumpy==2.4.0  # why\nsnakemake[reports]==9.2
 DEVELOPMENT = "-r requirements.txt\npytest==9.2.0\ntypes-PyYAML==6.0.12\n"
 ENVIRONMENT = "dependencies: [python=3.11, numpy=2.4.0, snakemake=9.27.1, pytorch=2.13.0]"
 CONSTRAINTS = "jinja2==3.1.6\nnumpy==2.4.0\n"
+
+
+@pytest.mark.parametrize("file", ["Snakefile", "redraw.smk"])
+def test_the_least_version_of_snakemake_is_the_pinned_one(file):
+    (least,) = re.findall(r'^min_version\("([0-9.]+)"\)$', (REPOSITORY / file).read_text(), re.MULTILINE)
+    pinned, _ = pins((REPOSITORY / "requirements.txt").read_text())
+    assert least == pinned["snakemake"]
+    assert f'"snakemake[reports]>={least}"' in (REPOSITORY / "pyproject.toml").read_text()
 
 
 def test_files_that_agree_pass():

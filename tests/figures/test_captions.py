@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import jinja2
 import pytest
 
-from learning_geometry.config import module_literal, read_yaml, subject, validate
+from learning_geometry.config import module_literal, read_yaml, settings_schema, subject, validate
 from tests.own import own
 
 REPORT = Path(__file__).parents[2] / "workflow/report"
@@ -22,13 +22,15 @@ def default_config():
 def rendered(figure, names):
     config = default_config()
     requires = module_literal("figures", figure)
-    default = config["figures"][figure]["experiments"][0]
+    # no sweep is in the default config
+    default = config["figures"].get(figure, {"experiments": ["copying"]})["experiments"][0]
     studied = config["experiments"] | config["language_models"]
     of_model = bool(requires) and subject(requires[0]) != "runs"
     sections = dict(studied[default])
     if of_model:
         sections["model"] = {"source": "/models/tiny", "gguf": "tiny.gguf", "revision": None, "download": False}
     options = {"experiments": names, "prompts": {}}
+    options |= {key: each["default"] for key, each in settings_schema("figures", figure)["properties"].items()}
     options |= {f"{name}s": {each: sections.get(name, {}) for each in names} for name in ("task", "model", "optimizer")}
     # as in snakemake.report: undefined names are errors
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)

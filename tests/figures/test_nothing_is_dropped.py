@@ -135,6 +135,8 @@ def test_each_experiment_is_drawn_under_its_name_or_refused(figure, request):
     if most < 2:
         assert figure == "change_of_basis"
         return
+    if figure == "sweep":
+        pytest.skip("experiments of a sweep stand at their values, as test_sweep.py says")
     module = importlib.import_module(f"learning_geometry.figures.{figure}")
     given = planted(figure, request)
     one, two = (module.draw(*as_experiments(*given, names)) for names in (NAMES[:1], NAMES))

@@ -38,7 +38,7 @@ from learning_geometry.config.overlay import read_config
 from learning_geometry.config.problems import SHOWN_PROBLEMS, ConfigError, KeyPath, Problems, dotted
 from learning_geometry.config.reading import AFTER_CONFIGFILE, read_yaml
 from learning_geometry.config.schemas import SCHEMA, check, entries, filled, plain
-from learning_geometry.config.sweeps import check_swept_figure, check_sweeps, members, shown_members, sweeps
+from learning_geometry.config.sweeps import check_sweeps, check_swept_figure, members, shown_members, sweeps
 from learning_geometry.config.texts import plan, readme
 
 __all__ = [

@@ -18,7 +18,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m learning_geometry.config", description="Check config files.")
     commands = parser.add_subparsers(dest="command", required=True)
     check = commands.add_parser("check", help="validate config files, with what they extend, and print the plan")
-    check.add_argument("files", nargs="+", metavar="FILE", help="YAML, laid over each other in order; `extends: FILE` in it")
+    check.add_argument(
+        "files", nargs="+", metavar="FILE", help="YAML, laid over each other in order; `extends: FILE` in it"
+    )
     commands.add_parser("readme", help="print config/README.md")
     commands.add_parser("schema", help="print config/schema.json, a JSON Schema for editors")
     commands.add_parser("needs", help="print what measurements need and tasks give, the tables of CONTRIBUTING.md")

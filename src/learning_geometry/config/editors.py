@@ -5,6 +5,7 @@ The check of a config goes further: it knows what keys mean together, and its me
 """
 
 import copy
+import functools
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -63,11 +64,11 @@ def _with_modules(fixed: Schema) -> Schema:
 
 def _by_name(kind: str, section: Schema, names: Iterable[str]) -> Schema:
     """Return the schema of a section whose keys are names of modules."""
-    found = {}
+    found, summaries = {}, available(kind)
     for name in names:
         entry = copy.deepcopy(section["additionalProperties"])
         entry["properties"] = entry.get("properties", {}) | copy.deepcopy(settings_schema(kind, name)["properties"])
-        found[name] = entry | {"additionalProperties": False, "description": available(kind)[name]}
+        found[name] = entry | {"additionalProperties": False, "description": summaries[name]}
     return section | {"additionalProperties": False, "properties": found}
 
 
@@ -91,8 +92,9 @@ def _named(kind: str, section: Schema) -> Schema:
 def _sweep(fixed: Schema, section: Schema) -> Schema:
     """Return the schema of a sweep: every dotted key, with a list of its values."""
     sections = fixed["properties"]["experiments"]["additionalProperties"]["properties"]
+    schemas = functools.cache(settings_schema)
     leaves = _together(
-        leaf_schemas({"task": {"name": task}, "model": {"name": model}}, sections, settings_schema)
+        leaf_schemas({"task": {"name": task}, "model": {"name": model}}, sections, schemas)
         for task in available("tasks")
         for model in available("models")
     )

@@ -53,9 +53,8 @@ def read_config(paths: Sequence[Path | str], overrides: Mapping[str, Any] | None
         if number:
             update = read_yaml(path)
             if EXTENDS in update:
-                raise ConfigError(
-                    [f"{path}: {EXTENDS} may stand in the first of several config files only; remove it, or name {path} alone"]
-                )
+                problem = f"{EXTENDS} may stand in the first of several config files only"
+                raise ConfigError([f"{path}: {problem}; remove it, or name {path} alone"])
             config = _laid_over(config, update, str(path))
         else:
             config = _extended(Path(path), ())
@@ -67,7 +66,9 @@ def _extended(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     try:
         config = read_yaml(path)
     except ConfigError as error:
-        raise ConfigError([f"{problem} ({EXTENDS} of {above[-1]})" for problem in error.problems]) if above else error
+        if not above:
+            raise
+        raise ConfigError([f"{problem} ({EXTENDS} of {above[-1]})" for problem in error.problems]) from None
     if EXTENDS not in config:
         return config
     below = config.pop(EXTENDS)

@@ -1,7 +1,7 @@
 """An experiment with a ``sweep`` stands for one experiment for each value, or each combination of values.
 
-The check writes these members in its place. Each says in ``swept`` of which sweep it is and which values it has, so that
-a checked config, such as that of an archive, can be checked again.
+The check writes these members in its place. Each says in ``swept`` of which sweep it is and which values it has, so
+that a checked config, such as that of an archive, can be checked again.
 """
 
 import copy
@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
+from learning_geometry.config.checks import RESERVED
 from learning_geometry.config.modules import module_literal
 from learning_geometry.config.problems import ConfigError, KeyPath, Problems
 from learning_geometry.config.schemas import check, entries, filled
@@ -39,7 +40,9 @@ def sweeps(config: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
     return found
 
 
-def leaf_schemas(experiment: Mapping[str, Any], fixed: Mapping[str, Any], schemas: Schemas) -> dict[str, dict[str, Any]]:
+def leaf_schemas(
+    experiment: Mapping[str, Any], fixed: Mapping[str, Any], schemas: Schemas
+) -> dict[str, dict[str, Any]]:
     """Return the schema of every key that can be swept, by its dotted name.
 
     Args:
@@ -107,9 +110,12 @@ def _expanded(
     found: dict[str, dict[str, Any]] = {}
     words = _short(list(chosen))
     for values in itertools.product(*chosen.values()):
-        member = "_".join([name, *(f"{words[key]}_{in_name(value)}" for key, value in zip(chosen, values, strict=True))])
+        here = dict(zip(chosen, values, strict=True))
+        member = "_".join([name, *(f"{words[key]}_{in_name(value)}" for key, value in here.items())])
         if member in found:
-            problems.setdefault(path, f"two of its experiments would have the name {member}; change one of their values")
+            problems.setdefault(
+                path, f"two of its experiments would have the name {member}; change one of their values"
+            )
         if len(member) > 100:
             problems.setdefault(
                 path,
@@ -117,14 +123,14 @@ def _expanded(
                 f"shorten {name}",
             )
         each = copy.deepcopy(experiment)
-        for key, value in zip(chosen, values, strict=True):
+        for key, value in here.items():
             *above, last = key.split(".")
             section = each
             for part in above:
                 section = section[part]
             section[last] = copy.deepcopy(value)
         each["sweep"] = {}
-        each["swept"] = {"name": name, "values": dict(zip(chosen, values, strict=True))}
+        each["swept"] = {"name": name, "values": here}
         found[member] = each
     return found
 
@@ -159,6 +165,10 @@ def check_sweeps(config: Mapping[str, Any], problems: Problems) -> None:
                 problems.setdefault(
                     where, f"its sweep has the name of another entry, {section}.{name}; rename one of the two"
                 )
+        if name in RESERVED:
+            problems.setdefault(
+                where, f"the results folder has a folder {name} for {RESERVED[name]}; give the sweep another name"
+            )
         seen: list[Any] = []
         for member, values in found.items():
             path: KeyPath = ("experiments", member, "swept", "values")
@@ -180,7 +190,7 @@ def shown_members(config: dict[str, Any]) -> None:
 
 
 def check_swept_figure(name: str, figure: Mapping[str, Any], config: Mapping[str, Any], problems: Problems) -> None:
-    """Report experiments that are of no sweep, where a figure shows sweeps (its literal ``SWEPT``), and a wrong ``along``.
+    """Report experiments of no sweep where a figure shows sweeps (its literal ``SWEPT``), and a wrong ``along``.
 
     Args:
         name: of the figure.
@@ -205,7 +215,8 @@ def check_swept_figure(name: str, figure: Mapping[str, Any], config: Mapping[str
         elif figure.get("along") is not None and figure["along"] not in of_sweeps[shown]:
             problems.setdefault(
                 ("figures", name, "along"),
-                f"{yaml_text(figure['along'])} is not swept by {shown}; use one of {', '.join(of_sweeps[shown])}, or null",
+                f"{yaml_text(figure['along'])} is not swept by {shown}; use one of "
+                f"{', '.join(of_sweeps[shown])}, or null",
             )
 
 
@@ -237,9 +248,7 @@ def _check_values(
         check(value, leaves[key], (*path, i), problems)
 
 
-def _check_member(
-    experiment: Mapping[str, Any], leaves: Mapping[str, Any], path: KeyPath, problems: Problems
-) -> None:
+def _check_member(experiment: Mapping[str, Any], leaves: Mapping[str, Any], path: KeyPath, problems: Problems) -> None:
     """Report values of a member that are not those it has."""
     for key, value in experiment["swept"]["values"].items():
         where: KeyPath = (*path, "swept", "values", key)
@@ -250,7 +259,9 @@ def _check_member(
         for part in key.split("."):
             has = has[part]
         if has != value or isinstance(has, bool) != isinstance(value, bool):
-            problems.setdefault(where, f"is {yaml_text(value)}, and the experiment has {yaml_text(has)}; make them agree")
+            problems.setdefault(
+                where, f"is {yaml_text(value)}, and the experiment has {yaml_text(has)}; make them agree"
+            )
 
 
 def _short(keys: Sequence[str]) -> dict[str, str]:

@@ -49,10 +49,10 @@ def plan(config: dict[str, Any]) -> str:
             texts, prompts = (", ".join(each[section]) or "-" for section in ("texts", "prompts"))
             rows.append([name, each["model"]["source"], texts, tokens, prompts])
         lines += [*_aligned(rows), ""]
-    for name, found in sweeps(config).items():
-        keys = dict.fromkeys(key for values in found.values() for key in values)
-        text = ", ".join(f"{key} {' '.join(_values(key, found.values()))}" for key in keys)
-        lines += textwrap.wrap(f"sweep {name}, {len(found)} experiments: {text}", PLAN_WIDTH, subsequent_indent="  ")
+    for name, members in sweeps(config).items():
+        keys = dict.fromkeys(key for values in members.values() for key in values)
+        text = ", ".join(f"{key} {' '.join(_values(key, members.values()))}" for key in keys)
+        lines += textwrap.wrap(f"sweep {name}, {len(members)} experiments: {text}", PLAN_WIDTH, subsequent_indent="  ")
     experiments = experiments | language_models
     measured: dict[str, list[str]] = {}
     for name, experiment in experiments.items():

@@ -3,11 +3,14 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import ScaledTranslation, Transform
 
 from learning_geometry.figures import style
 
@@ -44,16 +47,21 @@ SETTINGS = {
         },
         "default": [{"quantity": "running_error"}, {"quantity": "running_loss"}],
         "description": (
-            "What is drawn, one panel each: rows of the summaries, by `quantity` and, where this leaves several, `part` and "
-            "`index`; `data` picks one of several lines, `step` a step instead of the last."
+            "What is drawn, one panel each: rows of the summaries, by `quantity` and, where this leaves several, "
+            "`part` and `index`; `data` picks one of several lines, `step` a step instead of the last."
         ),
     },
     "along": {
         "type": ["string", "null"],
         "default": None,
-        "description": "Swept key on the horizontal axis; null for that with the most values. Others have lines of their own.",
+        "description": (
+            "Swept key on the horizontal axis; null for that with the most values. Others have lines of their own."
+        ),
     },
 }
+
+AXIS_WIDTH = 0.9
+"""Inches beside a panel for its axis, with its label."""
 
 LINE_KEY = ["data", "others"]
 """Columns that tell the lines of a panel apart."""
@@ -62,10 +70,10 @@ LINE_KEY = ["data", "others"]
 def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figure:
     """Draw one panel for each quantity, and one column of panels for each sweep.
 
-    Points: means over seeds with their 95 % interval; small dots: single seeds, open where the event had not happened by
-    the last step observed (such an experiment has no mean). Nulls in grey, with their central 95 % range. The axis is
-    logarithmic where the values are positive and their ratios more even than their differences (``is_geometric``), and
-    has one place for each value where they are no numbers.
+    Points: means over seeds with their 95 % interval; small dots: single seeds, open where the event had not happened
+    by the last step observed (such an experiment has no mean). Nulls in grey, with their central 95 % range. The axis
+    is logarithmic where the values are positive and their ratios more even than their differences (``is_geometric``),
+    and has one place for each value where they are no numbers.
 
     Args:
         tables: "summary", summary rows of all experiments; "runs", tidy rows of all their seeds.
@@ -83,36 +91,40 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
         figure = Figure(layout="constrained")
         grid = figure.subplots(len(quantities), len(sweeps), squeeze=False)
         letters = iter(style.letters(grid.size))
-        most = 0
+        labels: list[list[str]] = []
         for column, (name, values) in zip(grid.T, sweeps.items(), strict=True):
             along = _along(values, options.get("along"), name)
             for axes, wanted in zip(column, quantities, strict=True):
                 with style.of_experiment("sweep", REQUIRES, name):
-                    most = max(most, _draw_panel(axes, tables, values, along, wanted))
+                    labels.append(_draw_panel(axes, tables, values, along, wanted))
                 style.panel_letter(axes, next(letters))
             if len(sweeps) > 1:
                 column[0].set_title(name.replace("_", " "), loc="right", weight="bold")
             column[-1].set_xlabel(along)
-        figure.set_size_inches(style.COLUMN_WIDTH * len(sweeps), len(quantities) * (1.9 + 0.16 * most))
+        # panels as wide as the widest legend, which stands above them
+        widest = max(len(label) for entries in labels for label in entries)
+        legend = style.INCHES_OF_HANDLE + style.INCHES_OF_CHARACTER * widest
+        width = max(style.COLUMN_WIDTH, legend + AXIS_WIDTH)
+        figure.set_size_inches(width * len(sweeps), len(quantities) * (1.9 + 0.16 * max(map(len, labels))))
     return figure
 
 
-def is_geometric(values: Sequence[float]) -> bool:
-    """Whether numbers are spaced more evenly by ratio than by difference; of two, whether one is twice the other or more.
+def is_geometric(values: Sequence[float | int]) -> bool:
+    """Whether numbers are spaced more evenly by ratio than by difference; of two, if one is at least twice the other.
 
     >>> is_geometric([0.001, 0.003, 0.01]), is_geometric([1, 2, 3, 4]), is_geometric([1, 2, 4, 8])
     (True, False, True)
     >>> is_geometric([0.0, 0.1, 1.0]), is_geometric([0.001, 0.003]), is_geometric([5])
     (False, True, False)
     """
-    places = sorted(set(values))
+    places = sorted(set(map(float, values)))
     if len(places) < 2 or places[0] <= 0:
         return False
     if len(places) == 2:
         return places[1] >= 2 * places[0]
 
     def unevenness(scale: Sequence[float]) -> float:
-        gaps = [right - left for left, right in zip(scale[:-1], scale[1:], strict=True)]
+        gaps = [right - left for left, right in pairwise(scale)]
         return max(gaps) / min(gaps)
 
     return unevenness([math.log(place) for place in places]) < unevenness(places)
@@ -150,35 +162,44 @@ def _draw_panel(
     values: Mapping[str, Mapping[str, Any]],
     along: str,
     wanted: Mapping[str, Any],
-) -> int:
-    """Draw one quantity of one sweep; return how many entries its legend has."""
+) -> list[str]:
+    """Draw one quantity of one sweep; return the labels of its legend."""
     on_axis = [values[name][along] for name in values]
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in on_axis)
     names = list(dict.fromkeys(map(_text, on_axis)))
-    places = {name: float(value) if numbers else float(names.index(_text(value))) for name, value in zip(values, on_axis, strict=True)}
+    places = {
+        name: float(value) if numbers else float(names.index(_text(value)))
+        for name, value in zip(values, on_axis, strict=True)
+    }
     summary, runs = (_placed(tables[kind], values, along, places, wanted) for kind in ("summary", "runs"))
     measured, nulls = summary[summary["null"] == ""], summary[summary["null"] != ""]
     if measured.empty:
         raise ValueError(f"the summaries hold of {_described(wanted)} nulls alone")
     entries: dict[str, Any] = {}
-    lines = list(measured.groupby(LINE_KEY, sort=False).groups)
-    for line, color in zip(lines, style.colors(len(lines)), strict=True):
+    kinds: dict[str, Any] = {}
+    lines = list(measured[LINE_KEY].drop_duplicates().itertuples(index=False, name=None))
+    for at, (line, color) in enumerate(zip(lines, style.colors(len(lines)), strict=True)):
         rows = _of_line(measured, line).sort_values("place", kind="stable")
         label = ", ".join([*filter(None, (line[0].replace("_", " "), line[1])), style.seeds_text(rows)])
-        entries[label] = _draw_estimates(axes, rows, color)
+        # side by side, or equal values would hide each other
+        beside = ScaledTranslation((at - (len(lines) - 1) / 2) * 3 / 72, 0, axes.figure.dpi_scale_trans)
+        entries[label] = _draw_estimates(axes, rows, color, axes.transData + beside)
         seeds = _of_line(runs[runs["null"] == ""], line)
         if rows["n"].max() > 1 or seeds["censored"].any():
-            _draw_seeds(axes, seeds, color)
+            _draw_seeds(axes, seeds, color, axes.transData + beside)
+    _show_all(axes, measured, runs[runs["null"] == ""])
     if runs["censored"].any():
         (entries["open: not by the last step"],) = axes.plot(
             [], [], linestyle="none", marker="o", markersize=3, markerfacecolor="white", color=style.BLACK
         )
-    for (null, *line), rows in nulls.groupby(["null", *LINE_KEY], sort=False):
-        label = ", ".join(filter(None, (style.null_label(null), *(part.replace("_", " ") for part in line))))
-        entries[label] = style.null_band(axes, rows, "place", style.line_styles(len(entries) + 1)[-1])
+    for of_null, rows in nulls.groupby(["null", *LINE_KEY], sort=False):
+        null, data = of_null[:2] if isinstance(of_null, tuple) else (of_null, "")
+        label = ", ".join(filter(None, (style.null_label(str(null)), str(data).replace("_", " "))))
+        kinds.setdefault(label, style.line_styles(len(kinds) + 2)[-1])
+        entries[label] = style.null_band(axes, rows, "place", kinds[label])
     _label_axes(axes, measured, on_axis if numbers else names, numbers, wanted)
     style.legend_above(axes, entries)
-    return len(entries)
+    return list(entries)
 
 
 def _described(wanted: Mapping[str, Any]) -> str:
@@ -193,7 +214,7 @@ def _placed(
     wanted: Mapping[str, Any],
 ) -> pd.DataFrame:
     """Return the rows of a quantity with their place on the axis, and in ``others`` the other swept values."""
-    conditions = {key: wanted.get(key) for key in ("quantity", "part", "data", "index") if wanted.get(key) is not None}
+    conditions = {key: wanted[key] for key in ("quantity", "part", "data", "index") if wanted.get(key) is not None}
     found = []
     for name, each in values.items():
         rows = style.select(table, experiment=name, **conditions)
@@ -216,18 +237,27 @@ def _of_line(rows: pd.DataFrame, line: tuple[str, str]) -> pd.DataFrame:
     return rows[(rows["data"] == line[0]) & (rows["others"] == line[1])]
 
 
-def _draw_estimates(axes: Axes, rows: pd.DataFrame, color: str) -> Any:
+def _draw_estimates(axes: Axes, rows: pd.DataFrame, color: str, transform: Transform) -> Any:
     """Draw the means, joined, each with its interval if it has one."""
     bars = [(rows["estimate"] - rows["low"]).to_numpy(), (rows["high"] - rows["estimate"]).to_numpy()]
     look: dict[str, Any] = {"color": color, "marker": "s", "markersize": 3.5, "linewidth": 1.0, "capsize": 2.5}
-    return axes.errorbar(rows["place"], rows["estimate"], yerr=bars, **look, zorder=3)
+    return axes.errorbar(rows["place"], rows["estimate"], yerr=bars, **look, transform=transform, zorder=3)
 
 
-def _draw_seeds(axes: Axes, rows: pd.DataFrame, color: str) -> None:
+def _draw_seeds(axes: Axes, rows: pd.DataFrame, color: str, transform: Transform) -> None:
     for censored, face in ((False, color), (True, "white")):
         some = rows[rows["censored"] == censored]
         look: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 2.5, "markeredgewidth": 0.6}
+        look["transform"] = transform
         axes.plot(some["place"], some["value"], **look, color=color, markerfacecolor=face, alpha=0.7, zorder=2)
+
+
+def _show_all(axes: Axes, rows: pd.DataFrame, seeds: pd.DataFrame) -> None:
+    """Stretch the axes over means, intervals and seeds, which matplotlib leaves out as they are moved aside."""
+    columns = [rows[["place", name]] for name in ("estimate", "low", "high")] + [seeds[["place", "value"]]]
+    points = np.concatenate([column.to_numpy(dtype=float) for column in columns])
+    axes.update_datalim(points[np.isfinite(points).all(axis=1)])
+    axes.autoscale_view()
 
 
 def _label_axes(
