@@ -10,7 +10,7 @@ def write(copy, name, config):
     (copy.folder / name).write_text(yaml.safe_dump(config))
 
 
-def test_an_overlay_shares_results_and_trains_what_is_new(editable):
+def test_an_overlay_is_planned_with_its_sweep(workflow_copy):
     grokking = tiny_config()["experiments"]["tiny_grokking"]
     overlay = {
         "extends": "../tiny.yaml",
@@ -20,17 +20,20 @@ def test_an_overlay_shares_results_and_trains_what_is_new(editable):
         },
         "figures": {"sweep": {"experiments": ["tried"], "quantities": [{"quantity": "running_loss"}]}},
     }
-    write(editable, "own/mine.yaml", overlay)
-    new = {"make_dataset": 2, "train": 2, "summarize": 2, "gather_sweep": 1, "figure_sweep": 1, "judge_claims": 1}
-    assert editable.planned(config="own/mine.yaml") == new
-    del new["figure_sweep"], new["judge_claims"]
+    write(workflow_copy, "own/mine.yaml", overlay)
+    planned = workflow_copy.planned(config="own/mine.yaml")
+    # two seeds of the experiment of copying, one of grokking, and one of each value
+    assert planned["train"] == 2 + 1 + 2 and planned["gather_sweep"] == planned["figure_sweep"] == 1
+    assert "figure_commutator_alignment" not in planned and planned["figure_grokking_timeline"] == 1
+    alone = {"make_dataset": 2, "train": 2, "summarize": 2, "gather_sweep": 1}
+    assert workflow_copy.planned("results/tried/sweep.csv", config="own/mine.yaml") == alone
     # a second file is laid over the first, and --config over both
-    write(editable, "second.yaml", {"figures": {"sweep": None}})
-    done = editable.planned("results/tried/sweep.csv", config="own/mine.yaml")
-    assert done == new
+    write(workflow_copy, "second.yaml", {"figures": {"sweep": None}})
     files = ["--configfile", "own/mine.yaml", "second.yaml"]
-    done = editable.snakemake("--dry-run", "--cores", "1", *files, "--config", "results=here", config=None)
-    assert "figure_sweep" not in done.stdout and "here/tried/sweep.parquet" in done.stdout
+    asked = ["here/tried/sweep.csv", "--config", "results=here"]
+    assert workflow_copy.planned(asked[0], *files, *asked[1:], config=None) == alone
+    planned = workflow_copy.planned(*files, config=None)
+    assert "figure_sweep" not in planned and planned["gather_sweep"] == 1
 
 
 def test_a_missing_file_below_is_one_message(workflow_copy):
@@ -38,3 +41,8 @@ def test_a_missing_file_below_is_one_message(workflow_copy):
     done = workflow_copy.snakemake("--cores", "1", config="own/mine.yaml", check=False)
     assert done.returncode != 0 and "own/gone.yaml: no such file" in done.stdout
     assert "Traceback" not in done.stdout and len(done.stdout.splitlines()) < 10
+
+
+def test_an_archive_is_packed_in_the_run_that_makes_its_figures(workflow_copy):
+    planned = workflow_copy.planned("archive")
+    assert planned["archive"] == planned["figure_positions"] == 1
