@@ -7,7 +7,7 @@ config/README.md, ``... schema`` config/schema.json, for editors, and ``... need
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from learning_geometry.config import ConfigError, load, needs_tables, plan, readme
 from learning_geometry.config.editors import editor_text
@@ -26,8 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands.add_parser("needs", help="print what measurements need and tasks give, the tables of CONTRIBUTING.md")
     options = parser.parse_args(arguments)
     try:
-        texts = {"readme": readme, "schema": editor_text, "needs": needs_tables}
-        print(plan(load(options.files)) if options.command == "check" else texts[options.command](), end="")
+        texts: dict[str, Callable[[], str]] = {"readme": readme, "schema": editor_text, "needs": needs_tables}
+        text = f"{plan(load(options.files))}\n" if options.command == "check" else texts[options.command]()
+        print(text, end="")
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 1
