@@ -60,6 +60,7 @@ format: $(VENV)/develop
 	$(BIN)/snakefmt Snakefile redraw.smk workflow/rules
 	$(BIN)/python -m learning_geometry.config readme > config/README.md
 	$(BIN)/python -m learning_geometry.config schema > config/schema.json
+	$(BIN)/python -m learning_geometry.config needs --into CONTRIBUTING.md
 
 benchmarks: $(VENV)/develop
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks $(ARGS)

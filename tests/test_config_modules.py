@@ -202,6 +202,15 @@ def test_the_tables_of_needs_are_in_step_with_the_literals() -> None:
     assert between == needs_tables(own_summaries), "put there what python -m learning_geometry.config needs prints"
 
 
+def test_the_tables_are_written_between_the_marks(tmp_path: Path) -> None:
+    file = tmp_path / "C.md"
+    file.write_text(f"above\n{BEGIN}\nold\n{END}\nbelow\n")
+    assert main(["needs", "--into", str(file)]) == 0
+    assert file.read_text() == f"above\n{BEGIN}\n\n{needs_tables()}\n{END}\nbelow\n"
+    file.write_text("nothing")
+    assert main(["needs", "--into", str(file)]) == 1
+
+
 def test_the_command_prints_the_tables(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["needs"]) == 0
     printed = capsys.readouterr().out

@@ -19,13 +19,22 @@ from learning_geometry.tables import tidy as table
 
 from .conftest import FIGURES, REPOSITORY, environment, tiny_config
 
-README = (REPOSITORY / "README.md").read_text()
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-INLINE = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```$", "", README, flags=re.MULTILINE | re.DOTALL))
+README, CONTRIBUTING, RESULTS, FIGURES_BY_STUDY = (
+    (REPOSITORY / name).read_text() for name in ("README.md", "CONTRIBUTING.md", "results/README.md", "docs/figures.md")
+)
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README + CONTRIBUTING, re.MULTILINE | re.DOTALL)
+
+
+def inline(text):
+    """What stands in backticks, outside of blocks of code."""
+    return re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL))
+
+
+INLINE = inline(README + CONTRIBUTING)
 SHELL = [line for language, block in BLOCKS if language == "bash" for line in block.splitlines()]
 MEASUREMENT = next(block for language, block in BLOCKS if language == "python" and "def measure(" in block)
 MEASUREMENT_FILE = next(text for text in INLINE if text.endswith("/stable_rank.py"))
-SNIPPETS = [block for language, block in BLOCKS if language == "python" and block != MEASUREMENT]
+SNIPPETS = [block for language, block in BLOCKS if language == "python" and block in README]
 RULES = re.findall(r"^rule (\w+):", "".join(p.read_text() for p in (REPOSITORY / "workflow/rules").glob("*.smk")), re.M)
 
 
@@ -99,6 +108,16 @@ def test_the_example_measurement_needs_its_file_and_its_entry_only(editable):
     assert "stable_rank" in set(read_table(editable.folder / "results/tiny/summary.parquet")["quantity"])
 
 
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 150
+
+
+def test_every_link_of_the_documents_leads_somewhere():
+    for path in [REPOSITORY / "results/README.md", *(REPOSITORY / "docs").glob("*.md")]:
+        for link in re.findall(r"\]\(([^):#]+)\)", path.read_text()):
+            assert (path.parent / link).exists(), f"{path}: {link}"
+
+
 def test_every_make_target_exists():
     makefile = (REPOSITORY / "Makefile").read_text()
     targets = set(re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE).group(1).split())
@@ -118,7 +137,7 @@ def test_every_make_target_exists():
 def named_paths():
     """Every path that the README names, in links, in text or on a command line."""
     words = [word for text in [*INLINE, *SHELL] for word in text.split()]
-    links = re.findall(r"\]\(([^):]+)\)", README)
+    links = re.findall(r"\]\(([^):]+)\)", README + CONTRIBUTING)
     # a path has a folder, or is a file of the root with a suffix; options, URLs and dotted names are none
     return {w for w in words if re.fullmatch(r"[\w.<>-]+(/[\w.<>-]+)+", w)} | set(links) | {"environment.yml"}
 
@@ -144,7 +163,7 @@ def test_every_path_exists(as_copying):
 
 
 def test_the_table_of_figures_names_what_the_workflow_draws(finished):
-    rows = re.findall(r"^\|.*\| `(\w+)` \| `results/figures/(\w+)\.pdf` \|$", README, re.MULTILINE)
+    rows = re.findall(r"^\|.*\| `(\w+)` \| `results/figures/(\w+)\.pdf` \|$", FIGURES_BY_STUDY, re.MULTILINE)
     assert [rule for rule, _ in rows] == [f"figure_{figure}" for _, figure in rows]
     assert {figure for _, figure in rows} == set(FIGURES)
     default = yaml.safe_load((REPOSITORY / "config/config.yaml").read_text())
@@ -159,7 +178,7 @@ def test_the_targets_of_snakemake_exist():
 
 
 def test_the_table_of_columns_is_complete():
-    rows = re.findall(r"^\| (both|runs|summary) \| (.*?) \|", README, re.MULTILINE)
+    rows = re.findall(r"^\| (both|runs|summary) \| (.*?) \|", RESULTS, re.MULTILINE)
     named = {"runs": set(), "summary": set()}
     for where, columns in rows:
         for key in named if where == "both" else [where]:
@@ -170,7 +189,7 @@ def test_the_table_of_columns_is_complete():
 def test_what_the_columns_may_hold_is_listed(finished):
     results = finished[0].folder / "results"
     rows = pd.concat([read_table(path) for path in sorted(results.glob("*/*.parquet"))])
-    listed = set(INLINE)
+    listed = set(inline(RESULTS))
     for column in ("unit", "interval"):
         assert set(rows[column].dropna()) - {""} <= listed, column
     # of test sets that are numbered, one is listed
@@ -181,7 +200,7 @@ def test_what_the_columns_may_hold_is_listed(finished):
 def test_how_a_task_and_a_model_are_added_is_complete():
     for folder, name in (("tasks", "copying"), ("models", "transformer")):
         text = (REPOSITORY / f"src/learning_geometry/{folder}/{name}.py").read_text()
-        (paragraph,) = [part for part in README.split("\n\n") if f"learning_geometry/{folder}/{name}.py" in part]
+        (paragraph,) = [part for part in CONTRIBUTING.split("\n\n") if f"learning_geometry/{folder}/{name}.py" in part]
         for word in re.findall(r"`(\w+)`", paragraph.partition(f"{folder}/{name}.py")[0]):
             assert re.search(rf"^(def )?{word}\b", text, re.MULTILINE), word
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from learning_geometry.config import ConfigError, load, needs_tables, plan, readme
 from learning_geometry.config.editors import editor_text
+from learning_geometry.config.needs_tables import write_needs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,12 +24,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     commands.add_parser("readme", help="print config/README.md")
     commands.add_parser("schema", help="print config/schema.json, a JSON Schema for editors")
-    commands.add_parser("needs", help="print what measurements need and tasks give, the tables of CONTRIBUTING.md")
+    needs = commands.add_parser("needs", help="print what measurements need and tasks give")
+    needs.add_argument("--into", metavar="FILE", help="write it between the two marks of a file, CONTRIBUTING.md")
     options = parser.parse_args(arguments)
     try:
         texts: dict[str, Callable[[], str]] = {"readme": readme, "schema": editor_text, "needs": needs_tables}
         text = f"{plan(load(options.files))}\n" if options.command == "check" else texts[options.command]()
-        print(text, end="")
+        if options.command == "needs" and options.into:
+            write_needs(options.into)
+        else:
+            print(text, end="")
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 1

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from learning_geometry.config import task_data
@@ -9,6 +10,8 @@ from learning_geometry.config.interfaces import CALLED
 from learning_geometry.config.modules import LITERALS, available, settings_schema, subject
 from learning_geometry.config.named_settings import BY_NAME
 from learning_geometry.config.needs import OF_LANGUAGE_MODELS, OF_RUNS, needs
+from learning_geometry.config.problems import ConfigError
+from learning_geometry.files import write_text
 
 BEGIN, END = (f"<!-- {word} of what `python -m learning_geometry.config needs` prints -->" for word in ("begin", "end"))
 """The lines between which the tables stand in CONTRIBUTING.md."""
@@ -126,6 +129,20 @@ def _code(names: Iterable[str]) -> str:
 
 def _cell(parts: Iterable[str]) -> str:
     return "; ".join(parts)
+
+
+def write_needs(path: str | Path) -> None:
+    """Put the tables into a file, in place of what stands between ``BEGIN`` and ``END``.
+
+    Raises:
+        ConfigError: the marks are not there, in this order.
+    """
+    text = Path(path).read_text(encoding="utf-8")
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ConfigError([f"{path}: lacks the lines {BEGIN!r} and {END!r}, between which the tables stand; add them"])
+    write_text(path, f"{before}{BEGIN}\n\n{needs_tables().strip()}\n\n{END}{after}")
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
