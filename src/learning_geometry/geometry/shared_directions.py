@@ -6,9 +6,9 @@ Two overlaps of weights W and V that write to the same space (width × inputs, y
 - of spectra: $\langle W W^\top, V V^\top \rangle / (\|W W^\top\| \|V V^\top\|)$, which weighs directions by how much is
   written along them and needs no k.
 
-**Nulls.** Random subspaces: k / width in the mean (``wishart.haar_corners``). Random matrices with the same singular values
-and Haar-random vectors: their top k subspaces are random subspaces whatever the spectrum, so for the first overlap
-this is the same null; for the second the spectrum matters (:func:`spectra_matched`). Its mean is
+**Nulls.** Random subspaces: k / width in the mean (``wishart.haar_corners``). Random matrices with the same singular
+values and Haar-random vectors: their top k subspaces are random subspaces whatever the spectrum, so for the first
+overlap this is the same null; for the second the spectrum matters (:func:`spectra_matched`). Its mean is
 $\operatorname{tr}(A) \operatorname{tr}(B) / (d \|A\| \|B\|)$ of W Wᵀ = A and V Vᵀ = B in d dimensions.
 Neither knows that coordinates of the residual stream are not alike: where all weights write more to some coordinates,
 they share directions without any finer structure. :func:`rows_permuted` keeps the coordinates' norms alone.

@@ -26,7 +26,7 @@ def largest_hessian_eigenpair(
         parameters: Point, all of the model or one block.
         tolerance: Relative error allowed to the eigenvalue of the iteration.
         start: Eigenvector at the checkpoint before, of any type; None where there is none.
-        generator: Source of the noise in the start, one for all checkpoints.
+        generator: Source of the noise added to the start, one for all checkpoints; seed 0 without a start.
         maximum_products: Products after which the iteration gives up with `converged` False.
         check: Whether the first product is checked; once is enough for one loss along a run.
 
@@ -47,7 +47,8 @@ def largest_hessian_eigenpair(
     if start is not None:
         start = start.to(at.gradient)
     size, dtype, device = at.gradient.numel(), at.gradient.dtype, at.gradient.device
-    pair = largest_eigenpair(at.product, size, tolerance, start, generator, maximum_products, dtype, device)
+    noise = None if start is None else generator
+    pair = largest_eigenpair(at.product, size, tolerance, start, noise, maximum_products, dtype, device)
     # the graph goes before that of float64 is built
     del at
     return refined(pair, double_product(loss, parameters))

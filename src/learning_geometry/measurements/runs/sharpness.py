@@ -129,7 +129,7 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
         parameters = run.parameters(step)
         check = step == steps[0]
         if step % settings["details_every"] == 0 or step in (steps[0], steps[-1]):
-            largest, measured = _details(run, settings, step, loss, parameters, start, noise, check)
+            largest, measured = _details(run, settings, step, loss, parameters, start, check)
         else:
             largest = largest_hessian_eigenpair(
                 loss, parameters, settings["tolerance"], start, noise, settings["maximum_products"], check
@@ -164,7 +164,6 @@ def _details(
     loss: Callable[..., Tensor],
     parameters: dict[str, Tensor],
     start: Tensor | None,
-    noise: torch.Generator,
     check: bool,
 ) -> tuple[Eigenpair, dict[str, dict[str, float]]]:
     """Return the largest eigenpair and the columns of the quantities that are measured at fewer checkpoints."""
@@ -176,8 +175,7 @@ def _details(
         settings["tolerance"],
         settings["smallest_tolerance"],
         None if start is None else start.to(at.gradient),
-        noise,
-        settings["maximum_products"],
+        maximum_products=settings["maximum_products"],
     )
     remedy = "measurements.sharpness.maximum_products or smallest_tolerance"
     check_converged(smallest, run, step, "the smallest Hessian eigenvalue", remedy)
