@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
-from learning_geometry.geometry.activation_patterns import most_patterns, patterns
+from learning_geometry.geometry.activation_patterns import patterns
+
+from .oracles import most_patterns
 
 
 def test_a_stream_is_counted_as_all_at_once():
@@ -57,7 +59,6 @@ def test_counts_of_regions_recur():
         (lambda: patterns([np.zeros((0, 3), dtype=bool)]), "no vector"),
         (lambda: patterns([np.zeros((2, 0), dtype=bool)]), "no vector"),
         (lambda: patterns([np.ones((1, 3), dtype=bool), np.ones((1, 2), dtype=bool)]), "width 3 and 2"),
-        (lambda: most_patterns(0, 1), "units and dimension"),
     ],
 )
 def test_errors_name_what_is_wrong(call, message):

@@ -16,8 +16,9 @@ from learning_geometry.geometry.head_products import (
     turn_pairs,
 )
 from learning_geometry.geometry.nulls import haar_subspaces, principal_cosines_null
-from learning_geometry.geometry.subspaces import subspace_energy
 from learning_geometry.models.attention import rotate, rotation
+
+from .oracles import subspace_energy
 
 WIDTH, HEADS, HEAD_WIDTH = 16, 2, 8
 

@@ -153,3 +153,10 @@ def test_float32_agrees_with_float64():
 def test_errors_name_what_is_wrong(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("nothing", [0.0, 1e-34])
+def test_a_node_whose_mass_is_rounding_bounds_as_one_without_any(nothing):
+    nodes, weights = np.array([[-2.0, -1.0, 1.0, 2.0]] * 2), np.array([[0.4, nothing, nothing, 0.6]] * 2)
+    low, high = mass_bounds(SpectralDensity(nodes, weights), 0.0)
+    assert low.value == 0.0 and high.value == pytest.approx(1.0)

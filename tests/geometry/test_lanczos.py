@@ -8,9 +8,15 @@ from scipy.sparse.linalg import eigsh
 from torch import nn
 from torch.func import functional_call, hessian
 
-from learning_geometry.geometry.curvature.eigenpairs import eigenpairs
-from learning_geometry.geometry.curvature.lanczos import extreme_eigenpairs, largest_eigenpair, refined, value_error
+from learning_geometry.geometry.curvature.lanczos import (
+    extreme_eigenpairs,
+    hidden_probability,
+    largest_eigenpair,
+    refined,
+    value_error,
+)
 from learning_geometry.geometry.curvature.products import flatten, gradient_with_graph, unflatten
+from learning_geometry.geometry.curvature.recurrence import lanczos
 from learning_geometry.models import Shape, build
 from learning_geometry.models.evaluation import cross_entropy as loss_of_logits
 from learning_geometry.models.transformer import SETTINGS
@@ -164,6 +170,59 @@ def test_warm_start_follows_a_crossing_of_eigenvalues():
     assert np.isclose(pair.value, 5.0, rtol=1e-4)
 
 
+def outliers(*top, size=4000, seed=0):
+    """Spectrum as of a trained network, and its eigenvectors' coordinates: they are the axes."""
+    generator = np.random.default_rng(seed)
+    rest = 0.4 * np.arange(1, 101) ** -0.7 * generator.uniform(0.9, 1.1, 100)
+    bulk = 0.003 * generator.standard_normal(size - 100 - len(top)) ** 3
+    return torch.from_numpy(np.concatenate([top, rest, bulk]))
+
+
+@pytest.mark.parametrize("tolerance", [1e-3, 0.05])
+@pytest.mark.parametrize("gap", [0.15, 0.3, 0.6])
+def test_an_eigenvalue_that_overtakes_is_found_from_a_start_orthogonal_to_its_vector(gap, tolerance):
+    """Of 40 crossings, from the exact eigenvector of the one overtaken; nothing else tells of the new one."""
+    found, noise = 0, torch.Generator().manual_seed(0)
+    for seed in range(40):
+        spectrum = outliers(1 + gap, 1.0, 0.8, 0.7, seed=seed)
+        start = torch.zeros_like(spectrum).index_fill(0, torch.tensor([1]), 1.0)
+        pair = largest_eigenpair(lambda v, by=spectrum: by * v, len(spectrum), tolerance, start, noise)
+        assert pair.converged
+        found += abs(pair.value - (1 + gap)) <= tolerance * (1 + gap)
+    # five in a hundred is what is allowed to those further above than three tenths; closer ones are seen less often
+    assert found >= (32 if gap < 0.3 else 36)
+
+
+def test_noise_of_its_own_at_every_checkpoint_ends_what_one_draw_hides():
+    spectrum = outliers(1.3, 1.0, 0.8, seed=1)
+    trapped = torch.zeros_like(spectrum).index_fill(0, torch.tensor([1]), 1.0)
+    for seed in range(20):
+        start, noise = trapped, torch.Generator().manual_seed(seed)
+        values = []
+        for _ in range(3):
+            pair = largest_eigenpair(lambda v: spectrum * v, len(spectrum), 1e-3, start, noise)
+            values.append(pair.value)
+            start = pair.vector
+        assert values[-1] == pytest.approx(1.3, rel=1e-3)
+
+
+def test_the_probability_that_an_eigenvalue_is_hidden_holds():
+    """Over random starts: how often an eigenvalue is still missed when its bound has just fallen below a level."""
+    spectrum, level, distance = outliers(1.4, 1.0, 0.9, size=1000).numpy(), 0.2, 0.3
+    generator, missed = np.random.default_rng(0), 0
+    for _ in range(400):
+        start = torch.from_numpy(generator.standard_normal(len(spectrum)))
+        for seen in lanczos(lambda v: torch.from_numpy(spectrum) * v, start, 40):
+            values = np.linalg.eigvalsh(
+                np.diag(seen.diagonal) + np.diag(seen.above[:-1], 1) + np.diag(seen.above[:-1], -1)
+            )
+            if hidden_probability(values, seen.above, distance, len(spectrum)) <= level:
+                break
+        missed += values.max() + distance < 1.4
+    # one-sided at four standard deviations; a bound that is never reached would miss none, and be no news
+    assert 0 < missed / 400 <= level + 4 * np.sqrt(level * (1 - level) / 400)
+
+
 def test_not_converged_is_reported():
     matrix, _ = planted(np.linspace(0.0, 1.0, 300))
     pair = largest_eigenpair(lambda v: matrix @ v, 300, 1e-10, maximum_products=5, dtype=torch.float64)
@@ -257,9 +316,6 @@ def test_the_error_of_a_value_in_single_precision_holds(problem):
             assert abs(better.value - true) <= value_error(better, scale), (seed, better.value, true)
             # the bound is not bought with width: the tolerance, in float32 with its rounding
             assert value_error(pair, scale) <= 3.5e-4 * scale and value_error(better, scale) <= 1.1e-4 * scale
-        found = eigenpairs(product, len(exact), 2, 1, 1e-4, maximum_products=400) if seed % 5 == 1 else None
-        for pair, true in zip(found.largest if found else [], values.flip(0), strict=False):
-            assert abs(pair.value - float(true)) <= value_error(pair, scale), (seed, pair.value, true)
 
 
 def test_a_value_refined_in_double_precision_is_right_where_single_precision_is_not():

@@ -6,7 +6,6 @@ from scipy.stats import entropy
 
 from learning_geometry.geometry.probes import (
     accuracy,
-    active_codes,
     mutual_information,
     predict,
     quantile_codes,
@@ -97,15 +96,14 @@ def test_information_of_independent_variables_is_its_bias():
 
 def test_codes_of_latents():
     latents = np.array([[0.0, -1.0], [2.0, 0.0], [3.0, 0.0], [5.0, 4.0]])
-    np.testing.assert_array_equal(active_codes(latents), [[0, 1], [1, 0], [1, 0], [1, 1]])
-    np.testing.assert_array_equal(quantile_codes(latents, 1), active_codes(latents))
+    np.testing.assert_array_equal(quantile_codes(latents, 1), [[0, 1], [1, 0], [1, 0], [1, 1]])
     np.testing.assert_array_equal(quantile_codes(latents, 3)[:, 0], [0, 1, 2, 3])
     assert quantile_codes(np.zeros((3, 2)), 4).max() == 0
     # a latent that holds four values tells all of them, its activity tells nothing
     label = np.arange(400) % 4
     held = (1.0 + label)[:, None]
     assert mutual_information(quantile_codes(held, 4), label)[0] == pytest.approx(np.log(4))
-    assert mutual_information(active_codes(held), label)[0] == 0
+    assert mutual_information(quantile_codes(held, 1), label)[0] == 0
 
 
 @pytest.mark.parametrize(

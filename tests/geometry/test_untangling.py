@@ -9,7 +9,6 @@ from learning_geometry.geometry.untangling import (
     Untangling,
     between_over_within,
     held_out_hits,
-    principal_subspace,
     span_coordinates,
     swapped_twins,
     untangling,
@@ -111,8 +110,6 @@ def test_principal_subspaces_at_a_planted_angle_are_found():
     found = untangling(vectors, LABELS, 2)
     assert found.largest_cosine == pytest.approx(np.cos(0.2))
     assert found.root_mean_square_cosine == pytest.approx(np.sqrt(np.mean(np.cos(angles) ** 2)))
-    basis = principal_subspace(vectors[:PAIRS], 2)
-    np.testing.assert_allclose(np.linalg.norm(basis.T @ whole[:, :2], axis=1), 1.0)
 
 
 def test_participation_ratios_are_of_the_covariance_of_each_set_and_of_all():
@@ -189,7 +186,6 @@ def test_names_of_the_classes_say_which_set_is_first():
         (lambda: swapped_twins(0, 1, np.random.default_rng(0)), "pairs and draws"),
         (lambda: between_over_within(np.ones((3, 1)), LABELS[:2]), "labels: 2 for 3"),
         (lambda: span_coordinates(np.full((2, 2), np.nan)), "not finite"),
-        (lambda: principal_subspace(np.ones((3, 5)), 3), "pass 1 to 2"),
         (lambda: untangling(twins(1.0), LABELS[1:], 2), "labels: 79 for 80"),
         (lambda: untangling(twins(1.0), np.zeros(2 * PAIRS, dtype=int), 2), "labels: 1 classes"),
         (lambda: untangling(np.full((2 * PAIRS, 2), np.inf), LABELS, 2), "not finite"),

@@ -7,9 +7,7 @@ import torch
 from learning_geometry.geometry.increments import shares_in_previous
 from learning_geometry.geometry.nulls import haar_subspace, haar_subspaces, random_subspace_energies
 from learning_geometry.geometry.shared_directions import (
-    overlap_null,
     spectra_matched,
-    spectral_overlap_mean,
     spectral_overlaps,
     subspace_overlaps,
 )
@@ -23,6 +21,7 @@ from learning_geometry.measurements.language_models.shared_directions import (
     shares_in_earlier,
 )
 from learning_geometry.streams import stream
+from tests.geometry.oracles import overlap_null, spectral_overlap_mean
 
 from .conftest import defaults
 

@@ -1,7 +1,6 @@
 """Orthants: which coordinates an activation function zeroes, and how many patterns of them occur."""
 
 from collections.abc import Iterable
-from math import comb
 from typing import NamedTuple
 
 import numpy as np
@@ -62,30 +61,3 @@ def patterns(batches: Iterable[Bool[np.ndarray, "_ width"]]) -> Patterns:
         float(np.mean(active == 0)),
         float(np.mean(active == n)),
     )
-
-
-def most_patterns(units: int, dimension: int, biased: bool = True) -> int:
-    r"""Number of activation patterns that a layer of units on inputs of some dimension can have, at most.
-
-    Hyperplanes in general position cut $R^r$ into $\sum_{k \le r} \binom{N}{k}$ regions, and if all pass through the
-    origin into $2 \sum_{k < r} \binom{N - 1}{k}$ (Schläfli; Cover 1965, "Geometrical and statistical properties of
-    systems of linear inequalities", theorem 1). So the patterns of low-dimensional inputs are few among the 2^N
-    orthants.
-
-    Args:
-        units: Number N of hyperplanes, from 1.
-        dimension: Dimension r of the inputs, from 1.
-        biased: Whether the hyperplanes need not pass through the origin.
-
-    Raises:
-        ValueError: If a number is below 1.
-
-    Examples:
-        >>> most_patterns(3, 2), most_patterns(3, 2, biased=False), most_patterns(3, 5)
-        (7, 6, 8)
-    """
-    if units < 1 or dimension < 1:
-        raise ValueError(f"units and dimension: {units} and {dimension} have no patterns; pass numbers from 1 up")
-    if biased:
-        return sum(comb(units, k) for k in range(min(units, dimension) + 1))
-    return 2 * sum(comb(units - 1, k) for k in range(min(units, dimension)))

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int, Int64, Num, Real, Shaped
+from jaxtyping import Float, Int, Int64, Real, Shaped
 
 from learning_geometry.geometry.rounding import first_largest, rounding
 
@@ -109,7 +109,7 @@ def mutual_information(
     takes 123 times as long (0.25 s in place of 2 ms), and there are shuffled labels to do it for.
 
     Args:
-        codes: Non-negative integers, one column per variable; of :func:`active_codes` or :func:`quantile_codes`.
+        codes: Non-negative integers, one column per variable; such as those of :func:`quantile_codes`.
         labels: Non-negative integers.
 
     Returns:
@@ -138,15 +138,6 @@ def mutual_information(
     # at most ln of the numbers of levels and classes, which is the scale of its terms
     found = terms.sum((1, 2))
     return np.where(found > rounding(np.log(max(levels, classes, 2)), levels * classes), found, 0.0)
-
-
-def active_codes(latents: Num[np.ndarray, "samples variables"]) -> Int64[np.ndarray, "samples variables"]:
-    """Return 1 where a latent is active (not 0), else 0.
-
-    >>> active_codes(np.array([[0.0, -0.5]]))
-    array([[0, 1]])
-    """
-    return (latents != 0).astype(np.int64)
 
 
 def quantile_codes(latents: Real[np.ndarray, "samples variables"], bins: int) -> Int64[np.ndarray, "samples variables"]:

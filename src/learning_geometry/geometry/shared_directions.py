@@ -6,9 +6,10 @@ Two overlaps of weights W and V that write to the same space (width × inputs, y
 - of spectra: $\langle W W^\top, V V^\top \rangle / (\|W W^\top\| \|V V^\top\|)$, which weighs directions by how much is
   written along them and needs no k.
 
-**Nulls.** Random subspaces: k / width in the mean (:func:`overlap_null`). Random matrices with the same singular values
-and Haar-random vectors: their top k subspaces are random subspaces whatever the spectrum, so for the first overlap
-this is the same null; for the second the spectrum matters, and the mean is known (:func:`spectral_overlap_mean`).
+**Nulls.** Random subspaces: k / width in the mean (``wishart.haar_corners``). Random matrices with the same singular
+values and Haar-random vectors: their top k subspaces are random subspaces whatever the spectrum, so for the first
+overlap this is the same null; for the second the spectrum matters (:func:`spectra_matched`). Its mean is
+$\operatorname{tr}(A) \operatorname{tr}(B) / (d \|A\| \|B\|)$ of W Wᵀ = A and V Vᵀ = B in d dimensions.
 Neither knows that coordinates of the residual stream are not alike: where all weights write more to some coordinates,
 they share directions without any finer structure. :func:`rows_permuted` keeps the coordinates' norms alone.
 """
@@ -19,7 +20,6 @@ import numpy as np
 from jaxtyping import Float, Float64
 
 from learning_geometry.geometry.nulls import haar_subspace
-from learning_geometry.geometry.wishart import haar_corners
 
 
 def output_subspace(weight: Float[np.ndarray, "width inputs"], rank: int) -> Float64[np.ndarray, "width rank"]:
@@ -83,19 +83,6 @@ def subspace_overlaps(bases: Float[np.ndarray, "layers width rank"]) -> Float64[
     return np.minimum(squares.sum((1, 3)) / rank, 1.0)
 
 
-def overlap_null(width: int, rank: int, draws: int, generator: np.random.Generator) -> Float64[np.ndarray, " draws"]:
-    """Mean squared cosine between a fixed and a uniformly random subspace of the same rank.
-
-    Raises:
-        ValueError: If `rank` is not between 1 and `width`, or `draws` is below 1.
-
-    Examples:
-        >>> overlap_null(40, 10, 2000, np.random.default_rng(0)).mean().round(2)
-        np.float64(0.25)
-    """
-    return (haar_corners(width, rank, draws, generator) ** 2).sum((1, 2)) / rank
-
-
 def spectral_overlaps(weights: Sequence[Float[np.ndarray, "width _"]]) -> Float64[np.ndarray, "layers layers"]:
     r"""Cosine of $W W^\top$ and $V V^\top$ as vectors, for every two weights.
 
@@ -119,38 +106,6 @@ def spectral_overlaps(weights: Sequence[Float[np.ndarray, "width _"]]) -> Float6
     if not lengths.all():
         raise ValueError(f"weights: number {int(np.argmin(lengths))} is zero; leave it out")
     return np.minimum(flat @ flat.T / np.outer(lengths, lengths), 1.0)
-
-
-def spectral_overlap_mean(
-    first: Float[np.ndarray, " one_rank"], second: Float[np.ndarray, " other_rank"], width: int
-) -> float:
-    r"""Mean spectral overlap of random matrices with given singular values and Haar-random left vectors; exact.
-
-    $E[Q A Q^\top] = \operatorname{tr}(A) / d$, so the mean is
-    $\operatorname{tr}(A) \operatorname{tr}(B) / (d \|A\| \|B\|)$: the root of the product of both participation ratios,
-    over the width d.
-
-    Args:
-        first: Singular values of one weight.
-        second: Of the other.
-        width: Width d of what they write to.
-
-    Raises:
-        ValueError: If all singular values of one are zero.
-
-    Examples:
-        Participation ratios 1 and 4 in 4 dimensions:
-
-        >>> spectral_overlap_mean(np.array([3.0]), np.ones(4), 4)
-        0.5
-    """
-    ratios = []
-    for name, values in (("first", first), ("second", second)):
-        squares = values.astype(np.float64) ** 2
-        if not squares.any():
-            raise ValueError(f"{name}: its singular values are all zero; leave this weight out")
-        ratios.append(squares.sum() / np.linalg.norm(squares))
-    return float(ratios[0] * ratios[1] / width)
 
 
 def spectra_matched(

@@ -108,40 +108,13 @@ def root_mean_square_cosine(
     return float(np.sqrt(np.mean(principal_cosines(first, second) ** 2)))
 
 
-def subspace_energy(
-    basis: Float[np.ndarray, "dimension rank"], projector_basis: Float[np.ndarray, "dimension projector_rank"]
-) -> float:
-    r"""Share of a subspace that lies in another: $\|P V\|_F^2 / r$, V orthonormal of rank r, P a projector.
-
-    The mean of a random direction's energy in the span of `projector_basis`, over directions in that of
-    `basis`. Of a random subspace it is projector_rank / dimension in the mean. Not symmetric unless the ranks
-    are equal.
-
-    Args:
-        basis: Basis of the subspace whose energy is split, shape (dimension, rank).
-        projector_basis: Basis of the subspace projected on, shape (dimension, projector_rank).
-
-    Returns:
-        A fraction in [0, 1]. Over orthogonal subspaces that fill the space, fractions sum to 1.
-
-    Raises:
-        ValueError: If a basis is not one (see `orthonormal_basis`).
-
-    Examples:
-        >>> round(subspace_energy(np.eye(4)[:, :2], np.eye(4)[:, 1:]), 4)
-        0.5
-    """
-    overlap = orthonormal_basis(projector_basis).T @ orthonormal_basis(basis)
-    return float(min(np.sum(overlap**2) / basis.shape[1], 1.0))
-
-
 def nested_energies(
     reference: Float[np.ndarray, "dimension dimension"],
     bases: Float[np.ndarray, "*draws dimension vectors"],
     ranks: Sequence[int],
     sizes: Sequence[int],
 ) -> Float[np.ndarray, "*draws ranks groups"]:
-    """Energy (see :func:`subspace_energy`) of nested subspaces in complementary groups of reference vectors.
+    r"""Energy $\|P V\|_F^2 / r$ of nested subspaces in complementary groups of reference vectors, P projecting on one.
 
     Args:
         reference: Orthonormal columns that span the space, such as all right singular vectors by descending value.

@@ -168,21 +168,6 @@ def between_over_within(vectors: Real[np.ndarray, "samples width"], labels: Shap
     return between / within
 
 
-def principal_subspace(vectors: Real[np.ndarray, "samples width"], rank: int) -> Float64[np.ndarray, "width rank"]:
-    """Orthonormal basis of the directions along which vectors vary most about their mean.
-
-    Raises:
-        ValueError: If there are not more than `rank` samples, or fewer features.
-
-    Examples:
-        >>> np.abs(principal_subspace(np.array([[5.0, 0.0], [5.0, 2.0]]), 1))
-        array([[0.],
-               [1.]])
-    """
-    _check_rank(rank, vectors)
-    return np.linalg.svd(_centred(vectors), full_matrices=False)[2][:rank].T
-
-
 def untangling(
     vectors: Real[np.ndarray, "samples width"], labels: Shaped[np.ndarray, " labelled"], rank: int
 ) -> Untangling:

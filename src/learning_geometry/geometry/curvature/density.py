@@ -10,6 +10,7 @@ from scipy.linalg import eigh_tridiagonal
 from learning_geometry.geometry.curvature.products import Product
 from learning_geometry.geometry.curvature.recurrence import lanczos
 from learning_geometry.geometry.curvature.trace import Estimate
+from learning_geometry.geometry.rounding import is_rounding
 
 
 class SpectralDensity(NamedTuple):
@@ -117,7 +118,9 @@ def mass_bounds(density: SpectralDensity, threshold: float) -> tuple[Estimate, E
     """
     low, high = [], []
     for nodes, weights in zip(density.nodes, density.weights, strict=True):
-        nodes, weights = nodes[weights > 0], weights[weights > 0]
+        # a node whose mass is rounding, and may be 0, only widens the bounds if it is left out
+        held = ~is_rounding(weights, 1.0)
+        nodes, weights = nodes[held], weights[held]
         count = int((nodes < threshold).sum())
         low.append(weights[: max(count - 1, 0)].sum())
         high.append(weights[: count + 1].sum())

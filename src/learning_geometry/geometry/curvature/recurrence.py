@@ -12,7 +12,7 @@ from learning_geometry.geometry.curvature.guard import check_symmetric, rounding
 from learning_geometry.geometry.curvature.products import Product
 
 EXPLORATION = 1.0
-"""Relative norm of the noise added to a given start, so that no eigenvector is orthogonal to it."""
+"""Relative norm of the noise added to a given start by default, so that no eigenvector is orthogonal to it."""
 
 
 class Tridiagonal(NamedTuple):
@@ -101,8 +101,9 @@ def mixed_start(
     generator: torch.Generator | None,
     dtype: torch.dtype,
     device: torch.device | str,
+    exploration: float = EXPLORATION,
 ) -> Float[Tensor, " dimension"]:
-    """Return a unit start vector: random, or the given one with noise of equal norm.
+    """Return a unit start vector: random, or the given one with noise.
 
     Without the noise an exact eigenvector of another eigenvalue would pass for converged.
 
@@ -112,6 +113,7 @@ def mixed_start(
         generator: Source of the noise; by default one of seed 0 on the CPU.
         dtype: Type of noise alone; float32 and float64 draw the same direction.
         device: Device of noise alone.
+        exploration: Norm of the noise relative to that of the start.
 
     Raises:
         ValueError: If the start is zero, not finite, or of another shape.
@@ -137,5 +139,5 @@ def mixed_start(
     noise /= torch.linalg.vector_norm(noise)
     if start is None:
         return noise
-    mixed = start / norm + EXPLORATION * noise
+    mixed = start / norm + exploration * noise
     return mixed / torch.linalg.vector_norm(mixed)

@@ -9,10 +9,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from learning_geometry.geometry.curvature.lanczos import largest_eigenpair, refined, value_error
+from learning_geometry.geometry.curvature.hessian import largest_hessian_eigenpair
+from learning_geometry.geometry.curvature.lanczos import value_error
 from learning_geometry.geometry.curvature.landscape import mean_of
 from learning_geometry.geometry.curvature.localisation import loss_increases, subspace_noise
-from learning_geometry.geometry.curvature.products import gradient_with_graph
 from learning_geometry.geometry.head_products import query_key_products
 from learning_geometry.geometry.nulls import haar_subspace
 from learning_geometry.geometry.subspaces import right_singular_subspace, top_right_singular_subspace
@@ -140,7 +140,8 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
 
     - ``block_largest_hessian_eigenvalue``, part = block or group of blocks (``models.blocks``): the largest eigenvalue
       of the Hessian by the parameters of this part alone, with [low, high] the value ± its error bound, both by
-      a float64 product; n = sequences. Each checkpoint starts from the eigenvector of the one before. Null
+      a float64 product; n = sequences. Each checkpoint starts from the eigenvector of the one before
+      and noise of its own. Null
       ``untrained``: the run's own model at its first checkpoint.
     - ``noise_loss_increase``, part = ``<weight>-<subspace>``: mean loss increase when noise is added to one weight,
       ``embedding`` or ``layers.<l>.attention.key``, whose rows lie in a subspace of the residual stream: ``top``,
@@ -232,21 +233,26 @@ def _eigenvalues(run: Run, settings: dict[str, Any], steps: list[int]) -> Iterat
     """Yield the largest eigenvalue of every part at each of the steps, in their order."""
     loss = _loss(run, settings["sequences"], explicit=True)
     starts: dict[str, Tensor] = {}
+    noise = torch.Generator().manual_seed(0)
     for step in steps:
         parameters = run.parameters(step)
         found: Measured = {}
         products = 0
         for part, names in parts(parameters).items():
             block = {name: parameters[name] for name in names}
-            at = gradient_with_graph(partial(_moved, loss, parameters), block, check=part not in starts)
-            options = {"start": starts.get(part), "maximum_products": settings["maximum_products"]}
-            pair = largest_eigenpair(at.product, at.gradient.numel(), settings["tolerance"], **options)
+            pair = largest_hessian_eigenpair(
+                partial(_moved, loss, parameters),
+                block,
+                settings["tolerance"],
+                starts.get(part),
+                noise,
+                settings["maximum_products"],
+                check=part not in starts,
+            )
             remedy = "measurements.block_curvature.maximum_products or tolerance"
             check_converged(pair, run, step, f"the largest Hessian eigenvalue of {part}", remedy)
             starts[part] = pair.vector
             products += pair.products
-            doubled = {name: tensor.double() for name, tensor in block.items()}
-            pair = refined(pair, gradient_with_graph(partial(_moved, loss, parameters), doubled, check=False).product)
             found[EIGENVALUE, part] = bounds(pair.value, value_error(pair)) | {"n": settings["sequences"]}, None
         print(
             f"step {step}: " + ", ".join(f"{part} {columns['value']:.4g}" for (_, part), (columns, _) in found.items())

@@ -1,18 +1,14 @@
 """Sharpness of the loss over training: Hessian eigenvalues, where the top one sits, trace, mean loss increase."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from learning_geometry.geometry.curvature.lanczos import (
-    Eigenpair,
-    extreme_eigenpairs,
-    largest_eigenpair,
-    refined,
-    value_error,
-)
+from learning_geometry.geometry.curvature.hessian import double_product, largest_hessian_eigenpair
+from learning_geometry.geometry.curvature.lanczos import Eigenpair, extreme_eigenpairs, refined, value_error
 from learning_geometry.geometry.curvature.localisation import masses, random_direction_mass, sine_bound
 from learning_geometry.geometry.curvature.products import gradient_with_graph
 from learning_geometry.geometry.curvature.trace import hutch_plus_plus, mean_loss_increase
@@ -101,7 +97,8 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
     Rows (nats unless said otherwise), n = sequences:
 
     - ``largest_hessian_eigenvalue``, with [low, high] the value ± its error bound: the Rayleigh quotient in
-      float64 of a vector found in float32. Each checkpoint starts from the eigenvector of the one before.
+      float64 of a vector found in float32. Each checkpoint starts from the eigenvector of the one before
+      and noise of its own.
     - ``top_eigenvector_mass`` (fraction), part = block or group of blocks (``models.blocks``): share of the squared
       norm of that eigenvalue's vector, and so of the eigenvalue; sums to 1 over blocks, and over groups. [low, high] is
       the value ± the sine of the vector's largest possible angle to the eigenvector. Null ``random_direction``: the
@@ -126,47 +123,22 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     untrained: dict[str, dict[str, float]] = {}
     start: Tensor | None = None
+    noise = torch.Generator().manual_seed(0)
     steps = run.steps(settings["every"])
     for step in steps:
         parameters = run.parameters(step)
-        at = gradient_with_graph(loss, parameters, check=step == steps[0])
-        size = at.gradient.numel()
-        detailed = step % settings["details_every"] == 0 or step in (steps[0], steps[-1])
-        options = {"start": start, "maximum_products": settings["maximum_products"]}
-        if detailed:
-            tolerances = settings["tolerance"], settings["smallest_tolerance"]
-            largest, smallest = extreme_eigenpairs(at.product, size, *tolerances, **options)
-            remedy = "measurements.sharpness.maximum_products or smallest_tolerance"
-            check_converged(smallest, run, step, "the smallest Hessian eigenvalue", remedy)
+        check = step == steps[0]
+        if step % settings["details_every"] == 0 or step in (steps[0], steps[-1]):
+            largest, measured = _details(run, settings, step, loss, parameters, start, check)
         else:
-            largest = largest_eigenpair(at.product, size, settings["tolerance"], **options)
+            largest = largest_hessian_eigenpair(
+                loss, parameters, settings["tolerance"], start, noise, settings["maximum_products"], check
+            )
+            measured = {}
         remedy = "measurements.sharpness.maximum_products or tolerance"
         check_converged(largest, run, step, "the largest Hessian eigenvalue", remedy)
         start = largest.vector
-        doubled = {name: tensor.double() for name, tensor in parameters.items()}
-        exact = gradient_with_graph(loss, doubled, check=False).product
-        largest = refined(largest, exact)
-        measured = {"largest_hessian_eigenvalue": bounds(largest.value, value_error(largest))}
-        if detailed:
-            smallest = refined(smallest, exact)
-            measured["smallest_hessian_eigenvalue"] = bounds(smallest.value, value_error(smallest, largest.value))
-            trace = hutch_plus_plus(
-                at.product,
-                size,
-                settings["trace_probes"],
-                settings["trace_sketch"],
-                stream("sharpness", "trace", run.seed),
-            )
-            proxy = mean_loss_increase(
-                lambda parameters: loss(parameters, explicit=False),
-                parameters,
-                settings["proxy_radius"],
-                settings["proxy_pairs"],
-                stream("sharpness", "proxy", run.seed),
-            )
-            for name, estimate in {"hessian_trace": trace, "sharpness_proxy": proxy}.items():
-                low, high = estimate.interval()
-                measured[name] = {"value": estimate.value, "low": low, "high": high}
+        measured = {"largest_hessian_eigenvalue": bounds(largest.value, value_error(largest))} | measured
         for name, columns in measured.items():
             row = {
                 "step": step,
@@ -183,6 +155,47 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
         print(f"step {step}: " + ", ".join(f"{name} {columns['value']:.4g}" for name, columns in measured.items()))
         print(f"step {step}: {largest.products} products for the eigenvalues")
     return tidy(rows, run.experiment, run.seed)
+
+
+def _details(
+    run: Run,
+    settings: dict[str, Any],
+    step: int,
+    loss: Callable[..., Tensor],
+    parameters: dict[str, Tensor],
+    start: Tensor | None,
+    check: bool,
+) -> tuple[Eigenpair, dict[str, dict[str, float]]]:
+    """Return the largest eigenpair and the columns of the quantities that are measured at fewer checkpoints."""
+    at = gradient_with_graph(loss, parameters, check)
+    size = at.gradient.numel()
+    largest, smallest = extreme_eigenpairs(
+        at.product,
+        size,
+        settings["tolerance"],
+        settings["smallest_tolerance"],
+        None if start is None else start.to(at.gradient),
+        maximum_products=settings["maximum_products"],
+    )
+    remedy = "measurements.sharpness.maximum_products or smallest_tolerance"
+    check_converged(smallest, run, step, "the smallest Hessian eigenvalue", remedy)
+    exact = double_product(loss, parameters)
+    largest, smallest = refined(largest, exact), refined(smallest, exact)
+    trace = hutch_plus_plus(
+        at.product, size, settings["trace_probes"], settings["trace_sketch"], stream("sharpness", "trace", run.seed)
+    )
+    proxy = mean_loss_increase(
+        lambda parameters: loss(parameters, explicit=False),
+        parameters,
+        settings["proxy_radius"],
+        settings["proxy_pairs"],
+        stream("sharpness", "proxy", run.seed),
+    )
+    measured = {"smallest_hessian_eigenvalue": bounds(smallest.value, value_error(smallest, largest.value))}
+    for name, estimate in {"hessian_trace": trace, "sharpness_proxy": proxy}.items():
+        low, high = estimate.interval()
+        measured[name] = {"value": estimate.value, "low": low, "high": high}
+    return largest, measured
 
 
 def _masses(pair: Eigenpair, parameters: dict[str, Tensor], sequences: int) -> list[dict[str, Any]]:
