@@ -15,7 +15,7 @@ from learning_geometry.geometry.commutators import commutator, finite_commutator
 from learning_geometry.geometry.curvature.products import flatten, gradient_with_graph
 from learning_geometry.models import Model, transformer
 from learning_geometry.models.evaluation import cross_entropy
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 from learning_geometry.tasks import marker_sums
 from learning_geometry.training.loop import build_model
 
@@ -40,11 +40,11 @@ class Work:
     parameters: dict[str, Tensor]
     batches: list[tuple[Tensor, Tensor]]
 
-    def losses(self, explicit: bool) -> list[Loss]:
+    def losses(self, twice_differentiable: bool) -> list[Loss]:
         """Return the loss on each of the batches."""
         return [
             lambda p, tokens=tokens, targets=targets: cross_entropy(
-                self.model.forward(p, tokens, explicit=explicit), targets
+                self.model.forward(p, tokens, twice_differentiable=twice_differentiable), targets
             )
             for tokens, targets in self.batches
         ]
@@ -53,7 +53,7 @@ class Work:
 def cases(small: bool) -> list[Case]:
     """Return the cases with batches of 128 sequences at the published size, or of 2 with one small layer."""
     work = make_work(small)
-    fused, explicit = work.losses(explicit=False), work.losses(explicit=True)
+    fused, twice_differentiable = work.losses(twice_differentiable=False), work.losses(twice_differentiable=True)
 
     def one_gradient() -> None:
         gradient(fused[0], work.parameters)
@@ -66,7 +66,7 @@ def cases(small: bool) -> list[Case]:
         finite_commutator(fused[0], fused[1], work.parameters, STEP_SIZE)
 
     def by_products() -> Tensor:
-        return commutator(*(gradient_with_graph(loss, work.parameters) for loss in explicit)).delta
+        return commutator(*(gradient_with_graph(loss, work.parameters) for loss in twice_differentiable)).delta
 
     module, order = plain_model(work)
     peers = {"curvlinops": curvlinops(work, module), "torch.func, jvp of grad": forward_over_reverse(work, module)}
@@ -89,9 +89,9 @@ def make_work(small: bool) -> Work:
     built = build_model({"task": task, "model": model})
     batches = []
     for side in (0, 1):
-        drawn = marker_sums.training_batch(task, {}, stream("commutator", side), 2 if small else BATCH)
+        drawn = marker_sums.training_batch(task, {}, seeded("commutator", side), 2 if small else BATCH)
         batches.append((torch.from_numpy(drawn.tokens), torch.from_numpy(drawn.targets)))
-    return Work(built, built.initialise(stream("commutator")), batches)
+    return Work(built, built.initialise(seeded("commutator")), batches)
 
 
 def gradient(loss: Loss, parameters: dict[str, Tensor]) -> tuple[Tensor, ...]:

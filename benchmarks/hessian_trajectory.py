@@ -115,7 +115,7 @@ def ours(work: Work) -> Iterator[float]:
     model, start, noise = build_model(work.experiment), None, torch.Generator().manual_seed(0)
 
     def loss(parameters: dict[str, Tensor]) -> Tensor:
-        return cross_entropy(model.forward(parameters, work.tokens, explicit=True), work.targets)
+        return cross_entropy(model.forward(parameters, work.tokens, twice_differentiable=True), work.targets)
 
     for index, point in enumerate(work.points):
         pair = largest_hessian_eigenpair(loss, point, TOLERANCE, start, noise, check=index == 0)
@@ -128,7 +128,7 @@ def eigsh_on_our_products(work: Work) -> Iterator[float]:
     model = build_model(work.experiment)
     for point in work.points:
         at = gradient_with_graph(
-            lambda p: cross_entropy(model.forward(p, work.tokens, explicit=True), work.targets), point
+            lambda p: cross_entropy(model.forward(p, work.tokens, twice_differentiable=True), work.targets), point
         )
         product = work.counted("eigsh", at.product)
         matvec = lambda v: product(torch.from_numpy(v.ravel())).numpy()  # noqa: B023, E731

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from benchmarks._timing import Case
 from learning_geometry.dictionaries import topk
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 
 WIDTH, BATCH, ACTIVE, RATE = 576, 512, 32, 1e-3
 SIZES = (1152, 9216)
@@ -38,7 +38,7 @@ def cases(small: bool) -> list[Case]:
     for latents in (size // 96 if small else size for size in SIZES):
         vectors = correlated(BATCHES * batch, width, latents)
         batches = list(vectors.split(batch))
-        start = topk.initialise(vectors, latents, stream("start"))
+        start = topk.initialise(vectors, latents, seeded("start"))
         settings = topk.Settings(active=active, learning_rate=RATE)
         name = f"sae training, {latents} latents"
         for peer, make in peers.items():
@@ -50,7 +50,7 @@ def cases(small: bool) -> list[Case]:
 
 def correlated(vectors: int, width: int, latents: int) -> Tensor:
     """Return scaled vectors whose variances fall off like those of activations, at least as many as latents."""
-    generator = stream("vectors")
+    generator = seeded("vectors")
     drawn = generator.standard_normal((max(vectors, latents), width)) / np.sqrt(np.arange(1, width + 1))
     turn = np.linalg.qr(generator.standard_normal((width, width)))[0]
     found = torch.from_numpy((drawn @ turn + 0.1).astype(np.float32))

@@ -14,7 +14,7 @@ from benchmarks._timing import Case
 from learning_geometry import tasks
 from learning_geometry.config import load
 from learning_geometry.models.evaluation import evaluate
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 from learning_geometry.tasks.batch import IGNORED, Batch
 from learning_geometry.tasks.dataset import Dataset
 from learning_geometry.training.loop import initial_state, training_step
@@ -32,7 +32,7 @@ def cases(small: bool) -> list[Case]:
     task, settings = tasks.load(experiment["task"]), experiment["task"]
     state, nothing = initial_state(experiment, seed=0), Dataset({}, {})
     steps = iter(range(10**9))
-    test_set = task.training_batch(settings, {}, stream("test"), 4 if small else 1000)
+    test_set = task.training_batch(settings, {}, seeded("test"), 4 if small else 1000)
 
     def step() -> None:
         training_step(state, experiment, nothing, 0, next(steps))
@@ -143,7 +143,7 @@ def plain_modules(experiment: Experiment, test_set: Batch) -> tuple[Callable[[],
         eps=optimizer_settings["epsilon"],
         weight_decay=optimizer_settings["weight_decay"],
     )
-    generator = stream("plain")
+    generator = seeded("plain")
 
     def cross_entropy(tokens: Tensor, targets: Tensor, reduction: str) -> tuple[Tensor, Tensor]:
         logits = model(tokens)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from learning_geometry.config import load
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 from learning_geometry.training.loop import build_model
 
 REPOSITORY = Path(__file__).parents[1]
@@ -96,7 +96,7 @@ def test_the_plain_modules_compute_the_same_model():
 
     experiment = load(training_step.CONFIG)["experiments"]["copying"]
     model = build_model(experiment)
-    parameters = model.initialise(stream(0))
+    parameters = model.initialise(seeded(0))
     plain = training_step.plain_model(experiment).eval()
     names = {"0": "embedding", "3": "readout"}
     for layer in range(2):
@@ -109,7 +109,7 @@ def test_the_plain_modules_compute_the_same_model():
         for kind in ("weight", "bias")
     }
     plain.load_state_dict({name: value for name, value in state.items() if value is not None}, strict=False)
-    tokens = torch.from_numpy(stream(1).integers(64, size=(3, 64)))
+    tokens = torch.from_numpy(seeded(1).integers(64, size=(3, 64)))
     torch.testing.assert_close(plain(tokens), model.forward(parameters, tokens), rtol=1e-4, atol=1e-5)
 
 

@@ -214,7 +214,7 @@ REFUSED: list[tuple[str, Any, str | None, str]] = [
      "it reads the test set out_of_distribution, and the task has markers_1"),
     ("experiments.sums", measuring(SUMS, "sparse_execution", {"active": 300}),
      "experiments.sums.measurements.sparse_execution.active", "300 is above latents, 256"),
-    ("experiments.sums", measuring(SUMS, "sparse_execution", {"latents": 10**8, "removed": [1]}),
+    ("experiments.sums", measuring(SUMS, "sparse_execution", {"latents": 10**8, "ablated": [1]}),
      "experiments.sums.measurements.sparse_execution.latents", "GB of memory for its dictionary"),
     ("experiments.pairs", measuring(PAIRS, "sharpness", {}), "experiments.pairs.measurements.sharpness",
      "it reads the test set in_distribution, and the task has training_pairs, held_out_pairs alone"),

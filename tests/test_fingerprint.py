@@ -248,14 +248,14 @@ CAPTURE = {
 }
 MAY_USE = {
     "make_dataset": {"files", "tasks"},
-    "train": {"files", "finite", "streams", "tasks", "models", "training", "tables.tidy", "geometry.rounding"},
-    "measure": {"failures", "files", "finite", "streams", "tasks", "models", "training", "geometry.rounding"}
+    "train": {"files", "finite", "seeding", "tasks", "models", "training", "tables.tidy", "geometry.rounding"},
+    "measure": {"failures", "files", "finite", "seeding", "tasks", "models", "training", "geometry.rounding"}
     | {"measurements.common.run", "tables.tidy"},
     "capture_text": CAPTURE,
-    "capture_prompts": CAPTURE | {"streams"},
+    "capture_prompts": CAPTURE | {"seeding"},
     "summarize": {"failures", "files", "finite", "geometry", "tables"},
     "draw_figure": {"failures", "files", "figures.style", "tables.progress_measures"},
-    "judge_claims": {"failures", "files", "finite", "claims", "geometry.rounding", "geometry.uncertainty"},
+    "judge_claims": {"failures", "files", "finite", "claims", "tables.tidy", "geometry.rounding", "geometry.uncertainty"},
 }
 
 
@@ -277,7 +277,7 @@ def test_captures_use_no_estimator():
 
 def test_the_real_package_is_covered_and_each_module_is_parsed_once(monkeypatch):
     found = imported_modules("learning_geometry.tasks.copying")
-    assert {"learning_geometry", "learning_geometry.streams", "learning_geometry.tasks.batch"} <= set(found)
+    assert {"learning_geometry", "learning_geometry.seeding", "learning_geometry.tasks.batch"} <= set(found)
     root = Path(learning_geometry.__file__).parent
     every = [
         ".".join(path.relative_to(root.parent).with_suffix("").parts).removesuffix(".__init__")

@@ -18,7 +18,7 @@ REPOSITORY = PACKAGE.parents[1]
 
 BASE = [
     *("discovery", "failures", "files", "fingerprint", "finite", "known", "model_files", "paths", "progress"),
-    *("running", "streams"),
+    *("running", "seeding"),
 ]
 TRAINING = ["base", "geometry", "tasks", "config", "models", "training"]
 MAY_IMPORT = {
@@ -168,12 +168,12 @@ def test_what_the_snakefile_and_the_figures_import_is_free_of_torch():
 
 SOUND = {
     "__init__.py": '"""A package."""\n__version__ = "1"',
-    "streams.py": "import numpy as np",
+    "seeding.py": "import numpy as np",
     "files.py": "import safetensors.numpy\nimport pandas",
     "geometry/__init__.py": "",
     "geometry/spectra.py": "import torch\nimport scipy.linalg",
     "tasks/__init__.py": "from importlib import import_module",
-    "tasks/copying.py": "from pack.streams import stream",
+    "tasks/copying.py": "from pack.seeding import seeded",
     "config.py": "import yaml\nfrom pack import tasks",
     "models/__init__.py": "import torch",
     "training/__init__.py": "",
@@ -202,13 +202,13 @@ def test_a_sound_package_passes(tmp_path):
 @pytest.mark.parametrize(
     ("name", "source", "message"),
     [
-        ("streams.py", "from pack.tasks import copying", "streams: imports tasks.copying"),
-        ("streams.py", "import yaml", "streams: imports yaml"),
+        ("seeding.py", "from pack.tasks import copying", "seeding: imports tasks.copying"),
+        ("seeding.py", "import yaml", "seeding: imports yaml"),
         ("files.py", "import torch", "files: imports torch through files"),
         ("files.py", "import safetensors.torch", "files: imports torch through files"),
-        ("geometry/spectra.py", "from pack.streams import stream", "geometry.spectra: imports streams"),
+        ("geometry/spectra.py", "from pack.seeding import seeded", "geometry.spectra: imports seeding"),
         ("geometry/spectra.py", "import pandas", "geometry.spectra: imports pandas"),
-        ("geometry/spectra.py", "from ..streams import stream", "geometry.spectra: imports streams"),
+        ("geometry/spectra.py", "from ..seeding import seeded", "geometry.spectra: imports seeding"),
         ("tasks/copying.py", "def f():\n    import torch", "tasks.copying: imports torch"),
         ("tasks/copying.py", "from pack.geometry import spectra", "tasks.copying: imports geometry.spectra"),
         ("tasks/copying.py", "from pack import config", "tasks.copying: imports config"),
@@ -236,7 +236,7 @@ def test_a_sound_package_passes(tmp_path):
         ("figures/timeline.py", "from pack.tasks import copying", "figures.timeline: imports tasks.copying"),
         ("stray.py", "", "stray: belongs to no floor"),
         ("__init__.py", "import numpy", "pack: __init__.py imports something"),
-        ("__init__.py", "from pack import streams", "pack: __init__.py imports something"),
+        ("__init__.py", "from pack import seeding", "pack: __init__.py imports something"),
     ],
 )
 def test_a_breach_of_the_floors_is_found(tmp_path, name, source, message):

@@ -5,7 +5,7 @@ import math
 import torch
 
 from learning_geometry.models.language.loading import import_transformers
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 
 transformers = import_transformers()
 
@@ -30,7 +30,7 @@ CONFIGS = {
 def module_of(name, attention="sdpa"):
     """A model whose parameters, biases and norms included, are all random and of order one at their output."""
     module = transformers.AutoModelForCausalLM.from_config(CONFIGS[name](), attn_implementation=attention).eval()
-    generator = stream(0, name)
+    generator = seeded(0, name)
     with torch.no_grad():
         for parameter in module.parameters():
             draws = torch.from_numpy(generator.standard_normal(tuple(parameter.shape), dtype="float32"))

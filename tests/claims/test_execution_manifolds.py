@@ -122,7 +122,7 @@ def rows_of(
         fired = name == "grokking" or false_alarm
         event = {"unit": "steps"}
         warned = fired and (lead > 0 or name != "grokking")
-        rows.append(last("onset_before_grok", 1000.0 if warned else LAST, censored=not warned, **event))
+        rows.append(last("defect_crossing_before_grok", 1000.0 if warned else LAST, censored=not warned, **event))
         grokked = name == "grokking"
         width = {"low": lead * factor - 50, "high": lead * factor + 50}
         rows.append(last("grok_lead", lead * factor if grokked else 0.0, censored=not grokked, **width, **event))

@@ -190,12 +190,12 @@ def test_the_error_of_a_censored_run_is_no_floor():
 
 def test_onset_against_the_event():
     rows = [[event(2000), curve("score", 1.0 / (1 + np.exp(-(STEPS - 2100 - 10 * i) / 50)))] for i in range(5)]
-    judgement = apply("onset", rows, margin=0.25)
+    judgement = apply("crossing", rows, margin=0.25)
     assert judgement.estimate == pytest.approx(2200 / 2000 - 1, abs=0.03)
     assert judgement.floor == pytest.approx(100 / 2000)
     never = [[event(2000), curve("score", -STEPS / 1000)] for _ in range(5)]
-    assert apply("onset", never, margin=0.25).n == 0
-    assert apply("onset", [[event(None), curve("score", STEPS / 1000)]] * 5, margin=0.25).n == 0
+    assert apply("crossing", never, margin=0.25).n == 0
+    assert apply("crossing", [[event(None), curve("score", STEPS / 1000)]] * 5, margin=0.25).n == 0
 
 
 @pytest.mark.parametrize("second,expected", [(2600, 2600 - 4000), (None, None)])

@@ -170,10 +170,10 @@ def seed_rows(seed, sharp=True, layers=2, contrast=0.5, bridge=True):
         where |= {"null": "random_subspace", "low": -0.1, "high": 0.1}
         rows.append(curve(f"{quantity}_dissociation", 0.0, STEPS, **where))
     where = function | {"part": "layers.1.key-bridge", "index": 10}
-    error = {"random_subspace": 0.1, "equal_norm_removal": 0.3, "": 0.9 if bridge else 0.2}
+    error = {"random_subspace": 0.1, "equal_norm_ablation": 0.3, "": 0.9 if bridge else 0.2}
     for null, value in error.items():
         limits = {"null": null, "low": value - 0.05, "high": value + 0.05}
-        rows.append(curve("error_after_removal", 0.98 + (value - 0.98) * after * wiggle, STEPS, **where, **limits))
+        rows.append(curve("error_after_ablation", 0.98 + (value - 0.98) * after * wiggle, STEPS, **where, **limits))
     sharpness = (1 + 5 * after) * wiggle
     where = {"data": IN, "low": sharpness - 0.01, "high": sharpness + 0.01}
     rows.append(curve("largest_hessian_eigenvalue", sharpness, STEPS, **where))
@@ -257,7 +257,7 @@ def test_short_training_cannot_speak_against_the_dissociation_but_for_it():
     ("seeds", "bridge", "expected"), [(5, True, "supported"), (3, True, "inconclusive"), (5, False, "not supported")]
 )
 def test_removing_the_bridge(seeds, bridge, expected):
-    # without an effect the error is above that of a random subspace, but not of a removal of equal norm
+    # without an effect the error is above that of a random subspace, but not of an ablation of equal norm
     experiments = {"copying": load(CONFIG / "paper.yaml")["experiments"]["copying"]}
     assert verdict(experiments, dissociated(seeds, bridge=bridge), "removing_the_bridge_destroys_copying") == expected
 

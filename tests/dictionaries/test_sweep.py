@@ -7,7 +7,7 @@ import torch
 from learning_geometry.dictionaries import topk
 from learning_geometry.dictionaries.initialisation import Options, draw
 from learning_geometry.dictionaries.sweep import Cell, evaluate, train_together
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 
 WIDTH, ATOMS, ACTIVE = 16, 24, 3
 
@@ -34,13 +34,13 @@ def cells(vectors, **changed):
         "active": (Options(ATOMS, "active", 8), SETTINGS._replace(optimizer="sparse_adam", tied=True)),
     }
     return {
-        name: Cell(draw(vectors, options, settings.active, stream(3, name)), settings._replace(**changed))
+        name: Cell(draw(vectors, options, settings.active, seeded(3, name)), settings._replace(**changed))
         for name, (options, settings) in kinds.items()
     }
 
 
 def batches(vectors, steps=60, size=64):
-    return topk.draw_batches(vectors, size, steps, stream(3, "batches"))
+    return topk.draw_batches(vectors, size, steps, seeded(3, "batches"))
 
 
 def same(one, other):
@@ -56,7 +56,7 @@ def test_each_dictionary_ends_as_if_it_were_alone():
     for name, cell in cells(vectors).items():
         alone = train_together({name: cell}, batches(vectors), spread)[name]
         by_itself = topk.train(
-            cell.start, vectors, cell.settings._replace(steps=60, batch_size=64), stream(3, "batches")
+            cell.start, vectors, cell.settings._replace(steps=60, batch_size=64), seeded(3, "batches")
         )
         for other in (again[name], alone, by_itself):
             assert same(together[name].dictionary, other.dictionary)
@@ -93,7 +93,7 @@ def test_a_planted_dictionary_is_recovered_from_a_stream_of_a_mapped_file(tmp_pa
 
 def test_quality_is_that_of_all_batches_at_once():
     vectors = planted(1000, offset=50.0)
-    dictionary = draw(vectors, Options(ATOMS), ACTIVE, stream(0))
+    dictionary = draw(vectors, Options(ATOMS), ACTIVE, seeded(0))
     codes = topk.encode(dictionary, vectors, ACTIVE)
     found = evaluate(dictionary, vectors.split(300), ACTIVE)
     expected = topk.explained_variance(vectors, topk.decode(dictionary, codes))
@@ -112,8 +112,8 @@ def test_quality_is_that_of_all_batches_at_once():
 def test_transcoders_learn_pairs():
     vectors = planted(3000)
     mapped = vectors @ torch.randn(WIDTH, 5, generator=torch.Generator().manual_seed(0))
-    start = draw(vectors, Options(ATOMS, tied=False), ACTIVE, stream(0), mapped)
-    drawn = topk.draw_batches(vectors, 128, 400, stream(0, "batches"), mapped)
+    start = draw(vectors, Options(ATOMS, tied=False), ACTIVE, seeded(0), mapped)
+    drawn = topk.draw_batches(vectors, 128, 400, seeded(0, "batches"), mapped)
     cell = Cell(start, SETTINGS._replace(active=6, learning_rate=1e-2))
     fitted = train_together({"transcoder": cell}, drawn, topk.variance(mapped))["transcoder"]
     before, after = (evaluate(each, [(vectors, mapped)], 6) for each in (start, fitted.dictionary))
@@ -125,7 +125,7 @@ def test_latents_die_of_an_uncentred_mean_and_not_of_a_centred_one():
     vectors = vectors * topk.scale_factor(vectors)
     slow = SETTINGS._replace(learning_rate=3e-4)
     drawn = {
-        name: Cell(draw(vectors, Options(8 * ATOMS, centred=name == "centred"), ACTIVE, stream(1)), slow)
+        name: Cell(draw(vectors, Options(8 * ATOMS, centred=name == "centred"), ACTIVE, seeded(1)), slow)
         for name in ("centred", "uncentred")
     }
     fitted = train_together(drawn, batches(vectors, 100, 128), topk.variance(vectors))

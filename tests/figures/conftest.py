@@ -137,7 +137,7 @@ def geometry_rows(seed, width=64):
 
 
 def function_rows(seed):
-    """Removals with a double dissociation: layer 2's queries need the medium subspace, its keys the bottom one."""
+    """Ablations with a double dissociation: layer 2's queries need the medium subspace, its keys the bottom one."""
     noise = np.random.default_rng([seed, 5])
     transition = TRANSITIONS[seed % 5]
     scores = {"previous_token_score": 0.6, "induction_score": 0.8, "error": -0.9, "loss": -1.0}
@@ -156,7 +156,7 @@ def function_rows(seed):
                     row = here | {"part": part, "quantity": quantity, "index": index, "unit": unit}
                     value = start - size * lost * (1 + noise.normal(0, 0.02))
                     rows.append(row | {"value": value, "low": value - 0.02, "high": value + 0.02})
-                    for null, share in (("random_subspace", random), ("equal_norm_removal", (lost + random) / 2)):
+                    for null, share in (("random_subspace", random), ("equal_norm_ablation", (lost + random) / 2)):
                         value = start - size * share
                         drawn = {"null": null, "n": 6, "value": value, "low": value - 0.03, "high": value + 0.03}
                         rows.append(row | drawn)
@@ -171,13 +171,13 @@ def function_rows(seed):
             for group, random in (("top", 0.01), ("medium", 0.5), ("bottom", 0.4)):
                 part = f"{component}-embedding.{group}"
                 lost = 0.9 if group in needed else 0.01
-                add(part, "after_removal", lost, random, names[first:])
+                add(part, "after_ablation", lost, random, names[first:])
                 if first == 0:
-                    add(part, "after_removal_mean_kept", 0.0, 0.1, names)
+                    add(part, "after_ablation_mean_kept", 0.0, 0.1, names)
         for component in ("layers.1.key", "layers.0.output"):
             for rank in (5, 10):
                 part = f"{component}-bridge"
-                add(part, "after_removal", 0.08 * rank, 0.05, names[1:], index=rank)
+                add(part, "after_ablation", 0.08 * rank, 0.05, names[1:], index=rank)
                 add(part, "kept_alone", 1 - 0.08 * rank, 0.9, names[1:], index=rank)
     return rows
 

@@ -21,8 +21,8 @@ LAST = "layers.3"
 def rows_of(seed, experiment, markers):
     """Entropy that falls and rises again, as a function of the coordinate with scatter; layer 0 stays uniform."""
     noise = np.random.default_rng([seed, len(experiment)])
-    onset = (300 if experiment == "sums" else 700) * noise.uniform(0.8, 1.25)
-    coordinate = 7 * (1 - np.exp(-STEPS / onset)) + 2 * STEPS / 2000
+    crossing = (300 if experiment == "sums" else 700) * noise.uniform(0.8, 1.25)
+    coordinate = 7 * (1 - np.exp(-STEPS / crossing)) + 2 * STEPS / 2000
     coordinate += np.r_[0, noise.normal(0, 0.05, len(STEPS) - 1)]
     rows = [{"step": STEPS, "part": LAST, "quantity": "routing_coordinate", "value": coordinate}]
     walk = 3 * (1 - np.cos(np.pi * STEPS / 2000))

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from learning_geometry.figures.first_crossings import draw
-from learning_geometry.tables.derived.onsets import derive as onsets
+from learning_geometry.tables.derived.first_crossings import derive as first_crossings
 from learning_geometry.tables.summary import summarize
 
 OPTIONS = {"experiments": ["copying"], "tasks": {}}
@@ -13,7 +13,7 @@ OPTIONS = {"experiments": ["copying"], "tasks": {}}
 def with_events(geometry_tables):
     def make(*arguments):
         tables = geometry_tables(*arguments)
-        events = onsets(tables["runs"])
+        events = first_crossings(tables["runs"])
         added = {"runs": events, "summary": summarize([events])}
         return {name: pd.concat([table, added[name]], ignore_index=True) for name, table in tables.items()}
 

@@ -11,8 +11,8 @@ from learning_geometry.tables.tidy import tidy
 
 LAST = 5000
 GROKS = (2600, 2800, 3000, 2700, 3100)
-ONSETS = (1600, 1700, 2100, 1500, 2000)
-KINDS = {  # operation, number of seeds that grok, number with an onset
+CROSSINGS = (1600, 1700, 2100, 1500, 2000)
+KINDS = {  # operation, number of seeds that grok, number with a crossing
     "grokking_add": ("add", 5, 5),
     "add_without_weight_decay": ("add", 0, 0),
     "quadratic_form": ("quadratic_form", 0, 3),
@@ -23,7 +23,7 @@ KINDS = {  # operation, number of seeds that grok, number with an onset
 def rows_of(seed, groks, fires, measured):
     noise = np.random.default_rng([seed, groks, fires])
     steps, checkpoints = np.arange(0, LAST + 1, 100), np.arange(0, LAST + 1, 250)
-    grok, onset = GROKS[seed % 5] if groks else 10 * LAST, ONSETS[seed % 5] if fires else 10 * LAST
+    grok, crossing = GROKS[seed % 5] if groks else 10 * LAST, CROSSINGS[seed % 5] if fires else 10 * LAST
     rows = []
     for data, middle, width in (("training_pairs", 300, 60), ("held_out_pairs", grok, 150)):
         value = 0.99 / (1 + np.exp((steps - middle) / width)) + noise.normal(0, 0.003, len(steps))
@@ -31,14 +31,14 @@ def rows_of(seed, groks, fires, measured):
         rows.append(row | {"unit": "fraction", "n": 500})
     if not measured:
         return rows
-    defect = (1 + 0.5 * checkpoints / LAST) * np.exp(5 / (1 + np.exp((onset - checkpoints) / 150)))
+    defect = (1 + 0.5 * checkpoints / LAST) * np.exp(5 / (1 + np.exp((crossing - checkpoints) / 150)))
     defect *= np.exp(noise.normal(0, 0.2, len(checkpoints)))
     rows.append({"quantity": "commutator_defect", "data": "training", "step": checkpoints, "value": defect})
     last = {"step": LAST, "unit": "steps"}
     for quantity, happened, value in (
         ("grok_step", groks, grok),
-        ("defect_onset_step", fires, onset),
-        ("grok_lead", groks and fires, grok - onset),
+        ("defect_crossing_step", fires, crossing),
+        ("grok_lead", groks and fires, grok - crossing),
     ):
         rows.append(
             last | {"quantity": quantity, "value": float(value if happened else LAST), "censored": not happened}
@@ -56,7 +56,7 @@ def rows_of(seed, groks, fires, measured):
 
 
 def planted(names=tuple(KINDS)[:3], seeds=5, unmeasured=(), lacking=0):
-    """``lacking`` of the seeds of the first experiment neither grok nor have an onset."""
+    """``lacking`` of the seeds of the first experiment neither grok nor have a crossing."""
     made = []
     for name in names:
         _, groks, fires = KINDS[name]
@@ -102,9 +102,9 @@ def test_errors_over_defects():
 
 def test_events_of_every_seed_are_marked():
     figure = draw(*planted())
-    assert ticks(by_title(figure, "grokking add")) == [sorted(ONSETS), sorted(GROKS)]
+    assert ticks(by_title(figure, "grokking add")) == [sorted(CROSSINGS), sorted(GROKS)]
     assert ticks(by_title(figure, "add without")) == []
-    assert ticks(by_title(figure, "quadratic")) == [sorted(ONSETS[:3])]
+    assert ticks(by_title(figure, "quadratic")) == [sorted(CROSSINGS[:3])]
 
 
 def test_published_steps_of_the_same_operation():
@@ -129,7 +129,7 @@ def test_no_published_steps_without_weight_decay():
 def test_leads_are_paired_and_have_an_interval():
     leads, _, _ = bottom(draw(*planted()))
     (mean,) = leads.containers
-    assert mean.lines[0].get_xdata()[0] == pytest.approx(np.mean(np.subtract(GROKS, ONSETS)))
+    assert mean.lines[0].get_xdata()[0] == pytest.approx(np.mean(np.subtract(GROKS, CROSSINGS)))
     assert len(mean.lines[2]) == 1
     assert at_side(leads) == ["5/5", "0/5", "0/5"]
     low, high = leads.get_xlim()
@@ -155,16 +155,16 @@ def test_no_seed_groks():
 
 def test_events_found_in_the_tables_are_drawn():
     tables, options = planted()
-    events = ["fit_step", "grok_step", "defect_onset_step", "grok_lead", "false_alarm"]
+    events = ["fit_step", "grok_step", "defect_crossing_step", "grok_lead", "false_alarm"]
     runs = tables["runs"][~tables["runs"]["quantity"].isin(events)]
     runs = pd.concat([runs, grokking_events(runs)], ignore_index=True)
     figure = draw({"runs": runs, "summary": summarize([runs])}, options)
     leads, alarms, _ = bottom(figure)
     assert at_side(leads) == ["5/5", "0/5", "0/5"] and at_side(alarms) == ["0/5", "0/5", "3/5"]
-    onsets, groks = ticks(by_title(figure, "grokking add"))
-    # the error falls below .1 some 330 steps after its middle, and the defect was above 20 by the onset's checkpoint
+    crossings, groks = ticks(by_title(figure, "grokking add"))
+    # the error falls below .1 some 330 steps after its middle, and the defect was above 20 by the crossing's checkpoint
     assert np.abs(np.subtract(groks, np.sort(GROKS)) - 330).max() <= 150
-    assert np.abs(np.subtract(onsets, np.sort(ONSETS))).max() <= 500
+    assert np.abs(np.subtract(crossings, np.sort(CROSSINGS))).max() <= 500
 
 
 def test_false_alarms_have_exact_intervals():

@@ -46,7 +46,7 @@ def test_the_table_shows_the_double_dissociation(function_tables):
             assert color == pytest.approx(to_rgb(HARM((1 - harm) / 2)), abs=0.02)
     summary = tables["summary"]
     row = summary.query(
-        "part == 'layers.1.query-embedding.medium' and quantity == 'induction_score_change_after_removal' "
+        "part == 'layers.1.query-embedding.medium' and quantity == 'induction_score_change_after_ablation' "
         "and step == 3500 and null == ''"
     ).iloc[0]
     expected = "{:.2f} [{:.2f}, {:.2f}]".format(*row[["estimate", "low", "high"]]).replace("-", "\u2212")
@@ -126,7 +126,7 @@ def test_without_a_bridge_a_panel_says_so(function_tables):
 
 def test_what_is_missing_is_named(function_tables):
     tables = function_tables(1, 1)
-    for quantity in ("error_change_after_removal", "induction_score_after_removal", "first_step_below_0.5"):
+    for quantity in ("error_change_after_ablation", "induction_score_after_ablation", "first_step_below_0.5"):
         left = {name: table[table["quantity"] != quantity] for name, table in tables.items()}
         with pytest.raises(ValueError, match=quantity):
             draw(left, OPTIONS)

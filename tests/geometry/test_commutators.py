@@ -8,7 +8,7 @@ from learning_geometry.geometry.commutators import Commutator, commutator, defec
 from learning_geometry.geometry.curvature.products import flatten, gradient_with_graph, unflatten
 from learning_geometry.models import build
 from learning_geometry.models.evaluation import cross_entropy
-from learning_geometry.models.shape import Shape
+from learning_geometry.models.sizes import TaskSizes
 from learning_geometry.models.transformer import SETTINGS
 
 
@@ -44,15 +44,15 @@ class Tiny:
     def __init__(self, **options):
         settings = {name: schema["default"] for name, schema in SETTINGS.items()}
         settings |= {"name": "transformer", "width": 4, "heads": 2, "rotary_base": 10.0} | options
-        self.model = build(settings, Shape(5, 5, 6))
+        self.model = build(settings, TaskSizes(5, 5, 6))
         drawn = self.model.initialise(np.random.default_rng(0))
         self.point = {name: 2 * tensor.double() for name, tensor in drawn.items()}
         generator = np.random.default_rng(1)
         self.batches = [[torch.from_numpy(generator.integers(5, size=(8, 6))) for _ in range(2)] for _ in range(2)]
 
-    def loss(self, which, explicit=True):
+    def loss(self, which, twice=True):
         tokens, targets = self.batches[which]
-        return lambda p: cross_entropy(self.model.forward(p, tokens, explicit=explicit), targets)
+        return lambda p: cross_entropy(self.model.forward(p, tokens, twice_differentiable=twice), targets)
 
     def plain_loss(self, which):
         """The same by plain autograd: a hook keeps the derivatives that are written out away."""
@@ -120,12 +120,12 @@ def test_the_exact_hessians_of_a_transformer_give_the_same(tiny):
     torch.testing.assert_close(found.gradients, tuple(gradients))
 
 
-@pytest.mark.parametrize("explicit", [True, False])
-def test_finite_steps_converge_linearly_to_the_products(tiny, explicit):
+@pytest.mark.parametrize("twice", [True, False])
+def test_finite_steps_converge_linearly_to_the_products(tiny, twice):
     exact = tiny.by_products()
 
     def error(step_size):
-        losses = [tiny.loss(which, explicit) for which in (0, 1)]
+        losses = [tiny.loss(which, twice) for which in (0, 1)]
         finite = finite_commutator(*losses, tiny.point, step_size)
         worst = max(norm(a - b) / norm(b) for a, b in zip(finite.terms, exact.terms, strict=True))
         return norm(finite.delta - exact.delta) / norm(exact.delta), worst

@@ -9,16 +9,16 @@ from learning_geometry.geometry.curvature.density import spectral_density
 from learning_geometry.geometry.curvature.lanczos import extreme_eigenpairs, largest_eigenpair
 from learning_geometry.geometry.curvature.products import gradient_with_graph
 from learning_geometry.geometry.curvature.trace import hutch_plus_plus
-from learning_geometry.models import Shape, build
+from learning_geometry.models import TaskSizes, build
 from learning_geometry.models.evaluation import cross_entropy
 from learning_geometry.models.transformer import SETTINGS
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 
 DTYPES = (torch.float32, torch.float64)
 
 
 def random(*shape, name="", dtype=torch.float64):
-    return torch.from_numpy(stream(9, name).standard_normal(shape)).to(dtype)
+    return torch.from_numpy(seeded(9, name).standard_normal(shape)).to(dtype)
 
 
 class Forgetful(torch.autograd.Function):
@@ -132,11 +132,13 @@ def test_right_products_pass_and_are_left_as_they_are(dtype):
 @pytest.mark.parametrize("scale", [0.1, 1.0, 4.0])
 def test_products_of_transformers_in_single_precision_pass(options, scale):
     settings = {name: schema["default"] for name, schema in SETTINGS.items()}
-    model = build(settings | {"name": "transformer", "width": 16} | options, Shape(11, 11, 32))
-    tokens = torch.from_numpy(stream(1).integers(11, size=(32, 32)))
+    model = build(settings | {"name": "transformer", "width": 16} | options, TaskSizes(11, 11, 32))
+    tokens = torch.from_numpy(seeded(1).integers(11, size=(32, 32)))
     for seed in range(3):
-        here = {name: scale * value for name, value in model.initialise(stream(seed)).items()}
-        at = gradient_with_graph(lambda p: cross_entropy(model.forward(p, tokens, explicit=True), tokens.flip(1)), here)
+        here = {name: scale * value for name, value in model.initialise(seeded(seed)).items()}
+        at = gradient_with_graph(
+            lambda p: cross_entropy(model.forward(p, tokens, twice_differentiable=True), tokens.flip(1)), here
+        )
         at.product(at.gradient)
         for name in ("layers.0.attention.key.bias", "layers.1.attention.query.weight"):
             for dtype in DTYPES if scale < 4 else (torch.float64,):
@@ -144,7 +146,7 @@ def test_products_of_transformers_in_single_precision_pass(options, scale):
 
                 def loss(p, here=here, dtype=dtype, name=name):
                     others = here if dtype == torch.float32 else {k: v.to(p[name]) for k, v in here.items()}
-                    return cross_entropy(model.forward(others | p, tokens, explicit=True), tokens.flip(1))
+                    return cross_entropy(model.forward(others | p, tokens, twice_differentiable=True), tokens.flip(1))
 
                 block = gradient_with_graph(loss, {name: here[name]})
                 block.product(torch.ones_like(block.gradient))

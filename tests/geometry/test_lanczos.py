@@ -17,10 +17,10 @@ from learning_geometry.geometry.curvature.lanczos import (
 )
 from learning_geometry.geometry.curvature.products import flatten, gradient_with_graph, unflatten
 from learning_geometry.geometry.curvature.recurrence import lanczos
-from learning_geometry.models import Shape, build
+from learning_geometry.models import TaskSizes, build
 from learning_geometry.models.evaluation import cross_entropy as loss_of_logits
 from learning_geometry.models.transformer import SETTINGS
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -284,14 +284,16 @@ def tiny_transformer(seed):
     """The Hessian of a tiny transformer's loss in float64, and its products in float32."""
     settings = {name: schema["default"] for name, schema in SETTINGS.items()}
     options = {"name": "transformer", "width": 4, "heads": 1 + seed % 2, "layers": 1 + (seed == 11)}
-    model = build(settings | options, Shape(5, 5, 6))
-    point = {name: (1 + seed % 3) * value for name, value in model.initialise(stream(seed)).items()}
-    tokens = torch.from_numpy(stream(seed, "tokens").integers(5, size=(16, 6)))
+    model = build(settings | options, TaskSizes(5, 5, 6))
+    point = {name: (1 + seed % 3) * value for name, value in model.initialise(seeded(seed)).items()}
+    tokens = torch.from_numpy(seeded(seed, "tokens").integers(5, size=(16, 6)))
 
     def at(dtype):
         here = {name: value.to(dtype) for name, value in point.items()}
         return gradient_with_graph(
-            lambda p: loss_of_logits(model.forward(p, tokens, explicit=True), tokens.flip(1)), here, check=False
+            lambda p: loss_of_logits(model.forward(p, tokens, twice_differentiable=True), tokens.flip(1)),
+            here,
+            check=False,
         ).product
 
     double = at(torch.float64)

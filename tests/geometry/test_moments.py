@@ -56,13 +56,13 @@ def test_merging_ignores_the_order():
 def test_growing_moments_are_those_of_the_first_vectors_in_one_pass():
     vectors, read = sample(), []
 
-    def stream():
+    def seeded():
         for batch in batches(vectors, [30, 0, 80, 30]):
             read.append(len(batch))
             yield batch
 
     counts = [1, 2, 29, 30, 31, 120]
-    for count, found in zip(counts, growing(stream(), counts), strict=True):
+    for count, found in zip(counts, growing(seeded(), counts), strict=True):
         assert found.n == count
         np.testing.assert_allclose(found.mean, vectors[:count].mean(0), rtol=1e-12)
         expected = moments(vectors[:count]).scatter

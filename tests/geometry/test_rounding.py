@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from learning_geometry.geometry import probes, trajectories, walks
+from learning_geometry.geometry.ablation import equal_norm_ablation
 from learning_geometry.geometry.activation_ranks import ranks
 from learning_geometry.geometry.composition import composition_z_score, token_mismatch
 from learning_geometry.geometry.contrasts import contrast
 from learning_geometry.geometry.moments import principal_variances
 from learning_geometry.geometry.nulls import random_subspace_energies
 from learning_geometry.geometry.output_projection import projection_ranks
-from learning_geometry.geometry.removal import equal_norm_removal
 from learning_geometry.geometry.resampling import Resampled, bca_ends, difference
 from learning_geometry.geometry.rounding import descending, deviations, equal, first_largest, is_rounding, rounding
 from learning_geometry.geometry.rounding import difference as subtracted
@@ -19,7 +19,7 @@ from learning_geometry.geometry.spectra import significant_gaps, singular_values
 from learning_geometry.geometry.uncertainty import (
     bca_interval,
     first_crossing,
-    half_change,
+    half_crossing,
     share_below,
     student_t_interval,
 )
@@ -154,12 +154,12 @@ def test_dust_does_not_take_ties_apart(size):
 @pytest.mark.parametrize("size", DUST)
 def test_a_curve_of_dust_has_no_event(size):
     steps = np.arange(5)
-    assert half_change(steps, 0.3 + dust(5, size)).censored
-    assert half_change(steps, 0.3 + dust(5, size)[::-1]).censored
-    assert not half_change(steps, 0.3 + REAL * np.arange(5)).censored
+    assert half_crossing(steps, 0.3 + dust(5, size)).censored
+    assert half_crossing(steps, 0.3 + dust(5, size)[::-1]).censored
+    assert not half_crossing(steps, 0.3 + REAL * np.arange(5)).censored
     for error in (size, -size):
         # not beyond the middle before the fourth
-        assert half_change(steps, np.array([0.0, 0.5, 0.5 + error, 1.0, 1.0])) == (3.0, False)
+        assert half_crossing(steps, np.array([0.0, 0.5, 0.5 + error, 1.0, 1.0])) == (3.0, False)
         assert first_crossing(steps, np.array([1.0, 0.1 + error, 0.1, 0.0, 0.0]), 0.1) == (3.0, False)
         assert first_crossing(steps, np.array([1.0, error, -error, -1.0, 0.0]), 0.0) == (3.0, False)
     assert first_crossing(steps, np.array([1.0, 0.1 - REAL, 0.1, 0.0, 0.0]), 0.1) == (1.0, False)
@@ -273,14 +273,14 @@ def test_logits_that_vary_by_dust_do_not_vary(size):
 
 
 @pytest.mark.parametrize("size", DUST)
-def test_a_removal_of_all_that_is_read_removes_nothing_else(size):
+def test_an_ablation_of_all_that_is_read_ablates_nothing_else(size):
     weight = np.array([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0]]) + dust((2, 3), size)
     for error in (size, -size):
-        removal = equal_norm_removal(weight, np.eye(3), float(np.sqrt(5 * (1 + error))))
-        np.testing.assert_allclose(removal, np.diag([1.0, 1.0, 0.0]), atol=1e-7)
+        ablation = equal_norm_ablation(weight, np.eye(3), float(np.sqrt(5 * (1 + error))))
+        np.testing.assert_allclose(ablation, np.diag([1.0, 1.0, 0.0]), atol=1e-7)
     weight[0, 2] = REAL
-    removal = equal_norm_removal(weight, np.eye(3), float(np.linalg.norm(weight)))
-    np.testing.assert_allclose(removal, np.eye(3), atol=0.1)
+    ablation = equal_norm_ablation(weight, np.eye(3), float(np.linalg.norm(weight)))
+    np.testing.assert_allclose(ablation, np.eye(3), atol=0.1)
 
 
 @pytest.mark.parametrize("size", DUST)

@@ -13,7 +13,7 @@ from learning_geometry.geometry.curvature.products import flatten, gradient_with
 from learning_geometry.geometry.curvature.trace import hutch_plus_plus
 from learning_geometry.models import build
 from learning_geometry.models.evaluation import cross_entropy
-from learning_geometry.models.shape import Shape
+from learning_geometry.models.sizes import TaskSizes
 from learning_geometry.models.transformer import SETTINGS
 
 with warnings.catch_warnings():
@@ -27,7 +27,7 @@ class Tiny:
     def __init__(self, **options):
         settings = {name: schema["default"] for name, schema in SETTINGS.items()}
         settings |= {"name": "transformer", "width": 4, "heads": 2, "rotary_base": 10.0} | options
-        self.model = build(settings, Shape(5, 5, 6))
+        self.model = build(settings, TaskSizes(5, 5, 6))
         drawn = self.model.initialise(np.random.default_rng(0))
         # larger weights: more curvature of the outputs
         self.point = {name: 2 * tensor.double() for name, tensor in drawn.items()}
@@ -38,7 +38,7 @@ class Tiny:
         self.hessian = torch.autograd.functional.hessian(lambda v: self.loss(unflatten(v, self.point)), flat)
 
     def loss(self, parameters):
-        return cross_entropy(self.model.forward(parameters, self.tokens, explicit=True), self.targets)
+        return cross_entropy(self.model.forward(parameters, self.tokens, twice_differentiable=True), self.targets)
 
 
 @pytest.fixture(scope="module", params=[{}, {"mlp_width": 6, "positions": "learned", "final_norm": True}])

@@ -5,7 +5,7 @@ from scipy import stats
 from learning_geometry.geometry.uncertainty import (
     bca_interval,
     first_crossing,
-    half_change,
+    half_crossing,
     interval,
     pseudo_values,
     roughness,
@@ -138,21 +138,21 @@ def test_first_crossing_takes_the_first_of_several_and_is_strict():
 def test_half_change_of_a_sigmoid_is_its_middle(sign):
     steps = np.arange(0, 1000, 10)
     for middle in (205, 500.5, 805):
-        crossing = half_change(steps, sign / (1 + np.exp(-(steps - middle) / 8)))
+        crossing = half_crossing(steps, sign / (1 + np.exp(-(steps - middle) / 8)))
         assert crossing.step == steps[steps > middle][0] and not crossing.censored
 
 
 def test_half_change_needs_a_change():
     steps = np.arange(5)
-    assert half_change(steps, np.ones(5)) == (4.0, True)
-    assert half_change(steps, np.array([0.0, 5, 5, 5, 1]), noise=1.0) == (4.0, True)
-    assert half_change(steps, np.array([0.0, 5, 5, 5, 1]), noise=0.9) == (1.0, False)
-    assert half_change(steps, np.array([0.0, 1, 1, 1, np.nan])).censored
-    assert half_change(steps, np.array([np.nan, 1, 1, 1, 1])).censored
+    assert half_crossing(steps, np.ones(5)) == (4.0, True)
+    assert half_crossing(steps, np.array([0.0, 5, 5, 5, 1]), noise=1.0) == (4.0, True)
+    assert half_crossing(steps, np.array([0.0, 5, 5, 5, 1]), noise=0.9) == (1.0, False)
+    assert half_crossing(steps, np.array([0.0, 1, 1, 1, np.nan])).censored
+    assert half_crossing(steps, np.array([np.nan, 1, 1, 1, 1])).censored
     with pytest.raises(ValueError, match="noise: -1"):
-        half_change(steps, np.ones(5), noise=-1.0)
+        half_crossing(steps, np.ones(5), noise=-1.0)
     with pytest.raises(ValueError, match="no recorded step"):
-        half_change(np.array([]), np.array([]))
+        half_crossing(np.array([]), np.array([]))
 
 
 def test_roughness_forgives_trends_and_jumps():

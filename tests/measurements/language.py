@@ -3,7 +3,7 @@
 from learning_geometry.measurements.common.language_capture import capture_prompts, capture_text
 from learning_geometry.measurements.common.language_run import LanguageRun
 from learning_geometry.models.language.loading import load
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 from tests.tiny_language_model import write_tiny_language_model
 
 TEXT = {"tokens": 2560, "window": 32, "layers": [1], "parts": ["attention.output", "mlp.input", "mlp.output"]}
@@ -27,7 +27,7 @@ def tiny_language_run(tmp_path, pairs=12, layers=4, width=16, output=None):
     trained = load(**model)
     for name, source in texts.items():
         capture_text(trained, source, TEXT, tmp_path / "texts" / name)
-    for weights, each in {"trained": trained, "untrained": load(**model, untrained=stream("untrained"))}.items():
+    for weights, each in {"trained": trained, "untrained": load(**model, untrained=seeded("untrained"))}.items():
         capture_prompts(each, prompts, True, tmp_path / "prompts" / weights)
     return LanguageRun(
         "tiny_language",

@@ -9,7 +9,7 @@ from learning_geometry.measurements.common.language_run import LanguageRun
 from learning_geometry.measurements.language_models import activation_patterns_by_layer
 from learning_geometry.measurements.language_models.activation_patterns_by_layer import active, random_gate
 from learning_geometry.models.language.loading import load
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 
 from .conftest import defaults
 
@@ -42,8 +42,8 @@ def measure(run, **settings):
 
 
 def planted(bias=None, gate=None, names=("layers.2.mlp.input",)):
-    vectors = stream("test", "vectors").standard_normal((40, WIDTH)).astype(np.float32)
-    gate = stream("test", "gate").standard_normal((HIDDEN, WIDTH)).astype(np.float32) if gate is None else gate
+    vectors = seeded("test", "vectors").standard_normal((40, WIDTH)).astype(np.float32)
+    gate = seeded("test", "gate").standard_normal((HIDDEN, WIDTH)).astype(np.float32) if gate is None else gate
     weights = {"gate": torch.from_numpy(gate), "gate_bias": None if bias is None else torch.from_numpy(bias)}
     return Planted("planted", {"weights": weights, "vectors": {"text": vectors}, "names": names}, {"text": Path()}, {})
 
@@ -82,7 +82,7 @@ def test_patterns_of_groups_of_units():
 
 def test_random_gates_keep_norms_and_lose_directions():
     gate = np.tile(np.r_[3.0, np.zeros(99)], (50, 1)).astype(np.float32)
-    drawn = random_gate(gate, stream("test", "random"))
+    drawn = random_gate(gate, seeded("test", "random"))
     np.testing.assert_allclose(np.linalg.norm(drawn, axis=1), 3.0, rtol=1e-5)
     cosines = drawn @ drawn.T / 9
     assert np.abs(cosines[np.triu_indices(50, 1)]).max() < 0.5 and drawn.dtype == np.float32

@@ -4,7 +4,7 @@ import pytest
 from learning_geometry.geometry.moments import Moments, moments, principal_variances
 from learning_geometry.measurements.common.language_run import LanguageRun
 from learning_geometry.measurements.language_models.activation_ranks import measure, measured_layers
-from learning_geometry.models.language import Sizes
+from learning_geometry.models.language import ModelSizes
 
 WIDTH, LAYERS, VECTORS = 20, 3, 400
 COUNTS = (100, 200, 400)
@@ -16,7 +16,7 @@ class Planted(LanguageRun):
     """Vectors whose ranks are known: each layer's attention output varies along 5 (1 + layer) directions alone."""
 
     def sizes(self):
-        return Sizes(11, LAYERS, WIDTH, heads=2, head_width=WIDTH // 2, mlp_width=0, context=None)
+        return ModelSizes(11, LAYERS, WIDTH, heads=2, head_width=WIDTH // 2, mlp_width=0, context=None)
 
     def moment_names(self, text):
         return [f"layers.{layer}.{part}" for layer in range(LAYERS) for part in PARTS]

@@ -41,7 +41,7 @@ def dense_hessian(run, step, sequences=5):
     def loss(vector):
         pieces = vector.split(sizes)
         shaped = {name: p.view(v.shape) for (name, v), p in zip(parameters.items(), pieces, strict=True)}
-        return cross_entropy(run.model.forward(shaped, tokens, explicit=True), targets)
+        return cross_entropy(run.model.forward(shaped, tokens, twice_differentiable=True), targets)
 
     point = torch.cat([value.flatten() for value in parameters.values()])
     names = np.repeat(list(parameters), sizes)

@@ -14,7 +14,7 @@ from learning_geometry.measurements.self_contained.change_of_basis import (
     loss_and_gradient,
     train,
 )
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 
 from .conftest import defaults
 
@@ -81,8 +81,8 @@ def test_the_grid_is_lines(table):
 
 
 def test_the_gradient_is_that_of_the_loss():
-    network = initialised(2, stream("test", "network"))
-    data = np.concatenate(disc_and_ring(20, stream("test", "points")))
+    network = initialised(2, seeded("test", "network"))
+    data = np.concatenate(disc_and_ring(20, seeded("test", "points")))
     labels = np.repeat([0, 1], 20)
     gradient = loss_and_gradient(network, data, labels)[1]
     for layer in range(2):
@@ -100,8 +100,8 @@ def test_the_gradient_is_that_of_the_loss():
 
 
 def test_training_lowers_the_loss_and_is_the_same_for_every_model(table):
-    data, labels = np.concatenate(disc_and_ring(20, stream("test", "points"))), np.repeat([0, 1], 20)
-    start = initialised(1, stream("test", "network"))
+    data, labels = np.concatenate(disc_and_ring(20, seeded("test", "points"))), np.repeat([0, 1], 20)
+    start = initialised(1, seeded("test", "network"))
     found = train(start, data, labels, 30)
     assert loss_and_gradient(found, data, labels)[0] < loss_and_gradient(start, data, labels)[0]
     assert followed(found, data)[0].pre is data

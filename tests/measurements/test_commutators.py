@@ -14,7 +14,7 @@ from learning_geometry.measurements.common.run import Run
 from learning_geometry.measurements.runs import commutators
 from learning_geometry.models.blocks import blocks
 from learning_geometry.models.evaluation import cross_entropy
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 from learning_geometry.tables.tidy import check_other_seeds
 from learning_geometry.tasks.dataset import make_dataset, write_dataset
 from learning_geometry.training.loop import train
@@ -75,8 +75,8 @@ def batch_losses(run, step, pair, size=8):
     """The losses on the two batches of a pair, as the documentation says they are drawn, by plain autograd."""
     losses = []
     for side in (0, 1):
-        generator = stream(run.seed, "commutators", step, pair, side)
-        drawn = run.task.training_batch(run.settings["task"], run.dataset.context, generator, size, step)
+        generator = seeded(run.seed, "commutators", step, pair, side)
+        drawn = run.task.training_batch(run.settings["task"], run.dataset.drawn_once, generator, size, step)
         tokens, targets = torch.from_numpy(drawn.tokens), torch.from_numpy(drawn.targets)
         losses.append(
             lambda p, tokens=tokens, targets=targets: cross_entropy(

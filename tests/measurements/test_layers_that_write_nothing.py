@@ -24,7 +24,7 @@ SMALL = {
         "resamples": 50,
         "swapped_labellings": 3,
         "swapped_shapes": 2,
-        "streams": ["residual_pre"],
+        "seeding": ["residual_pre"],
     },
     "downstream_loss": {"layers": [1]},
     "prompt_contrasts": {"resamples": 50, "swapped_labellings": 3},
@@ -45,7 +45,7 @@ def run_without(folder, *weights):
         save_file(tensors, file, metadata={"format": "pt"})
         return at
 
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.drawn_once() as patch:
         patch.setattr(language, "write_tiny_language_model", write)
         return language.tiny_language_run(folder)
 

@@ -86,7 +86,7 @@ MEASURED = {
         "active": 4,
         "training_sequences": 60,
         "steps": 4,
-        "removed": [1, 16],
+        "ablated": [1, 16],
         "random_draws": 2,
         "null_draws": 2,
         "sequences": 40,

@@ -7,7 +7,7 @@ import torch
 from learning_geometry.geometry.moments import moments
 from learning_geometry.measurements.common.language_run import LanguageRun
 from learning_geometry.measurements.language_models.output_projection import COUNTERFACTUALS, measure
-from learning_geometry.models.language import Sizes
+from learning_geometry.models.language import ModelSizes
 
 HEADS, HEAD_WIDTH, LAYERS = 4, 6, 3
 INNER = HEADS * HEAD_WIDTH
@@ -39,7 +39,7 @@ class Planted(LanguageRun):
         def layer_weights(layer):
             return SimpleNamespace(output=torch.from_numpy(weights(self.width, layer) / SCALES))
 
-        sizes = Sizes(11, LAYERS, self.width, HEADS, HEAD_WIDTH, mlp_width=0, context=None)
+        sizes = ModelSizes(11, LAYERS, self.width, HEADS, HEAD_WIDTH, mlp_width=0, context=None)
         return SimpleNamespace(sizes=sizes, layer_weights=layer_weights)
 
     def moments(self, text, name):

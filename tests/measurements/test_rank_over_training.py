@@ -6,7 +6,11 @@ import torch
 from scipy.stats import entropy
 
 from learning_geometry.measurements.runs import rank_over_training
-from learning_geometry.measurements.runs.rank_over_training import LASTING, isotropic_lookup_ranks, lasting_half_change
+from learning_geometry.measurements.runs.rank_over_training import (
+    LASTING,
+    isotropic_lookup_ranks,
+    lasting_first_crossing,
+)
 from learning_geometry.tasks.copying import length
 
 from .conftest import TASK, put
@@ -159,9 +163,9 @@ def test_all_sequences(make_run, measured):
 def test_a_lasting_half_change_is_not_set_off_by_a_dip():
     steps = np.arange(0, 60, 10)
     fall = np.array([1.0, 0.1, 0.9, 0.8, 0.3, 0.2])
-    assert lasting_half_change(steps, fall, 0.1) == (40, False)
-    assert lasting_half_change(steps, -fall, 0.1) == (40, False)
-    assert lasting_half_change(steps, fall, 0.8) == (50, True)
-    assert lasting_half_change(steps, np.full(6, np.nan), 0.1) == (50, True)
+    assert lasting_first_crossing(steps, fall, 0.1) == (40, False)
+    assert lasting_first_crossing(steps, -fall, 0.1) == (40, False)
+    assert lasting_first_crossing(steps, fall, 0.8) == (50, True)
+    assert lasting_first_crossing(steps, np.full(6, np.nan), 0.1) == (50, True)
     # exactly half way is not beyond
-    assert lasting_half_change(steps[:3], np.array([0.0, 0.5, 1.0]), 0.1) == (20, False)
+    assert lasting_first_crossing(steps[:3], np.array([0.0, 0.5, 1.0]), 0.1) == (20, False)

@@ -11,7 +11,7 @@ from learning_geometry.measurements.language_models.downstream_loss import _reco
 from learning_geometry.measurements.language_models.prompt_contrasts import _corrected_cosines
 from learning_geometry.measurements.language_models.untangling import two_nearest_neighbours_dimension
 from learning_geometry.measurements.runs.embedding_frequencies import frequency_shares
-from learning_geometry.measurements.runs.rank_over_training import lasting_half_change
+from learning_geometry.measurements.runs.rank_over_training import lasting_first_crossing
 from learning_geometry.measurements.runs.routing_coordinate import first_coordinate
 from learning_geometry.measurements.runs.trajectory_geometry import ALL_MATRICES, window_rows
 from learning_geometry.tables.tidy import central_range
@@ -57,9 +57,9 @@ def test_the_coordinate_of_a_closed_path_has_the_sign_of_its_last_point_off_the_
 def test_the_middle_of_a_curve_is_not_past_it(size):
     steps = np.arange(0, 50, 10)
     values = np.array([0.1, 0.2 + size, 0.3, 0.3, 0.3])
-    assert lasting_half_change(steps, values, 0.0) == (20.0, False)
-    assert lasting_half_change(steps, values + np.array([0, REAL, 0, 0, 0]), 0.0) == (10.0, False)
-    assert lasting_half_change(steps, 0.3 + dust(5, size), 0.0).censored
+    assert lasting_first_crossing(steps, values, 0.0) == (20.0, False)
+    assert lasting_first_crossing(steps, values + np.array([0, REAL, 0, 0, 0]), 0.0) == (10.0, False)
+    assert lasting_first_crossing(steps, 0.3 + dust(5, size), 0.0).censored
 
 
 @pytest.mark.parametrize("size", DUST)

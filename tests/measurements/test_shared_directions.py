@@ -20,7 +20,7 @@ from learning_geometry.measurements.language_models.shared_directions import (
     rotation_null,
     shares_in_earlier,
 )
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 from tests.geometry.oracles import overlap_null, spectral_overlap_mean
 
 from .conftest import defaults
@@ -57,12 +57,12 @@ class Planted(LanguageRun):
 
 
 def gaussian(name, *shape):
-    return stream("test", name).standard_normal(shape).astype(np.float32)
+    return seeded("test", name).standard_normal(shape).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
 def common():
-    return haar_subspace(WIDTH, RANK, stream("test", "common")).astype(np.float32)
+    return haar_subspace(WIDTH, RANK, seeded("test", "common")).astype(np.float32)
 
 
 @pytest.fixture
@@ -154,18 +154,18 @@ def test_increments_within_what_the_layers_before_share(planted, common):
 
 
 def test_shares_are_those_of_the_library():
-    bases = haar_subspaces(WIDTH, RANK, LAYERS, stream("test", "bases"))
+    bases = haar_subspaces(WIDTH, RANK, LAYERS, seeded("test", "bases"))
     added = gaussian("any", LAYERS, 6, WIDTH).astype(np.float64)
     found = shares_in_earlier(added, {"output": bases}, RANK)
     np.testing.assert_allclose(found, shares_in_previous(added, bases, RANK)[1:])
     # of two roles the projectors add up
-    other = haar_subspaces(WIDTH, RANK, LAYERS, stream("test", "others"))
+    other = haar_subspaces(WIDTH, RANK, LAYERS, seeded("test", "others"))
     both = shares_in_previous(added, np.concatenate([bases, other], axis=2), 2)[1:]
     np.testing.assert_allclose(shares_in_earlier(added, {"output": bases, "down": other}, 2), both)
 
 
 def test_exact_nulls_are_those_of_draws():
-    generator, draws = stream("test", "nulls"), 1500
+    generator, draws = seeded("test", "nulls"), 1500
     sample = overlap_null(WIDTH, RANK, draws, generator)
     mean, variance = rotation_null(float(RANK), float(RANK), WIDTH)
     assert mean == pytest.approx(sample.mean(), rel=0.02) and variance**0.5 == pytest.approx(sample.std(), rel=0.06)
@@ -186,7 +186,7 @@ def test_the_null_of_shares_allows_for_alike_increments(planted):
     states[3] = states[2] + gaussian("one", WIDTH)
     _, row = measure(planted | {"states": states})
     null = row("increment_share", "layers.2", "random_subspaces")
-    energies = random_subspace_energies(np.eye(1), WIDTH, RANK, 4000, stream("test", "energies"))[:, 0]
+    energies = random_subspace_energies(np.eye(1), WIDTH, RANK, 4000, seeded("test", "energies"))[:, 0]
     np.testing.assert_allclose([null["low"], null["high"]], np.quantile(energies, [0.025, 0.975]), atol=0.015)
 
 

@@ -27,7 +27,7 @@ def test_every_quantity_agrees_with_the_dense_hessian_on_its_grid(make_run, meas
     parameters = {name: value.double() for name, value in run.parameters(30).items()}
 
     def loss(p):
-        return cross_entropy(run.model.forward(p, tokens, explicit=True), targets)
+        return cross_entropy(run.model.forward(p, tokens, twice_differentiable=True), targets)
 
     at = gradient_with_graph(loss, parameters)
     dense = torch.stack([at.product(row) for row in torch.eye(at.gradient.numel(), dtype=torch.float64)])
@@ -64,7 +64,7 @@ def test_masses_are_those_of_the_dense_eigenvector(make_run, measured, model):
     def loss(vector):
         pieces = zip(parameters.items(), vector.split(sizes), strict=True)
         shaped = {name: piece.view(value.shape) for (name, value), piece in pieces}
-        return cross_entropy(run.model.forward(shaped, tokens, explicit=True), targets)
+        return cross_entropy(run.model.forward(shaped, tokens, twice_differentiable=True), targets)
 
     point = torch.cat([value.flatten() for value in parameters.values()])
     squares = torch.linalg.eigh(torch.autograd.functional.hessian(loss, point))[1][:, -1].numpy() ** 2
@@ -95,7 +95,7 @@ def test_eigenvalues_are_those_of_float64_within_their_error(make_run, measured)
         def loss(vector, parameters=parameters, sizes=sizes):
             pieces = zip(parameters.items(), vector.split(sizes), strict=True)
             shaped = {name: piece.view(value.shape) for (name, value), piece in pieces}
-            return cross_entropy(run.model.forward(shaped, tokens, explicit=True), targets)
+            return cross_entropy(run.model.forward(shaped, tokens, twice_differentiable=True), targets)
 
         point = torch.cat([value.flatten() for value in parameters.values()])
         exact = torch.linalg.eigvalsh(torch.autograd.functional.hessian(loss, point))[[-1, 0]].tolist()

@@ -1,13 +1,13 @@
-"""Removals in a hand-made induction circuit whose subspaces have known functions: width 100, 2 heads of 50."""
+"""Ablations in a hand-made induction circuit whose subspaces have known functions: width 100, 2 heads of 50."""
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+from learning_geometry.geometry.ablation import ablated_norm, projector
 from learning_geometry.geometry.nulls import haar_subspaces
-from learning_geometry.geometry.removal import projector, removed_norm
-from learning_geometry.measurements.common.lesions import (
+from learning_geometry.measurements.common.ablations import (
     ERROR,
     INDUCTION,
     LOSS,
@@ -56,7 +56,7 @@ def uniform_score(length=24):
     return (1 / np.arange(2, length + 1)).mean()
 
 
-def needed(found, component, score, kind="after_removal"):
+def needed(found, component, score, kind="after_ablation"):
     """Which subspaces the score needs in a component: those without which it loses more than half."""
     intact = found.value(f"{score}_intact", "model")
     parts = {group: f"{component}-embedding.{group}" for group in ("top", "medium", "bottom")}
@@ -88,10 +88,10 @@ def test_planted_functions_are_found(planted):
     assert needed(planted, "layers.1.key", INDUCTION) == {"bottom"}
     assert needed(planted, "layers.1.query_key", INDUCTION) == {"medium", "bottom"}
     for group, destroyed in {"top": False, "medium": False, "bottom": True}.items():
-        change = planted.value("error_change_after_removal", f"readout-embedding.{group}")
+        change = planted.value("error_change_after_ablation", f"readout-embedding.{group}")
         assert (change > 0.5) == destroyed and (abs(change) < 1e-9) != destroyed
     # positions are in the bottom subspace; without them layer 1 attends everywhere alike
-    without = planted.value("previous_token_score_after_removal", "layers.0.query_key-embedding.bottom")
+    without = planted.value("previous_token_score_after_ablation", "layers.0.query_key-embedding.bottom")
     assert without == pytest.approx(uniform_score(), rel=1e-4)
 
 
@@ -107,18 +107,18 @@ def test_the_double_dissociation_is_beyond_random_subspaces(planted):
         assert null["n"] == 6
     # changes are differences of the same sequences, and the contrast is of changes
     parts = [f"layers.0.query_key-embedding.{group}" for group in ("medium", "bottom")]
-    medium, bottom = (planted.value("previous_token_score_change_after_removal", part) for part in parts)
+    medium, bottom = (planted.value("previous_token_score_change_after_ablation", part) for part in parts)
     intact = planted.value("previous_token_score_intact")
-    assert bottom == pytest.approx(planted.value("previous_token_score_after_removal", parts[1]) - intact)
+    assert bottom == pytest.approx(planted.value("previous_token_score_after_ablation", parts[1]) - intact)
     assert planted.value("previous_token_score_dissociation") == pytest.approx(medium - bottom)
 
 
 def test_the_bridge_is_what_keys_read_and_layer_1_writes(planted):
     for component in ("layers.1.key", "layers.0.output"):
         part = f"{component}-bridge"
-        rows = planted.find("error_change_after_removal", part)
+        rows = planted.find("error_change_after_ablation", part)
         assert rows["index"].tolist() == [TOKENS]  # a rank above the width is left out
-        removed, null = rows["value"].item(), planted.find("error_change_after_removal", part, "random_subspace")
+        removed, null = rows["value"].item(), planted.find("error_change_after_ablation", part, "random_subspace")
         assert removed > 0.5 > null["high"].item() + 0.2
         assert planted.value("error_change_kept_alone", part) == pytest.approx(0, abs=1e-6)
         assert planted.value("error_change_kept_alone", part, "random_subspace") > 0.05
@@ -189,12 +189,12 @@ def test_without_the_whole_space_attention_is_uniform(make_run):
 
 
 @pytest.mark.parametrize("keep_mean", [False, True])
-def test_a_removal_acts_before_the_scale_of_the_norm_and_leaves_its_shift(make_run, keep_mean):
+def test_an_ablation_acts_before_the_scale_of_the_norm_and_leaves_its_shift(make_run, keep_mean):
     run = make_run(random_norms(), model={"positions": "none"})
     circuit = open_circuit(run, 0, 40, 0, 1)
     component = components(circuit.settings, 0, 1)["layers.1.key"]
-    removal = projector(haar_subspaces(16, 3, 1, np.random.default_rng(1))[0])
-    arrays = circuit.arrays | changed_weights(circuit, component, removal, keep_mean)
+    ablation = projector(haar_subspaces(16, 3, 1, np.random.default_rng(1))[0])
+    arrays = circuit.arrays | changed_weights(circuit, component, ablation, keep_mean)
     parameters = {name: torch.from_numpy(array).float() for name, array in arrays.items()}
     seen = {}
     tokens = torch.from_numpy(run.test_set("out_of_distribution", 40)["tokens"])
@@ -202,9 +202,9 @@ def test_a_removal_acts_before_the_scale_of_the_norm_and_leaves_its_shift(make_r
 
     weights = run.arrays(0)
     normalised = F.layer_norm(seen["layers.1.residual_pre"], (16,)).double().numpy()
-    constant = normalised.mean((0, 1)) @ removal if keep_mean else 0.0
+    constant = normalised.mean((0, 1)) @ ablation if keep_mean else 0.0
     scale, shift = (weights[f"layers.1.attention_norm.{name}"] for name in ("weight", "bias"))
-    read = scale * (normalised @ (np.eye(16) - removal) + constant) + shift
+    read = scale * (normalised @ (np.eye(16) - ablation) + constant) + shift
     expected = read @ weights["layers.1.attention.key.weight"].T + weights["layers.1.attention.key.bias"]
     found = seen["layers.1.attention.key"].transpose(1, 2).flatten(2).numpy()
     np.testing.assert_allclose(found, expected, atol=1e-4)
@@ -229,9 +229,9 @@ def test_a_mean_alone_is_spared_where_it_is_kept(make_run, measured):
 
     found = measured(subspace_function, make_run(constant, model=CIRCUIT), **SETTINGS)
     part = "layers.0.query_key-embedding.top"
-    change = abs(found.value("previous_token_score_change_after_removal_mean_kept", part))
+    change = abs(found.value("previous_token_score_change_after_ablation_mean_kept", part))
     assert change < 1e-3
-    kept = found.find("previous_token_score_change_after_removal_mean_kept")
+    kept = found.find("previous_token_score_change_after_ablation_mean_kept")
     assert set(kept["part"]) == {f"layers.0.query_key-embedding.{group}" for group in ("top", "medium", "bottom")}
 
 
@@ -240,7 +240,7 @@ def test_writing_is_removed_on_the_side_of_the_output(make_run):
     circuit = open_circuit(run, 0, 40, 0, 1)
     component = components(circuit.settings, 0, 1)["layers.0.output"]
     real = projector(BRIDGE.T)
-    assert removed_norm(joint_weight(circuit, component), real) == pytest.approx(np.sqrt(TOKENS), rel=1e-5)
+    assert ablated_norm(joint_weight(circuit, component), real) == pytest.approx(np.sqrt(TOKENS), rel=1e-5)
     (weight,) = changed_weights(circuit, component, real).values()
     assert np.abs(weight).max() < 1e-6
     (weight,) = changed_weights(circuit, component, projector(TOKEN.T)).values()
@@ -253,18 +253,18 @@ def test_steps_draws_and_units(make_run, measured):
     found = measured(subspace_function, run, **settings, first_step=5)
     assert found.table["step"].unique().tolist() == [10]
     nulls = found.table[found.table["null"] != ""]
-    assert set(nulls["null"]) == {"random_subspace", "equal_norm_removal"} and (nulls["n"] == 2).all()
+    assert set(nulls["null"]) == {"random_subspace", "equal_norm_ablation"} and (nulls["n"] == 2).all()
     rows = found.table[found.table["null"] == ""]
     assert (rows["n"] == 5).all() and (rows["low"] <= rows["value"]).all() and (rows["value"] <= rows["high"]).all()
     assert (found.table["unit"] == np.where(found.table["quantity"].str.startswith("loss"), "nats", "fraction")).all()
-    assert found.find("error_after_removal", "layers.1.key-bridge")["index"].tolist() == [2, 3]
+    assert found.find("error_after_ablation", "layers.1.key-bridge")["index"].tolist() == [2, 3]
     # the same draws, whatever else is measured
     last = measured(subspace_function, run, **settings, first_step=0, mean_kept_everywhere=True)
     assert last.table["step"].unique().tolist() == [0, 10]
     assert len(last.find("error_kept_alone_mean_kept", "layers.0.output-bridge", step=10)) == 2
-    assert len(last.find("error_after_removal_mean_kept", "readout-embedding.medium", step=10)) == 1
-    for null in ("", "random_subspace", "equal_norm_removal"):
-        for quantity in ("loss_after_removal", "induction_score_dissociation"):
+    assert len(last.find("error_after_ablation_mean_kept", "readout-embedding.medium", step=10)) == 1
+    for null in ("", "random_subspace", "equal_norm_ablation"):
+        for quantity in ("loss_after_ablation", "induction_score_dissociation"):
             first, second = (each.find(quantity, null=null, step=10) for each in (found, last))
             assert first["value"].tolist() == second["value"].tolist()
 

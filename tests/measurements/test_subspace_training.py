@@ -10,7 +10,7 @@ from learning_geometry.measurements.common.run import Run
 from learning_geometry.measurements.runs import subspace_training
 from learning_geometry.measurements.runs.subspace_training import ARMS
 from learning_geometry.models.evaluation import cross_entropy, evaluate
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 from learning_geometry.tasks.dataset import make_dataset, write_dataset
 from learning_geometry.training.loop import state_from, train, training_step
 from learning_geometry.training.projected import projection
@@ -98,7 +98,7 @@ def test_plain_descent_is_the_closed_form_of_one_step(run):
         loss = cross_entropy(run.model.forward(parameters, torch.from_numpy(tokens)), torch.from_numpy(targets))
         return torch.cat([g.flatten() for g in torch.autograd.grad(loss, [parameters[name] for name in names])])
 
-    batch = run.task.training_batch(run.settings["task"], run.dataset.context, stream(0, "batch", START), 8, START)
+    batch = run.task.training_batch(run.settings["task"], run.dataset.drawn_once, seeded(0, "batch", START), 8, START)
     step = -rate * gradient(batch.tokens, batch.targets)
     test_set = run.test_set(DATA, 40)
     slope = gradient(test_set["tokens"], test_set["targets"])

@@ -11,7 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from learning_geometry.measurements.language_models import untangling
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 
 from .prompts import planted_run, walk
 
@@ -40,7 +40,7 @@ def found(table, measured):
 
 @pytest.mark.parametrize("which", ["trained", "untrained"])
 def test_separability_is_that_of_scikit_learn(found, runs, which):
-    fold = stream("prompts", "any", "folds").permutation(np.arange(PAIRS) % 5)
+    fold = seeded("prompts", "any", "folds").permutation(np.arange(PAIRS) % 5)
     # the penalty is 1 per training sample, of which there are 32
     ridge = make_pipeline(StandardScaler(), Ridge(alpha=32.0))
     for layer in range(3):

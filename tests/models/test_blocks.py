@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from learning_geometry.models.blocks import GROUPS, blocks, groups, parts, sizes
-from learning_geometry.models.shape import Shape
+from learning_geometry.models.sizes import TaskSizes
 from learning_geometry.models.transformer import SETTINGS, initialise
 
 
 def parameter_names(**model):
     settings = {name: schema["default"] for name, schema in SETTINGS.items()} | {"width": 4} | model
-    return list(initialise(settings, Shape(5, 5, 6), np.random.default_rng(0)))
+    return list(initialise(settings, TaskSizes(5, 5, 6), np.random.default_rng(0)))
 
 
 @pytest.mark.parametrize(

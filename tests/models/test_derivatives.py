@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from learning_geometry.geometry.curvature.products import flatten, unflatten
-from learning_geometry.models import Shape, build, second_derivatives
+from learning_geometry.models import TaskSizes, build, second_derivatives
 from learning_geometry.models.attention import (
     attention_pattern,
     fused_attention,
@@ -14,7 +14,7 @@ from learning_geometry.models.attention import (
 )
 from learning_geometry.models.dropout import dropped_residual
 from learning_geometry.models.transformer import SETTINGS
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 
 TOKENS = torch.tensor([[0, 2, 1, 2], [1, 1, 0, 2]])
 FACTORS = rotation(4, 2, 10.0, torch.float64, "cpu")
@@ -22,7 +22,7 @@ BIAS = score_bias(4, 2, True, False, torch.float64, "cpu")
 
 
 def random(*shape, name=""):
-    return torch.from_numpy(stream(9, name).standard_normal(shape))
+    return torch.from_numpy(seeded(9, name).standard_normal(shape))
 
 
 KEPT = (random(2, 4, 4, name="kept") > 0).double()
@@ -73,12 +73,12 @@ def of_norm(function):
 
 
 def dropped(vector):
-    return dropped_residual(*(part**3 for part in arrays(vector, (2, 4, 4), (2, 4, 4))), 0.5, stream(3))
+    return dropped_residual(*(part**3 for part in arrays(vector, (2, 4, 4), (2, 4, 4))), 0.5, seeded(3))
 
 
 def plainly_dropped(vector):
     residual, update = (part**3 for part in arrays(vector, (2, 4, 4), (2, 4, 4)))
-    kept = dropped_residual(torch.zeros_like(residual), torch.ones_like(update), 0.5, stream(3)).detach()
+    kept = dropped_residual(torch.zeros_like(residual), torch.ones_like(update), 0.5, seeded(3)).detach()
     return residual + kept * update
 
 
@@ -97,8 +97,8 @@ CASES = {
 def model_case(**options):
     """The whole model without a hook, against itself with one, which only torch's own derivatives act on."""
     settings = {name: schema["default"] for name, schema in SETTINGS.items()} | {"name": "transformer", "width": 4}
-    model = build(settings | options, Shape(3, 3, 4))
-    point = {name: value.double() for name, value in model.initialise(stream(0)).items()}
+    model = build(settings | options, TaskSizes(3, 3, 4))
+    point = {name: value.double() for name, value in model.initialise(seeded(0)).items()}
 
     def call(how):
         return lambda vector: model.forward(unflatten(vector, point), TOKENS, **how)

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from learning_geometry.geometry.curvature.products import flatten, gradient_with_graph
-from learning_geometry.models import Shape, build, second_derivatives
+from learning_geometry.models import TaskSizes, build, second_derivatives
 from learning_geometry.models.attention import rotation, score_bias
 from learning_geometry.models.evaluation import cross_entropy
 from learning_geometry.models.transformer import SETTINGS
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 
 DEFAULTS = {key: value["default"] for key, value in SETTINGS.items()} | {"name": "transformer", "width": 8}
 VARIANTS = [
@@ -25,7 +25,7 @@ VARIANTS = [
 
 
 def random(*shape, name="", dtype=torch.float64):
-    return torch.from_numpy(stream(9, name).standard_normal(shape)).to(dtype)
+    return torch.from_numpy(seeded(9, name).standard_normal(shape)).to(dtype)
 
 
 def see(name, value):
@@ -34,18 +34,18 @@ def see(name, value):
 
 def both_gradients(options, dtype, batch=4):
     """Gradients with graph of the plain attention, which a hook asks for, and of the written-out one."""
-    model = build(DEFAULTS | options, Shape(11, 11, 9))
-    parameters = {k: v.to(dtype) for k, v in model.initialise(stream(0)).items()}
+    model = build(DEFAULTS | options, TaskSizes(11, 11, 9))
+    parameters = {k: v.to(dtype) for k, v in model.initialise(seeded(0)).items()}
     # norms that are not the identity
     for name, value in parameters.items():
         if "norm" in name:
             value += 0.3 * random(*value.shape, name=name, dtype=dtype)
-    tokens = torch.from_numpy(stream(1).integers(11, size=(batch, 9)))
-    targets = torch.from_numpy(stream(2).integers(11, size=(batch, 9)))
+    tokens = torch.from_numpy(seeded(1).integers(11, size=(batch, 9)))
+    targets = torch.from_numpy(seeded(2).integers(11, size=(batch, 9)))
     targets[:, -2] = -100
     return [
         gradient_with_graph(lambda p, how=how: cross_entropy(model.forward(p, tokens, **how), targets), parameters)
-        for how in ({"hook": see}, {"explicit": True})
+        for how in ({"hook": see}, {"twice_differentiable": True})
     ]
 
 
@@ -72,12 +72,12 @@ def test_products_are_symmetric():
     "block", ["layers.0.attention.query.weight", "embedding.weight", "layers.1.attention_norm.bias"]
 )
 def test_one_block_of_parameters_has_its_block_of_the_hessian(block):
-    model = build(DEFAULTS, Shape(11, 11, 9))
-    parameters = {k: v.double() for k, v in model.initialise(stream(0)).items()}
-    tokens = torch.from_numpy(stream(1).integers(11, size=(4, 9)))
+    model = build(DEFAULTS, TaskSizes(11, 11, 9))
+    parameters = {k: v.double() for k, v in model.initialise(seeded(0)).items()}
+    tokens = torch.from_numpy(seeded(1).integers(11, size=(4, 9)))
 
     def loss(p):
-        return cross_entropy(model.forward(parameters | p, tokens, explicit=True), tokens.flip(1))
+        return cross_entropy(model.forward(parameters | p, tokens, twice_differentiable=True), tokens.flip(1))
 
     whole, part = gradient_with_graph(loss, parameters), gradient_with_graph(loss, {block: parameters[block]})
     vector = random(len(part.gradient))

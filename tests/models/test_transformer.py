@@ -7,23 +7,23 @@ import numpy as np
 import pytest
 import torch
 
-from learning_geometry.models import Shape, build
+from learning_geometry.models import TaskSizes, build
 from learning_geometry.models.attention import attention_pattern, rotate, rotation, score_bias
 from learning_geometry.models.dropout import dropped_residual
 from learning_geometry.models.transformer import SETTINGS
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 
 DEFAULTS = {key: value["default"] for key, value in SETTINGS.items()} | {"name": "transformer"}
 
 
 def make(shape=(11, 11, 9), dtype=torch.float64, **options):
-    model = build(DEFAULTS | {"width": 8} | options, Shape(*shape))
-    parameters = {k: v.to(dtype) for k, v in model.initialise(stream(0)).items()}
+    model = build(DEFAULTS | {"width": 8} | options, TaskSizes(*shape))
+    parameters = {k: v.to(dtype) for k, v in model.initialise(seeded(0)).items()}
     return model, parameters
 
 
 def some_tokens(vocabulary=11, length=9, batch=3):
-    return torch.from_numpy(stream(1).integers(vocabulary, size=(batch, length)))
+    return torch.from_numpy(seeded(1).integers(vocabulary, size=(batch, length)))
 
 
 VARIANTS = [
@@ -41,10 +41,10 @@ def test_fused_and_explicit_attention_agree_in_values_and_gradients(options):
     model, parameters = make(**options)
     tokens = some_tokens()
     results = []
-    for explicit in (False, True):
+    for twice in (False, True):
         leaves = {k: v.clone().requires_grad_() for k, v in parameters.items()}
-        logits = model.forward(leaves, tokens, explicit=explicit)
-        weights = torch.from_numpy(stream(2).standard_normal(tuple(logits.shape)))
+        logits = model.forward(leaves, tokens, twice_differentiable=twice)
+        weights = torch.from_numpy(seeded(2).standard_normal(tuple(logits.shape)))
         (logits * weights).sum().backward()
         results.append((logits, leaves))
     torch.testing.assert_close(results[0][0], results[1][0], rtol=1e-12, atol=1e-12)
@@ -65,12 +65,16 @@ def test_a_model_read_at_the_last_position_is_the_whole_model_there(options):
     """Without a hook, only the last position is computed in the last layer; with one, all of them."""
     whole, parameters = make(**options)
     last, _ = make(**options, readout="last")
-    tokens, weights = some_tokens(), torch.from_numpy(stream(2).standard_normal((3, 1, 11)))
-    directions = {k: torch.from_numpy(stream(3, k).standard_normal(tuple(v.shape))) for k, v in parameters.items()}
+    tokens, weights = some_tokens(), torch.from_numpy(seeded(2).standard_normal((3, 1, 11)))
+    directions = {k: torch.from_numpy(seeded(3, k).standard_normal(tuple(v.shape))) for k, v in parameters.items()}
     results = []
-    for model, how in ((whole, {"hook": lambda name, value: value}), (last, {}), (last, {"explicit": True})):
+    for model, how in (
+        (whole, {"hook": lambda name, value: value}),
+        (last, {}),
+        (last, {"twice_differentiable": True}),
+    ):
         leaves = {k: v.clone().requires_grad_() for k, v in parameters.items()}
-        logits = model.forward(leaves, tokens, dropout=stream(5), **how)[:, -1:]
+        logits = model.forward(leaves, tokens, dropout=seeded(5), **how)[:, -1:]
         loss = (weights * logits.tanh()).sum()
         gradients = torch.autograd.grad(loss, list(leaves.values()), create_graph=how != {}, materialize_grads=True)
         second = None
@@ -125,7 +129,7 @@ def test_a_layer_equals_torch_transformer_encoder_layer(heads, causal):
     x = torch.nn.functional.layer_norm(x, (8,), ours["final_norm.weight"], ours["final_norm.bias"])
     expected = x @ ours["readout.weight"].T + ours["readout.bias"]
     torch.testing.assert_close(model.forward(ours, tokens), expected)
-    torch.testing.assert_close(model.forward(ours, tokens, explicit=True), expected)
+    torch.testing.assert_close(model.forward(ours, tokens, twice_differentiable=True), expected)
 
 
 def test_pattern_equals_scaled_dot_product_attention():
@@ -138,7 +142,7 @@ def test_pattern_equals_scaled_dot_product_attention():
 
 def test_rotary_scores_depend_on_the_lag_alone():
     factors = rotation(16, 8, 10000.0, torch.float64, "cpu")
-    query, key = (torch.from_numpy(stream(3, name).standard_normal(8)).expand(16, 8) for name in "qk")
+    query, key = (torch.from_numpy(seeded(3, name).standard_normal(8)).expand(16, 8) for name in "qk")
     scores = rotate(query, factors) @ rotate(key, factors).T
     for lag in range(8):
         diagonal = scores.diagonal(-lag)
@@ -189,13 +193,13 @@ def test_positions_none_cannot_tell_order_and_the_others_can():
 def test_published_parameter_count_of_the_marker_sum_model():
     model = build(
         DEFAULTS | {"layers": 5, "heads": 4, "width": 128, "positions": "learned", "final_norm": True},
-        Shape(256, 8, 16),
+        TaskSizes(256, 8, 16),
     )
-    assert sum(value.numel() for value in model.initialise(stream(0)).values()) == 367_624
+    assert sum(value.numel() for value in model.initialise(seeded(0)).values()) == 367_624
 
 
 def test_initialisation_is_that_of_torch():
-    parameters = build(DEFAULTS | {"width": 64}, Shape(64, 64, 64)).initialise(stream(0))
+    parameters = build(DEFAULTS | {"width": 64}, TaskSizes(64, 64, 64)).initialise(seeded(0))
     weight = parameters["layers.0.attention.query.weight"].numpy()
     reference = torch.nn.Linear(64, 64)
     bound = 1 / 8
@@ -209,16 +213,16 @@ def test_initialisation_is_that_of_torch():
 
 def test_dropout_keeps_the_mean_and_the_rate_and_repeats_with_its_stream():
     residual, update = torch.zeros(200, 500), torch.ones(200, 500)
-    result = dropped_residual(residual, update, 0.1, stream(4))
+    result = dropped_residual(residual, update, 0.1, seeded(4))
     assert abs((result == 0).float().mean() - 0.1) < 4 * math.sqrt(0.09 / 1e5)
     assert torch.unique(result[result != 0]).tolist() == pytest.approx([1 / 0.9], rel=1e-4)
-    assert torch.equal(result, dropped_residual(residual, update, 0.1, stream(4)))
-    assert not torch.equal(result, dropped_residual(residual, update, 0.1, stream(5)))
+    assert torch.equal(result, dropped_residual(residual, update, 0.1, seeded(4)))
+    assert not torch.equal(result, dropped_residual(residual, update, 0.1, seeded(5)))
 
 
 def test_dropout_gradient_flows_through_what_was_kept():
     residual, update = torch.zeros(3, 5, requires_grad=True), torch.ones(3, 5, requires_grad=True)
-    result = dropped_residual(residual, update, 0.5, stream(6))
+    result = dropped_residual(residual, update, 0.5, seeded(6))
     result.sum().backward()
     assert torch.equal(update.grad, result.detach())
     assert torch.equal(residual.grad, torch.ones(3, 5))
@@ -230,7 +234,7 @@ def test_dropout_is_off_in_evaluation():
     tokens = some_tokens()
     evaluated = model.forward(parameters, tokens)
     assert torch.equal(evaluated, model.forward(parameters, tokens))
-    assert not torch.allclose(evaluated, model.forward(parameters, tokens, dropout=stream(7)))
+    assert not torch.allclose(evaluated, model.forward(parameters, tokens, dropout=seeded(7)))
 
 
 def test_hook_sees_every_activation_and_may_replace_it():
@@ -264,14 +268,14 @@ def test_hook_sees_every_activation_and_may_replace_it():
     torch.testing.assert_close(silenced[0, 3], model.forward(parameters, tokens[:1, 3:4], hook=silence)[0, 0])
 
 
-@pytest.mark.parametrize("explicit", [True, False])
-def test_second_derivatives_are_the_difference_quotients_of_the_first(explicit):
+@pytest.mark.parametrize("twice", [True, False])
+def test_second_derivatives_are_the_difference_quotients_of_the_first(twice):
     model, parameters = make(layers=1, width=4)
     tokens = some_tokens(batch=1, length=4)
     name = "layers.0.attention.query.weight"
 
     def loss(weight):
-        return (model.forward(parameters | {name: weight}, tokens, explicit=explicit) ** 2).sum()
+        return (model.forward(parameters | {name: weight}, tokens, twice_differentiable=twice) ** 2).sum()
 
     weight = parameters[name].clone().requires_grad_()
     assert torch.autograd.gradgradcheck(loss, (weight,))

@@ -65,16 +65,16 @@ def test_the_first_crossing_counts_even_if_the_error_rises_again():
     assert event(found(curve), "grok_step")["value"] == 600
 
 
-@pytest.mark.parametrize(("grok", "onset", "lead"), [(1500, 400, 1100), (700, 900, -200)])
-def test_the_lead_is_signed_and_carries_the_resolution_of_both(grok, onset, lead):
-    table = found(error(grok), defect(onset))
-    row = event(table, "defect_onset_step")
-    assert (row["value"], row["low"], row["high"], row["censored"]) == (onset, onset - 100, onset, False)
+@pytest.mark.parametrize(("grok", "crossing", "lead"), [(1500, 400, 1100), (700, 900, -200)])
+def test_the_lead_is_signed_and_carries_the_resolution_of_both(grok, crossing, lead):
+    table = found(error(grok), defect(crossing))
+    row = event(table, "defect_crossing_step")
+    assert (row["value"], row["low"], row["high"], row["censored"]) == (crossing, crossing - 100, crossing, False)
     row = event(table, "grok_lead")
     assert (row["value"], row["low"], row["high"], row["censored"]) == (lead, lead - 50, lead + 100, False)
     assert row["unit"] == "steps"
     # brute force: whenever in their intervals the two happened, the lead lies in its own
-    leads = [g - o for g in (grok - 49, grok) for o in (onset - 99, onset)]
+    leads = [g - o for g in (grok - 49, grok) for o in (crossing - 99, crossing)]
     assert row["low"] <= min(leads) and max(leads) <= row["high"]
     alarm = event(table, "false_alarm")
     assert (alarm["value"], alarm["unit"], alarm["censored"]) == (0.0, "fraction", False)
@@ -85,16 +85,16 @@ def test_the_lead_is_signed_and_carries_the_resolution_of_both(grok, onset, lead
     [(1.0, 20.0, False), (1.0, 20.1, True), (5.0, 50.0, False), (5.0, 50.1, True), (0.01, 19.0, False)],
 )
 def test_the_defect_must_exceed_ten_times_its_baseline_and_twenty(before, after, fires):
-    row = event(found(error(1500), defect(800, before, after)), "defect_onset_step")
+    row = event(found(error(1500), defect(800, before, after)), "defect_crossing_step")
     assert row["censored"] == (not fires)
     assert row["value"] == (800 if fires else 2000)
 
 
-def test_the_baseline_is_the_median_of_the_first_three_and_the_third_may_be_the_onset():
+def test_the_baseline_is_the_median_of_the_first_three_and_the_third_may_be_the_crossing():
     def planted(*first):
         curve = defect(None)
         curve["value"][: len(first)] = first
-        return event(found(error(1500), curve), "defect_onset_step")
+        return event(found(error(1500), curve), "defect_crossing_step")
 
     assert planted(300.0, 1.0, 1.0)["censored"]  # the first two make the baseline, they cannot fire
     assert planted(1.0, 300.0, 1.0)["censored"]
@@ -126,14 +126,14 @@ def test_other_tasks_and_single_values_have_no_events():
 
 def test_seeds_are_told_apart_and_summarised_with_their_censoring():
     made = [(1500, 400), (1000, 500), (None, 600)]
-    tables = [tidy([error(grok), defect(onset)], "runs", seed) for seed, (grok, onset) in enumerate(made)]
+    tables = [tidy([error(grok), defect(crossing)], "runs", seed) for seed, (grok, crossing) in enumerate(made)]
     two = summarize([grokking_events(pd.concat(tables[:2]))])
     assert event(two, "grok_lead")["estimate"] == 800
     three = summarize([grokking_events(pd.concat(tables))])
     assert (event(three, "grok_step")["censored"], event(three, "grok_step")["n"]) == (1, 3)
     assert np.isnan(event(three, "grok_lead")["estimate"])
     assert event(three, "false_alarm")["estimate"] == pytest.approx(1 / 3)
-    assert event(three, "defect_onset_step")["estimate"] == 500
+    assert event(three, "defect_crossing_step")["estimate"] == 500
 
 
 def test_each_experiment_has_its_own_last_step():
@@ -143,7 +143,7 @@ def test_each_experiment_has_its_own_last_step():
 
 
 @pytest.mark.parametrize(
-    ("grok", "onset", "warned"),
+    ("grok", "crossing", "warned"),
     [
         (1000, 500, True),
         (500, 1000, False),
@@ -153,7 +153,7 @@ def test_each_experiment_has_its_own_last_step():
         (None, None, False),
     ],
 )
-def test_a_warning_is_an_onset_before_grokking(grok, onset, warned):
-    row = event(found(error(grok), defect(onset)), "onset_before_grok")
+def test_a_warning_is_a_defect_crossing_before_grokking(grok, crossing, warned):
+    row = event(found(error(grok), defect(crossing)), "defect_crossing_before_grok")
     assert row["censored"] != warned
-    assert row["value"] == (onset if warned else 2000)
+    assert row["value"] == (crossing if warned else 2000)

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from learning_geometry.config import needs
+from learning_geometry.config.needs import OTHER_SEEDS as NEEDED_SEEDS
 from learning_geometry.tables.tidy import (
     COLUMNS,
     OTHER_SEEDS,
@@ -160,7 +160,7 @@ def said(*words):
 
 
 def test_rows_say_what_of_the_other_seeds_is_in_them():
-    assert OTHER_SEEDS[1:] == needs.OTHER_SEEDS
+    assert OTHER_SEEDS[1:] == NEEDED_SEEDS
     for given, words in (("none", ("", "none")), ("next", ("none", "next")), ("all", ("none", "next", "all"))):
         check_other_seeds(said(*words), given, "mine")
         for word in set(OTHER_SEEDS) - set(words):

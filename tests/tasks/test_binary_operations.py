@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 from learning_geometry.tasks import binary_operations
 from learning_geometry.tasks.batch import IGNORED
 
@@ -46,7 +46,7 @@ def test_settings_are_a_literal_with_the_published_defaults():
 @pytest.mark.parametrize("prime", [3, 7, 113])
 def test_every_pair_is_there_once_with_its_result(operation, prime):
     chosen = settings(operation=operation, prime=prime)
-    test_sets = binary_operations.test_sets(chosen, binary_operations.context(chosen, 0), 0)
+    test_sets = binary_operations.test_sets(chosen, binary_operations.drawn_once(chosen, 0), 0)
     assert set(test_sets) == {"training_pairs", "held_out_pairs"}
     seen = set()
     for test_set in test_sets.values():
@@ -67,19 +67,20 @@ def test_a_large_prime_does_not_overflow():
 
 @pytest.mark.parametrize(("fraction", "trained"), [(0.5, 4704), (0.3, 2823), (0.9999, 9408)])
 def test_the_fraction_trains(fraction, trained):
-    division = binary_operations.context(settings(training_fraction=fraction), 0)
+    division = binary_operations.drawn_once(settings(training_fraction=fraction), 0)
     assert (len(division["training_pairs"]), len(division["held_out_pairs"])) == (trained, 9409 - trained)
 
 
 def test_the_division_depends_on_the_seed_and_is_fair():
     chosen = settings(prime=7, training_fraction=0.25)
     assert (
-        binary_operations.context(chosen, 4)["training_pairs"] == binary_operations.context(chosen, 4)["training_pairs"]
+        binary_operations.drawn_once(chosen, 4)["training_pairs"]
+        == binary_operations.drawn_once(chosen, 4)["training_pairs"]
     ).all()
     counts = np.zeros((7, 7), dtype=int)
     first = np.zeros((7, 7), dtype=int)
     for seed in range(3000):
-        pairs = binary_operations.context(chosen, seed)["training_pairs"]
+        pairs = binary_operations.drawn_once(chosen, seed)["training_pairs"]
         counts[tuple(pairs.T)] += 1
         first[tuple(pairs[0])] += 1
     # 12 of 49 pairs, without replacement: the variance is that of a draw times 1 - 12 / 49 times 49 / 48
@@ -91,12 +92,12 @@ def test_the_division_depends_on_the_seed_and_is_fair():
 
 def test_batches_are_training_pairs_without_replacement():
     chosen = settings(prime=23)
-    division = binary_operations.context(chosen, 1)
+    division = binary_operations.drawn_once(chosen, 1)
     allowed = {tuple(pair) for pair in division["training_pairs"].tolist()}
     assert len(allowed) == 264
     counts = dict.fromkeys(allowed, 0)
     for step in range(400):
-        batch = binary_operations.training_batch(chosen, division, stream(1, "batch", step), 100, step)
+        batch = binary_operations.training_batch(chosen, division, seeded(1, "batch", step), 100, step)
         assert batch.tokens.shape == batch.targets.shape == (100, 3)
         drawn = {tuple(pair) for pair in batch.tokens[:, :2].tolist()}
         assert len(drawn) == 100
@@ -112,26 +113,26 @@ def test_batches_are_training_pairs_without_replacement():
 @pytest.mark.parametrize("size", [264, 265, 10_000])
 def test_a_large_batch_is_all_training_pairs(size):
     chosen = settings(prime=23)
-    division = binary_operations.context(chosen, 1)
+    division = binary_operations.drawn_once(chosen, 1)
     one, other = (
-        binary_operations.training_batch(chosen, division, stream(1, "batch", step), size, step) for step in (0, 1)
+        binary_operations.training_batch(chosen, division, seeded(1, "batch", step), size, step) for step in (0, 1)
     )
     assert (one.tokens == other.tokens).all()  # full batch: every step the same gradient, to the last bit
     assert (one.tokens[:, :2] == division["training_pairs"]).all()
 
 
 def test_a_batch_is_a_function_of_its_stream():
-    division = binary_operations.context(DEFAULTS, 0)
+    division = binary_operations.drawn_once(DEFAULTS, 0)
 
     def tokens(*key):
-        return binary_operations.training_batch(DEFAULTS, division, stream(*key), 512, 0).tokens
+        return binary_operations.training_batch(DEFAULTS, division, seeded(*key), 512, 0).tokens
 
     assert (tokens(0, "batch", 3) == tokens(0, "batch", 3)).all()
     assert not (tokens(0, "batch", 3) == tokens(0, "batch", 4)).all()
 
 
 def test_errors_judge_the_last_position_alone():
-    division = binary_operations.context(settings(prime=5), 0)
+    division = binary_operations.drawn_once(settings(prime=5), 0)
     test_set = binary_operations.test_sets(settings(prime=5), division, 0)["held_out_pairs"]
     right = test_set["targets"].clip(0)
     for read_out in (right, right[:, -1:]):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 from learning_geometry.tasks import copying
 from learning_geometry.tasks.batch import IGNORED
 
@@ -65,7 +65,7 @@ def test_token_probabilities_have_the_published_maximum_and_entropy():
 @pytest.mark.parametrize("changes", [{}, {"vocabulary": 7, "zipf_offset": -0.5}, {"vocabulary": 300}])
 def test_tokens_follow_their_probabilities(changes):
     chosen = settings(**changes)
-    tokens = copying._tokens(chosen, stream(1, "frequencies"), (2000, 200))
+    tokens = copying._tokens(chosen, seeded(1, "frequencies"), (2000, 200))
     counts = np.bincount(tokens.ravel(), minlength=chosen["vocabulary"])
     assert len(counts) == chosen["vocabulary"]
     expected = tokens.size * copying.token_probabilities(chosen)
@@ -119,7 +119,7 @@ def test_the_second_copy_repeats_the_first_apart_from_it_and_before_the_end(test
 def test_offsets_are_uniform_over_pairs():
     # T = 18, |s| = 6: offsets from {0, ..., 5}, 15 pairs
     noise = np.zeros((15000, 18), dtype=np.int64)
-    drawn = copying._sequences(noise, np.full(15000, 6), stream(3, "offsets"))
+    drawn = copying._sequences(noise, np.full(15000, 6), seeded(3, "offsets"))
     a, b = drawn["first_start"], drawn["second_start"] - 6
     counts = np.zeros((6, 6))
     np.add.at(counts, (a, b), 1)
@@ -138,7 +138,7 @@ def test_the_tightest_sequence_fits():
 
 
 def test_targets_are_the_next_tokens():
-    batch = copying.training_batch(DEFAULTS, {}, stream(0, "batch", 0), 50)
+    batch = copying.training_batch(DEFAULTS, {}, seeded(0, "batch", 0), 50)
     assert batch.tokens.shape == batch.targets.shape == (50, 64)
     assert batch.tokens.dtype == batch.targets.dtype == np.int64
     assert (batch.targets[:, :-1] == batch.tokens[:, 1:]).all()
@@ -147,7 +147,7 @@ def test_targets_are_the_next_tokens():
 
 def test_a_batch_is_a_function_of_its_stream():
     def tokens(*key):
-        return copying.training_batch(DEFAULTS, {}, stream(*key), 50).tokens
+        return copying.training_batch(DEFAULTS, {}, seeded(*key), 50).tokens
 
     assert (tokens(0, "batch", 3) == tokens(0, "batch", 3)).all()
     chance = (copying.token_probabilities(DEFAULTS) ** 2).sum()
@@ -157,19 +157,19 @@ def test_a_batch_is_a_function_of_its_stream():
 
 def test_a_finite_pool_is_what_training_and_the_in_distribution_test_use():
     chosen = settings(pool_size=30, test_sequences=400)
-    context = copying.context(chosen, seed=5)
-    assert context["segments"].shape == (30, 19)
-    lengths = (context["segments"] >= 0).sum(1)
-    assert (lengths == context["lengths"]).all()
-    pool = [tuple(row[:n]) for row, n in zip(context["segments"], lengths, strict=True)]
+    drawn_once = copying.drawn_once(chosen, seed=5)
+    assert drawn_once["segments"].shape == (30, 19)
+    lengths = (drawn_once["segments"] >= 0).sum(1)
+    assert (lengths == drawn_once["lengths"]).all()
+    pool = [tuple(row[:n]) for row, n in zip(drawn_once["segments"], lengths, strict=True)]
 
-    test_sets = copying.test_sets(chosen, context, seed=5)
+    test_sets = copying.test_sets(chosen, drawn_once, seed=5)
     found = [tuple(a) for a, _ in copies(test_sets["in_distribution"])]
     assert set(found) == set(pool)
     assert all((a == b).all() for a, b in copies(test_sets["in_distribution"]))
     assert test_sets["in_distribution"]["tokens"].min() >= 0
 
-    batch = copying.training_batch(chosen, context, stream(5, "batch", 0), 50)
+    batch = copying.training_batch(chosen, drawn_once, seeded(5, "batch", 0), 50)
     for row in batch.tokens:
         windows = {n: [tuple(w) for w in np.lib.stride_tricks.sliding_window_view(row, n)] for n in set(lengths)}
         assert any(windows[len(s)].count(s) >= 2 for s in pool)
@@ -179,11 +179,11 @@ def test_a_finite_pool_is_what_training_and_the_in_distribution_test_use():
 
 def test_pools_depend_on_the_seed_and_their_lengths_are_uniform():
     chosen = settings(pool_size=3000)
-    one, same, other = (copying.context(chosen, seed) for seed in (0, 0, 1))
+    one, same, other = (copying.drawn_once(chosen, seed) for seed in (0, 0, 1))
     assert (one["segments"] == same["segments"]).all()
     assert not (one["lengths"] == other["lengths"]).all()
     assert stats.chisquare(np.bincount(one["lengths"])[10:]).pvalue > 0.01
-    assert copying.context(DEFAULTS, 0) == {}
+    assert copying.drawn_once(DEFAULTS, 0) == {}
 
 
 def test_test_sets_are_fixed_and_unlike_each_other(tests):
@@ -194,7 +194,7 @@ def test_test_sets_are_fixed_and_unlike_each_other(tests):
             assert array.dtype == np.int64
             assert (array == again[name][key]).all()
     pooled = settings(pool_size=20, test_sequences=100)
-    a, b = (copying.test_sets(pooled, copying.context(pooled, seed), seed) for seed in (0, 1))
+    a, b = (copying.test_sets(pooled, copying.drawn_once(pooled, seed), seed) for seed in (0, 1))
     assert not (a["in_distribution"]["tokens"] == b["in_distribution"]["tokens"]).all()
     assert (a["out_of_distribution"]["tokens"] == b["out_of_distribution"]["tokens"]).all()
 
@@ -245,7 +245,7 @@ def test_errors_count_exactly_the_scored_positions():
 
 def test_the_mean_error_weighs_positions_alike(tests):
     test_set = tests["in_distribution"]
-    predictions = stream(0, "random predictions").integers(64, size=(5000, 64))
+    predictions = seeded(0, "random predictions").integers(64, size=(5000, 64))
     positions = np.arange(64)
     begin, end = (
         test_set["second_start"][:, None],

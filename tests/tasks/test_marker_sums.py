@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 from learning_geometry.tasks import marker_sums
 from learning_geometry.tasks.batch import IGNORED
 
@@ -55,7 +55,7 @@ def test_settings_are_a_literal_with_the_published_defaults():
         8,
         16,
     )
-    assert marker_sums.context(DEFAULTS, 3) == {}
+    assert marker_sums.drawn_once(DEFAULTS, 3) == {}
 
 
 @pytest.mark.parametrize(("length", "m"), [(16, 1), (16, 4), (9, 3), (9, 4), (5, 2), (3, 1)])
@@ -66,7 +66,7 @@ def test_positions_are_uniform_over_every_allowed_set(length, m):
         for chosen in combinations(range(1, length - 1), m)
         if all(after - before > 1 for before, after in pairwise(chosen))
     ]
-    drawn = marker_sums.marker_positions(length, m, 200 * len(allowed), stream("positions", length, m))
+    drawn = marker_sums.marker_positions(length, m, 200 * len(allowed), seeded("positions", length, m))
     assert (np.diff(drawn, axis=1) > 0).all()
     counts = dict.fromkeys(allowed, 0)
     for chosen in drawn.tolist():
@@ -80,7 +80,7 @@ def test_the_label_of_a_batch_follows_from_its_tokens(kind):
     chosen = settings(distractors=kind)
     seen = set()
     for step in range(40):
-        batch = marker_sums.training_batch(chosen, {}, stream(0, "batch", step), 128, step)
+        batch = marker_sums.training_batch(chosen, {}, seeded(0, "batch", step), 128, step)
         assert batch.tokens.shape == batch.targets.shape == (128, 16)
         assert batch.tokens.dtype == batch.targets.dtype == np.int64
         assert (batch.targets[:, :-1] == IGNORED).all()
@@ -97,7 +97,7 @@ def test_the_label_of_a_batch_follows_from_its_tokens(kind):
 
 def test_every_batch_is_fresh_and_a_function_of_its_stream():
     def batch(*key):
-        return marker_sums.training_batch(settings(markers=[2]), {}, stream(*key), 128, 0).tokens
+        return marker_sums.training_batch(settings(markers=[2]), {}, seeded(*key), 128, 0).tokens
 
     assert (batch(0, "batch", 3) == batch(0, "batch", 3)).all()
     for other in [(0, "batch", 4), (1, "batch", 3)]:
@@ -107,7 +107,7 @@ def test_every_batch_is_fresh_and_a_function_of_its_stream():
 def test_numbers_of_markers_are_equally_frequent():
     counts = dict.fromkeys((4, 1, 3), 0)
     for step in range(1500):
-        tokens = marker_sums.training_batch(settings(markers=[4, 1, 3]), {}, stream(2, "m", step), 5, step).tokens
+        tokens = marker_sums.training_batch(settings(markers=[4, 1, 3]), {}, seeded(2, "m", step), 5, step).tokens
         counts[sum(int((tokens == 100 + i).all(0).any()) for i in range(4))] += 1
     assert stats.chisquare(list(counts.values())).pvalue > 0.01
 
@@ -118,7 +118,7 @@ def test_the_curriculum_adds_numbers_of_markers_in_their_order():
     def seen(steps):
         found = set()
         for step in steps:
-            tokens = marker_sums.training_batch(chosen, {}, stream(0, "curriculum", step), 8, step).tokens
+            tokens = marker_sums.training_batch(chosen, {}, seeded(0, "curriculum", step), 8, step).tokens
             found.add(sum(int((tokens == 100 + i).all(0).any()) for i in range(3)))
         return found
 
@@ -222,7 +222,7 @@ def test_the_tightest_tasks_work():
         marker_sums.check(chosen)
         m, modulus = chosen["markers"][0], chosen["modulus"]
         (_, test_set), *_ = marker_sums.test_sets(chosen, {}, 0).items()
-        batch = marker_sums.training_batch(chosen, {}, stream("tight"), 30, 0)
+        batch = marker_sums.training_batch(chosen, {}, seeded("tight"), 30, 0)
         for tokens, targets in (test_set["tokens"], test_set["targets"]), batch:
             assert tokens.max() < chosen["vocabulary"]
             for row, target in zip(tokens, targets[:, -1], strict=True):

@@ -327,9 +327,9 @@ def test_finite_pool_survives_the_dataset_file(experiment, tmp_path):
     dataset = make_dataset(settings, 5)
     write_dataset(tmp_path / "d.safetensors", dataset, {"seed": 5})
     again = read_dataset(tmp_path / "d.safetensors")
-    assert dataset.context.keys() == again.context.keys() and dataset.context
-    for name, array in dataset.context.items():
-        assert np.array_equal(array, again.context[name])
+    assert dataset.drawn_once.keys() == again.drawn_once.keys() and dataset.drawn_once
+    for name, array in dataset.drawn_once.items():
+        assert np.array_equal(array, again.drawn_once[name])
     for name, test_set in dataset.test_sets.items():
         for key, array in test_set.items():
             assert np.array_equal(array, again.test_sets[name][key])

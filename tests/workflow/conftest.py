@@ -202,7 +202,7 @@ def tiny_config():
                         "active": 4,
                         "training_sequences": 100,
                         "steps": 20,
-                        "removed": [1, 16],
+                        "ablated": [1, 16],
                         "random_draws": 2,
                         "null_draws": 2,
                         "sequences": 40,

@@ -59,10 +59,10 @@ def test_every_artifact_is_there_and_tidy(finished):
         "attention_logit_share_content",
         "composition_z_score",
         "bridge_energy_key_at_lag",
-        "induction_score_after_removal",
+        "induction_score_after_ablation",
         "error_at_length",
-        "half_change_step_of_running_error",
-        "lag_of_half_change_step_of_running_error",
+        "first_crossing_of_running_error",
+        "lag_of_first_crossing_of_running_error",
     } <= set(measured["quantity"])
     pd.testing.assert_frame_equal(
         pd.read_csv(results / "tiny/summary.csv", keep_default_na=False)[["quantity", "step"]],

@@ -14,13 +14,13 @@ from learning_geometry.files import finish_folder
 from learning_geometry.measurements.common.language_capture import capture_prompts, working_folder
 from learning_geometry.models.language.loading import load
 from learning_geometry.running import job
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 
 with job(snakemake) as running:
     torch.set_num_threads(snakemake.threads)
     started, params, wildcards = perf_counter(), snakemake.params, snakemake.wildcards
     working = working_folder(Path(params.working), {"settings": params.settings, "key": running.key})
-    untrained = stream("untrained") if wildcards.weights == "untrained" else None
+    untrained = seeded("untrained") if wildcards.weights == "untrained" else None
     model = load(**params.settings["model"], untrained=untrained)
     settings = params.settings
     capture_prompts(model, settings["prompts"], settings["chat_template"], working, settings["prepend_bos"])

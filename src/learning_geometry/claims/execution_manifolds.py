@@ -36,7 +36,7 @@ MARKERS = "markers_2"
 MOST_MARKERS = "most_markers"
 """The test set with most markers, whatever their number, on which latents are judged."""
 
-REMOVED = 16
+ABLATED = 16
 """Latents removed at a time: as many as are active in a state, by the published dictionary's k."""
 
 GENERALISING = ["add", "subtract", "multiply", "square_sum"]
@@ -102,7 +102,7 @@ SHARE = Series("commutator_share_norm", data=TRAINING)
 SHARE_FLOAT64 = Series("commutator_share_norm_finite_float64", data=TRAINING)
 SHARE_FLOAT32 = Series("commutator_share_norm_finite_float32", data=TRAINING)
 ENTROPY_FIT = Series("held_out_error_saturating_coordinate", part="last_layer", data=MARKERS)
-WARNED = Series("onset_before_grok")
+WARNED = Series("defect_crossing_before_grok")
 
 
 def _below_null(null: str) -> Comparison:
@@ -304,7 +304,7 @@ CLAIMS = (
                     "paired": True,
                     "baseline": "random",
                     "quantity": Series(
-                        "accuracy_after_ablation", part="ablation-marker", data=MOST_MARKERS, index=REMOVED
+                        "accuracy_after_ablation", part="ablation-marker", data=MOST_MARKERS, index=ABLATED
                     ),
                 },
             ),
@@ -334,7 +334,7 @@ CLAIMS = (
                     "margin": 0.05,
                     "baseline": "random",
                     "quantity": Series(
-                        "accuracy_after_ablation", part="ablation-value", data=MOST_MARKERS, index=REMOVED
+                        "accuracy_after_ablation", part="ablation-value", data=MOST_MARKERS, index=ABLATED
                     ),
                 },
             ),

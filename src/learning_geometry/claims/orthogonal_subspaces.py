@@ -86,7 +86,7 @@ def _head_score(name: str, quantity: Series, statement: str) -> Claim:
         event=TRANSITION,
         comparisons=(
             Comparison("uniform_attention", "level", {"window": END, "side": "above"}),
-            Comparison("transition_step", "onset", {"margin": 0.25}),
+            Comparison("transition_step", "crossing", {"margin": 0.25}),
         ),
         floor="evaluation_noise",
         figure="transition_timeline",
@@ -307,8 +307,8 @@ CLAIMS = (
         figure="layer_one_logits",
     ),
     # each function in the layer that performs it, with the other layer intact: layer 2 cannot match without layer 1, so
-    # one lesion of both layers could never spare the induction score. Of layer 2 the queries, which read the token to
-    # be matched from the embedding: keys read what layer 1 has written, and lesions of both together cancel in the
+    # one ablation of both layers could never spare the induction score. Of layer 2 the queries, which read the token to
+    # be matched from the embedding: keys read what layer 1 has written, and ablations of both together cancel in the
     # contrast even in an ideal circuit. Above zero as well as above chance, which is not zero for unequal groups.
     Claim(
         name="subspaces_are_functionally_distinct",
@@ -359,11 +359,11 @@ CLAIMS = (
         source=NOTES,
         published="",
         role="two_layers",
-        quantity=Series("error_after_removal", part="layers.1.key-bridge", data=OUT, index=10),
+        quantity=Series("error_after_ablation", part="layers.1.key-bridge", data=OUT, index=10),
         event=TRANSITION,
         comparisons=(
             Comparison("random_subspace", "level", {"window": FINISHED, "side": "above"}),
-            Comparison("equal_norm_removal", "level", {"window": FINISHED, "side": "above"}),
+            Comparison("equal_norm_ablation", "level", {"window": FINISHED, "side": "above"}),
         ),
         floor="estimator_error",
         figure="subspace_function",

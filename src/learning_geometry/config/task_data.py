@@ -79,15 +79,15 @@ def readouts(task: str) -> set[str] | None:
 def test_sets(task: str, seed: int) -> TestSets:
     """Return the test sets of a seed, whole."""
     module, settings = module_of(task), json.loads(task)
-    return dict(module.test_sets(settings, module.context(settings, seed), seed))
+    return dict(module.test_sets(settings, module.drawn_once(settings, seed), seed))
 
 
 @functools.lru_cache(maxsize=64)
 def batches_differ(task: str, size: int) -> bool:
     """Return whether two training batches of a size can differ: whether any of three pairs that are drawn does."""
     module, settings = module_of(task), json.loads(task)
-    context = module.context(settings, 0)
-    draws = [module.training_batch(settings, context, np.random.default_rng(seed), size, 0) for seed in range(6)]
+    drawn_once = module.drawn_once(settings, 0)
+    draws = [module.training_batch(settings, drawn_once, np.random.default_rng(seed), size, 0) for seed in range(6)]
     return any(
         not np.array_equal(one, other)
         for first, second in zip(draws[::2], draws[1::2], strict=True)
@@ -109,6 +109,6 @@ def _one_sequence_each(task: str) -> TestSets | None:
         return None
     small = settings | {"test_sequences": 1}
     try:
-        return dict(module.test_sets(small, module.context(small, 0), 0))
+        return dict(module.test_sets(small, module.drawn_once(small, 0), 0))
     except (ValueError, KeyError, MemoryError):
         return None

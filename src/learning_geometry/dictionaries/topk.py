@@ -30,7 +30,7 @@ from torch import Tensor
 
 from learning_geometry.dictionaries.sparse_adam import SparseAdam
 from learning_geometry.geometry.rounding import rounding
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 
 Dictionary = dict[str, Tensor]
 
@@ -102,13 +102,13 @@ def fit(vectors: Float[Tensor, "vectors width"], settings: Settings, *key: int |
     Args:
         vectors: What is to be reconstructed, scaled (see :func:`scale_factor`).
         settings: Sizes and training.
-        key: Names the random streams: ``stream(*key, "initialisation")`` and ``stream(*key, "batches")``.
+        key: Names the random streams: ``seeded(*key, "initialisation")`` and ``seeded(*key, "batches")``.
 
     Raises:
         ValueError: As :func:`initialise` and :func:`train`.
     """
-    dictionary = initialise(vectors, settings.latents, stream(*key, "initialisation"))
-    return train(dictionary, vectors, settings, stream(*key, "batches"))
+    dictionary = initialise(vectors, settings.latents, seeded(*key, "initialisation"))
+    return train(dictionary, vectors, settings, seeded(*key, "batches"))
 
 
 def scale_factor(vectors: Float[Tensor, "vectors width"]) -> float:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from learning_geometry.figures import style
-from learning_geometry.tables.progress_measures import HALF_CHANGE, LAG, MEASURES, OUT, THRESHOLDS, TRANSITION
+from learning_geometry.tables.progress_measures import FIRST_CROSSING, LAG, MEASURES, OUT, THRESHOLDS, TRANSITION
 
 REQUIRES = ("copying_errors",)
 """The measurements whose tables the figure reads; of others, the events that there are."""
@@ -39,7 +39,7 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
     half of its change over training. (a) Training step; (b) steps after the transition of the same run, so that seeds
     whose transitions come at different times compare. Every seed a dot, the mean over seeds with its 95 % interval;
     where the event did not happen in every seed there is no mean and "happened / n" stands at the side. Grey: from the
-    recorded step before the event to it, mean over seeds: the event's resolution. Ticks: the onset of an even drift.
+    recorded step before the event to it, mean over seeds: the event's resolution. Ticks: the crossing of an even drift.
 
     Args:
         tables: "summary", summary rows; "runs", tidy rows of all seeds.
@@ -85,7 +85,8 @@ def _draw_one(
 
 def _lines(tables: Mapping[str, pd.DataFrame]) -> list[_Line]:
     events = {
-        name: table[table["quantity"].str.startswith((HALF_CHANGE, LAG, THRESHOLDS))] for name, table in tables.items()
+        name: table[table["quantity"].str.startswith((FIRST_CROSSING, LAG, THRESHOLDS))]
+        for name, table in tables.items()
     }
     measured = events["summary"][events["summary"]["null"] == ""]
     found = []
@@ -101,9 +102,9 @@ def _lines(tables: Mapping[str, pd.DataFrame]) -> list[_Line]:
 
 def _ranked(measure: Any, measured: pd.DataFrame) -> pd.DataFrame:
     """Return the events of a measure: of its own parts, and of those indices that it is made of."""
-    curve = measured[measured["quantity"] == HALF_CHANGE + measure.quantity].assign(quantity=measure.quantity)
+    curve = measured[measured["quantity"] == FIRST_CROSSING + measure.quantity].assign(quantity=measure.quantity)
     rows = measure.rows(curve)
-    return rows.assign(quantity=HALF_CHANGE + measure.quantity)
+    return rows.assign(quantity=FIRST_CROSSING + measure.quantity)
 
 
 def _label(measure: Any, row: pd.Series, lines: int) -> str:

@@ -17,13 +17,13 @@ REQUIRES = ("commutators", "trajectory_geometry")
 
 TRAINING, HELD_OUT = "training_pairs", "held_out_pairs"
 ERROR, DEFECT = "running_error", "commutator_defect"
-GROK, ONSET, LEAD, FALSE_ALARM = "grok_step", "defect_onset_step", "grok_lead", "false_alarm"
+GROK, CROSSING, LEAD, FALSE_ALARM = "grok_step", "defect_crossing_step", "grok_lead", "false_alarm"
 PC1, PC1_WITHOUT = "trajectory_pc1_share", "trajectory_pc1_share_without_initial_direction"
 MATRICES = "attention_matrices"
 WALK = "step_norm_walk"
 
 LEAST_DEFECT = 20.0
-"""A smaller defect is no onset."""
+"""A smaller defect is no crossing."""
 
 COLUMNS = 3
 """Experiments side by side."""
@@ -50,12 +50,12 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
 
     One column for each experiment, the first one expected to grok, the others controls: error on the pairs trained on
     and held out, evaluated during training, and beneath it, where measured, the commutator defect. Ticks: the seeds'
-    steps of grokking and of the defect's onset; a dotted line is the least defect that counts; a grey band the
+    steps of grokking and of the defect's crossing; a dotted line is the least defect that counts; a grey band the
     published steps of grokking of the same operation, if training lasts that long.
 
-    In the last row, one line for each experiment: lead of the onset before grokking, seeds as dots and the mean over
+    In the last row, one line for each experiment: lead of the crossing before grokking, seeds as dots and the mean over
     seeds with its 95 % interval; where a seed lacks either event there is no mean, and the numbers are seeds with
-    both, of all. Share of seeds with a false alarm, an onset without grokking, with its exact 95 % interval. Share of
+    both, of all. Share of seeds with a false alarm, a crossing without grokking, with its exact 95 % interval. Share of
     the first principal component in the trajectories of the attention matrices, with and without their initial
     direction, a walk with the same step norms as the null, and the published ranges.
 
@@ -122,7 +122,7 @@ def _draw_timelines(
         entries |= of_errors
         for axes in panels[1:]:
             entries |= style.curve(axes, of_one, {"quantity": DEFECT, "part": "model"}, style.PURPLE, "defect")
-            entries["least defect of an onset"] = axes.axhline(
+            entries["least defect of a crossing"] = axes.axhline(
                 LEAST_DEFECT, color=style.BLACK, linestyle=":", linewidth=0.6, zorder=1
             )
             axes.set_yscale("log")
@@ -176,7 +176,7 @@ def _mark_events(panels: Sequence[Axes], runs: pd.DataFrame) -> dict[str, Any]:
     """Mark the steps of all seeds in which an event happened, and return one legend entry for each event."""
     entries: dict[str, Any] = {}
     for quantity, label, color, height in (
-        (ONSET, "defect's onset, each seed", style.GREEN, 0.06),
+        (CROSSING, "defect's crossing, each seed", style.GREEN, 0.06),
         (GROK, "grokking, each seed", style.BLACK, 0.18),
     ):
         of_seeds = runs[(runs["quantity"] == quantity) & (runs["null"] == "")]
@@ -208,7 +208,7 @@ def _draw_leads(axes: Axes, tables: Mapping[str, pd.DataFrame], experiments: Seq
         if mean["censored"] == 0:
             entries["lead, mean over seeds"] = _mean(axes, place, mean, style.BLUE, "o")
         _at_side(axes, place, f"{len(happened)}/{len(seeds)}")
-    axes.set_xlabel("lead of the onset (steps)")
+    axes.set_xlabel("lead of the crossing (steps)")
     axes.axvline(0.0, color=style.BLACK, linestyle="-.", linewidth=0.5, zorder=0)
     if entries:
         low, high = axes.get_xlim()

@@ -17,7 +17,7 @@ QUANTITIES = {
     "directions_99": "directions for 99 % of\nvariance (share of width)",
     "effective_rank": "effective rank\n(share of width)",
 }
-EVENT = "lasting_half_change_step_of_directions_99"
+EVENT = "lasting_first_crossing_of_directions_99"
 
 PARTS = {
     "residual_pre": ("stream that enters", style.BLACK),
@@ -49,8 +49,8 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
     Each part in its colour, each test set in its kind of line: mean over seeds, of the first test set with its 95 %
     interval as a band, and of the attention output with single seeds too, thin. Nulls: isotropic vectors (grey, of the
     attention output), and the attention output of the untrained model (horizontal, in its colour). Ticks at the bottom
-    of the upper panel: the seeds' lasting half changes of the attention output on the first test set. Dash-dotted: the
-    mean step of the transition (out of distribution, or of grokking), where every seed has one.
+    of the upper panel: the seeds' lasting first crossings of the attention output on the first test set. Dash-dotted:
+    the mean step of the transition (out of distribution, or of grokking), where every seed has one.
 
     Args:
         tables: "summary", summary rows of all experiments; "runs", tidy rows of all their seeds.
@@ -169,7 +169,7 @@ def _mark_seeds(axes: Axes, tables: Mapping[str, pd.DataFrame], layer: int) -> d
     (ticks,) = axes.plot(
         happened, [0.05] * len(happened), "|", transform=axes.get_xaxis_transform(), markersize=7, color=color, zorder=4
     )
-    return {f"{label}'s half change, seeds": ticks}
+    return {f"{label}'s first crossing, seeds": ticks}
 
 
 def _mark_transition(axes: Axes, summary: pd.DataFrame) -> dict[str, Any]:

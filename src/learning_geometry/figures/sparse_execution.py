@@ -20,7 +20,7 @@ CHOICES = {
     "variance": (style.GREEN, "of highest variance"),
 }
 CONTROLS = {"intact": "-", "reconstruction": "--", "mean": "-."}
-CONTROL_LABELS = {"intact": "intact", "reconstruction": "reconstruction, nothing removed", "mean": "all at their mean"}
+CONTROL_LABELS = {"intact": "intact", "reconstruction": "reconstruction, nothing ablated", "mean": "all at their mean"}
 
 LABELS = {
     "marker": "which marker\n(routing)",
@@ -42,9 +42,9 @@ MOST = {"experiments": 4}
 
 
 def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figure:
-    """Draw what is left of the accuracy when latents are removed, and what latents and states tell.
+    """Draw what is left of the accuracy when latents are ablated, and what latents and states tell.
 
-    (a) Accuracy at the last position against the number of latents removed from the states that the last attention
+    (a) Accuracy at the last position against the number of latents ablated from the states that the last attention
     reads, by how they are chosen; horizontal lines for the controls; a diamond for the published edit, after which
     nothing reads. (b) Accuracy of linear probes, and (c) largest information of a single latent or coordinate, on the
     marker, the running sum and the value, each with its null of shuffled labels.
@@ -120,7 +120,7 @@ def _draw_ablations(axes: Axes, tables: Mapping[str, pd.DataFrame], modulus: int
     axes.set_xticks([], minor=True)
     axes.set_xlim(counts[0] / 1.15, counts[-1] * 1.25)
     axes.set_ylim(0.0, 1.03)
-    axes.set_xlabel("latents removed")
+    axes.set_xlabel("latents ablated")
     axes.set_ylabel("accuracy")
     return entries
 

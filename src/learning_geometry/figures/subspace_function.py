@@ -1,4 +1,4 @@
-"""What the embedding's subspaces and the bridge are for: head scores and errors with each removed, against controls."""
+"""What the embedding's subspaces and the bridge are for: head scores and errors with each ablated, against controls."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ REQUIRES = ("copying_errors", "subspace_function")
 RANK = 10
 GROUPS = {"top": style.GREEN, "medium": style.BLUE, "bottom": style.VERMILION}
 COLUMNS = {"previous_token_score": "previous-token score", "induction_score": "induction score", "error": "OOD error"}
-CONTROLS = {"random_subspace": "dim", "equal_norm_removal": "norm"}
+CONTROLS = {"random_subspace": "dim", "equal_norm_ablation": "norm"}
 HARM = LinearSegmentedColormap.from_list("harm", [style.BLUE, "white", style.VERMILION])
 HATCH = "////"
 ROW_HEIGHT = 0.25
@@ -43,12 +43,12 @@ class Row(NamedTuple):
 def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figure:
     """Draw the table of double dissociation at the last checkpoint, and its main cells over training.
 
-    (a) A row for each component and subspace removed from it, and for the bridge (of rank 10, or the nearest measured)
-    removed or kept alone; a column each for the previous-token score, the induction score and the out-of-distribution
+    (a) A row for each component and subspace ablated from it, and for the bridge (of rank 10, or the nearest measured)
+    ablated or kept alone; a column each for the previous-token score, the induction score and the out-of-distribution
     error. A cell has the change against the intact model with its interval, and the ranges of both controls; it is
     coloured by the harm, hatched if the mean change lies within the range of a control, and empty if nothing can
     change. (b) Previous-token score without the embedding's subspaces in the first layer's query-key, (c, d) induction
-    score without them in the second layer's queries and keys, (e) error with the bridge removed from the keys or kept
+    score without them in the second layer's queries and keys, (e) error with the bridge ablated from the keys or kept
     alone, over training.
 
     Args:
@@ -85,7 +85,7 @@ def _draw_one(
 
 def _layers(summary: pd.DataFrame) -> tuple[str, str]:
     """Return the parts of the layers of the previous-token and of the induction head, such as ``layers.0``."""
-    parts = pd.Series(style.select(summary, quantity="error_change_after_removal")["part"].unique())
+    parts = pd.Series(style.select(summary, quantity="error_change_after_ablation")["part"].unique())
     ends = [f".{role}-embedding.medium" for role in ("value_output", "key")]
     writer, reader = (str(parts[parts.str.endswith(end)].iloc[0]).removesuffix(end) for end in ends)
     return writer, reader
@@ -93,15 +93,15 @@ def _layers(summary: pd.DataFrame) -> tuple[str, str]:
 
 def _rows(summary: pd.DataFrame, writer: str, reader: str) -> list[Row]:
     first, second = (f"layer {int(part.split('.')[1]) + 1}" for part in (writer, reader))
-    removed, mean_kept = "change_after_removal", "change_after_removal_mean_kept"
+    ablated, mean_kept = "change_after_ablation", "change_after_ablation_mean_kept"
     components = [
-        (f"{first} query-key", f"{writer}.query_key", removed),
+        (f"{first} query-key", f"{writer}.query_key", ablated),
         ("same, mean kept", f"{writer}.query_key", mean_kept),
-        (f"{first} value-output", f"{writer}.value_output", removed),
-        (f"{second} query-key", f"{reader}.query_key", removed),
-        (f"{second} query alone", f"{reader}.query", removed),
-        (f"{second} key alone", f"{reader}.key", removed),
-        ("read-out", "readout", removed),
+        (f"{first} value-output", f"{writer}.value_output", ablated),
+        (f"{second} query-key", f"{reader}.query_key", ablated),
+        (f"{second} query alone", f"{reader}.query", ablated),
+        (f"{second} key alone", f"{reader}.key", ablated),
+        ("read-out", "readout", ablated),
     ]
     rows = [
         Row(name * (group == "top"), group, f"{part}-embedding.{group}", kind)
@@ -114,7 +114,7 @@ def _rows(summary: pd.DataFrame, writer: str, reader: str) -> list[Row]:
             continue
         rank = style.nearest_index(of_bridge, RANK)
         rows += [
-            Row(name, f"bridge, r = {rank}", part, removed, rank),
+            Row(name, f"bridge, r = {rank}", part, ablated, rank),
             Row("", f"bridge alone, r = {rank}", part, "change_kept_alone", rank),
         ]
     return rows
@@ -180,12 +180,12 @@ def _draw_panels(panels: list[Axes], tables: Mapping[str, pd.DataFrame], writer:
         ("induction_score", f"{reader}.key", f"{second}\nkey"),
     ]
     for axes, (score, component, title) in zip(panels[: len(shown)], shown, strict=True):
-        where: dict[str, str | int] = {"quantity": f"{score}_after_removal"}
+        where: dict[str, str | int] = {"quantity": f"{score}_after_ablation"}
         for group, color in GROUPS.items():
             at = where | {"part": f"{component}-embedding.{group}"}
             entries |= style.curve(axes, tables, at, color, f"without {group}")
             style.null_band(axes, style.select(tables["summary"], **at, null="random_subspace"), "step", color=color)
-        _finish(axes, tables, score, f"removed from\n{title}")
+        _finish(axes, tables, score, f"ablated from\n{title}")
     bridge = f"{reader}.key-bridge"
     axes = panels[-1]
     of_bridge = tables["summary"][(tables["summary"]["part"] == bridge)]
@@ -195,12 +195,12 @@ def _draw_panels(panels: list[Axes], tables: Mapping[str, pd.DataFrame], writer:
     else:
         rank = style.nearest_index(of_bridge, RANK)
         for kind, color, label in (
-            ("after_removal", style.PURPLE, "without bridge"),
+            ("after_ablation", style.PURPLE, "without bridge"),
             ("kept_alone", style.SKY_BLUE, "bridge alone"),
         ):
             of_kind: dict[str, str | int] = {"quantity": f"error_{kind}", "part": bridge, "index": rank}
             entries |= style.curve(axes, tables, of_kind, color, label)
-            for null, line in (("random_subspace", ":"), ("equal_norm_removal", "--")):
+            for null, line in (("random_subspace", ":"), ("equal_norm_ablation", "--")):
                 style.null_band(axes, style.select(tables["summary"], **of_kind, null=null), "step", line, color)
         _finish(axes, tables, "error", f"bridge, r = {rank},\nin {second}\nkey")
     entries |= {"intact": panels[0].lines[-1]}

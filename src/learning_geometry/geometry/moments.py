@@ -20,7 +20,7 @@ class Moments(NamedTuple):
 
     Attributes:
         n: Number of vectors.
-        mean: Shape (width,).
+        mean: TaskSizes (width,).
         scatter: Sum over vectors of the outer product of their deviations from the mean, shape (width, width).
     """
 

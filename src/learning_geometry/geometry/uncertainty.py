@@ -324,7 +324,7 @@ def first_crossing(
     return Crossing(float(steps[np.argmax(past)]), False)
 
 
-def half_change(steps: Real[np.ndarray, " n"], values: Real[np.ndarray, " m"], noise: float = 0.0) -> Crossing:
+def half_crossing(steps: Real[np.ndarray, " n"], values: Real[np.ndarray, " m"], noise: float = 0.0) -> Crossing:
     """First recorded step at which a curve has made more than half of its change from its first to its last value.
 
     The curve may rise or fall, smoothly or not; what counts is the first recorded step on the far side of the middle
@@ -343,9 +343,9 @@ def half_change(steps: Real[np.ndarray, " n"], values: Real[np.ndarray, " m"], n
         ValueError: As `first_crossing`, or if `noise` is negative.
 
     Examples:
-        >>> half_change(np.array([0, 10, 20]), np.array([1.0, 0.4, 0.1]))
+        >>> half_crossing(np.array([0, 10, 20]), np.array([1.0, 0.4, 0.1]))
         Crossing(step=10.0, censored=False)
-        >>> half_change(np.array([0, 10, 20]), np.array([0.0, 0.3, 0.1]), noise=0.2)
+        >>> half_crossing(np.array([0, 10, 20]), np.array([0.0, 0.3, 0.1]), noise=0.2)
         Crossing(step=20.0, censored=True)
     """
     if noise < 0:

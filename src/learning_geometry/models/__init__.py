@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from learning_geometry.models.shape import Shape
+from learning_geometry.models.sizes import TaskSizes
 
 
 @dataclass(frozen=True)
@@ -16,16 +16,16 @@ class Model:
     """A model variant with its settings and sizes bound.
 
     ``initialise(generator)`` returns the parameters; ``forward(parameters, tokens, dropout=, hook=,
-    explicit=)`` returns the logits.
+    twice_differentiable=)`` returns the logits.
     """
 
     settings: dict[str, Any]
-    shape: Shape
+    shape: TaskSizes
     initialise: Callable[..., dict[str, Tensor]]
     forward: Callable[..., Tensor]
 
 
-def build(settings: dict[str, Any], shape: Shape) -> Model:
+def build(settings: dict[str, Any], shape: TaskSizes) -> Model:
     """Return the model that ``settings["name"]`` names: the module of that name in this package.
 
     Raises:

@@ -20,7 +20,7 @@ from learning_geometry.models.attention import (
     score_bias,
 )
 from learning_geometry.models.dropout import dropout_mask, dropped_residual
-from learning_geometry.models.shape import Shape
+from learning_geometry.models.sizes import TaskSizes
 
 SETTINGS = {
     "layers": {"type": "integer", "minimum": 1, "default": 2, "description": "Number of layers."},
@@ -95,7 +95,7 @@ Hook = Callable[[str, Tensor], Tensor]
 """Called with the name and value of every internal activation; what it returns is used instead."""
 
 
-def initialise(settings: dict[str, Any], shape: Shape, generator: np.random.Generator) -> Parameters:
+def initialise(settings: dict[str, Any], shape: TaskSizes, generator: np.random.Generator) -> Parameters:
     """Draw float32 parameters as PyTorch's default initialisation does.
 
     Linear layers: weight and bias uniform in ±1/√fan_in; embeddings standard normal; norms one and zero.
@@ -152,7 +152,7 @@ def forward(
     *,
     dropout: np.random.Generator | None = None,
     hook: Hook | None = None,
-    explicit: bool = False,
+    twice_differentiable: bool = False,
 ) -> Float[Tensor, "batch read outputs"]:
     """Return the logits at every position, or at the last one only (``readout: last``).
 
@@ -167,7 +167,7 @@ def forward(
             ``residual_post``; and ``embedding``, ``final``, ``logits``. First and second derivatives are then
             autograd's own, and transforms of ``torch.func`` apply; of LayerNorm torch 2.13 gets the third wrong, and
             the second by ``torch.func.hessian``.
-        explicit: use the attention that has fast second derivatives. All derivatives are right either way.
+        twice_differentiable: use the attention that has fast second derivatives. All derivatives are right either way.
 
     Raises:
         ValueError: more positions than a learned position embedding has.
@@ -236,7 +236,7 @@ def forward(
                 output = last_attention(norm(x, f"{name}.attention_norm"), weights, biases, heads, factors, causal_bias)
                 x = x[:, -1:]
                 x = x + output if mask is None else torch.addcmul(x, output, mask[0][:, -1:], value=mask[1])
-            elif explicit:
+            elif twice_differentiable:
                 x, output = second_derivatives.attention(*inputs, heads, factors, causal_bias)
                 x = x + output if mask is None else torch.addcmul(x, output, mask[0], value=mask[1])
             else:

@@ -7,7 +7,7 @@ import pandas as pd
 
 IN, OUT = "in_distribution", "out_of_distribution"
 
-HALF_CHANGE, LAG, THRESHOLDS = "half_change_step_of_", "lag_of_", "first_step_below_"
+FIRST_CROSSING, LAG, THRESHOLDS = "first_crossing_of_", "lag_of_", "first_step_below_"
 """What the names of events begin with; the name of a curve, of an event, and a number follow."""
 
 TRANSITION = f"{THRESHOLDS}0.5"
@@ -114,4 +114,4 @@ MEASURES = (
     _embedding_gap("embedding gap, 20 to 50", 20, 50),
     ProgressMeasure("Hessian trace", "nats", "hessian_trace", IN),
 )
-"""Every progress measure whose onset is an event. A new one is one line here."""
+"""Every progress measure whose crossing is an event. A new one is one line here."""

@@ -1,6 +1,6 @@
 """What is learned: one file per task, numpy only.
 
-A task is a module with ``SETTINGS``, ``check``, ``vocabulary``, ``outputs``, ``length``, ``context``,
+A task is a module with ``SETTINGS``, ``check``, ``vocabulary``, ``outputs``, ``length``, ``drawn_once``,
 ``training_batch``, ``test_sets`` and ``errors``, as :mod:`learning_geometry.tasks.copying` has them; the
 name in the config is the module's name.
 """

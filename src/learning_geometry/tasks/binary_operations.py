@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 from learning_geometry.tasks.batch import IGNORED, Batch
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -108,14 +108,14 @@ def length(settings: Mapping[str, Any]) -> int:
     return 3
 
 
-def context(settings: Mapping[str, Any], seed: int) -> dict[str, np.ndarray]:
+def drawn_once(settings: Mapping[str, Any], seed: int) -> dict[str, np.ndarray]:
     """Draw what a run draws once: which pairs it trains on.
 
     Returns:
         ``training_pairs`` and ``held_out_pairs``, int64 [pairs, 2] of x and y, in random order: together all p² pairs.
     """
     prime = settings["prime"]
-    order = stream(seed, "binary_operations", "pairs").permutation(prime**2)
+    order = seeded(seed, "binary_operations", "pairs").permutation(prime**2)
     pairs = np.stack(np.divmod(order, prime), axis=1)
     trained = round(settings["training_fraction"] * prime**2)
     return {"training_pairs": pairs[:trained].copy(), "held_out_pairs": pairs[trained:].copy()}
@@ -123,7 +123,7 @@ def context(settings: Mapping[str, Any], seed: int) -> dict[str, np.ndarray]:
 
 def training_batch(
     settings: Mapping[str, Any],
-    context: Mapping[str, np.ndarray],
+    drawn_once: Mapping[str, np.ndarray],
     generator: np.random.Generator,
     size: int,
     step: int = 0,
@@ -133,24 +133,24 @@ def training_batch(
     Targets are ``IGNORED`` but at the last position.
     """
     del step  # part of every task's interface; this one is the same throughout training
-    pairs = context["training_pairs"]
+    pairs = drawn_once["training_pairs"]
     if size < len(pairs):
         pairs = pairs[generator.choice(len(pairs), size, replace=False, shuffle=False)]
     return _sequences(settings, pairs)
 
 
 def test_sets(
-    settings: Mapping[str, Any], context: Mapping[str, np.ndarray], seed: int
+    settings: Mapping[str, Any], drawn_once: Mapping[str, np.ndarray], seed: int
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Return the test sets ``training_pairs`` and ``held_out_pairs``, of the run's own division (``context``).
+    """Return the test sets ``training_pairs`` and ``held_out_pairs``, of the run's own division (``drawn_once``).
 
     Their order is random, so that the first ones are a fair sample.
 
     Returns:
         By name of the test set, int64 arrays ``tokens`` and ``targets`` [pairs, 3].
     """
-    del seed  # the division is in the context
-    return {name: _sequences(settings, context[name])._asdict() for name in ("training_pairs", "held_out_pairs")}
+    del seed  # the division is drawn once
+    return {name: _sequences(settings, drawn_once[name])._asdict() for name in ("training_pairs", "held_out_pairs")}
 
 
 def test_set_sizes(settings: Mapping[str, Any]) -> dict[str, int]:

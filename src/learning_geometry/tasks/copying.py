@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 from learning_geometry.tasks.batch import IGNORED, Batch
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -153,7 +153,7 @@ def token_probabilities(settings: Mapping[str, Any]) -> Float64[np.ndarray, " to
     return weights / weights.sum()
 
 
-def context(settings: Mapping[str, Any], seed: int) -> dict[str, np.ndarray]:
+def drawn_once(settings: Mapping[str, Any], seed: int) -> dict[str, np.ndarray]:
     """Draw what a run draws once: its pool of segments.
 
     Returns:
@@ -162,7 +162,7 @@ def context(settings: Mapping[str, Any], seed: int) -> dict[str, np.ndarray]:
     """
     if settings["pool_size"] is None:
         return {}
-    generator = stream(seed, "copying", "pool")
+    generator = seeded(seed, "copying", "pool")
     shortest, longest = settings["segment_length"]
     lengths = generator.integers(shortest, longest + 1, settings["pool_size"])
     segments = _tokens(settings, generator, (settings["pool_size"], longest))
@@ -171,24 +171,24 @@ def context(settings: Mapping[str, Any], seed: int) -> dict[str, np.ndarray]:
 
 def training_batch(
     settings: Mapping[str, Any],
-    context: Mapping[str, np.ndarray],
+    drawn_once: Mapping[str, np.ndarray],
     generator: np.random.Generator,
     size: int,
     step: int = 0,
 ) -> Batch:
     """Draw ``size`` in-distribution sequences; targets are the next tokens, ``IGNORED`` at the last."""
     del step  # part of every task's interface; this one is the same throughout training
-    drawn = _in_distribution(settings, context, generator, size)
+    drawn = _in_distribution(settings, drawn_once, generator, size)
     return Batch(drawn["tokens"], drawn["targets"])
 
 
 def test_sets(
-    settings: Mapping[str, Any], context: Mapping[str, np.ndarray], seed: int
+    settings: Mapping[str, Any], drawn_once: Mapping[str, np.ndarray], seed: int
 ) -> dict[str, dict[str, np.ndarray]]:
     """Draw the fixed test sets ``in_distribution`` and ``out_of_distribution``.
 
     They are the same for every seed, except that the in-distribution segments come from the run's pool if it
-    has one (``context``); the noise around them and their positions come from one stream either way.
+    has one (``drawn_once``); the noise around them and their positions come from one stream either way.
 
     Returns:
         By name of the test set, int64 arrays: ``tokens`` and ``targets`` [test_sequences, length];
@@ -197,8 +197,8 @@ def test_sets(
     del seed  # part of every task's interface
     size = settings["test_sequences"]
     return {
-        "in_distribution": _in_distribution(settings, context, stream("copying", "test", "in_distribution"), size),
-        "out_of_distribution": out_of_distribution(settings, stream("copying", "test", "out_of_distribution"), size),
+        "in_distribution": _in_distribution(settings, drawn_once, seeded("copying", "test", "in_distribution"), size),
+        "out_of_distribution": out_of_distribution(settings, seeded("copying", "test", "out_of_distribution"), size),
     }
 
 
@@ -272,14 +272,14 @@ def errors(
 
 
 def _in_distribution(
-    settings: Mapping[str, Any], context: Mapping[str, np.ndarray], generator: np.random.Generator, size: int
+    settings: Mapping[str, Any], drawn_once: Mapping[str, np.ndarray], generator: np.random.Generator, size: int
 ) -> dict[str, np.ndarray]:
     noise = _tokens(settings, generator, (size, settings["length"]))
-    if not context:
+    if not drawn_once:
         shortest, longest = settings["segment_length"]
         return _sequences(noise, generator.integers(shortest, longest + 1, size), generator)
-    chosen = generator.integers(len(context["lengths"]), size=size)
-    return _sequences(noise, context["lengths"][chosen], generator, context["segments"][chosen])
+    chosen = generator.integers(len(drawn_once["lengths"]), size=size)
+    return _sequences(noise, drawn_once["lengths"][chosen], generator, drawn_once["segments"][chosen])
 
 
 def _sequences(

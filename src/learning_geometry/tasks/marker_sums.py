@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 from learning_geometry.tasks.batch import IGNORED, Batch
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -151,7 +151,7 @@ def length(settings: Mapping[str, Any]) -> int:
     return settings["length"]
 
 
-def context(settings: Mapping[str, Any], seed: int) -> dict[str, np.ndarray]:
+def drawn_once(settings: Mapping[str, Any], seed: int) -> dict[str, np.ndarray]:
     """Return an empty dictionary: nothing is drawn once per run."""
     del settings, seed  # part of every task's interface
     return {}
@@ -171,7 +171,7 @@ def markers_at(settings: Mapping[str, Any], step: int) -> list[int]:
 
 def training_batch(
     settings: Mapping[str, Any],
-    context: Mapping[str, np.ndarray],
+    drawn_once: Mapping[str, np.ndarray],
     generator: np.random.Generator,
     size: int,
     step: int = 0,
@@ -180,7 +180,7 @@ def training_batch(
 
     Targets are ``IGNORED`` but at the last position.
     """
-    del context  # part of every task's interface
+    del drawn_once  # part of every task's interface
     allowed = markers_at(settings, step)
     m = allowed[int(generator.integers(len(allowed)))]
     positions = marker_positions(settings["length"], m, 1, generator)
@@ -193,7 +193,7 @@ def training_batch(
 
 
 def test_sets(
-    settings: Mapping[str, Any], context: Mapping[str, np.ndarray], seed: int
+    settings: Mapping[str, Any], drawn_once: Mapping[str, np.ndarray], seed: int
 ) -> dict[str, dict[str, np.ndarray]]:
     """Draw the fixed test sets, the same for every seed: ``markers_<m>`` for each number m of markers.
 
@@ -204,17 +204,17 @@ def test_sets(
         By name of the test set, int64 arrays: ``tokens`` and ``targets`` [test_sequences, length],
         ``marker_positions`` and ``values`` [test_sequences, m].
     """
-    del context, seed  # part of every task's interface
+    del drawn_once, seed  # part of every task's interface
     size, kinds = settings["test_sequences"], {"": settings["distractors"]}
     if settings["distractors"] == "published":
         kinds[ANY] = "any"
     made = {}
     for m in settings["markers"]:
-        generator = stream("marker_sums", "test", m)
+        generator = seeded("marker_sums", "test", m)
         positions = marker_positions(settings["length"], m, size, generator)
         values = generator.integers(settings["modulus"], size=(size, m))
         for suffix, kind in kinds.items():
-            tokens = _distractors(settings, kind, m, stream("marker_sums", "test", m, kind), size)
+            tokens = _distractors(settings, kind, m, seeded("marker_sums", "test", m, kind), size)
             np.put_along_axis(tokens, positions, settings["first_marker"] + np.arange(m)[None], axis=1)
             np.put_along_axis(tokens, positions + 1, values, axis=1)
             made[f"markers_{m}{suffix}"] = {
@@ -245,7 +245,7 @@ def marker_positions(length: int, m: int, size: int, generator: np.random.Genera
     Sets of m numbers from {0, ..., n - 1}, n = length - 1 - m, become all allowed sets, each once, by adding i + 1 to
     the i-th smallest: that opens the gaps. So a uniform subset is drawn, the places of the m smallest of n uniforms.
 
-    >>> marker_positions(5, 2, 1, stream("the one way"))
+    >>> marker_positions(5, 2, 1, seeded("the one way"))
     array([[1, 3]])
     """
     uniforms = generator.random((size, length - 1 - m))

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from learning_geometry import tasks
 from learning_geometry.files import read_tensor_metadata, read_tensors, write_tensors
-from learning_geometry.models import Model, Shape, build
+from learning_geometry.models import Model, TaskSizes, build
 from learning_geometry.models.evaluation import cross_entropy, evaluate, not_finite
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 from learning_geometry.tasks.dataset import Dataset
 from learning_geometry.training.checkpoints import schedule, verify_checkpoints, write_checkpoint
 from learning_geometry.training.optimizers import (
@@ -45,7 +45,7 @@ class State(NamedTuple):
 def build_model(experiment: dict[str, Any]) -> Model:
     """Return the experiment's model, sized for its task."""
     task, settings = tasks.load(experiment["task"]), experiment["task"]
-    shape = Shape(task.vocabulary(settings), task.outputs(settings), task.length(settings))
+    shape = TaskSizes(task.vocabulary(settings), task.outputs(settings), task.length(settings))
     return build(experiment["model"], shape)
 
 
@@ -60,8 +60,8 @@ def train(
 ) -> Rows:
     """Train one seed, write its checkpoints below ``directory``, and return its metrics.
 
-    The batch of step t comes from ``stream(seed, "batch", t)`` and its dropout masks from
-    ``stream(seed, "dropout", t)``, so a run continues from ``directory/state.safetensors`` without any
+    The batch of step t comes from ``seeded(seed, "batch", t)`` and its dropout masks from
+    ``seeded(seed, "dropout", t)``, so a run continues from ``directory/state.safetensors`` without any
     generator state. A saved state is discarded, and the run starts anew, if it was made by other settings, another
     seed or other code, if a bit of it flipped, or if a checkpoint from before it is missing or damaged.
 
@@ -156,7 +156,7 @@ def initial_state(experiment: dict[str, Any], seed: int) -> State:
     """Return a run of ``seed`` before its first step; its initialisation may be that of another seed."""
     model = build_model(experiment)
     shared = experiment["training"]["initialisation_seed"]
-    drawn = model.initialise(stream(seed if shared is None else shared, "initialisation"))
+    drawn = model.initialise(seeded(seed if shared is None else shared, "initialisation"))
     return state_from(model, drawn, experiment["optimizer"])
 
 
@@ -187,10 +187,10 @@ def training_step(
     for group in state.optimizer.param_groups:
         group["lr"] = settings["learning_rate"] * factor
     batch = task.training_batch(
-        experiment["task"], dataset.context, stream(seed, "batch", step), experiment["training"]["batch_size"], step
+        experiment["task"], dataset.drawn_once, seeded(seed, "batch", step), experiment["training"]["batch_size"], step
     )
     tokens, targets = torch.from_numpy(batch.tokens), torch.from_numpy(batch.targets)
-    logits = state.model.forward(state.parameters, tokens, dropout=stream(seed, "dropout", step))
+    logits = state.model.forward(state.parameters, tokens, dropout=seeded(seed, "dropout", step))
     loss = cross_entropy(logits, targets)
     gradients = torch.autograd.grad(loss, list(state.parameters.values()))
     state.flat.grad = torch.cat([gradient.flatten() for gradient in gradients])

@@ -13,25 +13,25 @@ import pytest
 import torch
 
 import learning_geometry
-from learning_geometry.models import Shape, build
+from learning_geometry.models import TaskSizes, build
 from learning_geometry.models.language import cache
 from learning_geometry.models.language.cache import beyond_the_first, capture, open_activations, shard_path
 from learning_geometry.models.language.trained import language_model
 from learning_geometry.models.transformer import SETTINGS
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 
 DEFAULTS = {key: value["default"] for key, value in SETTINGS.items()} | {"name": "transformer"}
 NAMES = ["layers.0.attention.z", "layers.1.residual_post"]
 
 
 def make(seed=0):
-    model = build(DEFAULTS | {"width": 8, "heads": 2}, Shape(207, 207, 9))
-    return language_model(model, model.initialise(stream(seed)), "ours", {"seed": seed})
+    model = build(DEFAULTS | {"width": 8, "heads": 2}, TaskSizes(207, 207, 9))
+    return language_model(model, model.initialise(seeded(seed)), "ours", {"seed": seed})
 
 
 def some_tokens(sequences=23):
     """All different, so that all vectors are."""
-    return stream(1).permutation(207).reshape(23, 9)[:sequences]
+    return seeded(1).permutation(207).reshape(23, 9)[:sequences]
 
 
 def small(directory, model=None, tokens=None, **options):
@@ -187,7 +187,7 @@ def test_a_batch_holds_the_same_tokens_under_every_name_and_a_pass_each_token_on
     assert len(row) == 207
     for buffer, run in [(1000, 7), (40, 7), (1, 1)]:
         order, sizes = [], []
-        for batch in found.batches(NAMES, 10, stream(2), buffer, run):
+        for batch in found.batches(NAMES, 10, seeded(2), buffer, run):
             rows = [row[vector.numpy().tobytes()] for vector in batch[NAMES[1]]]
             np.testing.assert_array_equal(batch[NAMES[0]], vectors[0][rows])
             order += rows
@@ -202,9 +202,9 @@ def orders(found, generator, **options):
 
 def test_the_order_is_the_streams(tmp_path):
     found = small(tmp_path)
-    first = orders(found, stream(3, "activations", 0), buffer=40, run=5)
-    assert torch.equal(first, orders(found, stream(3, "activations", 0), buffer=40, run=5))
-    assert not torch.equal(first, orders(found, stream(3, "activations", 1), buffer=40, run=5))
+    first = orders(found, seeded(3, "activations", 0), buffer=40, run=5)
+    assert torch.equal(first, orders(found, seeded(3, "activations", 0), buffer=40, run=5))
+    assert not torch.equal(first, orders(found, seeded(3, "activations", 1), buffer=40, run=5))
 
 
 def test_a_buffer_that_holds_all_shuffles_uniformly(tmp_path):
@@ -213,7 +213,7 @@ def test_a_buffer_that_holds_all_shuffles_uniformly(tmp_path):
     passes = 600
     counts = np.zeros((27, 27))
     for number in range(passes):
-        order = orders(found, stream(4, number), run=4)
+        order = orders(found, seeded(4, number), run=4)
         counts[np.arange(27), [row[vector.numpy().tobytes()] for vector in order]] += 1
     # every vector is equally often at every place: chi-squared of (27 - 1)² degrees of freedom, within 5 deviations
     chi_squared = ((counts - passes / 27) ** 2 / (passes / 27)).sum()
@@ -221,15 +221,15 @@ def test_a_buffer_that_holds_all_shuffles_uniformly(tmp_path):
 
 
 def test_more_than_memory_is_read_a_little_at_a_time(tmp_path):
-    model = build(DEFAULTS | {"width": 64, "layers": 1}, Shape(11, 11, 64))
-    ours = language_model(model, model.initialise(stream(0)), "wide")
-    tokens = stream(1).integers(11, size=(600, 64))
+    model = build(DEFAULTS | {"width": 64, "layers": 1}, TaskSizes(11, 11, 64))
+    ours = language_model(model, model.initialise(seeded(0)), "wide")
+    tokens = seeded(1).integers(11, size=(600, 64))
     name, bytes_in_all = "layers.0.residual_post", 600 * 64 * 64 * 4
     tracemalloc.start()
     found = capture(ours, tokens, [name], tmp_path, shard_bytes=2**20)
     captured = tracemalloc.get_traced_memory()[1]
     tracemalloc.reset_peak()
-    total = sum(batch[name].double().sum(0) for batch in found.batches([name], 256, stream(5), buffer=2048))
+    total = sum(batch[name].double().sum(0) for batch in found.batches([name], 256, seeded(5), buffer=2048))
     streamed = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert len(found.shards) == 10 and bytes_in_all > 9e6
@@ -243,7 +243,7 @@ def test_each_row_is_read_once_a_pass(tmp_path, monkeypatch):
     monkeypatch.setattr(
         cache, "read_tensor", lambda path, name, rows: reads.append((path, rows)) or really(path, name, rows)
     )
-    list(found.batches(NAMES[:1], 10, stream(6), buffer=40, run=8))
+    list(found.batches(NAMES[:1], 10, seeded(6), buffer=40, run=8))
     assert sum(rows.stop - rows.start for _, rows in reads) == 207
     assert max(rows.stop - rows.start for _, rows in reads) == 8
     assert len(set((path, rows.start) for path, rows in reads)) == len(reads)
@@ -266,6 +266,6 @@ def test_what_cannot_be_captured_or_read_is_said(tmp_path):
     with pytest.raises(ValueError, match=r"no activations 'layers\.0\.residual_pre'; there are"):
         found.read("layers.0.residual_pre")
     with pytest.raises(ValueError, match="size 0, buffer"):
-        next(found.batches(NAMES, 0, stream(0)))
+        next(found.batches(NAMES, 0, seeded(0)))
     with pytest.raises(FileNotFoundError, match="capture activations there"):
         open_activations(tmp_path / "nowhere")

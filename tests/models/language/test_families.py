@@ -8,14 +8,14 @@ import torch
 from learning_geometry.models.language import MLP_PARTS, activation_names, activation_width
 from learning_geometry.models.language.families import FAMILIES, known_family, wrap
 from learning_geometry.models.language.loading import import_transformers
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 from tests.tiny_families import CONFIGS, module_of
 
 transformers = import_transformers()
 
 
 def some_tokens(batch=2, length=11):
-    return torch.from_numpy(stream(1).integers(31, size=(batch, length)))
+    return torch.from_numpy(seeded(1).integers(31, size=(batch, length)))
 
 
 def close(left, right, tolerance=1e-5):

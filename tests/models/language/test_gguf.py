@@ -12,7 +12,7 @@ from learning_geometry.model_files.gguf_settings import CHANGES_NOTHING
 from learning_geometry.model_files.headers import TYPES, gguf_header
 from learning_geometry.models.language.loading import import_transformers, load
 from learning_geometry.models.language.weights import gguf_tensor
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 from tests.gguf_files import CONFIG, LLAMA, TOKENIZER, gpt2_tensors, llama_tensors, write_gguf
 
 transformers = import_transformers()
@@ -20,7 +20,7 @@ transformers = import_transformers()
 
 def drawn(module, seed=0):
     """The module with random parameters; every one differs from what it would be without being read."""
-    generator = stream(seed)
+    generator = seeded(seed)
     with torch.no_grad():
         for parameter in module.parameters():
             draws = torch.from_numpy(generator.standard_normal(tuple(parameter.shape), dtype="float32"))
@@ -33,7 +33,7 @@ def llama(**changes):
 
 
 def some_tokens(length=60, vocabulary=31):
-    return torch.from_numpy(stream(1).integers(vocabulary, size=(2, length)))
+    return torch.from_numpy(seeded(1).integers(vocabulary, size=(2, length)))
 
 
 def assert_computes_the_same(path, module, folder, vocabulary=31):
@@ -83,8 +83,8 @@ def test_rope_factors_of_llama_3_are_applied(tmp_path):
     with torch.no_grad():  # without the factors it is another model
         assert (plain(some_tokens()).logits - expected).norm() > 0.01 * expected.norm()
     # a null keeps them: they are no weights
-    null = load(path, tokenizer=False, untrained=stream(0))
-    other = load(tmp_path / "folder", tokenizer=False, untrained=stream(0))
+    null = load(path, tokenizer=False, untrained=seeded(0))
+    other = load(tmp_path / "folder", tokenizer=False, untrained=seeded(0))
     torch.testing.assert_close(null.forward(some_tokens()), other.forward(some_tokens()), rtol=1e-5, atol=1e-6)
 
 
@@ -270,7 +270,7 @@ def test_all_types_that_are_read_are_those_of_the_gguf_package(tmp_path):
     import gguf
 
     made = {"F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "TQ1_0", "TQ2_0"}
-    matrix = stream(0).standard_normal((3, 512), dtype=np.float32)
+    matrix = seeded(0).standard_normal((3, 512), dtype=np.float32)
     for number, (name, block, size) in TYPES.items():
         kind = gguf.GGMLQuantizationType(number)
         assert (kind.name, *gguf.GGML_QUANT_SIZES[kind]) == (name, block, size)
@@ -281,7 +281,7 @@ def test_all_types_that_are_read_are_those_of_the_gguf_package(tmp_path):
                 else matrix.astype(name.lower().replace("f", "float"))
             )
         else:  # the package reads it, and does not write it
-            rows = stream(1).integers(0, 120, (3, 512 // block * size), dtype=np.uint8)
+            rows = seeded(1).integers(0, 120, (3, 512 // block * size), dtype=np.uint8)
         path = tmp_path / f"{name}.gguf"
         writer = gguf.GGUFWriter(path, "llama")
         writer.add_tensor("a", rows, raw_dtype=None if name in ("F32", "F16") else kind)

@@ -20,7 +20,7 @@ from learning_geometry.model_files import embedded_file
 from learning_geometry.models.language import loading
 from learning_geometry.models.language.loading import import_transformers, load
 from learning_geometry.models.language.tokens import chat_prompts, read_windows, text_windows
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 from tests import gguf_files
 from tests.gguf_files import CONFIG, llama_tensors, write_gguf
 
@@ -45,7 +45,7 @@ def network(monkeypatch):
 
 def tiny(seed=0):
     module = transformers.LlamaForCausalLM(transformers.LlamaConfig(**CONFIG))
-    generator = stream(seed)
+    generator = seeded(seed)
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.copy_(torch.from_numpy(generator.standard_normal(tuple(parameter.shape), dtype="float32") / 5))
@@ -105,7 +105,7 @@ def test_a_gguf_file_by_its_path_or_its_directory(tmp_path):
     ):
         assert_same(model, tiny())
         assert (model.sizes.context, model.origin["gguf"]) == (64, "tiny.gguf")
-    tokens = torch.from_numpy(stream(1).integers(31, size=(2, 9)))
+    tokens = torch.from_numpy(seeded(1).integers(31, size=(2, 9)))
     torch.testing.assert_close(model.forward(tokens), tiny()(tokens).logits, rtol=1e-5, atol=1e-5)
 
 
@@ -213,10 +213,10 @@ def test_untrained_weights_are_drawn_as_the_family_draws_them(directory):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    first = load(directory, tokenizer=False, untrained=stream(0, "untrained"))
+    first = load(directory, tokenizer=False, untrained=seeded(0, "untrained"))
     assert torch.equal(torch.rand(3), expected)  # the global stream is left alone
-    again = load(directory, tokenizer=False, untrained=stream(0, "untrained"))
-    other = load(directory, tokenizer=False, untrained=stream(1, "untrained"))
+    again = load(directory, tokenizer=False, untrained=seeded(0, "untrained"))
+    other = load(directory, tokenizer=False, untrained=seeded(1, "untrained"))
     assert first.digest() == again.digest() != other.digest()
     assert first.origin["untrained"]
     weights = first.layer_weights(0)

@@ -16,7 +16,7 @@ import learning_geometry
 from learning_geometry.model_files import check_files, config_keys
 from learning_geometry.model_files.layouts import ALIASES, DEFAULTS, layout
 from learning_geometry.models.language.loading import import_transformers, load
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 from tests.tiny_families import CONFIGS, module_of
 from tests.tiny_language_model import write_tiny_language_model
 
@@ -93,7 +93,7 @@ def assert_refused(folder, says, both=True):
 def test_every_family_passes_and_computes_the_same(tmp_path, name):
     module = module_of(name)
     module.save_pretrained(tmp_path)
-    tokens = torch.from_numpy(stream(1).integers(31, size=(2, 11)))
+    tokens = torch.from_numpy(seeded(1).integers(31, size=(2, 11)))
     with torch.no_grad():
         torch.testing.assert_close(load(tmp_path, tokenizer=False).forward(tokens), module(tokens).logits)
 
@@ -346,7 +346,7 @@ def test_buffers_of_old_files_are_allowed_and_compared(tmp_path, name):
     module = module_of(name)
     module.save_pretrained(tmp_path)
     change_tensors(tmp_path, lambda tensors: tensors.update(old_buffers(name, module)))
-    tokens = torch.from_numpy(stream(1).integers(31, size=(2, 11)))
+    tokens = torch.from_numpy(seeded(1).integers(31, size=(2, 11)))
     with torch.no_grad():
         torch.testing.assert_close(load(tmp_path, tokenizer=False).forward(tokens), module(tokens).logits)
     for ending, change, says in WRONG[name]:
@@ -384,7 +384,7 @@ def test_names_without_the_models_prefix(tmp_path, name):
             tensors[key.removeprefix(prefix)] = tensors.pop(key)
 
     change_tensors(tmp_path, shorten)
-    tokens = torch.from_numpy(stream(1).integers(31, size=(2, 11)))
+    tokens = torch.from_numpy(seeded(1).integers(31, size=(2, 11)))
     with torch.no_grad():
         torch.testing.assert_close(load(tmp_path, tokenizer=False).forward(tokens), module(tokens).logits)
 

@@ -12,8 +12,8 @@ from learning_geometry.models.language.families import GPT2, LLAMA, wrap
 from learning_geometry.models.language.loading import import_transformers, load
 from learning_geometry.models.language.self_check import check_identities
 from learning_geometry.models.language.trained import language_model
-from learning_geometry.models.shape import Shape
-from learning_geometry.streams import stream
+from learning_geometry.models.sizes import TaskSizes
+from learning_geometry.seeding import seeded
 from tests.tiny_families import CONFIGS, module_of
 
 transformers = import_transformers()
@@ -53,7 +53,7 @@ FORCED = {
 
 def random_module(config):
     module = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
-    generator = stream(0)
+    generator = seeded(0)
     with torch.no_grad():
         for parameter in module.parameters():
             draws = torch.from_numpy(generator.standard_normal(tuple(parameter.shape), dtype="float32"))
@@ -178,7 +178,7 @@ def test_every_load_checks(tmp_path, monkeypatch, trained):
     module_of("llama").to(torch.bfloat16).save_pretrained(tmp_path)
     monkeypatch.setattr(loading, "check_identities", refuse)
     with pytest.raises(ValueError, match=r"torch.float32: checked"):
-        load(tmp_path, tokenizer=False, untrained=None if trained else stream(0))
+        load(tmp_path, tokenizer=False, untrained=None if trained else seeded(0))
 
 
 @pytest.mark.parametrize("mlp_width", [0, 32])
@@ -188,5 +188,5 @@ def test_the_workflows_own_transformer_passes(mlp_width):
 
     given = {"layers": 2, "width": 16, "heads": 2, "mlp_width": mlp_width}
     settings = {"name": "transformer"} | filled(given, settings_schema("models", "transformer"))
-    model = build(settings, Shape(vocabulary=11, outputs=11, length=24))
-    check_identities(language_model(model, model.initialise(stream(0)), "own"))
+    model = build(settings, TaskSizes(vocabulary=11, outputs=11, length=24))
+    check_identities(language_model(model, model.initialise(seeded(0)), "own"))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tokenizers import AddedToken
 
-from learning_geometry.models import Shape, build
+from learning_geometry.models import TaskSizes, build
 from learning_geometry.models.language.loading import import_transformers, load
 from learning_geometry.models.language.tokens import (
     DATE,
@@ -21,7 +21,7 @@ from learning_geometry.models.language.tokens import (
 )
 from learning_geometry.models.language.trained import language_model
 from learning_geometry.models.transformer import SETTINGS
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 from tests.tiny_language_model import write_tiny_language_model
 
 transformers = import_transformers()
@@ -39,8 +39,8 @@ def model():
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>")
     tokenizer.chat_template = TEMPLATE
     defaults = {key: value["default"] for key, value in SETTINGS.items()} | {"name": "transformer"}
-    ours = build(defaults | {"width": 4, "positions": "learned"}, Shape(8, 8, 6))
-    return replace(language_model(ours, ours.initialise(stream(0)), "ours"), tokenizer=tokenizer)
+    ours = build(defaults | {"width": 4, "positions": "learned"}, TaskSizes(8, 8, 6))
+    return replace(language_model(ours, ours.initialise(seeded(0)), "ours"), tokenizer=tokenizer)
 
 
 def test_windows_are_the_texts_tokens_in_order(model):

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from learning_geometry.geometry.head_products import output_value_products, query_key_products
-from learning_geometry.models import Shape, build
+from learning_geometry.models import TaskSizes, build
 from learning_geometry.models.language.trained import language_model
 from learning_geometry.models.transformer import SETTINGS
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 
 DEFAULTS = {key: value["default"] for key, value in SETTINGS.items()} | {"name": "transformer"}
 VARIANTS = [
@@ -20,16 +20,16 @@ VARIANTS = [
 
 
 def make(**options):
-    model = build(DEFAULTS | {"width": 8} | options, Shape(11, 11, 9))
-    parameters = model.initialise(stream(0))
+    model = build(DEFAULTS | {"width": 8} | options, TaskSizes(11, 11, 9))
+    parameters = model.initialise(seeded(0))
     for name, value in parameters.items():
         if "norm" in name:
-            value += torch.from_numpy(stream(1, name).standard_normal(value.shape, dtype=np.float32))
+            value += torch.from_numpy(seeded(1, name).standard_normal(value.shape, dtype=np.float32))
     return model, parameters, language_model(model, parameters, "ours", {"step": 7})
 
 
 def some_tokens():
-    return torch.from_numpy(stream(1).integers(11, size=(3, 9)))
+    return torch.from_numpy(seeded(1).integers(11, size=(3, 9)))
 
 
 @pytest.mark.parametrize("options", VARIANTS, ids=str)

@@ -56,10 +56,10 @@ class Batch:
         """Number of sequences."""
         return len(self.arrays["tokens"])
 
-    def loss(self, parameters: Mapping[str, Tensor], explicit: bool = True, part: slice = slice(None)) -> Tensor:
-        """Mean loss over (part of) the sequences; twice differentiable if ``explicit``."""
+    def loss(self, parameters: Mapping[str, Tensor], twice: bool = True, part: slice = slice(None)) -> Tensor:
+        """Mean loss over (part of) the sequences; twice differentiable if ``twice``."""
         tokens, targets = (torch.from_numpy(self.arrays[name][part]) for name in ("tokens", "targets"))
-        return cross_entropy(self.run.model.forward(dict(parameters), tokens, explicit=explicit), targets)
+        return cross_entropy(self.run.model.forward(dict(parameters), tokens, twice_differentiable=twice), targets)
 
     def losses_at(self, like: Mapping[str, Tensor]) -> Losses:
         """Return the function from a flat point to the loss of every sequence."""
@@ -72,7 +72,7 @@ class Batch:
 
     def _gradient(self, parameters: Mapping[str, Tensor], part: slice) -> tuple[float, Tensor]:
         leaves = {name: tensor.detach().requires_grad_() for name, tensor in parameters.items()}
-        loss = self.loss(leaves, explicit=False, part=part)
+        loss = self.loss(leaves, twice=False, part=part)
         gradients = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
         return float(loss.detach()), torch.cat([gradient.reshape(-1) for gradient in gradients])
 

@@ -22,7 +22,7 @@ from learning_geometry.files import (
 from learning_geometry.geometry.moments import Moments
 
 if TYPE_CHECKING:
-    from learning_geometry.models.language import LanguageModel, Norm, Sizes
+    from learning_geometry.models.language import LanguageModel, ModelSizes, Norm
     from learning_geometry.models.language.cache import Activations
 
 MOMENTS, ACTIVATIONS = "moments.safetensors", "activations"
@@ -89,18 +89,18 @@ class LanguageRun:
             "prompts": {name: {key: found[key] for key in keys} for name, found in prompts.items()},
         }
 
-    def sizes(self) -> "Sizes":
+    def sizes(self) -> "ModelSizes":
         """Sizes of the model, as recorded when it was captured.
 
         Raises:
             ValueError: nothing was captured.
         """
-        from learning_geometry.models.language import Sizes
+        from learning_geometry.models.language import ModelSizes
 
         for folder in self.texts.values():
-            return Sizes(**self._moments_metadata(folder)["sizes"])
+            return ModelSizes(**self._moments_metadata(folder)["sizes"])
         for folder in self.prompts.values():
-            return Sizes(**_opened(folder).provenance["sizes"])
+            return ModelSizes(**_opened(folder).provenance["sizes"])
         raise ValueError(f"{self.experiment}: nothing was captured of it; give it texts or prompts")
 
     def moment_names(self, text: str) -> list[str]:
@@ -166,8 +166,6 @@ class LanguageRun:
             KeyError: no prompts were captured.
             ValueError: the model has no norms.
         """
-        from learning_geometry.models.language import Norm
-
         recorded = _opened(self._prompts(TRAINED)).provenance["norm"]
         if recorded is None:
             raise ValueError(f"{self.experiment}: the model has no norms; leave out what is measured after them")

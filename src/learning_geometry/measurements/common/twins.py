@@ -14,7 +14,7 @@ from learning_geometry.geometry.resampling import Resampled, bca_ends, bootstrap
 from learning_geometry.geometry.rounding import deviations, difference
 from learning_geometry.geometry.uncertainty import SMALLEST_BOOTSTRAP_SAMPLE
 from learning_geometry.geometry.untangling import swapped_twins
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 
 if TYPE_CHECKING:
     from learning_geometry.measurements.common.language_run import LanguageRun
@@ -52,12 +52,12 @@ def constant(name: str) -> bool:
 
 def pair_counts(contrast: str, pairs: int, draws: int) -> Int64[np.ndarray, "draws pairs"]:
     """Return how often each pair of twins is drawn in the resamples of a contrast, always the same."""
-    return bootstrap_counts(pairs, draws, stream("prompts", contrast, "resamples"))
+    return bootstrap_counts(pairs, draws, seeded("prompts", contrast, "resamples"))
 
 
 def swapped_labels(contrast: str, pairs: int, draws: int) -> Int64[np.ndarray, "draws samples"]:
     """Return the null labels of a contrast, always the same: 1 for the second set, twins swapped at random."""
-    return swapped_twins(pairs, draws, stream("prompts", contrast, "swapped_twins"))
+    return swapped_twins(pairs, draws, seeded("prompts", contrast, "swapped_twins"))
 
 
 def thirds(layers: int) -> list[Int64[np.ndarray, " _"]]:

@@ -86,7 +86,7 @@ def fresh_sequences(run: Run, markers: int, count: int, generator: np.random.Gen
     """
     settings = dict(run.settings["task"]) | {"markers": [markers], "curriculum": 0}
     batches = [
-        run.task.training_batch(settings, run.dataset.context, generator, SEQUENCES_AT_ONE_PLACE, 0)
+        run.task.training_batch(settings, run.dataset.drawn_once, generator, SEQUENCES_AT_ONE_PLACE, 0)
         for _ in range(-(-count // SEQUENCES_AT_ONE_PLACE))
     ]
     tokens, targets = (np.concatenate([getattr(batch, name) for batch in batches]) for name in ("tokens", "targets"))

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 
 from learning_geometry.geometry.activation_patterns import patterns
 from learning_geometry.measurements.common.language_run import LanguageRun
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 from learning_geometry.tables.tidy import central_range, tidy
 
 NEEDS = {"reads": ["texts", "model"], "parts": {"always": ["mlp.input"]}}
@@ -90,7 +90,7 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
             group = min(settings["group"], len(gate))
             found = counted(vectors, gate, bias, group)
             n = sum(map(len, vectors))
-            generator = stream("activation_patterns", "random_gate", layer)
+            generator = seeded("activation_patterns", "random_gate", layer)
             draws = [counted(vectors, random_gate(gate, generator), bias, group) for _ in range(settings["null_draws"])]
             for quantity, index in found:
                 named = row | {"quantity": quantity, "index": index, "unit": UNITS[quantity]}

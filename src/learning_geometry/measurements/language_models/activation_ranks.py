@@ -16,7 +16,7 @@ from learning_geometry.geometry.activation_ranks import (
 )
 from learning_geometry.geometry.moments import restricted, varies
 from learning_geometry.measurements.common.language_run import LanguageRun
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 from learning_geometry.tables.tidy import central_range, tidy
 
 NEEDS = {"reads": ["texts"]}
@@ -79,7 +79,7 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
 
     @cache
     def isotropic(count: int, width: int) -> dict[str, dict[str, Any]]:
-        drawn = np.array(isotropic_ranks(count, width, draws, stream("activation_ranks", "isotropic", count, width)))
+        drawn = np.array(isotropic_ranks(count, width, draws, seeded("activation_ranks", "isotropic", count, width)))
         return {kind: central_range(drawn[:, i], "isotropic") for i, kind in enumerate(QUANTITIES)}
 
     def add(here: dict[str, Any], found: Ranks, count: int, width: int, suffix: str = "", index: int = 0) -> None:

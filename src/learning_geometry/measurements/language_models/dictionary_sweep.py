@@ -17,7 +17,7 @@ from learning_geometry.files import read_tensor
 from learning_geometry.geometry.moments import gathered
 from learning_geometry.measurements.common.language_run import LanguageRun
 from learning_geometry.models.language.cache import Activations, shard_path
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 from learning_geometry.tables.tidy import tidy
 
 NEEDS = {"reads": ["texts"], "parts": {"attention": ["attention.output"], "transcoder": ["mlp.input", "mlp.output"]}}
@@ -395,7 +395,7 @@ def _trained(
             dead_after=settings["dead_window"],
             optimizer=_option(cell, "optimizer"),
         )
-        start = initialisation.draw(inputs, options, active, stream(*key, "initialisation"), outputs)
+        start = initialisation.draw(inputs, options, active, seeded(*key, "initialisation"), outputs)
         begun[name] = sweep.Cell(start, training)
 
     def training_batches(count: int) -> Iterator[Pair]:
@@ -491,6 +491,6 @@ def _forever(
 ) -> Iterator[dict[str, Float[Tensor, "batch _"]]]:
     """Yield full batches, pass after pass."""
     for number in itertools.count():
-        for batch in activations.batches(names, size, stream(*key, number)):
+        for batch in activations.batches(names, size, seeded(*key, number)):
             if len(batch[names[0]]) == size:
                 yield batch

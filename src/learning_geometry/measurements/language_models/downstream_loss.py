@@ -18,7 +18,7 @@ from learning_geometry.geometry.rounding import rounding
 from learning_geometry.measurements.common.language_run import LanguageRun
 from learning_geometry.models.language import LanguageModel
 from learning_geometry.models.language.tokens import text_windows
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 from learning_geometry.tables.tidy import central_range, tidy
 from learning_geometry.tasks.texts import read_text
 
@@ -114,7 +114,7 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
     for text in settings["texts"] or list(run.texts)[:1]:
         names = run.moment_names(text)
         tokens = _windows(run, model, text, settings)
-        counts = bootstrap_counts(len(tokens), RESAMPLES, stream("downstream_loss", text, "resamples"))
+        counts = bootstrap_counts(len(tokens), RESAMPLES, seeded("downstream_loss", text, "resamples"))
         here = {"step": 0, "data": text, "n": len(tokens) * (tokens.shape[1] - 2)}
         intact = window_losses(model, tokens)
         rows.append(here | {"quantity": "loss", "unit": "nats"} | _over_windows(_mean(intact), counts))
@@ -182,7 +182,7 @@ def _projections(
 
     principal = {name: _tensor(principal_directions(each, ranks[-1])) for name, each in of.items()}
     draws = [
-        {name: _tensor(haar_subspace(width, ranks[-1], stream("downstream_loss", text, name, draw))) for name in names}
+        {name: _tensor(haar_subspace(width, ranks[-1], seeded("downstream_loss", text, name, draw))) for name in names}
         for draw in range(settings["null_draws"])
     ]
     yield projection(principal, 0)

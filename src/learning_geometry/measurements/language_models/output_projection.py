@@ -11,7 +11,7 @@ from learning_geometry.geometry.moments import Moments, covariance, restricted, 
 from learning_geometry.geometry.output_projection import ProjectionRanks, projection_ranks, share_of_drop
 from learning_geometry.measurements.common.language_run import LanguageRun
 from learning_geometry.measurements.language_models.activation_ranks import measured_layers
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 from learning_geometry.tables.tidy import tidy
 
 NEEDS = {"reads": ["texts", "model"]}
@@ -79,9 +79,9 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
                 weight,
                 sizes.heads,
                 settings["draws"],
-                stream("output_projection", text, layer),
+                seeded("output_projection", text, layer),
             )
-            null = stream("output_projection", "isotropic", text, layer)
+            null = seeded("output_projection", "isotropic", text, layer)
             isotropic = isotropic_ranks(of_z.n, len(of_z.mean), 1, null)[0]
             here = {"step": 0, "data": text, "n": of_z.n}
             for place, kind in enumerate(KINDS):

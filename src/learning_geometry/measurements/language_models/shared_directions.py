@@ -19,7 +19,7 @@ from learning_geometry.geometry.shared_directions import (
 )
 from learning_geometry.geometry.uncertainty import interval
 from learning_geometry.measurements.common.language_run import LanguageRun
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 from learning_geometry.tables.tidy import central_range, tidy
 
 NEEDS = {"reads": ["model", "prompts"], "pairs": {"always": 2}}
@@ -112,7 +112,7 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
     measured, bases = compared(weights, rank, defined)
     nulls, null_bases = [], []
     for draw in range(settings["null_draws"]):
-        generator = stream("shared_directions", "rows_permuted", draw)
+        generator = seeded("shared_directions", "rows_permuted", draw)
         permuted = {role: [rows_permuted(weight, generator) for weight in found] for role, found in weights.items()}
         of_draw, bases_of_draw = compared(permuted, rank, defined)
         nulls.append(of_draw)

@@ -24,7 +24,7 @@ from learning_geometry.measurements.common.twins import (
     swapped_labels,
     thirds,
 )
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 from learning_geometry.tables.tidy import central_range, tidy
 
 NEEDS = {"reads": ["prompts", "untrained_prompts"], "pairs": {"always": 3, "folds": 0, "rank": 1}}
@@ -32,7 +32,7 @@ NEEDS = {"reads": ["prompts", "untrained_prompts"], "pairs": {"always": 3, "fold
 needs a pair, and a principal subspace more prompts than dimensions."""
 
 SETTINGS = {
-    "streams": {
+    "seeding": {
         "type": "array",
         "items": {"enum": ["residual_mid", "residual_pre"]},
         "minItems": 1,
@@ -119,8 +119,8 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
         counts = pair_counts(name, pairs, settings["resamples"])
         labels = np.repeat([0, 1], pairs)
         swapped = swapped_labels(name, pairs, settings["swapped_labellings"])
-        judged = MID if MID in settings["streams"] else settings["streams"][0]
-        for which in settings["streams"]:
+        judged = MID if MID in settings["seeding"] else settings["seeding"][0]
+        for which in settings["seeding"]:
             hits: dict[str, list[Bool[np.ndarray, " prompts"]]] = {TRAINED: [], UNTRAINED: []}
             parts = [part for part in stream_names(run, which) if not constant(part)]
             for part in parts:
@@ -166,7 +166,7 @@ def hits_of_pairs(
     The division into folds is the same for all layers, labellings and weights of a contrast.
     """
     groups = np.tile(np.arange(len(states) // 2), 2)
-    return held_out_hits(states, labellings, groups, stream("prompts", contrast, "folds"), folds)
+    return held_out_hits(states, labellings, groups, seeded("prompts", contrast, "folds"), folds)
 
 
 def lying(

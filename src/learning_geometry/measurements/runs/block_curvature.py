@@ -21,7 +21,7 @@ from learning_geometry.measurements.common.run import Run
 from learning_geometry.measurements.common.transition import nearest, transition
 from learning_geometry.models.blocks import parts
 from learning_geometry.models.evaluation import cross_entropy
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 from learning_geometry.tables.tidy import central_range, tidy
 
 NEEDS = {
@@ -213,10 +213,10 @@ def _moments(run: Run, settings: dict[str, Any]) -> list[_Moment]:
     ]
 
 
-def _loss(run: Run, sequences: int, explicit: bool) -> Loss:
+def _loss(run: Run, sequences: int, twice: bool) -> Loss:
     test_set = run.test_set("in_distribution", sequences)
     tokens, targets = torch.from_numpy(test_set["tokens"]), torch.from_numpy(test_set["targets"])
-    return lambda parameters: cross_entropy(run.model.forward(parameters, tokens, explicit=explicit), targets)
+    return lambda parameters: cross_entropy(run.model.forward(parameters, tokens, twice_differentiable=twice), targets)
 
 
 def _moved(loss: Loss, parameters: dict[str, Tensor], chosen: dict[str, Tensor]) -> Tensor:
@@ -231,7 +231,7 @@ Measured = dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any] | None]]
 
 def _eigenvalues(run: Run, settings: dict[str, Any], steps: list[int]) -> Iterator[tuple[int, Measured]]:
     """Yield the largest eigenvalue of every part at each of the steps, in their order."""
-    loss = _loss(run, settings["sequences"], explicit=True)
+    loss = _loss(run, settings["sequences"], twice=True)
     starts: dict[str, Tensor] = {}
     noise = torch.Generator().manual_seed(0)
     for step in steps:
@@ -266,7 +266,7 @@ class _Increases:
 
     def __init__(self, run: Run, settings: dict[str, Any]):
         self.run, self.settings = run, settings
-        self.loss = _loss(run, settings["noise_sequences"], explicit=False)
+        self.loss = _loss(run, settings["noise_sequences"], twice=False)
 
     def at(self, step: int) -> Measured:
         """Return the mean increase for every weight and subspace, with its null of random subspaces."""
@@ -282,12 +282,12 @@ class _Increases:
             nulls: dict[int, dict[str, Any]] = {}
             for name, basis in subspaces.items():
                 # the same random numbers at every step, so that steps differ by the run alone
-                draw = stream("block_curvature", "noise", run.seed, weight, name)
+                draw = seeded("block_curvature", "noise", run.seed, weight, name)
                 noises = [subspace_noise(rows, basis, norm, draw) for _ in range(settings["noise_pairs"])]
                 increases = loss_increases(self.loss, parameters, f"{weight}.weight", noises)
                 rank = basis.shape[1]
                 if rank not in nulls:
-                    draw = stream("block_curvature", "null", run.seed, weight, rank)
+                    draw = seeded("block_curvature", "null", run.seed, weight, rank)
                     noises = [
                         subspace_noise(rows, haar_subspace(width, rank, draw), norm, draw)
                         for _ in range(settings["null_draws"])

@@ -10,7 +10,7 @@ from learning_geometry.geometry.head_products import query_key_products, query_k
 from learning_geometry.geometry.nulls import haar_subspaces
 from learning_geometry.geometry.subspaces import nested_energies, right_singular_subspace
 from learning_geometry.measurements.common.run import Run
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 from learning_geometry.tables.tidy import central_range, tidy
 
 NEEDS = {
@@ -175,7 +175,7 @@ def _nulls(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return per group the columns of the null rows by rank, and by lag."""
     every_rank = [*ranks, min(settings["lag_rank"], width)]
-    bases = haar_subspaces(width, max(every_rank), settings["null_draws"], stream("bridge_energy", "null", seed))
+    bases = haar_subspaces(width, max(every_rank), settings["null_draws"], seeded("bridge_energy", "null", seed))
     energies = nested_energies(np.eye(width), bases, every_rank, sizes)
     by_rank, by_lag = [], []
     for group, size in enumerate(sizes):

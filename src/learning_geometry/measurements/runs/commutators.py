@@ -19,7 +19,7 @@ from learning_geometry.measurements.common.execution_basis import Basis, executi
 from learning_geometry.measurements.common.run import Run
 from learning_geometry.models.blocks import blocks
 from learning_geometry.models.evaluation import cross_entropy
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 from learning_geometry.tables.tidy import central_range, tidy
 
 NEEDS = {
@@ -223,7 +223,7 @@ def _batches(run: Run, settings: dict[str, Any], step: int, pair: int) -> tuple[
     size = run.settings["training"]["batch_size"] if size is None else size
     drawn = [
         run.task.training_batch(
-            task, run.dataset.context, stream(run.seed, "commutators", step, pair, side), size, step
+            task, run.dataset.drawn_once, seeded(run.seed, "commutators", step, pair, side), size, step
         )
         for side in (0, 1)
     ]
@@ -247,7 +247,9 @@ def _loss_for_products(run: Run, batch: Batch) -> Loss:
     is then wrong by 6 %, of 1e-10 altogether. With that difference in float64 and the rest in float32 it errs by 3e-5.
     """
     tokens, targets = batch
-    return lambda parameters: cross_entropy(run.model.forward(parameters, tokens, explicit=True).double(), targets)
+    return lambda parameters: cross_entropy(
+        run.model.forward(parameters, tokens, twice_differentiable=True).double(), targets
+    )
 
 
 def _pair(found: Commutator, parameters: dict[str, Tensor]) -> _Pair:
@@ -327,7 +329,7 @@ def _random_energies(
     whole = np.sum(list(grams.values()), axis=0)
     entries = sum(array.size for array in deltas[0].values())
     directions = sum(columns.shape[1] for columns in basis.values())
-    generator = stream(run.seed, "commutators", "null", step)
+    generator = seeded(run.seed, "commutators", "null", step)
     anywhere = random_subspace_energies(whole, entries, directions, draws, generator)
     within = np.zeros_like(anywhere)
     for name, columns in basis.items():

@@ -16,7 +16,7 @@ from learning_geometry.geometry.composition import (
 from learning_geometry.geometry.head_products import output_value_products, query_key_products
 from learning_geometry.geometry.nulls import haar_subspaces, principal_cosines_null
 from learning_geometry.measurements.common.run import Run
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 from learning_geometry.tables.tidy import central_range, tidy
 
 NEEDS = {
@@ -101,7 +101,7 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
         f"layers.{reader}", "subspace_match", settings["ranks"], width // heads, "the width of a head"
     )
     subspaces = _match_nulls(width, ranks, settings["subspace_draws"], run.seed)
-    rotations = haar_subspaces(width, width, settings["null_draws"], stream("composition", "rotations", run.seed))
+    rotations = haar_subspaces(width, width, settings["null_draws"], seeded("composition", "rotations", run.seed))
     rows: list[dict[str, Any]] = []
     for step in run.steps(settings["every"]):
         arrays = run.arrays(step)
@@ -148,7 +148,7 @@ STATISTICS = {"subspace_match_largest_cosine": _largest, "subspace_match_rms_cos
 
 def _match_nulls(width: int, ranks: Sequence[int], draws: int, seed: int) -> dict[str, dict[str, Any]]:
     """Return, per statistic, the columns of its null rows: one entry per rank."""
-    cosines = principal_cosines_null(width, ranks, draws, stream("composition", "subspaces", seed))
+    cosines = principal_cosines_null(width, ranks, draws, seeded("composition", "subspaces", seed))
     return {
         name: central_range(np.stack([summarize(c) for c in cosines], axis=1), "random_subspaces") if ranks else {}
         for name, summarize in STATISTICS.items()

@@ -13,9 +13,9 @@ from learning_geometry.geometry.probes import shuffled_labels
 from learning_geometry.geometry.untangling import held_out_hits
 from learning_geometry.measurements.common.estimates import clipped
 from learning_geometry.measurements.common.run import Run
-from learning_geometry.models.language import LanguageModel, Sizes
+from learning_geometry.models.language import LanguageModel, ModelSizes
 from learning_geometry.models.language.trained import language_model
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 from learning_geometry.tables.tidy import central_range, tidy
 from learning_geometry.tasks.dataset import Arrays
 
@@ -121,7 +121,7 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
     samples = _samples(run, settings)
     data = f"{settings['first']}-{settings['second']}"
     named = ("contrast_over_training", settings["first"], settings["second"])
-    shuffled = shuffled_labels(samples.labels, settings["null_draws"], stream(run.seed, *named, "shuffled_labels"))
+    shuffled = shuffled_labels(samples.labels, settings["null_draws"], seeded(run.seed, *named, "shuffled_labels"))
     untrained: dict[tuple[str, str], float] = {}
     rows: list[dict[str, Any]] = []
     # the first checkpoint is the null, measured or not
@@ -130,7 +130,7 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
         for part, vectors in states(model, samples.tokens, samples.positions).items():
             here = {"step": step, "part": part, "data": data}
             # the folds are the same at all checkpoints
-            folds = stream(run.seed, *named, "folds")
+            folds = seeded(run.seed, *named, "folds")
             for row in _of_part(vectors, samples.labels, shuffled, folds):
                 rows.append(here | row)
                 if "null" not in row:
@@ -139,10 +139,10 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
     return tidy(rows, run.experiment, run.seed)
 
 
-def stream_names(sizes: Sizes) -> list[str]:
+def stream_names(sizes: ModelSizes) -> list[str]:
     """Return the names of the residual stream wherever a part of the model has changed it, and of what enters.
 
-    >>> sizes = Sizes(vocabulary=11, layers=2, width=8, heads=2, head_width=4, mlp_width=0, context=None)
+    >>> sizes = ModelSizes(vocabulary=11, layers=2, width=8, heads=2, head_width=4, mlp_width=0, context=None)
     >>> stream_names(sizes)
     ['layers.0.residual_pre', 'layers.0.residual_mid', 'layers.1.residual_mid']
     """

@@ -9,7 +9,7 @@ from scipy.special import betaincinv
 
 from learning_geometry.geometry.rounding import is_rounding
 from learning_geometry.measurements.common.run import Run
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 from learning_geometry.tables.tidy import central_range, tidy
 
 NEEDS = {
@@ -70,7 +70,7 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
     prime = task["prime"]
     if prime < 5:
         raise ValueError(f"measurements.embedding_frequencies: prime {prime} has one frequency only; use 5 or more")
-    generator = stream("embedding_frequencies", "null", run.seed)
+    generator = seeded("embedding_frequencies", "null", run.seed)
     frequencies = np.arange(1, prime // 2 + 1)
     rows: list[dict[str, Any]] = []
     for step in run.steps(settings["every"]):

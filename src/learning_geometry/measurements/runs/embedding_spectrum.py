@@ -13,7 +13,7 @@ from learning_geometry.geometry.spectra import (
     singular_value_gaps,
 )
 from learning_geometry.measurements.common.run import Run
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 from learning_geometry.tables.tidy import central_range, tidy
 
 SETTINGS = {
@@ -55,13 +55,13 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
     """
     rows: list[dict[str, Any]] = []
     embedding = run.arrays(run.steps()[0])["embedding.weight"]
-    generator = stream("embedding_spectrum", "null", run.seed)
+    generator = seeded("embedding_spectrum", "null", run.seed)
     unit_norm = gaussian_singular_values(embedding.shape, settings["null_draws"], generator, 1.0)
     null_rank = central_range(np.array([effective_rank(draw) for draw in unit_norm]), "gaussian_matrix")
     null_gap = central_range(singular_value_gaps(unit_norm), "gaussian_matrix")
     null_gap |= {"value": np.median(singular_value_gaps(unit_norm), axis=0), "low": np.ones(unit_norm.shape[1] - 1)}
     thresholds = gaussian_gap_quantiles(
-        embedding.shape, stream("embedding_spectrum", "gaps"), draws=settings["gap_draws"]
+        embedding.shape, seeded("embedding_spectrum", "gaps"), draws=settings["gap_draws"]
     )
     mean, low, high = random_direction_cosine(embedding.shape[1])
     null_direction = {"null": "random_direction", "value": mean, "low": low, "high": high}

@@ -23,7 +23,7 @@ from learning_geometry.measurements.common.estimates import bounds, check_conver
 from learning_geometry.measurements.common.landscape_points import HELD_OUT, OWN, Batch, batches, points
 from learning_geometry.measurements.common.landscape_way import between
 from learning_geometry.measurements.common.run import Run
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 from learning_geometry.tables.tidy import tidy
 
 NEEDS = {
@@ -264,7 +264,7 @@ def _curvature(run: Run, settings: dict[str, Any], step: int, own: Batch, held_o
         check_converged(pair, run, step, f"the {name} Hessian eigenvalue", remedy)
     doubled = {name: tensor.double() for name, tensor in parameters.items()}
     exact = gradient_with_graph(own.loss, doubled, check=False).product
-    generator = stream("landscape", "density", run.seed)
+    generator = seeded("landscape", "density", run.seed)
     density = spectral_density(at.product, size, settings["density_probes"], settings["density_steps"], generator)
     print(f"step {step}: eigenvalues {smallest.value:.4g} to {largest.value:.4g} after {largest.products} products")
     batch = {"data": OWN, "n": own.size}
@@ -331,7 +331,7 @@ def _steps(
     """Measure steps to both sides along a direction, and along a random one of equal norm."""
     point, distances = flatten(parameters), sorted(settings["distances"])
     places = [-distance for distance in reversed(distances)] + [0.0, *distances]
-    generator = stream("landscape", "random_direction", run.seed)
+    generator = seeded("landscape", "random_direction", run.seed)
     random = torch.from_numpy(generator.standard_normal(point.numel())).to(point)
     random /= torch.linalg.vector_norm(random)
     rows: list[dict[str, Any]] = [{"quantity": "distance", "index": np.arange(len(places)), "value": np.array(places)}]

@@ -10,7 +10,7 @@ from learning_geometry.measurements.common.run import Run
 from learning_geometry.measurements.runs.copying_errors import constant_errors
 from learning_geometry.measurements.runs.head_scores import scores_by_layer, uniform_scores
 from learning_geometry.models.evaluation import evaluate
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 from learning_geometry.tables.tidy import tidy
 from learning_geometry.tasks.dataset import Arrays
 
@@ -137,7 +137,7 @@ def draw_test_sets(run: Run, settings: dict[str, Any]) -> dict[tuple[int, str], 
                     f"measurements.length_generalisation.factors: {length} tokens are no length of this task ({error})"
                 ) from None
             segment = changed["out_of_distribution_segment_length"]
-            generator = stream("length_generalisation", "test", length, segment)
+            generator = seeded("length_generalisation", "test", length, segment)
             found[length, suffix] = run.task.out_of_distribution(changed, generator, settings["test_sequences"])
     return found
 

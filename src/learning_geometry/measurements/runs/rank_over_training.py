@@ -16,7 +16,7 @@ from learning_geometry.measurements.common.run import Run
 from learning_geometry.models.language import LanguageModel, activation_names, activation_width
 from learning_geometry.models.language.cache import beyond_the_first
 from learning_geometry.models.language.trained import language_model
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 from learning_geometry.tables.tidy import central_range, tidy
 
 NEEDS = {
@@ -66,7 +66,7 @@ QUANTITIES = {"directions_99": "directions", "effective_rank": "effective_rank"}
 PARTS = ("residual_pre", "attention.z", "attention.output", "residual_mid", "mlp.output")
 """Of every layer, in the order in which a model computes them; the last of a layer with an MLP alone."""
 
-LASTING = "lasting_half_change_step_of_directions_99"
+LASTING = "lasting_first_crossing_of_directions_99"
 
 LEAST_CHANGE = 0.1
 """A smaller change of ``directions_99``, in shares of the width, is no event."""
@@ -89,7 +89,7 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
     - ``isotropic``: as many Gaussian vectors of that width;
     - ``untrained``: the run's own model at its first checkpoint.
 
-    At the last step, ``lasting_half_change_step_of_directions_99`` (steps) of every part and test set: the first
+    At the last step, ``lasting_first_crossing_of_directions_99`` (steps) of every part and test set: the first
     measured step from which on the curve stays beyond the middle between its first and its last value; censored if
     these differ by no more than ``LEAST_CHANGE``. [low, high] = the measured step before it, and it.
     Null ``even_drift``: of a straight line, about half of training.
@@ -186,7 +186,7 @@ def isotropic_lookup_ranks(
     return found
 
 
-def lasting_half_change(steps: Int64[np.ndarray, " n"], values: Float[np.ndarray, " n"], noise: float) -> Crossing:
+def lasting_first_crossing(steps: Int64[np.ndarray, " n"], values: Float[np.ndarray, " n"], noise: float) -> Crossing:
     """Return the first step from which on a curve stays beyond the middle between its first and its last value.
 
     Unlike the first crossing of that middle, it is not set off by a dip that passes.
@@ -196,7 +196,7 @@ def lasting_half_change(steps: Int64[np.ndarray, " n"], values: Float[np.ndarray
         values: the curve at these steps.
         noise: changes up to this are none: then the event is censored, at the last step.
 
-    >>> lasting_half_change(np.array([0, 10, 20, 30]), np.array([1.0, 0.0, 1.0, 0.0]), 0.1)
+    >>> lasting_first_crossing(np.array([0, 10, 20, 30]), np.array([1.0, 0.0, 1.0, 0.0]), 0.1)
     Crossing(step=30.0, censored=False)
     """
     change = float(difference(values[-1], values[0]))
@@ -207,14 +207,14 @@ def lasting_half_change(steps: Int64[np.ndarray, " n"], values: Float[np.ndarray
 
 
 def _event(curve: Mapping[int, float]) -> Iterator[dict[str, Any]]:
-    """Yield the lasting half change of a curve, by step, and what an even drift would have."""
+    """Yield the lasting first crossing of a curve, by step, and what an even drift would have."""
     steps, values = np.array(list(curve)), np.array(list(curve.values()))
     row = {"quantity": LASTING, "step": int(steps[-1]), "unit": "steps"}
-    event = lasting_half_change(steps, values, LEAST_CHANGE)
+    event = lasting_first_crossing(steps, values, LEAST_CHANGE)
     before = float(steps[steps < event.step].max(initial=steps[0]))
     bounds = {} if event.censored else {"low": before, "high": event.step}
     yield row | {"value": event.step, "censored": event.censored} | bounds
-    yield row | {"value": lasting_half_change(steps, steps.astype(np.float64), 0.0).step, "null": "even_drift"}
+    yield row | {"value": lasting_first_crossing(steps, steps.astype(np.float64), 0.0).step, "null": "even_drift"}
 
 
 class _Isotropic:
@@ -227,7 +227,7 @@ class _Isotropic:
     def draws(self, data: str, width: int, n: int, repeats: np.ndarray | None) -> list[Ranks]:
         key = ("" if repeats is None else data, width, n)
         if key not in self.drawn:
-            generator = stream(self.seed, "rank_over_training", *key)
+            generator = seeded(self.seed, "rank_over_training", *key)
             self.drawn[key] = (
                 isotropic_ranks(n, width, self.count, generator)
                 if repeats is None

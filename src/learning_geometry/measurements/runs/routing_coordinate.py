@@ -9,7 +9,7 @@ from jaxtyping import Float
 from learning_geometry.geometry.trajectories import ending_signs, inner_products, principal_coordinates
 from learning_geometry.geometry.walks import step_norm_walk
 from learning_geometry.measurements.common.run import Run
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 from learning_geometry.tables.tidy import central_range, tidy
 
 NEEDS = {
@@ -52,7 +52,7 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
     arrays = [run.arrays(step) for step in steps]
     products = inner_products(np.stack([at_step[name].ravel() for at_step in arrays]) for name in names)
     walks = step_norm_walk(
-        products.displacements, products.entries, settings["null_draws"], stream("routing_coordinate", "null", run.seed)
+        products.displacements, products.entries, settings["null_draws"], seeded("routing_coordinate", "null", run.seed)
     )
     null = central_range(np.stack([first_coordinate(walk) for walk in walks]), "step_norm_walk")
     row = {"step": steps, "part": part, "quantity": "routing_coordinate"}

@@ -16,7 +16,7 @@ from learning_geometry.measurements.common.estimates import bounds, check_conver
 from learning_geometry.measurements.common.run import Run
 from learning_geometry.models.blocks import parts, sizes
 from learning_geometry.models.evaluation import cross_entropy
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 from learning_geometry.tables.tidy import tidy
 
 NEEDS = {
@@ -117,8 +117,8 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
     test_set = run.test_set("in_distribution", settings["sequences"])
     tokens, targets = torch.from_numpy(test_set["tokens"]), torch.from_numpy(test_set["targets"])
 
-    def loss(parameters: dict[str, Tensor], explicit: bool = True) -> Tensor:
-        return cross_entropy(run.model.forward(parameters, tokens, explicit=explicit), targets)
+    def loss(parameters: dict[str, Tensor], twice: bool = True) -> Tensor:
+        return cross_entropy(run.model.forward(parameters, tokens, twice_differentiable=twice), targets)
 
     rows: list[dict[str, Any]] = []
     untrained: dict[str, dict[str, float]] = {}
@@ -182,14 +182,14 @@ def _details(
     exact = double_product(loss, parameters)
     largest, smallest = refined(largest, exact), refined(smallest, exact)
     trace = hutch_plus_plus(
-        at.product, size, settings["trace_probes"], settings["trace_sketch"], stream("sharpness", "trace", run.seed)
+        at.product, size, settings["trace_probes"], settings["trace_sketch"], seeded("sharpness", "trace", run.seed)
     )
     proxy = mean_loss_increase(
-        lambda parameters: loss(parameters, explicit=False),
+        lambda parameters: loss(parameters, twice=False),
         parameters,
         settings["proxy_radius"],
         settings["proxy_pairs"],
-        stream("sharpness", "proxy", run.seed),
+        seeded("sharpness", "proxy", run.seed),
     )
     measured = {"smallest_hessian_eigenvalue": bounds(smallest.value, value_error(smallest, largest.value))}
     for name, estimate in {"hessian_trace": trace, "sharpness_proxy": proxy}.items():

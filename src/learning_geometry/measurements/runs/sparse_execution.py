@@ -30,7 +30,7 @@ from learning_geometry.measurements.common.value_states import (
     last_layer,
     read_states,
 )
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 from learning_geometry.tables.tidy import central_range, tidy
 
 NEEDS = {
@@ -39,7 +39,7 @@ NEEDS = {
     "task_settings": {"modulus": None, "first_marker": None},
     "model_settings": ["layers", "positions"],
     "at_most": {"active": "latents"},
-    "leaves_out_from": {"removed": "latents"},
+    "leaves_out_from": {"ablated": "latents"},
 }
 """What it needs of task, model and experiment, without which the config refuses it (``config.needs``)."""
 
@@ -86,13 +86,13 @@ SETTINGS = {
         "default": 0,
         "description": "Dead latents in the dictionary's auxiliary loss (AuxK); 0 leaves it out.",
     },
-    "removed": {
+    "ablated": {
         "type": "array",
         "items": {"type": "integer", "minimum": 1},
         "minItems": 1,
         "uniqueItems": True,
         "default": [1, 2, 4, 8, 16, 32, 64, 128],
-        "description": "Numbers of latents removed; those from the number of latents on are left out.",
+        "description": "Numbers of latents ablated; those from the number of latents on are left out.",
     },
     "random_draws": {
         "type": "integer",
@@ -121,7 +121,7 @@ SETTINGS = {
 }
 
 VALUE, MARKER, VARIANCE, RANDOM = CHOICES = ("value", "marker", "variance", "random")
-"""Ways to choose the latents that are removed."""
+"""Ways to choose the latents that are ablated."""
 
 INTACT, RECONSTRUCTION, MEAN = CONTROLS = ("intact", "reconstruction", "mean")
 
@@ -158,13 +158,13 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
       states; share of latents that are active for none of the training states (n).
     - ``accuracy_after_ablation`` (fraction), n = sequences, with the 95 % interval over them, states at all value
       positions replaced. Part ``ablation-intact``: by nothing; ``-reconstruction``: by the dictionary's
-      reconstruction, nothing removed; ``-mean``: by that of the mean latents. Parts ``ablation-value``, ``-marker``,
-      ``-variance``, index = number of latents removed: by the reconstruction with so many latents at their mean (over
+      reconstruction, nothing ablated; ``-mean``: by that of the mean latents. Parts ``ablation-value``, ``-marker``,
+      ``-variance``, index = number of latents ablated: by the reconstruction with so many latents at their mean (over
       training states), those that have most information on the value or the marker's number, or that vary most;
       ``ablation-random``: any latents that are ever active, value = mean over draws (n). Null ``random`` of the
       other three: the range over the draws.
-    - ``accuracy_after_published_ablation``: the same, for the largest number removed, with a dictionary of the states
-      *after* the last layer, edited there, where nothing reads them: equal to intact, whatever is removed.
+    - ``accuracy_after_published_ablation``: the same, for the largest number ablated, with a dictionary of the states
+      *after* the last layer, edited there, where nothing reads them: equal to intact, whatever is ablated.
     - ``decoding_accuracy`` (fraction), n = sequences, parts ``latents-<label>`` and ``states-<label>``: linear probes
       of the marker's number (routing), of the running sum up to this value (execution), and of the value. At the first
       marker the sum is the value; ``running_sum_after_first`` has the other markers alone. ``final_latents-…`` and
@@ -185,7 +185,7 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
     step, data = run.steps()[-1], largest_marker_set(run)
     parameters, layer = run.parameters(step), run.settings["model"]["layers"] - 1
     markers = run.test_set(data, 1)["marker_positions"].shape[1]
-    generator = stream(run.seed, "sparse_execution", "sequences")
+    generator = seeded(run.seed, "sparse_execution", "sequences")
     drawn = fresh_sequences(run, markers, settings["training_sequences"], generator)
     training, test = (
         read_states(run, parameters, sequences) for sequences in (drawn, run.test_set(data, settings["sequences"]))
@@ -205,7 +205,7 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
         rows += _decoding(sparse, training.labels, test.labels, settings, run.seed, prefix)
         rows += _information(codes, training.labels, settings, run.seed, prefix)
         orders = _orders(sparse, codes[LATENTS], training.labels, settings, run.seed)
-        counts = [count for count in sorted(settings["removed"]) if count < settings["latents"]]
+        counts = [count for count in sorted(settings["ablated"]) if count < settings["latents"]]
         # what changes nothing is shown once, by the largest edits
         counts = counts if site == "before" else counts[-1:]
         answered = _ablations(sparse, last_layer(run, parameters), test, orders, counts, site)
@@ -256,7 +256,7 @@ def _quality(sparse: Sparse, part: str) -> Iterator[dict[str, Any]]:
 def _orders(
     sparse: Sparse, codes: Int64[np.ndarray, "states latents"], labels: Labels, settings: dict[str, Any], seed: int
 ) -> dict[str, list[np.ndarray]]:
-    """Return how latents follow each other when more and more are removed, by choice; several for random ones."""
+    """Return how latents follow each other when more and more are ablated, by choice; several for random ones."""
     orders = {
         choice: [descending(mutual_information(codes, labels[choice].ravel()))]
         for choice in (VALUE, MARKER)
@@ -264,9 +264,9 @@ def _orders(
     }
     latents = sparse.latents["training"]
     orders[VARIANCE] = [descending(latents.double().var(0).numpy())]
-    # dead ones last: they hold nothing that could be removed
+    # dead ones last: they hold nothing that could be ablated
     dead = topk.dead(latents).numpy()
-    generator = stream(seed, "sparse_execution", "random")
+    generator = seeded(seed, "sparse_execution", "random")
     orders[RANDOM] = [
         np.argsort(dead + generator.random(len(dead)) / 2, kind="stable") for _ in range(settings["random_draws"])
     ]
@@ -281,7 +281,7 @@ def _ablations(
     counts: list[int],
     site: str,
 ) -> dict[tuple[str, int], list[np.ndarray]]:
-    """Return the answers by kind of ablation and number of latents removed, one array for each choice of latents."""
+    """Return the answers by kind of ablation and number of latents ablated, one array for each choice of latents."""
     shape = test.before.shape
 
     def after(latents: Float[Tensor, "states latents"]) -> np.ndarray:
@@ -327,7 +327,7 @@ def _decoding(
         of_source = {LATENTS: sparse.latents, STATES: sparse.states}[source]
         features = {name: of.numpy() for name, of in of_source.items()}
         for name, (used, labels) in _labellings(training).items():
-            shuffled = shuffled_labels(labels, settings["null_draws"], stream(seed, "sparse_execution", SHUFFLED, name))
+            shuffled = shuffled_labels(labels, settings["null_draws"], seeded(seed, "sparse_execution", SHUFFLED, name))
             judged, expected = _labellings(test)[name]
             probes = ridge_probes(features["training"][used], [labels, *shuffled])
             right = [predict(probe, features["test"][judged]) == expected for probe in probes]
@@ -342,7 +342,7 @@ def _information(
     codes: dict[str, Int64[np.ndarray, "states _"]], labels: Labels, settings: dict[str, Any], seed: int, prefix: str
 ) -> Iterator[dict[str, Any]]:
     for name, (used, expected) in _labellings(labels).items():
-        shuffled = shuffled_labels(expected, settings["null_draws"], stream(seed, "sparse_execution", SHUFFLED, name))
+        shuffled = shuffled_labels(expected, settings["null_draws"], seeded(seed, "sparse_execution", SHUFFLED, name))
         for source, of_source in codes.items():
             best, *nulls = (mutual_information(of_source[used], each).max() for each in (expected, *shuffled))
             row = {"part": f"{prefix}{source}-{name}", "quantity": "best_latent_information", "unit": "nats"}

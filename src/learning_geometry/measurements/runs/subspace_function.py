@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 
 from learning_geometry import failures
+from learning_geometry.geometry.ablation import ablated_norm, equal_norm_ablation, projector
 from learning_geometry.geometry.head_products import query_key_products
 from learning_geometry.geometry.nulls import haar_subspaces
-from learning_geometry.geometry.removal import equal_norm_removal, projector, removed_norm
 from learning_geometry.geometry.subspaces import right_singular_subspace, top_right_singular_subspace
-from learning_geometry.measurements.common.lesions import (
+from learning_geometry.measurements.common.ablations import (
     INDUCTION,
     LOSS,
     PREVIOUS,
@@ -25,7 +25,7 @@ from learning_geometry.measurements.common.lesions import (
     outcome,
 )
 from learning_geometry.measurements.common.run import Run
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 from learning_geometry.tables.tidy import central_range, tidy
 
 NEEDS = {
@@ -92,28 +92,28 @@ SETTINGS = {
     "mean_kept_everywhere": {
         "type": "boolean",
         "default": False,
-        "description": "Repeat every removal with the mean of what it takes put back, not only those from the writing "
+        "description": "Repeat every ablation with the mean of what it takes put back, not only those from the writing "
         "layer's query-key.",
     },
     "null_draws": {
         "type": "integer",
         "minimum": 2,
         "default": 6,
-        "description": "Random rotations drawn once per run, each evaluated at every removal for both nulls.",
+        "description": "Random rotations drawn once per run, each evaluated at every ablation for both nulls.",
     },
 }
 
 GROUPS = ("top", "medium", "bottom")
-RANDOM, EQUAL_NORM = NULLS = ("random_subspace", "equal_norm_removal")
-REMOVED, ALONE = "after_removal", "kept_alone"
+RANDOM, EQUAL_NORM = NULLS = ("random_subspace", "equal_norm_ablation")
+ABLATED, ALONE = "after_ablation", "kept_alone"
 MEAN_KEPT = "_mean_kept"
 
 Outcomes = dict[str, list[Outcome]]
 """Null, "" for the measured one -> outcomes: a single one, or one per draw."""
 
 
-class Removal(NamedTuple):
-    """Which directions are removed from which component, and the name of the rows."""
+class Ablation(NamedTuple):
+    """Which directions are ablated from which component, and the name of the rows."""
 
     component: Component
     subspace: str
@@ -121,8 +121,8 @@ class Removal(NamedTuple):
     """Orthonormal columns that span the stream."""
     start: int
     stop: int
-    """The columns removed."""
-    kind: str = REMOVED
+    """The columns ablated."""
+    kind: str = ABLATED
     rank: int = 0
     keep_mean: bool = False
 
@@ -135,27 +135,27 @@ class Removal(NamedTuple):
 def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
     r"""Measure head scores, error and loss out of distribution with subspaces projected out of weights.
 
-    Of a removal R (a projector) a weight W that reads the stream becomes W (1 − R), on the normalised stream before γ
-    (see ``lesions``), and one that writes (1 − R) W. With w the writing and r the reading layer, the embedding's top,
-    medium and bottom right singular subspaces are removed from
+    Of an ablation R (a projector) a weight W that reads the stream becomes W (1 − R), on the normalised stream before γ
+    (see ``ablations``), and one that writes (1 − R) W. With w the writing and r the reading layer, the embedding's top,
+    medium and bottom right singular subspaces are ablated from
 
     - ``layers.<w>.query_key``: W_q and W_k; ``layers.<w>.value_output``: the input of W_v, what the head copies;
     - ``layers.<r>.query_key``: W_q and W_k, and each alone as ``layers.<r>.query`` and ``layers.<r>.key``, which read
       what layer w wrote in the subspace, too; ``readout``.
 
     The bridge of rank k, the top-k right singular subspace of W_qᵀ W_k of layer r with γ folded in (of all heads below
-    each other), is removed from, or kept alone in, ``layers.<r>.key`` (W_k) and ``layers.<w>.output`` (W_o, written).
+    each other), is ablated from, or kept alone in, ``layers.<r>.key`` (W_k) and ``layers.<w>.output`` (W_o, written).
 
     Rows, part ``<component>-embedding.<group>`` (index 0) or ``<component>-bridge`` (index = rank), data
     ``out_of_distribution``, n = sequences, with the 95 % interval over sequences:
 
-    - ``previous_token_score_after_removal``, ``induction_score_…``, ``error_…`` (fraction), ``loss_…`` (nats): the
+    - ``previous_token_score_after_ablation``, ``induction_score_…``, ``error_…`` (fraction), ``loss_…`` (nats): the
       scores of the two heads, in layers w and r, that have the largest when intact. Those that cannot change are left
       out. ``…_kept_alone`` for the bridge kept alone.
     - the same with ``…_mean_kept``, from ``layers.<w>.query_key`` or everywhere: the mean of what the intact model
-      reads in the subspace (over sequences and positions) stays as a constant. A plain removal takes it too, so it also
-      hurts where the subspace only carries a constant, as it may in attention by position alone.
-    - ``previous_token_score_change_after_removal`` and so on: minus the intact model's on the same sequences.
+      reads in the subspace (over sequences and positions) stays as a constant. A plain ablation takes it too, so it
+      also hurts where the subspace only carries a constant, as it may in attention by position alone.
+    - ``previous_token_score_change_after_ablation`` and so on: minus the intact model's on the same sequences.
     - ``previous_token_score_intact`` and so on: part ``model``.
     - ``previous_token_score_dissociation``, part ``layers.<w>.query_key``: change without medium − change without
       bottom, above 0 if the bottom subspace is needed more. ``induction_score_dissociation``, parts
@@ -163,8 +163,8 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
       medium one is needed more. ``…_dissociation_mean_kept`` likewise.
 
     Null ``random_subspace``: the same directions' numbers of a random rotation, so that the groups of a draw are
-    complementary as well. Null ``equal_norm_removal``: successive directions of the rotation, the last one in part,
-    until what is removed has the Frobenius norm of the real removal, of all weights of the component together.
+    complementary as well. Null ``equal_norm_ablation``: successive directions of the rotation, the last one in part,
+    until what is ablated has the Frobenius norm of the real ablation, of all weights of the component together.
 
     Of each rank of the bridge from the width on there is one row ``not_measured`` instead.
 
@@ -174,7 +174,7 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
     model, writer, reader = run.settings["model"], settings["writing_layer"], settings["reading_layer"]
     _check(model, settings)
     parts = components(model, writer, reader)
-    generator = stream("subspace_function", "rotations", run.seed)
+    generator = seeded("subspace_function", "rotations", run.seed)
     rotations = haar_subspaces(model["width"], model["width"], settings["null_draws"], generator)
     rows: list[dict[str, Any]] = []
     steps = run.steps(settings["every"])
@@ -186,18 +186,18 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
             for name, values in circuit.intact.items()
         ]
         changes: dict[tuple[str, str, bool], Outcomes] = {}
-        for removal in _removals(circuit, parts, settings):
-            found = _with_nulls(circuit, removal, rotations)
-            at = here | {"part": f"{removal.component.part}-{removal.subspace}", "index": removal.rank}
+        for ablation in _ablations(circuit, parts, settings):
+            found = _with_nulls(circuit, ablation, rotations)
+            at = here | {"part": f"{ablation.component.part}-{ablation.subspace}", "index": ablation.rank}
             change = {
                 null: [{name: value - circuit.intact[name] for name, value in one.items()} for one in several]
                 for null, several in found.items()
             }
-            rows += _rows(at, found, removal.suffix) + _rows(at, change, f"change_{removal.suffix}")
-            changes[removal.component.part, removal.subspace, removal.keep_mean] = change
+            rows += _rows(at, found, ablation.suffix) + _rows(at, change, f"change_{ablation.suffix}")
+            changes[ablation.component.part, ablation.subspace, ablation.keep_mean] = change
         rows += _dissociations(here, changes, writer, reader)
     most = model["width"] - 1
-    rows += failures.left_out(f"layers.{reader}", "bridge removed", settings["ranks"], most, "one less than the width")
+    rows += failures.left_out(f"layers.{reader}", "bridge ablated", settings["ranks"], most, "one less than the width")
     return tidy(rows, run.experiment, run.seed)
 
 
@@ -223,7 +223,7 @@ def _dissociations(
     return rows
 
 
-def _removals(circuit: Circuit, parts: dict[str, Component], settings: dict[str, Any]) -> Iterator[Removal]:
+def _ablations(circuit: Circuit, parts: dict[str, Component], settings: dict[str, Any]) -> Iterator[Ablation]:
     embedding = circuit.arrays["embedding.weight"]
     width = embedding.shape[1]
     writer, reader = settings["writing_layer"], settings["reading_layer"]
@@ -235,31 +235,31 @@ def _removals(circuit: Circuit, parts: dict[str, Component], settings: dict[str,
         for keep_mean in (False, True) if also else (False,):
             for group, start, stop in zip(GROUPS, ends[:-1], ends[1:], strict=True):
                 subspace = f"embedding.{group}"
-                yield Removal(component, subspace, embedded, start, stop, keep_mean=keep_mean)
+                yield Ablation(component, subspace, embedded, start, stop, keep_mean=keep_mean)
     query, key = (circuit.arrays[f"layers.{reader}.attention.{role}.weight"] for role in ("query", "key"))
     products = query_key_products(query, key, circuit.settings["heads"])
     bridge = top_right_singular_subspace(products.reshape(-1, width), width)
     for part in (f"layers.{reader}.key", f"layers.{writer}.output"):
         for rank in [rank for rank in settings["ranks"] if rank < width]:
             for keep_mean in (False, True) if everywhere else (False,):
-                yield Removal(parts[part], "bridge", bridge, 0, rank, REMOVED, rank, keep_mean)
-                yield Removal(parts[part], "bridge", bridge, rank, width, ALONE, rank, keep_mean)
+                yield Ablation(parts[part], "bridge", bridge, 0, rank, ABLATED, rank, keep_mean)
+                yield Ablation(parts[part], "bridge", bridge, rank, width, ALONE, rank, keep_mean)
 
 
-def _with_nulls(circuit: Circuit, removal: Removal, rotations: np.ndarray) -> Outcomes:
+def _with_nulls(circuit: Circuit, ablation: Ablation, rotations: np.ndarray) -> Outcomes:
     def without(matrix: np.ndarray) -> Outcome:
-        changed = changed_weights(circuit, removal.component, matrix, removal.keep_mean)
-        return outcome(circuit, removal.component, changed)
+        changed = changed_weights(circuit, ablation.component, matrix, ablation.keep_mean)
+        return outcome(circuit, ablation.component, changed)
 
-    weight = joint_weight(circuit, removal.component)
-    directions = slice(removal.start, removal.stop)
-    real = projector(removal.basis[:, directions])
-    norm = removed_norm(weight, real)
+    weight = joint_weight(circuit, ablation.component)
+    directions = slice(ablation.start, ablation.stop)
+    real = projector(ablation.basis[:, directions])
+    norm = ablated_norm(weight, real)
     return {
         "": [without(real)],
         RANDOM: [without(projector(rotation[:, directions])) for rotation in rotations],
         EQUAL_NORM: [
-            without(equal_norm_removal(weight, np.roll(rotation, -removal.start, axis=1), norm))
+            without(equal_norm_ablation(weight, np.roll(rotation, -ablation.start, axis=1), norm))
             for rotation in rotations
         ],
     }

@@ -10,7 +10,7 @@ from torch import Tensor
 from learning_geometry.measurements.common.execution_basis import execution_basis, random_basis
 from learning_geometry.measurements.common.run import Run
 from learning_geometry.models.evaluation import evaluate
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 from learning_geometry.tables.tidy import tidy
 from learning_geometry.training.loop import state_from
 from learning_geometry.training.projected import Projection, confine, continue_training, projection
@@ -111,7 +111,7 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
     after = np.arange(settings["points"] + 1) * (settings["steps"] // settings["points"])
     _check(run, settings, start)
     experiment = dict(run.settings) | {"optimizer": _optimizer(run.settings["optimizer"], settings)}
-    drawn = random_basis(basis, stream("subspace_training", RANDOM_BASIS, run.seed))
+    drawn = random_basis(basis, seeded("subspace_training", RANDOM_BASIS, run.seed))
     rows: list[dict[str, Any]] = []
     at_start = _outcomes(run, settings, run.parameters(start))
     for arm in ARMS:

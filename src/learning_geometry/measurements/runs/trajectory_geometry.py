@@ -30,7 +30,7 @@ from learning_geometry.measurements.common.trajectory_nulls import (
     row,
     rows,
 )
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 from learning_geometry.tables.tidy import tidy
 from learning_geometry.training.checkpoints import parameter_shapes, trajectory_blocks
 
@@ -252,4 +252,4 @@ def _in_windows(gram: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _streams(run: Run, *key: str) -> Callable[[str], np.random.Generator]:
-    return lambda null: stream("trajectory_geometry", *key, null, run.seed)
+    return lambda null: seeded("trajectory_geometry", *key, null, run.seed)

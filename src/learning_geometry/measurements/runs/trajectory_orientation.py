@@ -10,7 +10,7 @@ from learning_geometry.geometry.trajectories import dimension, inner_products, p
 from learning_geometry.geometry.wishart import haar_corners
 from learning_geometry.measurements.common.execution_basis import attention_matrices
 from learning_geometry.measurements.common.run import Run
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 from learning_geometry.tables.tidy import central_range, tidy
 from learning_geometry.training.checkpoints import parameter_shapes, read_trajectory
 
@@ -89,7 +89,7 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
             found.append(nested_cosines(own.T @ theirs, ranks))
             distances.append(abs(r90 - own_r90))
         measured.append(np.mean(found, axis=0))
-        generator = stream("trajectory_orientation", part, run.seed)
+        generator = seeded("trajectory_orientation", part, run.seed)
         corners = haar_corners(len(own), max(ranks), settings["null_draws"] * len(run.others), generator)
         chance = nested_cosines(corners, ranks).reshape(settings["null_draws"], len(run.others), len(COSINES), -1)
         drawn.append(chance.mean(1))

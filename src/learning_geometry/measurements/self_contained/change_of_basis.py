@@ -13,7 +13,7 @@ from jaxtyping import Float, Float64, Int64
 
 from learning_geometry.geometry.untangling import held_out_hits
 from learning_geometry.measurements.common.language_run import LanguageRun
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 from learning_geometry.tables.tidy import central_range, tidy
 
 SETTINGS = {
@@ -92,10 +92,10 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
     share that a linear probe made without them classifies right. Nulls: ``shuffled_labels``, and ``untrained``, the
     same network before training.
     """
-    classes = disc_and_ring(settings["points"], stream("change_of_basis", "points"))
+    classes = disc_and_ring(settings["points"], seeded("change_of_basis", "points"))
     points = np.concatenate(classes)
     labels = np.repeat([0, 1], settings["points"])
-    untrained = initialised(settings["layers"], stream("change_of_basis", "weights"))
+    untrained = initialised(settings["layers"], seeded("change_of_basis", "weights"))
     trained = train(untrained, points, labels, settings["steps"])
     sets = {GRID: grid(), INNER: classes[0], OUTER: classes[1]}
     rows = [
@@ -228,7 +228,7 @@ def _separability(
     labels: Int64[np.ndarray, " points"],
     draws: int,
 ) -> list[dict[str, Any]]:
-    generator = stream("change_of_basis", "shuffled_labels")
+    generator = seeded("change_of_basis", "shuffled_labels")
     labellings = np.stack([labels, *(generator.permutation(labels) for _ in range(draws))])
     rows: list[dict[str, Any]] = []
     through, before = (
@@ -239,7 +239,7 @@ def _separability(
     for part, at in through.items():
         row = {"part": part, "quantity": "class_separability", "data": "classes", "unit": "fraction"}
         found, start = (
-            held_out_hits(each, labellings, np.arange(len(points)), stream("change_of_basis", "folds")).mean(1)
+            held_out_hits(each, labellings, np.arange(len(points)), seeded("change_of_basis", "folds")).mean(1)
             for each in (at, before[part])
         )
         rows += [

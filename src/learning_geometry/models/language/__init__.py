@@ -39,7 +39,7 @@ PARTS = (*ATTENTION_PARTS, *MLP_PARTS, "residual_post")
 """The activations of a layer, in the order in which a model computes them."""
 
 
-class Sizes(NamedTuple):
+class ModelSizes(NamedTuple):
     """Sizes of a language model."""
 
     vocabulary: int
@@ -97,7 +97,7 @@ class LanguageModel:
 
     name: str
     family: str
-    sizes: Sizes
+    sizes: ModelSizes
     parallel: bool
     """Whether attention and MLP of a layer both read residual_pre."""
     run: Callable[[Tensor, Tensor | None, Hook | None], Tensor]
@@ -248,13 +248,13 @@ class LanguageModel:
         return self.layer_weights(layer), chosen
 
 
-def activation_names(sizes: Sizes, parts: Sequence[str] = PARTS, layers: Iterable[int] | None = None) -> list[str]:
+def activation_names(sizes: ModelSizes, parts: Sequence[str] = PARTS, layers: Iterable[int] | None = None) -> list[str]:
     """Names of some parts of some layers (None: all), layer by layer; those of an MLP only if there is one.
 
     Raises:
         ValueError: no such part or layer.
 
-    >>> sizes = Sizes(vocabulary=11, layers=2, width=8, heads=2, head_width=4, mlp_width=0, context=None)
+    >>> sizes = ModelSizes(vocabulary=11, layers=2, width=8, heads=2, head_width=4, mlp_width=0, context=None)
     >>> activation_names(sizes, ["residual_pre", "mlp.output", "attention.z"])
     ['layers.0.residual_pre', 'layers.0.attention.z', 'layers.1.residual_pre', 'layers.1.attention.z']
     """
@@ -267,7 +267,7 @@ def activation_names(sizes: Sizes, parts: Sequence[str] = PARTS, layers: Iterabl
     return [f"layers.{layer}.{part}" for layer in chosen for part in wanted]
 
 
-def activation_width(sizes: Sizes, name: str) -> int:
+def activation_width(sizes: ModelSizes, name: str) -> int:
     """Width of the activation of that name: that of the residual stream, or of all heads together for z."""
     return sizes.heads * sizes.head_width if name.endswith(".attention.z") else sizes.width
 

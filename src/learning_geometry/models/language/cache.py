@@ -129,7 +129,7 @@ class Activations:
         Args:
             names: which activations.
             size: vectors of a batch; the last one of the pass may have fewer.
-            generator: such as ``stream(seed, "activations", number_of_the_pass)``.
+            generator: such as ``seeded(seed, "activations", number_of_the_pass)``.
             buffer: vectors of each name held in memory.
             run: neighbouring vectors read together.
 

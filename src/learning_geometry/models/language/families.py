@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from learning_geometry.model_files import check_family
-from learning_geometry.models.language import Hook, LanguageModel, LayerWeights, Norm, Sizes
+from learning_geometry.models.language import Hook, LanguageModel, LayerWeights, ModelSizes, Norm
 
 Projections = tuple[Tensor, Tensor, Tensor]
 
@@ -202,7 +202,7 @@ def _wrapped(module: Any, name: str, origin: dict[str, Any] | None, tokenizer: A
     return LanguageModel(
         name=name,
         family=config.model_type,
-        sizes=Sizes(
+        sizes=ModelSizes(
             vocabulary=len(module.get_input_embeddings().weight),
             layers=len(blocks),
             width=config.hidden_size,

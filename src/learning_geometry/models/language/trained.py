@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from learning_geometry.models import Model
-from learning_geometry.models.language import Hook, LanguageModel, LayerWeights, Norm, Sizes
+from learning_geometry.models.language import Hook, LanguageModel, LayerWeights, ModelSizes, Norm
 
 
 def language_model(
@@ -24,7 +24,7 @@ def language_model(
     """
     settings, shape = model.settings, model.shape
     width, heads = settings["width"], settings["heads"]
-    sizes = Sizes(
+    sizes = ModelSizes(
         vocabulary=shape.vocabulary,
         layers=settings["layers"],
         width=width,

@@ -18,9 +18,9 @@ GROK_ERROR, FIT_ERROR = 0.1, 0.01
 """A run has generalised, or fits, at the first evaluation with an error below this."""
 
 BASELINE_VALUES = 3
-"""The defect's baseline is the median of this many first values; the last of them can already be the onset."""
+"""The defect's baseline is the median of this many first values; the last of them can already be the crossing."""
 
-ONSET_FACTOR, ONSET_DEFECT = 10.0, 20.0
+CROSSING_FACTOR, CROSSING_DEFECT = 10.0, 20.0
 """The defect has risen when it exceeds this many times its baseline, and this value."""
 
 
@@ -47,12 +47,12 @@ def derive(table: pd.DataFrame) -> pd.DataFrame:
 
     If the run has ``commutator_defect`` at ``BASELINE_VALUES`` steps or more, also:
 
-    - ``defect_onset_step``: the first measured step, from the third on, whose defect is above ``ONSET_FACTOR`` times
-      the median of the first three and above ``ONSET_DEFECT``; right-censored if there is none.
-    - ``grok_lead``: grok_step − defect_onset_step, positive where the defect rose first. Censored if either is: NaN
-      without an onset, else a lower bound.
-    - ``onset_before_grok``: the onset again, if the run had not grokked by then; right-censored if it had, or without
-      an onset. So it happened, or not, also in runs whose lead is censored.
+    - ``defect_crossing_step``: the first measured step, from the third on, whose defect is above ``CROSSING_FACTOR``
+      times the median of the first three and above ``CROSSING_DEFECT``; right-censored if there is none.
+    - ``grok_lead``: grok_step − defect_crossing_step, positive where the defect rose first. Censored if either is: NaN
+      without a crossing, else a lower bound.
+    - ``defect_crossing_before_grok``: the crossing again, if the run had not grokked by then; right-censored if
+      it had, or without a crossing. So it happened, or not, also in runs whose lead is censored.
     - ``false_alarm`` (a fraction, over seeds): 1 if the defect rose and the run did not grok by its last step, else 0.
 
     The defect's rule is that of the published code: Xu (arXiv 2602.16746); .9 accuracy is its threshold for grokking.
@@ -80,22 +80,29 @@ def _of_run(run: pd.DataFrame, last: int) -> Iterator[dict[str, Any]]:
     fit = _falls_below(_curve(run, "running_error", TRAINING_PAIRS), FIT_ERROR)
     if fit is not None:
         yield here | {"quantity": "fit_step"} | fit.columns()
-    onset = _defect_onset(_curve(run, "commutator_defect", "training"))
-    if onset is None:
+    crossing = _defect_crossing(_curve(run, "commutator_defect", "training"))
+    if crossing is None:
         return
-    yield here | {"quantity": "defect_onset_step"} | onset.columns()
+    yield here | {"quantity": "defect_crossing_step"} | crossing.columns()
     # each happened after one step and by another, and so did what lies between them
-    lead = {"value": np.nan if onset.censored else grok.step - onset.step, "censored": grok.censored or onset.censored}
+    lead = {
+        "value": np.nan if crossing.censored else grok.step - crossing.step,
+        "censored": grok.censored or crossing.censored,
+    }
     if not lead["censored"]:
-        lead |= {"low": grok.before - onset.step, "high": grok.step - onset.before}
+        lead |= {"low": grok.before - crossing.step, "high": grok.step - crossing.before}
     yield here | {"quantity": "grok_lead"} | lead
-    warned = not onset.censored and (grok.censored or onset.step < grok.step)
+    warned = not crossing.censored and (grok.censored or crossing.step < grok.step)
     yield (
         here
-        | {"quantity": "onset_before_grok"}
-        | onset._replace(step=onset.step if warned else float(last), censored=not warned).columns()
+        | {"quantity": "defect_crossing_before_grok"}
+        | crossing._replace(step=crossing.step if warned else float(last), censored=not warned).columns()
     )
-    yield here | {"quantity": "false_alarm", "value": float(grok.censored and not onset.censored), "unit": "fraction"}
+    yield here | {
+        "quantity": "false_alarm",
+        "value": float(grok.censored and not crossing.censored),
+        "unit": "fraction",
+    }
 
 
 def _curve(run: pd.DataFrame, quantity: str, data: str) -> pd.DataFrame:
@@ -111,11 +118,11 @@ def _falls_below(curve: pd.DataFrame, threshold: float) -> _Event | None:
     return _event(steps, crossing.step, crossing.censored)
 
 
-def _defect_onset(curve: pd.DataFrame) -> _Event | None:
+def _defect_crossing(curve: pd.DataFrame) -> _Event | None:
     if len(curve) < BASELINE_VALUES:
         return None
     steps, defects = curve["step"].to_numpy(), curve["value"].to_numpy()
-    limit = max(ONSET_FACTOR * float(np.median(defects[:BASELINE_VALUES])), ONSET_DEFECT)
+    limit = max(CROSSING_FACTOR * float(np.median(defects[:BASELINE_VALUES])), CROSSING_DEFECT)
     later = slice(BASELINE_VALUES - 1, None)
     crossing = first_crossing(steps[later], defects[later], limit, "above")
     return _event(steps, crossing.step, crossing.censored)

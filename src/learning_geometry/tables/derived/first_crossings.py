@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from learning_geometry.geometry.uncertainty import half_change, roughness
+from learning_geometry.geometry.uncertainty import half_crossing, roughness
 from learning_geometry.tables.progress_measures import (
-    HALF_CHANGE,
+    FIRST_CROSSING,
     LAG,
     MEASURES,
     OUT,
@@ -21,7 +21,7 @@ from learning_geometry.tables.tidy import tidy
 DERIVED_FROM = ()
 
 FEWEST_STEPS = 3
-"""A curve at fewer recorded steps has no step between its ends, and so no onset."""
+"""A curve at fewer recorded steps has no step between its ends, and so no crossing."""
 
 ROUGHNESS_STEPS = 12
 """Fewest recorded steps from which the roughness of a curve is told from its change."""
@@ -34,8 +34,8 @@ away from either, and of a hundred noisy values none is likely to cross it too e
 def derive(table: pd.DataFrame) -> pd.DataFrame:
     """Find when each progress measure made half of its change, in every run by itself.
 
-    The onset of a curve is the first recorded step beyond the middle between its first and its last value
-    (:func:`learning_geometry.geometry.uncertainty.half_change`), if its change exceeds all of
+    The crossing of a curve is the first recorded step beyond the middle between its first and its last value
+    (:func:`learning_geometry.geometry.uncertainty.half_crossing`), if its change exceeds all of
 
     - the width of the central 95 % range of its null baselines at its last step,
     - the half widths of the sampling intervals of both ends, added (for a fraction of n sequences without an interval,
@@ -46,11 +46,11 @@ def derive(table: pd.DataFrame) -> pd.DataFrame:
     ``FEWEST_STEPS`` steps has no event. Rows, all in steps, with the part,
     index and data of their measure, at the experiment's last step:
 
-    - ``half_change_step_of_<quantity>``: the onset; [low, high] = the recorded step before it and it: the change was
+    - ``first_crossing_of_<quantity>``: the crossing; [low, high] = the recorded step before it and it: the change was
       half made at some step between them, so that high − low is the event's resolution. Null ``even_drift``: the
-      onset of a straight line recorded at the same steps, about half of training; it only depends on the steps.
+      crossing of a straight line recorded at the same steps, about half of training; it only depends on the steps.
     - ``lag_of_<event>``: the event's step minus the step of the same run's transition (``first_step_below_0.5``, out
-      of distribution), for each onset and each other ``first_step_below_<threshold>``. Censored if either is. A mean
+      of distribution), for each crossing and each other ``first_step_below_<threshold>``. Censored if either is. A mean
       over seeds of these paired differences, and its interval, say which of two events comes first.
 
     Args:
@@ -69,24 +69,24 @@ def derive(table: pd.DataFrame) -> pd.DataFrame:
 
 def _of_run(run: pd.DataFrame, last: int) -> list[dict[str, Any]]:
     here = {"step": last, "unit": "steps"}
-    onsets_of_run = [event | here for measure in MEASURES for event in _events(run, measure)]
+    crossings_of_run = [event | here for measure in MEASURES for event in _events(run, measure)]
     names = [name for name in run["quantity"].unique() if name.startswith(THRESHOLDS)]
     thresholds = run[run["quantity"].isin(names) & (run["null"] == "")].to_dict("records")
     transitions = [row for row in thresholds if row["quantity"] == TRANSITION and row["data"] == OUT]
     lags: list[dict[str, Any]] = []
     for transition in transitions:
         others = [row for row in thresholds if row is not transition]
-        for event in [event for event in onsets_of_run if "null" not in event] + others:
+        for event in [event for event in crossings_of_run if "null" not in event] + others:
             # a transition that did not happen leaves no time to count from
             since = event["value"] - transition["value"] if not transition["censored"] else np.nan
             lag = here | {name: event[name] for name in ("part", "index", "data", "n")}
             lag |= {"value": float(since), "censored": bool(event["censored"] or transition["censored"])}
             lags.append(lag | {"quantity": LAG + event["quantity"]})
-    return onsets_of_run + lags
+    return crossings_of_run + lags
 
 
 def _events(run: pd.DataFrame, measure: ProgressMeasure) -> Iterator[dict[str, Any]]:
-    """Yield the onset of every curve of a measure, and what an even drift would have."""
+    """Yield the crossing of every curve of a measure, and what an even drift would have."""
     rows = measure.rows(run)
     if measure.largest_of is not None:
         rows = rows.sort_values("value", kind="stable").drop_duplicates("step", keep="last")
@@ -99,11 +99,11 @@ def _events(run: pd.DataFrame, measure: ProgressMeasure) -> Iterator[dict[str, A
             continue
         noise = max(_null_width(run, measure, curve), _sampling_width(curve), _rough(values))
         event = {"part": str(part), "index": int(index), "data": measure.data, "n": int(curve["n"].iloc[-1])}
-        event |= {"quantity": HALF_CHANGE + measure.quantity}
-        crossing = half_change(steps, values, noise)
+        event |= {"quantity": FIRST_CROSSING + measure.quantity}
+        crossing = half_crossing(steps, values, noise)
         bounds = {} if crossing.censored else {"low": _before(steps, crossing.step), "high": crossing.step}
         yield event | {"value": crossing.step, "censored": crossing.censored} | bounds
-        drift = half_change(steps, steps.astype(np.float64)).step
+        drift = half_crossing(steps, steps.astype(np.float64)).step
         yield event | {"value": drift, "null": "even_drift", "n": 1, "censored": False}
 
 

@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from learning_geometry.streams import stream
+from learning_geometry.seeding import seeded
 
 PARTS = st.one_of(st.integers(0, 2**70), st.text(max_size=5))
 KEYS = st.lists(PARTS, min_size=1, max_size=4).map(tuple)
 
 
 def draw(*key, n=4):
-    return stream(*key).integers(2**63, size=n).tolist()
+    return seeded(*key).integers(2**63, size=n).tolist()
 
 
 @given(KEYS)
@@ -52,8 +52,8 @@ def test_keys_that_look_alike_are_kept_apart(one, other):
 
 
 def test_numbers_are_the_same_in_another_process():
-    draw_same = "print(stream(3, 'batch', 17).integers(2**63, size=4).tolist())"
-    code = f"from learning_geometry.streams import stream; {draw_same}"
+    draw_same = "print(seeded(3, 'batch', 17).integers(2**63, size=4).tolist())"
+    code = f"from learning_geometry.seeding import seeded; {draw_same}"
     for hash_seed in ["1", "2"]:
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": hash_seed}
         process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
@@ -61,7 +61,7 @@ def test_numbers_are_the_same_in_another_process():
 
 
 def test_neighbouring_streams_are_independent():
-    rows = np.array([stream(seed, "batch", step).random(2000) for seed in range(4) for step in range(4)])
+    rows = np.array([seeded(seed, "batch", step).random(2000) for seed in range(4) for step in range(4)])
     assert stats.kstest(rows.ravel(), "uniform").pvalue > 0.01
     correlations = np.corrcoef(rows)[np.triu_indices(16, 1)]
     # 120 correlations of 2000 numbers: standard deviation 1/sqrt(2000), largest below 4 of them
@@ -70,12 +70,12 @@ def test_neighbouring_streams_are_independent():
 
 
 def test_streams_leave_no_trace_on_each_other():
-    first = stream(0, "a")
-    expected = stream(0, "a").random(10)
+    first = seeded(0, "a")
+    expected = seeded(0, "a").random(10)
     numbers = []
     for _ in range(10):
         numbers.append(first.random())
-        stream(0, "b").random(100)
+        seeded(0, "b").random(100)
     assert numbers == expected.tolist()
 
 
@@ -87,4 +87,4 @@ def test_first_numbers_of_many_streams_differ():
 @pytest.mark.parametrize(("key", "message"), [((), "empty; name the stream"), ((0, -1), "-1; use integers from 0 up")])
 def test_keys_that_name_nothing_are_refused(key, message):
     with pytest.raises(ValueError, match=message):
-        stream(*key)
+        seeded(*key)

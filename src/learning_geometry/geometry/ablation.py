@@ -1,9 +1,9 @@
-"""Removals of a subspace from what a weight reads or writes, and random removals to compare them with.
+"""Ablations of a subspace from what a weight reads or writes, and random ablations to compare them with.
 
-A removal is a symmetric matrix R on the residual stream (width × width) with eigenvalues in [0, 1]: a weight W that
+An ablation is a symmetric matrix R on the residual stream (width × width) with eigenvalues in [0, 1]: a weight W that
 reads becomes W (1 − R), one that writes becomes (1 − R) W. Of a whole subspace R is the projector on it; keeping it
-alone is the removal of its complement. What is removed has the Frobenius norm ‖W R‖ or ‖R W‖; no removal ever reflects
-a direction, because no eigenvalue exceeds 1.
+alone is the ablation of its complement. What is ablated has the Frobenius norm ‖W R‖ or ‖R W‖; no ablation ever
+reflects a direction, because no eigenvalue exceeds 1.
 """
 
 import numpy as np
@@ -23,32 +23,32 @@ def projector(basis: Float[np.ndarray, "width rank"]) -> Float[np.ndarray, "widt
     return basis @ basis.T
 
 
-def removed_norm(weight: Float[np.ndarray, "rows width"], removal: Float[np.ndarray, "width width"]) -> float:
-    """Frobenius norm of what a removal takes from a weight that reads; of one that writes, pass its transpose.
+def ablated_norm(weight: Float[np.ndarray, "rows width"], ablation: Float[np.ndarray, "width width"]) -> float:
+    """Frobenius norm of what an ablation takes from a weight that reads; of one that writes, pass its transpose.
 
     Examples:
-        >>> removed_norm(np.array([[3.0, 1.0], [4.0, 1.0]]), np.diag([1.0, 0.0]))
+        >>> ablated_norm(np.array([[3.0, 1.0], [4.0, 1.0]]), np.diag([1.0, 0.0]))
         5.0
     """
-    return float(np.linalg.norm(weight @ removal))
+    return float(np.linalg.norm(weight @ ablation))
 
 
-def equal_norm_removal(
+def equal_norm_ablation(
     weight: Float[np.ndarray, "rows width"], rotation: Float[np.ndarray, "width width"], norm: float
 ) -> Float[np.ndarray, "width width"]:
-    r"""Removal of successive directions of a rotation, as many as have a given Frobenius norm together.
+    r"""Ablation of successive directions of a rotation, as many as have a given Frobenius norm together.
 
     With q₁, q₂, … the columns, $\|W \sum_i c_i q_i q_i^\top\|_F^2 = \sum_i c_i^2 \|W q_i\|^2$: directions are removed
     whole (c = 1) while the norm is not reached, and the next one in part, so that the norm is met exactly. For a Haar
     rotation this is a random subspace whose dimension is set by the norm instead of given.
 
     Args:
-        weight: Shape (rows, width); of a weight that writes, its transpose.
+        weight: TaskSizes (rows, width); of a weight that writes, its transpose.
         rotation: Orthonormal columns that span the space.
         norm: Norm to remove, from 0 to that of the weight.
 
     Returns:
-        The removal R, symmetric with eigenvalues in [0, 1].
+        The ablation R, symmetric with eigenvalues in [0, 1].
 
     Raises:
         ValueError: If the weight has no such norm to remove.
@@ -56,11 +56,11 @@ def equal_norm_removal(
     Examples:
         One direction of norm 3, and a part of the next of norm 4:
 
-        >>> removal = equal_norm_removal(np.diag([3.0, 4.0]), np.eye(2), np.sqrt(9 + 4))
-        >>> removal
+        >>> ablation = equal_norm_ablation(np.diag([3.0, 4.0]), np.eye(2), np.sqrt(9 + 4))
+        >>> ablation
         array([[1. , 0. ],
                [0. , 0.5]])
-        >>> round(removed_norm(np.diag([3.0, 4.0]), removal) ** 2, 6)
+        >>> round(ablated_norm(np.diag([3.0, 4.0]), ablation) ** 2, 6)
         13.0
     """
     squares = np.sum((weight @ rotation) ** 2, axis=0)

@@ -3,8 +3,8 @@
 import numpy as np
 
 
-def stream(*key: int | str) -> np.random.Generator:
-    """Return the generator that belongs to ``key``, such as ``stream(seed, "batch", step)``.
+def seeded(*key: int | str) -> np.random.Generator:
+    """Return the generator that belongs to ``key``, such as ``seeded(seed, "batch", step)``.
 
     The same key always gives the same numbers and different keys give independent ones, so the batch of
     any step can be drawn again without replaying the run, and a resumed run needs no generator state.
@@ -17,11 +17,11 @@ def stream(*key: int | str) -> np.random.Generator:
 
     Source: numpy's ``SeedSequence`` (O'Neill's seed_seq_fe) spreads the key over the state of SFC64.
 
-    >>> stream(0, "batch", 7).integers(100) == stream(0, "batch", 7).integers(100)
+    >>> seeded(0, "batch", 7).integers(100) == seeded(0, "batch", 7).integers(100)
     np.True_
     """
     if not key:
-        raise ValueError("stream: the key is empty; name the stream, for example stream(seed, 'batch', step)")
+        raise ValueError("stream: the key is empty; name the stream, for example seeded(seed, 'batch', step)")
     # SeedSequence pads with zeros and flattens large integers, so lengths are part of the words
     words: list[int] = [len(key)]
     for part in key:

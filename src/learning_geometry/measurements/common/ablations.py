@@ -1,10 +1,10 @@
-"""Removals of subspaces inside a transformer that copies, and what they leave of its heads and of its copying.
+"""Ablations of subspaces inside a transformer that copies, and what they leave of its heads and of its copying.
 
 All on weights. The norms are folded in first: with x̂ the normalised stream before γ and β, every weight W that reads it
-becomes W diag(γ) and its bias b + W β, which changes no output. So a removal R acts on x̂, which has the coordinates of
-the residual stream, where the singular subspaces of the embedding live; β, a constant, stays. (A removal after γ would
-be of another subspace, W R diag(γ) instead of W diag(γ) R, and would take a part of β.) The norm's own mean and length
-are those of the whole stream: R takes a part of the normalised stream, which is not normalised again.
+becomes W diag(γ) and its bias b + W β, which changes no output. So an ablation R acts on x̂, which has the coordinates
+of the residual stream, where the singular subspaces of the embedding live; β, a constant, stays. (An ablation after γ
+would be of another subspace, W R diag(γ) instead of W diag(γ) R, and would take a part of β.) The norm's own mean and
+length are those of the whole stream: R takes a part of the normalised stream, which is not normalised again.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,12 +19,12 @@ from torch import Tensor
 from learning_geometry.geometry.rounding import first_largest
 from learning_geometry.measurements.common.run import Run
 from learning_geometry.measurements.runs.head_scores import induction_scores, previous_token_scores
-from learning_geometry.models import Shape, build
+from learning_geometry.models import TaskSizes, build
 from learning_geometry.models.evaluation import cross_entropy
 from learning_geometry.tasks.batch import IGNORED
 
 PREVIOUS, INDUCTION, ERROR, LOSS = OUTCOMES = "previous_token_score", "induction_score", "error", "loss"
-"""What is measured of an intact or lesioned model."""
+"""What is measured of an intact or ablated model."""
 
 BATCH = 50
 """Sequences computed at once; their patterns stay in the processor's cache."""
@@ -39,7 +39,7 @@ class Component(NamedTuple):
 
     part: str
     weights: tuple[str, ...]
-    """Parameters, without ``.weight``, that the same removal changes."""
+    """Parameters, without ``.weight``, that the same ablation changes."""
     layer: int
     """First layer whose outcome changes; the number of layers for the read-out."""
     reaches: tuple[str, ...]
@@ -52,7 +52,7 @@ class Circuit(NamedTuple):
 
     arrays: dict[str, np.ndarray]
     settings: dict[str, Any]
-    shape: Shape
+    shape: TaskSizes
     task: Any
     test_set: dict[str, np.ndarray]
     layers: tuple[int, int]
@@ -156,9 +156,9 @@ def open_circuit(run: Run, step: int, sequences: int, writer: int, reader: int) 
 
 
 def changed_weights(
-    circuit: Circuit, component: Component, removal: Float[np.ndarray, "width width"], keep_mean: bool = False
+    circuit: Circuit, component: Component, ablation: Float[np.ndarray, "width width"], keep_mean: bool = False
 ) -> dict[str, np.ndarray]:
-    """Return the parameters that a removal changes.
+    """Return the parameters that an ablation changes.
 
     A weight that reads becomes W (1 − R), one that writes (1 − R) W; biases stay. With ``keep_mean``, the mean over
     sequences and positions of what is removed is added to the bias: what the intact model reads (or writes) loses its
@@ -167,7 +167,7 @@ def changed_weights(
     changed = {}
     for name in component.weights:
         weight = circuit.arrays[f"{name}.weight"]
-        removed = removal @ weight if component.writes else weight @ removal
+        removed = ablation @ weight if component.writes else weight @ ablation
         changed[f"{name}.weight"] = weight - removed
         if keep_mean:
             changed[f"{name}.bias"] = circuit.arrays[f"{name}.bias"] + removed @ circuit.means[name]
@@ -175,7 +175,7 @@ def changed_weights(
 
 
 def joint_weight(circuit: Circuit, component: Component) -> Float[np.ndarray, "rows width"]:
-    """Return all weights of a component below each other, the side that a removal acts on as columns."""
+    """Return all weights of a component below each other, the side that an ablation acts on as columns."""
     weights = [circuit.arrays[f"{name}.weight"] for name in component.weights]
     return np.concatenate([weight.T if component.writes else weight for weight in weights])
 

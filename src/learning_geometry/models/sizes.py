@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 
-class Shape(NamedTuple):
+class TaskSizes(NamedTuple):
     """Number of input tokens, number of output classes, and number of positions."""
 
     vocabulary: int
