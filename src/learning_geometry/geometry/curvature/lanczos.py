@@ -34,7 +34,7 @@ trained transformers of the default size, 440 on a tiny one with weights three t
 
 
 SURE = 0.5
-"""Share of the gap that the Ritz values show which is trusted there: few products see the second eigenvalue too low, and by
+"""Share of the gap between Ritz values that is trusted there: few products see the second eigenvalue too low, and by
 the whole gap 2 of 120 values were outside of their bounds, by a fifth of them."""
 
 
