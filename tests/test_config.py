@@ -321,7 +321,7 @@ def test_plan_says_what_differs_from_the_defaults() -> None:
     text = plan(validate(config))
     assert "2 experiments, 5 runs, 1 language model, results in results" in text
     row = next(line for line in text.splitlines() if line.startswith("copying "))
-    cells = [
+    dictionaries = [
         "copying",
         "copying, pool_size 300",
         "transformer, heads 2",
@@ -329,7 +329,7 @@ def test_plan_says_what_differs_from_the_defaults() -> None:
         "1000",
         "every 100, 8 early",
     ]
-    assert [cell.strip() for cell in row.split("  ") if cell.strip()] == cells
+    assert [dictionary.strip() for dictionary in row.split("  ") if dictionary.strip()] == dictionaries
     assert "measurement head_scores, embedding_spectrum: copying\n" in text
     assert text.endswith("figure embedding_singular_values: copying")
 

@@ -255,7 +255,15 @@ MAY_USE = {
     "capture_prompts": CAPTURE | {"seeding"},
     "summarize": {"failures", "files", "finite", "geometry", "tables"},
     "draw_figure": {"failures", "files", "figures.style", "tables.progress_measures"},
-    "judge_claims": {"failures", "files", "finite", "claims", "tables.tidy", "geometry.rounding", "geometry.uncertainty"},
+    "judge_claims": {
+        "failures",
+        "files",
+        "finite",
+        "claims",
+        "tables.tidy",
+        "geometry.rounding",
+        "geometry.uncertainty",
+    },
 }
 
 

@@ -88,12 +88,12 @@ def attention_rows(
     shares |= {"transcoder_standard": 0.4, "transcoder_active": 0.01}
     for seed in range(seeds):
         rows = []
-        for cell, share in (shares | (dead or {})).items():
-            part = "layers.15.mlp" if cell.startswith("transcoder") else "layers.15.attention.output"
-            latents = WIDTH if cell == "standard_small" else 2 * WIDTH
-            here = {"part": part, "data": (names or {}).get(cell, cell), "index": latents}
+        for dictionary, share in (shares | (dead or {})).items():
+            part = "layers.15.mlp" if dictionary.startswith("transcoder") else "layers.15.attention.output"
+            latents = WIDTH if dictionary == "standard_small" else 2 * WIDTH
+            here = {"part": part, "data": (names or {}).get(dictionary, dictionary), "index": latents}
             rows.append(row("dead_share", share * (1 + 0.02 * generator.standard_normal()), **here))
-            explains = (variance or {}).get(cell, 0.7) + 0.001 * generator.standard_normal()
+            explains = (variance or {}).get(dictionary, 0.7) + 0.001 * generator.standard_normal()
             rows.append(row("explained_variance", explains, **here))
         tables.append(tidy(rows, "model", seed))
     return tables
@@ -227,11 +227,11 @@ def geometry_rows(
         limits = {"low": apart - 0.02, "high": apart + 0.02}
         rows += by_layer("log_variance_difference", apart, "", NUMBERS[1:], **limits, **here)
         for quantity, value in (("cosine_middle_minus_first", dip), ("cosine_last_minus_middle", rise)):
-            rows += [measured(quantity, value, **here), null(quantity, "swapped_twins", swapped, **here)]
+            rows += [measured(quantity, value, **here), null(quantity, "swapped_pairs", swapped, **here)]
         rows.append(measured("separability_gain", gain, **here))
         accuracy = np.linspace(0.6, late, LAYERS)
         rows += by_layer("separability", accuracy, ".residual_mid", **here)
-        rows += by_layer("separability", 0.5, ".residual_mid", null="swapped_twins", low=0.4, high=0.6, **here)
+        rows += by_layer("separability", 0.5, ".residual_mid", null="swapped_pairs", low=0.4, high=0.6, **here)
         rows += by_layer("separability", untrained, ".residual_mid", null="untrained", **here)
         rows.append(measured("mean_increment_cosine", cosine, **here))
         rows.append(null("mean_increment_cosine", "random_directions", 0.01, **here))
@@ -300,7 +300,7 @@ def test_claims_across_models_need_models():
         ("curves_of_both_streams_are_separate", {"apart": 0.05}, "inconclusive"),
         ("cosine_dips_and_rises", {"dip": 0.1}, "not supported"),
         ("cosine_dips_and_rises", {"rise": -0.1}, "not supported"),
-        ("cosine_dips_and_rises", {"swapped": 0.5}, "not supported"),  # swapped twins do as much
+        ("cosine_dips_and_rises", {"swapped": 0.5}, "not supported"),  # swapped pairs do as much
         ("sets_become_separable_with_depth", {"gain": -0.2}, "not supported"),
         ("sets_become_separable_with_depth", {"gain": 0.0}, "inconclusive"),
         ("sets_become_separable_with_depth", {"late": 0.55}, "not supported"),
@@ -403,11 +403,11 @@ def test_rows_about_models_and_layers_name_series_that_can_be_read(study):
     for each in study.claims:
         assert isinstance(each.floor, float) and each.floor >= 0
         for comparison in each.comparisons:
-            reads_layers = comparison.rule in ("layers", "apart", "cells", "dead_ratio")
+            reads_layers = comparison.rule in ("layers", "apart", "dictionaries", "dead_ratio")
             series = comparison.parameters.get("quantity", each.quantity)
             assert ("*" in series.part) == reads_layers, (each.name, comparison.null)
             unit = comparison.unit or each.unit
-            allowed = {"measured": ("prompt", "model"), "cells": ("seed",), "dead_ratio": ("seed",)}
+            allowed = {"measured": ("prompt", "model"), "dictionaries": ("seed",), "dead_ratio": ("seed",)}
             assert unit in allowed.get(comparison.rule, ("layer", "model"))
     assert any(each.unit == "model" for each in study.claims)
 
@@ -460,10 +460,10 @@ def test_names_of_one_model_are_averaged_before_models_are():
     weights = {"model_0": ["1f"], "model_1": ["1f", "2e"], "model_2": ["2e"], "model_3": ["3d"]}
     ledger = judge(experiments, tables, (only(activation_geometry.STUDY, ALIKE),), weights)
     rows = ledger.table.set_index("null")
-    for null in ("middle_unchanged-harmfulness", "middle_swapped_twins-harmfulness"):
+    for null in ("middle_unchanged-harmfulness", "middle_swapped_pairs-harmfulness"):
         assert rows.loc[null, "n"] == 2
         assert rows.loc[null, "estimate"] == pytest.approx(-0.25)  # not -.325, the mean over names
-    assert rows.loc["middle_swapped_twins-harmfulness", "null_high"] == pytest.approx(0.025)
+    assert rows.loc["middle_swapped_pairs-harmfulness", "null_high"] == pytest.approx(0.025)
 
 
 def test_layers_and_curves_of_one_model_under_several_names_are_one():
@@ -521,10 +521,10 @@ CELLS = {
 }
 
 
-def sweep(cells):
+def sweep(dictionaries):
     """The section of the config, defaults filled in."""
     schema = settings_schema("measurements", "dictionary_sweep")
-    return {"dictionary_sweep": filled({"cells": cells}, schema)}
+    return {"dictionary_sweep": filled({"dictionaries": dictionaries}, schema)}
 
 
 def comparable(ledger):
@@ -534,10 +534,10 @@ def comparable(ledger):
 
 def test_a_users_texts_and_dictionaries_are_judged_as_ours(attention_as_published):
     _, ours = attention_as_published
-    cells = {f"dictionary_{i}": name for i, name in enumerate(CELLS)}
+    dictionaries = {f"dictionary_{i}": name for i, name in enumerate(CELLS)}
     texts = ("novel", "law")
-    tables = attention_rows(texts=texts, names={role: name for name, role in cells.items()})
-    measurements = sweep({name: CELLS[role] for name, role in cells.items()})
+    tables = attention_rows(texts=texts, names={role: name for name, role in dictionaries.items()})
+    measurements = sweep({name: CELLS[role] for name, role in dictionaries.items()})
     theirs = settings("attention_subspaces", texts=dict.fromkeys(texts, "a"), measurements=measurements)
     found = judge({"model": theirs}, tables, (attention_subspaces.STUDY,))
     renamed = ours.table.assign(
@@ -588,9 +588,9 @@ def test_claims_across_models_take_what_all_read():
     assert ledger.notes["why"].str.contains("no text that all have under one name").all()
 
 
-def cells_judged(cells, name):
+def cells_judged(dictionaries, name):
     """What the claim's rows read of the dictionaries of a config: quantity and baseline of its first comparison."""
-    experiment = {"texts": {"t": "a"}, "measurements": sweep(cells)}
+    experiment = {"texts": {"t": "a"}, "measurements": sweep(dictionaries)}
     (chosen,) = only(attention_subspaces.STUDY, name).claims
     found = named(chosen, attention_subspaces.STUDY, [experiment])
     return found.quantity.data, found.comparisons[0].parameters["other"].data

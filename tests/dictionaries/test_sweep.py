@@ -6,7 +6,7 @@ import torch
 
 from learning_geometry.dictionaries import topk
 from learning_geometry.dictionaries.initialisation import Options, draw
-from learning_geometry.dictionaries.sweep import Cell, evaluate, train_together
+from learning_geometry.dictionaries.sweep import DictionaryEntry, evaluate, train_together
 from learning_geometry.seeding import seeded
 
 WIDTH, ATOMS, ACTIVE = 16, 24, 3
@@ -26,7 +26,7 @@ def planted(vectors, seed=0, offset=0.0):
 SETTINGS = topk.Settings(active=ACTIVE, learning_rate=3e-3, dead_after=2000)
 
 
-def cells(vectors, **changed):
+def dictionaries(vectors, **changed):
     """Two sizes, two starts, two optimisers, tied or not, with and without the auxiliary loss."""
     kinds = {
         "standard": (Options(ATOMS), SETTINGS),
@@ -34,7 +34,7 @@ def cells(vectors, **changed):
         "active": (Options(ATOMS, "active", 8), SETTINGS._replace(optimizer="sparse_adam", tied=True)),
     }
     return {
-        name: Cell(draw(vectors, options, settings.active, seeded(3, name)), settings._replace(**changed))
+        name: DictionaryEntry(draw(vectors, options, settings.active, seeded(3, name)), settings._replace(**changed))
         for name, (options, settings) in kinds.items()
     }
 
@@ -50,13 +50,13 @@ def same(one, other):
 def test_each_dictionary_ends_as_if_it_were_alone():
     vectors = planted(2000)
     spread = topk.variance(vectors)
-    together = train_together(cells(vectors), batches(vectors), spread)
-    again = train_together(cells(vectors), batches(vectors), spread)
+    together = train_together(dictionaries(vectors), batches(vectors), spread)
+    again = train_together(dictionaries(vectors), batches(vectors), spread)
     assert list(together) == ["standard", "large", "active"]
-    for name, cell in cells(vectors).items():
-        alone = train_together({name: cell}, batches(vectors), spread)[name]
+    for name, dictionary in dictionaries(vectors).items():
+        alone = train_together({name: dictionary}, batches(vectors), spread)[name]
         by_itself = topk.train(
-            cell.start, vectors, cell.settings._replace(steps=60, batch_size=64), seeded(3, "batches")
+            dictionary.start, vectors, dictionary.settings._replace(steps=60, batch_size=64), seeded(3, "batches")
         )
         for other in (again[name], alone, by_itself):
             assert same(together[name].dictionary, other.dictionary)
@@ -65,7 +65,7 @@ def test_each_dictionary_ends_as_if_it_were_alone():
             assert np.array_equal(together[name].dead_shares, other.dead_shares)
         assert together[name].losses.shape == (60,)
         assert together[name].losses[-5:].mean() < together[name].losses[:5].mean()
-        assert not same(together[name].dictionary, cell.start)
+        assert not same(together[name].dictionary, dictionary.start)
 
 
 def test_a_planted_dictionary_is_recovered_from_a_stream_of_a_mapped_file(tmp_path):
@@ -81,7 +81,7 @@ def test_a_planted_dictionary_is_recovered_from_a_stream_of_a_mapped_file(tmp_pa
                 yield shard[start : start + 200]
 
     beginning = torch.from_numpy(vectors[:1000])
-    chosen = {name: cell for name, cell in cells(beginning).items() if name == "standard"}
+    chosen = {name: dictionary for name, dictionary in dictionaries(beginning).items() if name == "standard"}
     fitted = train_together(chosen, shards(), topk.variance(beginning))["standard"]
     assert len(read) == len(fitted.losses) == 500
     atoms = np.random.default_rng(99).standard_normal((ATOMS, WIDTH))
@@ -114,8 +114,8 @@ def test_transcoders_learn_pairs():
     mapped = vectors @ torch.randn(WIDTH, 5, generator=torch.Generator().manual_seed(0))
     start = draw(vectors, Options(ATOMS, tied=False), ACTIVE, seeded(0), mapped)
     drawn = topk.draw_batches(vectors, 128, 400, seeded(0, "batches"), mapped)
-    cell = Cell(start, SETTINGS._replace(active=6, learning_rate=1e-2))
-    fitted = train_together({"transcoder": cell}, drawn, topk.variance(mapped))["transcoder"]
+    dictionary = DictionaryEntry(start, SETTINGS._replace(active=6, learning_rate=1e-2))
+    fitted = train_together({"transcoder": dictionary}, drawn, topk.variance(mapped))["transcoder"]
     before, after = (evaluate(each, [(vectors, mapped)], 6) for each in (start, fitted.dictionary))
     assert before.explained_variance < 0.3 and after.explained_variance > 0.8
 
@@ -125,7 +125,7 @@ def test_latents_die_of_an_uncentred_mean_and_not_of_a_centred_one():
     vectors = vectors * topk.scale_factor(vectors)
     slow = SETTINGS._replace(learning_rate=3e-4)
     drawn = {
-        name: Cell(draw(vectors, Options(8 * ATOMS, centred=name == "centred"), ACTIVE, seeded(1)), slow)
+        name: DictionaryEntry(draw(vectors, Options(8 * ATOMS, centred=name == "centred"), ACTIVE, seeded(1)), slow)
         for name in ("centred", "uncentred")
     }
     fitted = train_together(drawn, batches(vectors, 100, 128), topk.variance(vectors))
@@ -139,19 +139,19 @@ def test_latents_die_of_an_uncentred_mean_and_not_of_a_centred_one():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda x: train_together({}, [x], 1.0), "cells: there are none"),
-        (lambda x: train_together(cells(x), [], 1.0), "stream: it holds no batch"),
+        (lambda x: train_together({}, [x], 1.0), "dictionaries: there are none"),
+        (lambda x: train_together(dictionaries(x), [], 1.0), "stream: it holds no batch"),
         (
-            lambda x: train_together(cells(x), [x[:, :9]], 1.0),
+            lambda x: train_together(dictionaries(x), [x[:, :9]], 1.0),
             "batch 0 have width 9, but those of standard 16",
         ),
-        (lambda x: train_together(cells(x), [x, (x, x[:, :9])], 1.0), "targets of batch 1 have width 9"),
-        (lambda x: train_together(cells(x), [(x, x[:9])], 1.0), "9 targets for 300 vectors"),
-        (lambda x: train_together(cells(x, optimizer="sgd"), [x], 1.0), "optimizer: 'sgd'"),
-        (lambda x: evaluate(cells(x)["large"].start, [], 3), "none or all equal"),
-        (lambda x: evaluate(cells(x)["large"].start, [0 * x], 3), "none or all equal"),
-        (lambda x: evaluate(cells(x)["large"].start, [x[:, :9]], 3), "width 9"),
-        (lambda x: evaluate(cells(x)["large"].start, [x], 49), "active: 49 of 48"),
+        (lambda x: train_together(dictionaries(x), [x, (x, x[:, :9])], 1.0), "targets of batch 1 have width 9"),
+        (lambda x: train_together(dictionaries(x), [(x, x[:9])], 1.0), "9 targets for 300 vectors"),
+        (lambda x: train_together(dictionaries(x, optimizer="sgd"), [x], 1.0), "optimizer: 'sgd'"),
+        (lambda x: evaluate(dictionaries(x)["large"].start, [], 3), "none or all equal"),
+        (lambda x: evaluate(dictionaries(x)["large"].start, [0 * x], 3), "none or all equal"),
+        (lambda x: evaluate(dictionaries(x)["large"].start, [x[:, :9]], 3), "width 9"),
+        (lambda x: evaluate(dictionaries(x)["large"].start, [x], 49), "active: 49 of 48"),
     ],
 )
 def test_what_cannot_be_done_is_named(call, message):
@@ -162,4 +162,4 @@ def test_what_cannot_be_done_is_named(call, message):
 def test_a_loss_that_is_not_finite_is_named():
     vectors = planted(300)
     with pytest.raises(FloatingPointError, match=r"standard: .* at step 1"):
-        train_together(cells(vectors, learning_rate=1e30), batches(vectors), 1.0)
+        train_together(dictionaries(vectors, learning_rate=1e30), batches(vectors), 1.0)

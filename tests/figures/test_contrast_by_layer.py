@@ -34,7 +34,7 @@ def rows_of(contrast, layers):
                 value = np.where(np.array(parts) == "layers.0.residual_pre", quantity == "mean_cosine", value)
                 rows.append(measured(value, 1e-4 if quantity == "mean_cosine" else 0.2, **row))
                 null = 1 - (1 - value) / 9 if quantity == "mean_cosine" else value
-                rows.append(measured(null, 1e-5, null="swapped_twins", **row))
+                rows.append(measured(null, 1e-5, null="swapped_pairs", **row))
     parts = [f"layers.{layer}" for layer in range(1, layers)]
     row = {"part": parts, "quantity": "log_variance_difference", "data": contrast}
     rows.append(measured(np.full(layers - 1, np.log(1.5)), 0.2, **row))

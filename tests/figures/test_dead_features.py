@@ -41,15 +41,15 @@ def rows(seed, chosen):
 
 
 @functools.cache
-def tables(seeds=3, cells=tuple(CELLS)):
-    made = [tidy(rows(seed, cells), "tiny", seed) for seed in range(seeds)]
+def tables(seeds=3, dictionaries=tuple(CELLS)):
+    made = [tidy(rows(seed, dictionaries), "tiny", seed) for seed in range(seeds)]
     made.append(tidy(rows(0, ("standard_288",)), "other", 0))
     return {"summary": summarize(made), "runs": pd.concat(made, ignore_index=True)}
 
 
 @functools.cache
-def drawn(seeds=3, cells=tuple(CELLS)):
-    figure = draw(tables(seeds, cells), OPTIONS)
+def drawn(seeds=3, dictionaries=tuple(CELLS)):
+    figure = draw(tables(seeds, dictionaries), OPTIONS)
     figure.draw_without_rendering()
     return figure
 
@@ -92,7 +92,7 @@ def test_dead_share_against_gamma_with_its_rank_correlation():
     (text,) = axes.texts[:-1] if len(axes.texts) > 1 else axes.texts
     gamma, before, after = ([CELLS[name][i] for name in CELLS] for i in (9, 7, 6))
     expected = [np.corrcoef(pd.Series(gamma).rank(), pd.Series(found).rank())[0, 1] for found in (before, after)]
-    assert text.get_text() == "Spearman over 7 cells:\nbefore training {:.2f}, after {:.2f}".format(*expected)
+    assert text.get_text() == "Spearman over 7 dictionaries:\nbefore training {:.2f}, after {:.2f}".format(*expected)
 
 
 def test_rounding_takes_no_ranks_apart():
@@ -104,14 +104,14 @@ def test_rounding_takes_no_ranks_apart():
 
 
 @pytest.mark.parametrize(
-    ("cells", "message"),
+    ("dictionaries", "message"),
     [
-        (("standard_288", "centred_1152"), "fewer than 5 cells:\nno rank correlation"),
+        (("standard_288", "centred_1152"), "fewer than 5 dictionaries:\nno rank correlation"),
         (("centred_1152",), "fewer than 5"),
     ],
 )
-def test_of_a_few_cells_there_is_no_rank_correlation(cells, message):
-    assert any(message in text.get_text() for text in drawn(1, cells).axes[1].texts)
+def test_of_a_few_cells_there_is_no_rank_correlation(dictionaries, message):
+    assert any(message in text.get_text() for text in drawn(1, dictionaries).axes[1].texts)
 
 
 def test_every_cell_has_its_row_transcoders_last():
@@ -130,7 +130,7 @@ def test_every_cell_has_its_row_transcoders_last():
     for axes, column, sign, first in ((dead, 6, 1, 7), (explained, 8, -1, None)):
         found = {round(y[0]): x[0] for marker in "os" for _, x, y in marks(axes, marker)}
         assert found == pytest.approx({i: CELLS[name][column] + sign * 0.01 for i, name in enumerate(names)})
-        # the ends of intervals are such marks as well, in the colours of cells
+        # the ends of intervals are such marks as well, in the colours of dictionaries
         ticks = {round(y[0]): x[0] for color, x, y in marks(axes, "|") if color == style.CONTROL_GREY}
         before = [CELLS[name][8] - 1.1 if first is None else CELLS[name][first] for name in names]
         assert ticks == pytest.approx(dict(enumerate(before)))
@@ -140,9 +140,9 @@ def test_every_cell_has_its_row_transcoders_last():
     assert dead.get_xlabel() == "dead share (n = 3)"
 
 
-@pytest.mark.parametrize(("seeds", "cells"), [(1, tuple(CELLS)), (3, tuple(CELLS)), (1, ("centred_1152",))])
-def test_nothing_overlaps(seeds, cells):
-    figure = drawn(seeds, cells)
+@pytest.mark.parametrize(("seeds", "dictionaries"), [(1, tuple(CELLS)), (3, tuple(CELLS)), (1, ("centred_1152",))])
+def test_nothing_overlaps(seeds, dictionaries):
+    figure = drawn(seeds, dictionaries)
     (legend,) = figure.legends
     box = legend.get_window_extent()
     assert box.x1 <= figure.bbox.x1
@@ -154,7 +154,7 @@ def test_nothing_overlaps(seeds, cells):
         shown = [label.get_window_extent() for label in labels if label.get_text()]
         assert not any(one.overlaps(other) for one, other in pairwise(shown))
     texts = [text.get_text() for text in legend.get_texts()]
-    assert ("square: transcoder" in texts) == (len(cells) > 1) and len(texts) == len(set(texts))
+    assert ("square: transcoder" in texts) == (len(dictionaries) > 1) and len(texts) == len(set(texts))
 
 
 def test_one_dictionary_has_neither_interval_nor_dots():

@@ -33,7 +33,7 @@ def rows_of(contrast, layers, stream):
         rows.append(measured(value, **row) if quantity == "separability" else single)
         rows.append(row | {"step": 0, "null": "untrained", "value": np.full(len(parts), 1.2 * level)})
         if not quantity.endswith("union"):
-            rows.append(measured(np.full(len(parts), 0.5 * level), null="swapped_twins", **row))
+            rows.append(measured(np.full(len(parts), 0.5 * level), null="swapped_pairs", **row))
     if layers > 2 and stream == "residual_mid":
         rows.append({"step": 0, "quantity": "separability_gain", "data": contrast, "value": 0.21, "low": 0.14})
         rows[-1]["high"] = 0.28

@@ -3,7 +3,7 @@ import pytest
 
 from learning_geometry.geometry.contrasts import Contrast, contrast, contrast_resampled
 from learning_geometry.geometry.probes import shuffled_labels
-from learning_geometry.geometry.resampling import bca_ends, bootstrap_counts, difference, twin_counts
+from learning_geometry.geometry.resampling import bca_ends, bootstrap_counts, difference, pair_counts
 
 PAIRS, WIDTH = 24, 10
 
@@ -38,7 +38,7 @@ def test_counts_are_as_good_as_copies_of_the_samples(kind):
 
 def test_a_large_common_part_costs_no_digits_of_the_variances():
     first, second = sets()
-    one, other = twin_counts(np.ones((1, PAIRS), dtype=np.int64))
+    one, other = pair_counts(np.ones((1, PAIRS), dtype=np.int64))
     found = contrast(np.concatenate([first, second]) + 1e6, one, other)
     plain = direct(first, second)
     np.testing.assert_allclose(np.stack(found)[1:, 0], plain[1:], rtol=1e-8)
@@ -50,7 +50,7 @@ def test_planted_means_and_variances():
     signs = np.array([[1.0], [-1.0]]) * np.sqrt(0.5)
     first = np.array([2.0, 0.0, 0.0]) + signs * [0.0, 0.0, 1.0]
     second = np.array([1.0, np.sqrt(3), 0.0]) + 2 * signs * np.ones(3)
-    found = contrast(np.concatenate([first, second]), *twin_counts(np.ones((1, 2), dtype=np.int64)))
+    found = contrast(np.concatenate([first, second]), *pair_counts(np.ones((1, 2), dtype=np.int64)))
     np.testing.assert_allclose(np.stack(found)[:, 0], [0.5, 1 / 3, 4.0, 1.0, 4.0])
 
 
@@ -120,7 +120,7 @@ def test_a_set_of_one_has_no_variance_and_a_zero_mean_no_cosine():
         (lambda: contrast(np.ones((2, 1)), np.array([[1, -1]]), np.array([[0, 1]])), "first: a count is negative"),
         (
             lambda: contrast_resampled(np.ones((3, 2)), np.ones((2, 2)), np.ones((1, 3), dtype=int)),
-            "3 vectors, 2 twins",
+            "3 vectors, 2 pairs",
         ),
         (lambda: contrast_resampled(np.ones((3, 2)), np.ones((3, 2)), np.ones((1, 2), dtype=int)), "counts of 2"),
     ],

@@ -6,8 +6,8 @@ from learning_geometry.geometry.resampling import (
     bca_ends,
     bootstrap_counts,
     difference,
+    pair_counts,
     resampled,
-    twin_counts,
 )
 from learning_geometry.geometry.uncertainty import bca_interval
 
@@ -93,7 +93,7 @@ def test_degenerate_statistics():
 
 def test_twins_are_drawn_together():
     counts = bootstrap_counts(5, 3, np.random.default_rng(5))
-    first, second = twin_counts(counts)
+    first, second = pair_counts(counts)
     np.testing.assert_array_equal(first[:, :5], counts)
     np.testing.assert_array_equal(second[:, 5:], counts)
     assert not first[:, 5:].any() and not second[:, :5].any()

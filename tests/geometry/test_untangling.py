@@ -10,7 +10,7 @@ from learning_geometry.geometry.untangling import (
     between_over_within,
     held_out_hits,
     span_coordinates,
-    swapped_twins,
+    swapped_pairs,
     untangling,
 )
 
@@ -19,7 +19,7 @@ LABELS = np.repeat([0, 1], PAIRS)
 TWINS = np.tile(np.arange(PAIRS), 2)
 
 
-def twins(distance, seed=0):
+def pairs(distance, seed=0):
     """Pairs that share a topic of their own; the second of each is moved along one direction."""
     generator = np.random.default_rng(seed)
     topics = np.tile(generator.standard_normal((PAIRS, WIDTH)), (2, 1))
@@ -31,7 +31,7 @@ def test_planted_sets_are_separable_and_shuffled_ones_are_not():
     nulls = shuffled_labels(LABELS, 60, np.random.default_rng(1))
     accuracies = []
     for distance in (0.0, 4.0, 30.0):
-        hits = held_out_hits(twins(distance), np.concatenate([LABELS[None], nulls]), TWINS, np.random.default_rng(2))
+        hits = held_out_hits(pairs(distance), np.concatenate([LABELS[None], nulls]), TWINS, np.random.default_rng(2))
         accuracies.append(hits[0].mean())
         assert abs(hits[1:].mean() - 0.5) < 0.03
     assert 0.3 < accuracies[0] < 0.7 and accuracies[1] > 0.8 and accuracies[2] == 1.0
@@ -39,7 +39,7 @@ def test_planted_sets_are_separable_and_shuffled_ones_are_not():
 
 @pytest.mark.parametrize("folds", [2, 7, PAIRS - 1])
 def test_samples_are_judged_by_probes_that_never_saw_their_group(folds):
-    features = twins(2.0)
+    features = pairs(2.0)
     # groups of any size and name, in any order
     of_pairs = np.random.default_rng(3).choice(1000, PAIRS, replace=False) - 500
     of_pairs[7] = of_pairs[3]
@@ -90,7 +90,7 @@ def test_between_over_within_of_all_shufflings_is_the_closed_form():
 
 
 def test_coordinates_of_the_span_keep_every_number():
-    vectors = twins(3.0)
+    vectors = pairs(3.0)
     reduced = span_coordinates(vectors)
     assert reduced.shape == (2 * PAIRS, 2 * PAIRS)
     np.testing.assert_allclose(untangling(reduced, LABELS, 5), untangling(vectors, LABELS, 5), rtol=1e-8)
@@ -114,7 +114,7 @@ def test_principal_subspaces_at_a_planted_angle_are_found():
 
 def test_participation_ratios_are_of_the_covariance_of_each_set_and_of_all():
     generator = np.random.default_rng(10)
-    vectors = twins(25.0) * np.geomspace(1, 0.1, WIDTH)
+    vectors = pairs(25.0) * np.geomspace(1, 0.1, WIDTH)
     vectors[PAIRS:] *= np.geomspace(1, 0.01, WIDTH)
     found = untangling(vectors, LABELS, 3)
 
@@ -144,7 +144,7 @@ def test_shuffled_sets_share_their_subspaces_and_planted_ones_need_not():
 
 def test_twins_are_swapped_within_pairs_so_that_the_sets_stay_matched():
     generator = np.random.default_rng(12)
-    swapped = swapped_twins(PAIRS, 200, generator)
+    swapped = swapped_pairs(PAIRS, 200, generator)
     assert (swapped[:, :PAIRS] != swapped[:, PAIRS:]).all()
     np.testing.assert_allclose(swapped.mean(0), 0.5, atol=0.15)
     # topics of the pairs in ten directions, no contrast
@@ -158,7 +158,7 @@ def test_twins_are_swapped_within_pairs_so_that_the_sets_stay_matched():
 
 
 def test_names_of_the_classes_say_which_set_is_first():
-    vectors = twins(1.0)
+    vectors = pairs(1.0)
     vectors[PAIRS:] *= np.geomspace(1, 0.01, WIDTH)
     plain = untangling(vectors, LABELS, 2)
     named = untangling(vectors[::-1].copy(), np.where(LABELS == 1, "harmful", "harmless"), 2)
@@ -179,17 +179,17 @@ def test_names_of_the_classes_say_which_set_is_first():
             "groups: 3 for 4",
         ),
         (
-            lambda: held_out_hits(twins(1.0), LABELS[None], TWINS // 10, np.random.default_rng(0)),
+            lambda: held_out_hits(pairs(1.0), LABELS[None], TWINS // 10, np.random.default_rng(0)),
             "4 groups do not make 8",
         ),
-        (lambda: held_out_hits(twins(1.0), LABELS[None], TWINS, np.random.default_rng(0), folds=1), "folds"),
-        (lambda: swapped_twins(0, 1, np.random.default_rng(0)), "pairs and draws"),
+        (lambda: held_out_hits(pairs(1.0), LABELS[None], TWINS, np.random.default_rng(0), folds=1), "folds"),
+        (lambda: swapped_pairs(0, 1, np.random.default_rng(0)), "pairs and draws"),
         (lambda: between_over_within(np.ones((3, 1)), LABELS[:2]), "labels: 2 for 3"),
         (lambda: span_coordinates(np.full((2, 2), np.nan)), "not finite"),
-        (lambda: untangling(twins(1.0), LABELS[1:], 2), "labels: 79 for 80"),
-        (lambda: untangling(twins(1.0), np.zeros(2 * PAIRS, dtype=int), 2), "labels: 1 classes"),
+        (lambda: untangling(pairs(1.0), LABELS[1:], 2), "labels: 79 for 80"),
+        (lambda: untangling(pairs(1.0), np.zeros(2 * PAIRS, dtype=int), 2), "labels: 1 classes"),
         (lambda: untangling(np.full((2 * PAIRS, 2), np.inf), LABELS, 2), "not finite"),
-        (lambda: untangling(twins(1.0), LABELS, PAIRS), "no 40 principal directions"),
+        (lambda: untangling(pairs(1.0), LABELS, PAIRS), "no 40 principal directions"),
     ],
 )
 def test_errors_name_what_is_wrong(call, message):

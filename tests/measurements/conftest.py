@@ -91,7 +91,7 @@ def write_errors(run, errors, data="out_of_distribution"):
 
 @pytest.fixture(scope="session")
 def tiny_language(tmp_path_factory):
-    """A tiny language model that was captured, with two texts and two contrasts of 12 twins; not to be changed."""
+    """A tiny language model that was captured, with two texts and two contrasts of 12 pairs; not to be changed."""
     from tests.measurements.language import tiny_language_run
 
     return tiny_language_run(tmp_path_factory.mktemp("tiny_language"))

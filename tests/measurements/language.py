@@ -10,7 +10,7 @@ TEXT = {"tokens": 2560, "window": 32, "layers": [1], "parts": ["attention.output
 
 
 def tiny_language_run(tmp_path, pairs=12, layers=4, width=16, output=None):
-    """Two texts, two contrasts of some twins, trained (random) and untrained (other random) weights."""
+    """Two texts, two contrasts of some pairs, trained (random) and untrained (other random) weights."""
     model = {
         "source": str(write_tiny_language_model(tmp_path / "model", layers, width)),
         "revision": None,

@@ -77,25 +77,25 @@ def make_run(tmp_path):
     return make
 
 
-def settings(cells=None, **changed):
+def settings(dictionaries=None, **changed):
     """Return settings as the config gives them, defaults filled in."""
-    given = SMALL | changed | ({"cells": cells} if cells else {})
+    given = SMALL | changed | ({"dictionaries": dictionaries} if dictionaries else {})
     return filled(given, settings_schema("measurements", "dictionary_sweep"))
 
 
-def value(table, quantity, cell, null="", column="value", seed=0):
-    rows = table[(table["quantity"] == quantity) & (table["data"] == cell) & (table["null"] == null)]
+def value(table, quantity, dictionary, null="", column="value", seed=0):
+    rows = table[(table["quantity"] == quantity) & (table["data"] == dictionary) & (table["null"] == null)]
     (found,) = rows[rows["seed"] == seed][column]
     return found
 
 
 def test_planted_dictionaries_are_recovered_and_saved(make_run):
     run = make_run(texts={"documentation": (80, 70), "source_code": (50,)})
-    cells = {
+    dictionaries = {
         "standard": {"latents": 40, "centred": True},
         "transcoder": {"latents": 40, "target": "transcoder", "centred": True, "tied": False},
     }
-    chosen = settings(cells, steps=100, batch_size=256, learning_rate=1e-2)
+    chosen = settings(dictionaries, steps=100, batch_size=256, learning_rate=1e-2)
     table = measure(run, chosen)
     for name, (place, parts) in {"standard": (0, "attention.output"), "transcoder": (2, "mlp")}.items():
         saved = storage.load(run.output / f"{name}-seed-0")
@@ -149,9 +149,9 @@ def test_a_share_of_windows_is_held_out_of_shards_of_one_window_too(make_run):
 
 def test_dead_latents_are_those_without_an_activation(make_run):
     run = make_run(offset=2.0)
-    cells = {"standard": {"latents": 60}, "centred": {"latents": 60, "centred": True}}
+    dictionaries = {"standard": {"latents": 60}, "centred": {"latents": 60, "centred": True}}
     # it does not move: start and end are the same dictionary
-    chosen = settings(cells, learning_rate=1e-12)
+    chosen = settings(dictionaries, learning_rate=1e-12)
     table, (found, centred) = measure(run, chosen), trained(run, chosen, 0).values()
     texts = {name: split(run.activations(name), 0.1) for name in run.texts}
     name = "layers.1.attention.output"
@@ -181,15 +181,15 @@ def test_training_shorter_than_the_window_counts_as_a_whole(make_run):
 
 
 def test_cells_start_as_their_options_say_and_tables_tell_them(make_run):
-    cells = {
+    dictionaries = {
         "active": {"latents": 40, "subspace": "active", "centred": True, "optimizer": "sparse_adam"},
         "random": {"latents": 40, "subspace": "random", "tied": False, "auxiliary": 4},
         "plain": {"latents": 10},
         "transcoder": {"latents": 40, "target": "transcoder", "subspace": "active", "tied": False},
     }
-    run, chosen = make_run(), settings(cells, dead_window=64)
+    run, chosen = make_run(), settings(dictionaries, dead_window=64)
     found = trained(run, chosen, 3)
-    assert list(found) == list(cells)
+    assert list(found) == list(dictionaries)
     for name in ("active", "random", "transcoder"):
         assert torch.linalg.matrix_rank(found[name].start["decoder.weight"], rtol=1e-3) == WIDTH // 2
     pairs = Pairs(
@@ -205,20 +205,20 @@ def test_cells_start_as_their_options_say_and_tables_tell_them(make_run):
     table = measure(run, chosen)
     told = {
         name: {key: value(table, f"option_{key}", name) for key in ("centred", "tied", "sparse_adam", "auxiliary")}
-        for name in cells
+        for name in dictionaries
     }
     assert told["active"] == {"centred": 1, "tied": 1, "sparse_adam": 1, "auxiliary": 0}
     assert told["random"] == {"centred": 0, "tied": 0, "sparse_adam": 0, "auxiliary": 4}
-    assert [value(table, "option_active_subspace", name) for name in cells] == [1, 0, 0, 1]
-    assert [value(table, "option_random_subspace", name) for name in cells] == [0, 1, 0, 0]
+    assert [value(table, "option_active_subspace", name) for name in dictionaries] == [1, 0, 0, 1]
+    assert [value(table, "option_random_subspace", name) for name in dictionaries] == [0, 1, 0, 0]
     assert value(table, "dead_share", "plain", column="index") == 10
 
 
 def test_a_cell_is_the_same_alone_and_seeds_differ(make_run):
     run = make_run()
-    cells = {name: {"latents": latents} for name, latents in (("small", 20), ("large", 50))}
-    both = measure(run, settings(cells, seeds=[0, 1]))
-    alone = measure(run, settings({"small": cells["small"]}))
+    dictionaries = {name: {"latents": latents} for name, latents in (("small", 20), ("large", 50))}
+    both = measure(run, settings(dictionaries, seeds=[0, 1]))
+    alone = measure(run, settings({"small": dictionaries["small"]}))
     same = both[(both["seed"] == 0) & (both["data"] == "small")].reset_index(drop=True)
     assert same.equals(alone)
     assert value(both, "explained_variance", "large") != value(both, "explained_variance", "large", seed=1)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from learning_geometry.measurements.common.twins import swapped_labels
+from learning_geometry.measurements.common.contrast_pairs import swapped_labels
 from learning_geometry.measurements.language_models import depth_growth, prompt_contrasts, untangling
 from learning_geometry.measurements.language_models.prompt_contrasts import QUANTITIES, normalised
 from learning_geometry.models.language.families import FAMILIES, wrap
@@ -55,7 +55,7 @@ def versions(states):
 
 
 def swapped(vectors, labels):
-    """Both sets of a labelling, twins beside each other."""
+    """Both sets of a labelling, pairs beside each other."""
     here, there = vectors[:PAIRS], vectors[PAIRS:]
     second = labels[:PAIRS, None]
     return np.where(second, there, here), np.where(second, here, there)
@@ -88,7 +88,7 @@ def test_numbers_are_those_of_plain_numpy(found, states, part):
             assert (row["n"], row["data"]) == (PAIRS, "any")
             unit = "1" if quantity == "mean_cosine" or suffix == "_normalised" else "activation²"
             assert row["unit"] == unit
-            (row,) = found.find(quantity + suffix, part, "swapped_twins").to_dict("records")
+            (row,) = found.find(quantity + suffix, part, "swapped_pairs").to_dict("records")
             assert (row["value"], row["n"]) == (pytest.approx(null, rel=1e-4), 20)
 
 
@@ -144,7 +144,7 @@ def test_noise_of_the_means_does_not_lower_the_cosine(measured, apart):
         (row,) = found.find(quantity, "model").to_dict("records")
         assert row["low"] < row["value"] < row["high"] and row["low"] < 0 < row["high"]
     # the null is corrected alike: without a difference measured cosines are among its draws, with one below
-    null = found.find("mean_cosine", null="swapped_twins").set_index("part").loc[names[1::2]]
+    null = found.find("mean_cosine", null="swapped_pairs").set_index("part").loc[names[1::2]]
     inside = (null["low"] <= rows["value"]) & (rows["value"] <= null["high"])
     assert np.mean(inside) >= 0.85 if apart == 0 else not inside.any()
 
@@ -162,7 +162,7 @@ def test_twins_are_drawn_together(states, measured):
 def test_the_embedding_is_one_vector(found):
     part = "layers.0.residual_pre"
     for suffix in ("", "_without_rogues", "_normalised"):
-        for null in ("", "swapped_twins"):
+        for null in ("", "swapped_pairs"):
             assert found.value(f"mean_cosine{suffix}", part, null) == pytest.approx(1.0, abs=1e-12)
             assert [found.value(name + suffix, part, null) for name in VARIANCES] == [0.0] * 4
     assert "layers.0" not in set(found.find("log_variance_difference")["part"])
@@ -204,9 +204,9 @@ def test_differences_between_thirds_of_the_layers(found, states, suffix):
         (row,) = found.find(quantity + suffix, "model").to_dict("records")
         assert row["value"] == pytest.approx(value, rel=1e-4, abs=1e-7)
         assert row["low"] < row["value"] < row["high"]
-        (null,) = found.find(quantity + suffix, "model", "swapped_twins").to_dict("records")
+        (null,) = found.find(quantity + suffix, "model", "swapped_pairs").to_dict("records")
         assert null["low"] < null["value"] < null["high"]
-        # the sets part with depth, which swapped twins do not
+        # the sets part with depth, which swapped pairs do not
         assert row["high"] < null["low"]
 
 

@@ -5,8 +5,8 @@ import pytest
 
 from learning_geometry.geometry.resampling import Resampled
 from learning_geometry.geometry.trajectories import InnerProducts, inner_products
+from learning_geometry.measurements.common.contrast_pairs import over_pairs, union_variance
 from learning_geometry.measurements.common.run import Run
-from learning_geometry.measurements.common.twins import over_pairs, union_variance
 from learning_geometry.measurements.language_models.downstream_loss import _recovered
 from learning_geometry.measurements.language_models.prompt_contrasts import _corrected_cosines
 from learning_geometry.measurements.language_models.untangling import two_nearest_neighbours_dimension

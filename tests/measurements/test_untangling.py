@@ -78,7 +78,7 @@ def test_depth_separates_the_sets_beyond_chance_and_the_untrained_model(found):
     assert (row["unit"], row["n"]) == ("fraction", PAIRS)
     assert row["low"] <= row["value"] <= row["high"]
     for quantity in ("separability", "between_over_within"):
-        (null,) = found.find(quantity, part, "swapped_twins").to_dict("records")
+        (null,) = found.find(quantity, part, "swapped_pairs").to_dict("records")
         assert null["n"] == 12
         assert found.value(quantity, part) > null["high"]
         assert found.value(quantity, part) > found.value(quantity, part, "untrained")
@@ -92,13 +92,13 @@ def test_depth_separates_the_sets_beyond_chance_and_the_untrained_model(found):
 
 
 def test_what_labels_do_not_change_has_no_swapped_null(found):
-    swapped = set(found.table.loc[found.table["null"] == "swapped_twins", "quantity"])
+    swapped = set(found.table.loc[found.table["null"] == "swapped_pairs", "quantity"])
     assert set(found.table["quantity"]) - swapped == {
         "participation_ratio-union",
         "intrinsic_dimension-union",
         "separability_gain",
     }
-    (row,) = found.find("set_cosine_rms", "layers.1.residual_mid", "swapped_twins").to_dict("records")
+    (row,) = found.find("set_cosine_rms", "layers.1.residual_mid", "swapped_pairs").to_dict("records")
     assert row["n"] == 3 and row["low"] < row["value"] < row["high"]
 
 
@@ -132,7 +132,7 @@ def test_prompts_that_coincide_have_no_intrinsic_dimension(runs, measured):
     assert set(found.find("not_measured", part)["data"]) == {
         f"any: no intrinsic_dimension-{name}, as {reason}" for name in ("first", "union")
     }
-    assert found.find("intrinsic_dimension-first", part, "swapped_twins").empty
+    assert found.find("intrinsic_dimension-first", part, "swapped_pairs").empty
     assert np.isfinite(found.value("participation_ratio-first", part))
 
 

@@ -43,7 +43,7 @@ def test_a_model_that_is_not_trained_keeps_the_interval_of_its_run():
     of_prompts = {"quantity": "cosine", "value": 0.5, "low": 0.4, "high": 0.7, "n": 64}
     without = {"quantity": "rank", "value": 0.6}
     half = {"quantity": "half", "value": 0.6, "low": 0.5}
-    null = of_prompts | {"null": "swapped_twins", "value": 0.0, "low": -0.1, "high": 0.1}
+    null = of_prompts | {"null": "swapped_pairs", "value": 0.0, "low": -0.1, "high": 0.1}
     rows = [{"step": 0} | row for row in (of_prompts, without, half, null)]
     # dictionaries of another seed do not make it a trained run, and two seeds of one have an interval over seeds
     dictionaries = [[{"step": 0, "quantity": "dead", "value": v, "low": 0.0, "high": 1.0}] for v in (0.2, 0.4)]
@@ -54,7 +54,7 @@ def test_a_model_that_is_not_trained_keeps_the_interval_of_its_run():
     ]  # fmt: skip
     assert found.loc[("rank", ""), "interval"] == found.loc[("half", ""), "interval"] == "none"
     assert found.loc[[("rank", ""), ("half", "")], ["low", "high"]].isna().all(axis=None)
-    assert found.loc[("cosine", "swapped_twins"), "interval"] == "null_range"
+    assert found.loc[("cosine", "swapped_pairs"), "interval"] == "null_range"
     assert found.loc[("dead", ""), "interval"] == "student_t" and found.loc[("dead", ""), "low"] < 0
 
     # of a run that is trained it would pass for an interval over seeds

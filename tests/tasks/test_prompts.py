@@ -2,7 +2,7 @@
 
 import pytest
 
-from learning_geometry.tasks.prompts import FOLDER, prompt_file, read_prompts, read_twins
+from learning_geometry.tasks.prompts import FOLDER, prompt_file, read_contrast_pairs, read_prompts
 from learning_geometry.tasks.texts import read_text
 
 CONTRASTS = [("harmful", "harmless"), ("positive", "negative")]
@@ -10,16 +10,16 @@ CONTRASTS = [("harmful", "harmless"), ("positive", "negative")]
 
 @pytest.mark.parametrize("names", CONTRASTS)
 def test_twins_are_many_different_and_of_the_same_form(names):
-    twins = read_twins(*names)
-    assert len(twins.first) == len(twins.second) >= 64
-    assert len({prompt.lower() for prompt in twins.first + twins.second}) == 2 * len(twins.first)
-    for first, second in zip(*twins, strict=True):
+    pairs = read_contrast_pairs(*names)
+    assert len(pairs.first) == len(pairs.second) >= 64
+    assert len({prompt.lower() for prompt in pairs.first + pairs.second}) == 2 * len(pairs.first)
+    for first, second in zip(*pairs, strict=True):
         words = first.split(), second.split()
         assert abs(len(words[0]) - len(words[1])) <= 1, (first, second)
         # the same punctuation and beginning; most words are shared
         assert first[-1] == second[-1] and first[-1] in ".?"
         assert len(set(words[0]) & set(words[1])) >= 2, (first, second)
-    lengths = [sum(len(prompt.split()) for prompt in prompts) for prompts in twins]
+    lengths = [sum(len(prompt.split()) for prompt in prompts) for prompts in pairs]
     assert abs(lengths[0] - lengths[1]) < 0.01 * sum(lengths)
 
 
@@ -72,10 +72,10 @@ def test_sides_that_do_not_match_are_named(tmp_path):
     other.write_text("C.\n")
     for sides in [(one, other), (other, one)]:
         with pytest.raises(ValueError, match=rf"{other}: holds 1 prompts, and {one} 2"):
-            read_twins(*sides)
+            read_contrast_pairs(*sides)
     other.write_text("C.\nA.\n")
     with pytest.raises(ValueError, match=rf"{other}, line 2: the same prompt as in {one}, line 1, 'A\.'"):
-        read_twins(one, other)
+        read_contrast_pairs(one, other)
 
 
 def test_what_is_no_text_is_refused(tmp_path):

@@ -240,7 +240,7 @@ def tiny_config():
                         "steps": 10,
                         "batch_size": 64,
                         "start_vectors": 256,
-                        "cells": {"standard_small": {"latents": 16}, "standard": {"latents": 32}},
+                        "dictionaries": {"standard_small": {"latents": 16}, "standard": {"latents": 32}},
                     },
                     "activation_patterns_by_layer": {"vectors": 500},
                     "prompt_contrasts": {"resamples": 50, "swapped_labellings": 10},

@@ -82,16 +82,16 @@ def _exponential(stream: str, of: Contrasts = "contrast") -> tuple[Comparison, .
 
 
 def _dips_and_rises(of: Contrasts = "contrast") -> tuple[Comparison, ...]:
-    """Rows against 0, and against twins that are swapped at random, whose means hardly differ."""
+    """Rows against 0, and against pairs that are swapped at random, whose means hardly differ."""
     rows = []
     for name, quantity, side in (
         ("middle", "cosine_middle_minus_first", "below"),
         ("last", "cosine_last_minus_middle", "above"),
     ):
         against = {"side": side, "quantity": Series(quantity, data=EACH)}
-        swapped = against | {"baseline": "swapped_twins"}
+        swapped = against | {"baseline": "swapped_pairs"}
         rows.append(Comparison(f"{name}_unchanged-{EACH}", "measured", against | {"threshold": 0.0}, each=of))
-        rows.append(Comparison(f"{name}_swapped_twins-{EACH}", "measured", swapped, each=of))
+        rows.append(Comparison(f"{name}_swapped_pairs-{EACH}", "measured", swapped, each=of))
     return tuple(rows)
 
 
@@ -99,10 +99,10 @@ def _separable() -> tuple[Comparison, ...]:
     accuracy = Series("separability", part="layers.*.residual_mid", data=EACH)
     late = {"side": "above", "quantity": accuracy, "depth": LAST_THIRD}
     gain = {"side": "above", "threshold": 0.0, "quantity": Series("separability_gain", data=EACH)}
-    swapped, untrained = (late | {"baseline": null} for null in ("swapped_twins", "untrained"))
+    swapped, untrained = (late | {"baseline": null} for null in ("swapped_pairs", "untrained"))
     return (
         Comparison(f"untrained_gain-{EACH}", "measured", gain, each="contrast"),
-        Comparison(f"swapped_twins-{EACH}", "layers", swapped, unit="layer", each="contrast"),
+        Comparison(f"swapped_pairs-{EACH}", "layers", swapped, unit="layer", each="contrast"),
         Comparison(f"untrained-{EACH}", "layers", untrained, unit="layer", each="contrast"),
     )
 
@@ -164,7 +164,7 @@ CLAIMS = (
         name="cosine_dips_and_rises",
         study=STUDY_NAME,
         statement="The cosine between the mean states of the two sets falls from the first to the middle third of the "
-        "layers and rises to the last, more than with twins swapped at random.",
+        "layers and rises to the last, more than with pairs swapped at random.",
         source=NOTES,
         published=COSINES,
         role="prompts",

@@ -139,20 +139,20 @@ def _beyond(null: str, kind: str = "directions_99") -> Comparison:
     )
 
 
-def _of_cell(quantity: str, cell: str, part: str = ATTENTION) -> Series:
-    return Series(quantity, part=part, data=cell, index=ANY_INDEX)
+def _of_dictionary(quantity: str, dictionary: str, part: str = ATTENTION) -> Series:
+    return Series(quantity, part=part, data=dictionary, index=ANY_INDEX)
 
 
 def _cuts(
-    name: str, statement: str, source: str, published: str, cell: str, baseline: str, part: str = ATTENTION
+    name: str, statement: str, source: str, published: str, dictionary: str, baseline: str, part: str = ATTENTION
 ) -> Claim:
     """One way to start a dictionary has at most a tenth of the dead latents of another, and explains as much."""
-    ratio = {"other": _of_cell("dead_share", baseline, part), "most": 0.1, "fewest_dead": FEWEST_DEAD}
+    ratio = {"other": _of_dictionary("dead_share", baseline, part), "most": 0.1, "fewest_dead": FEWEST_DEAD}
     explained = {
         "side": "above",
         "margin": VARIANCE_MARGIN,
-        "quantity": _of_cell("explained_variance", cell, part),
-        "other": _of_cell("explained_variance", baseline, part),
+        "quantity": _of_dictionary("explained_variance", dictionary, part),
+        "other": _of_dictionary("explained_variance", baseline, part),
     }
     return Claim(
         name=name,
@@ -161,10 +161,10 @@ def _cuts(
         source=source,
         published=published,
         role="language_model",
-        quantity=_of_cell("dead_share", cell, part),
+        quantity=_of_dictionary("dead_share", dictionary, part),
         comparisons=(
             Comparison("tenth_of_the_dead", "dead_ratio", ratio),
-            Comparison("explained_variance", "cells", explained),
+            Comparison("explained_variance", "dictionaries", explained),
         ),
         floor=DICTIONARY_FLOOR,
         figure="dead_features",
@@ -259,10 +259,12 @@ CLAIMS = (
         source=PAPER,
         published="up to 87 % of 1M",
         role="language_model",
-        quantity=_of_cell("dead_share", "standard"),
+        quantity=_of_dictionary("dead_share", "standard"),
         comparisons=(
             Comparison(
-                "small_dictionary", "cells", {"side": "above", "other": _of_cell("dead_share", "standard_small")}
+                "small_dictionary",
+                "dictionaries",
+                {"side": "above", "other": _of_dictionary("dead_share", "standard_small")},
             ),
         ),
         floor=DICTIONARY_FLOOR,

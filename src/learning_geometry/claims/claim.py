@@ -115,5 +115,5 @@ class Study:
     title: str
     roles: Mapping[str, Role]
     claims: tuple[Claim, ...]
-    cells: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    dictionaries: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """What claims call the dictionaries of a sweep (as the data of series) -> the settings that they are told by."""

@@ -21,7 +21,7 @@ def named(claim: Claim, study: Study, experiments: Sequence[Mapping[str, Any]]) 
 
     Args:
         claim: of the study.
-        study: whose ``cells`` tell which dictionary of the config is which.
+        study: whose ``dictionaries`` tell which dictionary of the config is which.
         experiments: settings of those that the claim is judged on together.
     """
     comparisons: list[Comparison] = []
@@ -33,11 +33,13 @@ def named(claim: Claim, study: Study, experiments: Sequence[Mapping[str, Any]]) 
         if comparison is not None:
             block.append(comparison)
     shown = next((name for each in SECTIONS for name in shared(each, experiments)), EACH)
-    cells = _cells(_dictionaries(claim), study.cells, experiments[0]) if len(experiments) == 1 else {}
+    dictionaries = (
+        _dictionaries_of(_dictionaries(claim), study.dictionaries, experiments[0]) if len(experiments) == 1 else {}
+    )
     return replace(
         claim,
-        quantity=_renamed(claim.quantity, cells | {EACH: shown}),
-        comparisons=tuple(_with(comparison, cells) for comparison in comparisons),
+        quantity=_renamed(claim.quantity, dictionaries | {EACH: shown}),
+        comparisons=tuple(_with(comparison, dictionaries) for comparison in comparisons),
     )
 
 
@@ -77,7 +79,7 @@ def _dictionaries(claim: Claim) -> list[str]:
     return list(dict.fromkeys(each.data for each in series if isinstance(each, Series)))
 
 
-def _cells(
+def _dictionaries_of(
     wanted: Sequence[str], known: Mapping[str, Mapping[str, Any]], experiment: Mapping[str, Any]
 ) -> dict[str, str]:
     """Return what a claim calls dictionaries -> what the config does.
@@ -86,27 +88,27 @@ def _cells(
     several sizes the largest for which all are there counts; of small ones the smallest.
     """
     sweep = (experiment.get("measurements") or {}).get("dictionary_sweep") or {}
-    cells: Mapping[str, Mapping[str, Any]] = sweep.get("cells") or {}
+    dictionaries: Mapping[str, Mapping[str, Any]] = sweep.get("dictionaries") or {}
     roles = [name for name in wanted if name in known]
-    largest_first = sorted({cell["latents"] for cell in cells.values()}, reverse=True)
+    largest_first = sorted({dictionary["latents"] for dictionary in dictionaries.values()}, reverse=True)
 
-    def others(cell: Mapping[str, Any]) -> dict[str, Any]:
+    def others(dictionary: Mapping[str, Any]) -> dict[str, Any]:
         told_by = {key for conditions in known.values() for key in conditions}
-        return {key: value for key, value in cell.items() if key not in told_by and key != "latents"}
+        return {key: value for key, value in dictionary.items() if key not in told_by and key != "latents"}
 
     def playing(role: str, like: Mapping[str, Any], latents: Sequence[int]) -> list[str]:
         return [
             name
             for size in latents
-            for name, cell in cells.items()
-            if cell["latents"] == size
-            and others(cell) == like
-            and all(cell.get(key) == value for key, value in known[role].items())
+            for name, dictionary in dictionaries.items()
+            if dictionary["latents"] == size
+            and others(dictionary) == like
+            and all(dictionary.get(key) == value for key, value in known[role].items())
         ]
 
     for size in largest_first:
         smallest = sorted(each for each in largest_first if each < size)
-        for like in [others(cell) for cell in cells.values() if cell["latents"] == size]:
+        for like in [others(dictionary) for dictionary in dictionaries.values() if dictionary["latents"] == size]:
             found = {role: playing(role, like, smallest if role.endswith(SMALL) else [size]) for role in roles}
             if roles and all(found.values()):
                 return {role: names[0] for role, names in found.items()}

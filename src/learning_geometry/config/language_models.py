@@ -14,7 +14,7 @@ from learning_geometry import model_files
 from learning_geometry.config.modules import subject
 from learning_geometry.config.needs import fewest, needs, reads
 from learning_geometry.model_files import ModelFiles
-from learning_geometry.tasks.prompts import read_twins
+from learning_geometry.tasks.prompts import read_contrast_pairs
 from learning_geometry.tasks.texts import EMBEDDED, text_files
 
 Report = Callable[[str, str], None]
@@ -62,11 +62,11 @@ def check_settings(language_model: dict[str, Any], report: Report) -> None:
         _check_parts(name, settings, text, report)
         if "held_out" in settings and "batch_size" in settings:
             _check_batches(name, settings, language_model, report)
-        if "active" in settings and "cells" in settings:
-            for cell, options in settings["cells"].items():
+        if "active" in settings and "dictionaries" in settings:
+            for dictionary, options in settings["dictionaries"].items():
                 if options["latents"] < settings["active"]:
                     report(
-                        f"measurements.{name}.cells.{cell}.latents",
+                        f"measurements.{name}.dictionaries.{dictionary}.latents",
                         f"{options['latents']} is fewer than the {settings['active']} that are active; raise it, or "
                         "lower active",
                     )
@@ -74,7 +74,10 @@ def check_settings(language_model: dict[str, Any], report: Report) -> None:
 
 def _check_parts(name: str, settings: dict[str, Any], text: dict[str, Any], report: Report) -> None:
     by_target = needs(name).get("parts", {})
-    targets = {"always", *(cell.get("target", "attention") for cell in settings.get("cells", {}).values())}
+    targets = {
+        "always",
+        *(dictionary.get("target", "attention") for dictionary in settings.get("dictionaries", {}).values()),
+    }
     read = dict.fromkeys(part for target in sorted(targets) for part in by_target.get(target, ()))
     if missing := [part for part in read if part not in text["parts"]]:
         report(f"measurements.{name}", f"it reads {', '.join(missing)}, not kept of texts; add it to text.parts")
@@ -203,14 +206,14 @@ def _check_prompts(language_model: dict[str, Any], report: Report) -> None:
     pairs = {}
     for name, sets in language_model["prompts"].items():
         try:
-            twins = read_twins(*sets)
+            pairs = read_contrast_pairs(*sets)
         except (FileNotFoundError, ValueError, OSError) as error:
             report(f"prompts.{name}", str(error))
             continue
-        if frozenset(twins) in same:
-            report(f"prompts.{name}", f"the same prompts as {same[frozenset(twins)]}; leave one of them out")
-        same.setdefault(frozenset(twins), name)
-        pairs[name] = len(twins.first)
+        if frozenset(pairs) in same:
+            report(f"prompts.{name}", f"the same prompts as {same[frozenset(pairs)]}; leave one of them out")
+        same.setdefault(frozenset(pairs), name)
+        pairs[name] = len(pairs.first)
     for measurement, settings in language_model["measurements"].items():
         number, setting = fewest(needs(measurement).get("pairs", {"always": 1}), settings)
         why = f" ({setting}: {settings[setting]})" if setting else ""

@@ -71,7 +71,7 @@ OF_LANGUAGE_MODELS: dict[str, dict[str, Any]] = {
     "parts": {"type": "object", "minProperties": 1, "additionalProperties": _NAMES}
     | {
         "description": "parts of a layer whose activations must be kept of texts: `always`, and for the `target` of a "
-        "cell"
+        "dictionary"
     },
 }
 """JSON Schema of the ``NEEDS`` of a measurement of language models; all keys are optional."""

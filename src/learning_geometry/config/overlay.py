@@ -26,7 +26,7 @@ REMOVABLE: tuple[KeyPath, ...] = (
     ("language_models", "*", "texts", "*"),
     ("language_models", "*", "prompts", "*"),
     ("language_models", "*", "measurements", "*"),
-    ("language_models", "*", "measurements", "dictionary_sweep", "cells", "*"),
+    ("language_models", "*", "measurements", "dictionary_sweep", "dictionaries", "*"),
     ("figures", "*"),
 )
 """Entries under names that are the user's own, or that stand for something to be made."""

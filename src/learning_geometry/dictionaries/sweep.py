@@ -18,7 +18,7 @@ Array = Float[Tensor, "_ _"] | Float[np.ndarray, "_ _"]
 Batch = Array | tuple[Array, Array]
 
 
-class Cell(NamedTuple):
+class DictionaryEntry(NamedTuple):
     """One dictionary of a sweep: where its training starts, and how it goes on (sizes and steps are the stream's)."""
 
     start: topk.Dictionary
@@ -40,14 +40,16 @@ class Quality(NamedTuple):
         return float((self.activations == 0).mean())
 
 
-def train_together(cells: Mapping[str, Cell], stream: Iterable[Batch], spread: float) -> dict[str, topk.Fitted]:
+def train_together(
+    dictionaries: Mapping[str, DictionaryEntry], stream: Iterable[Batch], spread: float
+) -> dict[str, topk.Fitted]:
     """Train all dictionaries on the same batches, until the stream ends.
 
     Each one ends as if it had been trained alone, to the bit, and the same starts and stream give the same bits: draw
     starts and batches from named random streams.
 
     Args:
-        cells: By name.
+        dictionaries: By name.
         stream: Batches, scaled (see :func:`topk.scale_factor`).
         spread: Variance of the targets (see :func:`topk.variance`), such as of the batch that starts were drawn for.
 
@@ -55,12 +57,12 @@ def train_together(cells: Mapping[str, Cell], stream: Iterable[Batch], spread: f
         The dictionaries by name, with losses in units of ``spread``.
 
     Raises:
-        ValueError: no cells, an empty stream, a batch of another width, or as :func:`topk.train`.
+        ValueError: no dictionaries, an empty stream, a batch of another width, or as :func:`topk.train`.
         FloatingPointError: the loss of a dictionary is not finite, naming it and the step.
     """
-    if not cells:
-        raise ValueError("cells: there are none to train; pass at least one")
-    trainings = {name: topk.begin(cell.start, cell.settings) for name, cell in cells.items()}
+    if not dictionaries:
+        raise ValueError("dictionaries: there are none to train; pass at least one")
+    trainings = {name: topk.begin(dictionary.start, dictionary.settings) for name, dictionary in dictionaries.items()}
     for number, (inputs, targets) in enumerate(_pairs(stream)):
         for name, training in trainings.items():
             _check_widths(name, number, training.parameters, inputs, targets)

@@ -86,7 +86,7 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
     variance over prompts, one curve a set and stream, mean over features, the largest of a feature, and the mean after
     the stream's own normalisation, on logarithmic axes; variance between attention and MLP over that before the
     attention, interpolated between this layer and the next. Bands: 95 % intervals over pairs of prompts, by the
-    bootstrap, of cosines by the jackknife. Null: twins swapped, of the stream between attention and MLP. Thin lines:
+    bootstrap, of cosines by the jackknife. Null: pairs swapped, of the stream between attention and MLP. Thin lines:
     without rogue dimensions. The published values stand beside the last layer of harmful against harmless prompts. The
     embedding is left out: the chat template makes it the same for all prompts.
 
@@ -144,7 +144,7 @@ def _draw_column(column: Column, width: int) -> dict[str, Any]:
 
 
 def _draw_variances(column: Column, axes: Axes, quantity: str) -> None:
-    """Draw a variance of both sets in both streams, and of the first set with twins swapped."""
+    """Draw a variance of both sets in both streams, and of the first set with pairs swapped."""
     for stream in STREAMS:
         for name, (color, linestyle) in _looks(stream).items():
             rows = beyond_the_embedding(placed(column.select(quantity.format(name)), stream))

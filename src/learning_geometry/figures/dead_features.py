@@ -27,7 +27,7 @@ LOOKS = {  # subspace, centred -> colour, name
 PUBLISHED = (0.87, 0.01)
 """Dead features of attention-output dictionaries with a million latents, before and after (below): arXiv 2508.16929."""
 
-FEWEST_CELLS = 5
+FEWEST_DICTIONARIES = 5
 """Cells from which a rank correlation is given."""
 
 OPEN: dict[str, Any] = {"markerfacecolor": "none", "markersize": 5.5, "markeredgewidth": 0.8, "zorder": 4}
@@ -37,8 +37,8 @@ MOST = {"experiments": 4}
 """What a config may list at most of what the figure shows: of more it would not be readable."""
 
 
-class Cell(NamedTuple):
-    """A cell of the sweep, as the tables tell it."""
+class DictionaryEntry(NamedTuple):
+    """A dictionary of the sweep, as the tables tell it."""
 
     name: str
     part: str
@@ -66,7 +66,7 @@ class Cell(NamedTuple):
 
     @property
     def label(self) -> str:
-        """What the cell is, without what all cells have in common."""
+        """What the dictionary is, without what all dictionaries have in common."""
         words = [f"{self.latents:,}", "centred" if self.centred else "not centred"]
         words.append({"none": "no subspace"}.get(self.subspace, f"{self.subspace} subspace"))
         words += ["tied" if self.tied else "untied", "SparseAdam" if self.sparse_adam else "Adam"]
@@ -79,8 +79,8 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
 
     (a) Dead share against latents for autoencoders, one line for each start, optimiser and AuxK; open: before
     training. (b) Dead share against γ, the mean over the spread of what the start encodes, with Spearman's rank
-    correlation over cells, if there are at least ``FEWEST_CELLS``. (c) Dead share and (d) explained variance of every
-    cell, transcoders below the line; ticks: before training. Everywhere means over dictionaries with 95 % intervals,
+    correlation over dictionaries, if there are at least ``FEWEST_DICTIONARIES``. (c) Dead share and (d) explained variance of every
+    dictionary, transcoders below the line; ticks: before training. Everywhere means over dictionaries with 95 % intervals,
     and dots for single ones.
 
     Args:
@@ -97,158 +97,171 @@ def _draw_one(
     canvas: style.Canvas, tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any], experiment: str
 ) -> None:
     """Draw the block of one experiment, of which alone the tables hold rows."""
-    cells = _cells(style.select(tables["summary"], quantity=DEAD, null=""), tables["summary"])
-    figure = canvas(style.DOUBLE_WIDTH, 3.8 + 0.2 * len(cells))
-    grid = figure.add_gridspec(2, 1, height_ratios=(2.3, 0.7 + 0.2 * len(cells)))
+    dictionaries = _dictionaries_of(style.select(tables["summary"], quantity=DEAD, null=""), tables["summary"])
+    figure = canvas(style.DOUBLE_WIDTH, 3.8 + 0.2 * len(dictionaries))
+    grid = figure.add_gridspec(2, 1, height_ratios=(2.3, 0.7 + 0.2 * len(dictionaries)))
     above, below = grid[0].subgridspec(1, 2), grid[1].subgridspec(1, 2)
     size, gamma = (figure.add_subplot(above[0, column]) for column in range(2))
     dead, explained = (figure.add_subplot(below[0, column]) for column in range(2))
-    entries = _draw_sizes(size, tables, [cell for cell in cells if not cell.transcoder])
-    entries |= _draw_gamma(gamma, tables, cells)
-    entries |= _draw_cells(dead, tables, cells, DEAD)
-    entries |= _draw_cells(explained, tables, cells, EXPLAINED)
-    entries = _starts(cells) | entries
+    entries = _draw_sizes(size, tables, [dictionary for dictionary in dictionaries if not dictionary.transcoder])
+    entries |= _draw_gamma(gamma, tables, dictionaries)
+    entries |= _draw_cells(dead, tables, dictionaries, DEAD)
+    entries |= _draw_cells(explained, tables, dictionaries, EXPLAINED)
+    entries = _starts(dictionaries) | entries
     explained.tick_params(labelleft=False)
     for axes, letter in zip((size, gamma, dead, explained), "abcd", strict=True):
         style.panel_letter(axes, letter)
     style.legend_on_top(figure, entries, columns=3)
 
 
-def _cells(rows: pd.DataFrame, summary: pd.DataFrame) -> list[Cell]:
-    """Return the cells that were measured: autoencoders before transcoders, then by size."""
+def _dictionaries_of(rows: pd.DataFrame, summary: pd.DataFrame) -> list[DictionaryEntry]:
+    """Return the dictionaries that were measured: autoencoders before transcoders, then by size."""
     found = []
     for name, part, latents in rows[["data", "part", "index"]].itertuples(index=False):
 
         def option(key: str, name: str = name, part: str = part) -> int:
-            # all dictionaries of a cell have the same
+            # all dictionaries of a dictionary have the same
             chosen = style.select(summary, quantity=f"option_{key}", data=name, part=part, null="")
             return int(chosen["estimate"].iloc[0])
 
         subspace = next((each for each in ("active", "random") if option(f"{each}_subspace")), "none")
         centred, tied, sparse_adam = (bool(option(key)) for key in ("centred", "tied", "sparse_adam"))
-        found.append(Cell(name, part, int(latents), subspace, centred, tied, sparse_adam, option("auxiliary")))
+        found.append(
+            DictionaryEntry(name, part, int(latents), subspace, centred, tied, sparse_adam, option("auxiliary"))
+        )
     starts = list(LOOKS)
     return sorted(
         found,
-        key=lambda cell: (
-            *(cell.transcoder, cell.part, starts.index((cell.subspace, cell.centred))),
-            *(not cell.tied, cell.sparse_adam, cell.auxiliary, cell.latents, cell.name),
+        key=lambda dictionary: (
+            *(dictionary.transcoder, dictionary.part, starts.index((dictionary.subspace, dictionary.centred))),
+            *(not dictionary.tied, dictionary.sparse_adam, dictionary.auxiliary, dictionary.latents, dictionary.name),
         ),
     )
 
 
-def _starts(cells: list[Cell]) -> dict[str, Any]:
+def _starts(dictionaries: list[DictionaryEntry]) -> dict[str, Any]:
     """Return the entries of the legend for colours and markers."""
-    here = {(cell.subspace, cell.centred) for cell in cells}
+    here = {(dictionary.subspace, dictionary.centred) for dictionary in dictionaries}
     axes = Axes(Figure(), (0, 0, 1, 1))
     colors = {
         f"start: {name}": axes.plot([], [], color=color, linewidth=3)[0]
         for start, (color, name) in LOOKS.items()
         if start in here
     }
-    if not any(cell.transcoder for cell in cells):
+    if not any(dictionary.transcoder for dictionary in dictionaries):
         return colors
     (square,) = axes.plot([], [], "s", color=style.CONTROL_GREY, markersize=4)
     return colors | {"square: transcoder": square}
 
 
-def _measured(tables: Mapping[str, pd.DataFrame], cell: Cell, quantity: str, null: str = "") -> pd.Series:
-    return style.select(tables["summary"], quantity=quantity, data=cell.name, part=cell.part, null=null).iloc[0]
+def _measured(
+    tables: Mapping[str, pd.DataFrame], dictionary: DictionaryEntry, quantity: str, null: str = ""
+) -> pd.Series:
+    return style.select(
+        tables["summary"], quantity=quantity, data=dictionary.name, part=dictionary.part, null=null
+    ).iloc[0]
 
 
-def _single(tables: Mapping[str, pd.DataFrame], cell: Cell, quantity: str) -> "pd.Series[float]":
-    rows = style.select(tables["runs"], quantity=quantity, data=cell.name, part=cell.part, null="")
+def _single(tables: Mapping[str, pd.DataFrame], dictionary: DictionaryEntry, quantity: str) -> "pd.Series[float]":
+    rows = style.select(tables["runs"], quantity=quantity, data=dictionary.name, part=dictionary.part, null="")
     return rows.sort_values("seed")["value"]
 
 
 def _draw_point(
-    axes: Axes, tables: Mapping[str, pd.DataFrame], cell: Cell, quantity: str, place: float, across: bool = False
+    axes: Axes,
+    tables: Mapping[str, pd.DataFrame],
+    dictionary: DictionaryEntry,
+    quantity: str,
+    place: float,
+    across: bool = False,
 ) -> None:
-    """Draw the mean of a cell with its interval, and a dot for each dictionary; ``across``: along the x axis."""
-    mean, single = _measured(tables, cell, quantity), _single(tables, cell, quantity)
+    """Draw the mean of a dictionary with its interval, and a dot for each dictionary; ``across``: along the x axis."""
+    mean, single = _measured(tables, dictionary, quantity), _single(tables, dictionary, quantity)
     ends = [[mean["estimate"] - mean["low"]], [mean["high"] - mean["estimate"]]]
     error = None if np.isnan(ends).any() else ends
     at = np.full(len(single), place)
     look: dict[str, Any] = {
-        "fmt": cell.marker,
-        "color": cell.color,
+        "fmt": dictionary.marker,
+        "color": dictionary.color,
         "markersize": 4,
         "elinewidth": 0.9,
         "capsize": 1.5,
         "zorder": 3,
     }
     if mean["n"] > 1:
-        axes.plot(*((single, at) if across else (at, single)), ".", color=cell.color, markersize=2.5, alpha=0.6)
+        axes.plot(*((single, at) if across else (at, single)), ".", color=dictionary.color, markersize=2.5, alpha=0.6)
     if across:
         axes.errorbar(mean["estimate"], place, xerr=error, **look)
     else:
         axes.errorbar(place, mean["estimate"], yerr=error, **look)
 
 
-def _draw_sizes(axes: Axes, tables: Mapping[str, pd.DataFrame], cells: list[Cell]) -> dict[str, Any]:
+def _draw_sizes(axes: Axes, tables: Mapping[str, pd.DataFrame], dictionaries: list[DictionaryEntry]) -> dict[str, Any]:
     axes.set_xscale("log", base=2)
     axes.set_ylim(-0.03, 1.0)
     axes.set_xlabel("latents of autoencoders")
     axes.set_ylabel("dead share")
     entries: dict[str, Any] = {}
-    lines: dict[tuple[Any, ...], list[Cell]] = {}
-    for cell in cells:
-        lines.setdefault((cell.part, *cell[3:]), []).append(cell)
+    lines: dict[tuple[Any, ...], list[DictionaryEntry]] = {}
+    for dictionary in dictionaries:
+        lines.setdefault((dictionary.part, *dictionary[3:]), []).append(dictionary)
     for same in lines.values():
-        sizes = [cell.latents for cell in same]
-        ends = [_measured(tables, cell, DEAD)["estimate"] for cell in same]
-        starts = [_measured(tables, cell, INITIAL)["estimate"] for cell in same]
+        sizes = [dictionary.latents for dictionary in same]
+        ends = [_measured(tables, dictionary, DEAD)["estimate"] for dictionary in same]
+        starts = [_measured(tables, dictionary, INITIAL)["estimate"] for dictionary in same]
         plain = not (same[0].sparse_adam or same[0].auxiliary or not same[0].tied)
         axes.plot(sizes, ends, "-" if plain else "--", color=same[0].color, linewidth=0.9, zorder=2)
         (entries["open: before training"],) = axes.plot(sizes, starts, "o:", color=same[0].color, linewidth=0.8, **OPEN)
-        for cell in same:
-            _draw_point(axes, tables, cell, DEAD, float(cell.latents))
-    if cells:
-        sizes = sorted({cell.latents for cell in cells})
+        for dictionary in same:
+            _draw_point(axes, tables, dictionary, DEAD, float(dictionary.latents))
+    if dictionaries:
+        sizes = sorted({dictionary.latents for dictionary in dictionaries})
         axes.set_xlim(sizes[0] / 1.3, sizes[-1] * 1.3)
         axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
         axes.set_xticks([], minor=True)
     return entries
 
 
-def _draw_gamma(axes: Axes, tables: Mapping[str, pd.DataFrame], cells: list[Cell]) -> dict[str, Any]:
+def _draw_gamma(axes: Axes, tables: Mapping[str, pd.DataFrame], dictionaries: list[DictionaryEntry]) -> dict[str, Any]:
     axes.set_xlabel("γ = ‖mean‖ / ‖standard deviation‖\nof what the start encodes")
     axes.set_ylabel("dead share")
     axes.set_ylim(-0.03, 1.0)
     values = {
         # twelve digits: what rounding tells apart is a tie
-        quantity: [float(f"{_measured(tables, cell, quantity)['estimate']:.12g}") for cell in cells]
+        quantity: [float(f"{_measured(tables, dictionary, quantity)['estimate']:.12g}") for dictionary in dictionaries]
         for quantity in (GAMMA, INITIAL, DEAD)
     }
-    for cell, gamma, initial in zip(cells, values[GAMMA], values[INITIAL], strict=True):
-        axes.plot(gamma, initial, cell.marker, color=cell.color, **OPEN)
-        _draw_point(axes, tables, cell, DEAD, gamma)
+    for dictionary, gamma, initial in zip(dictionaries, values[GAMMA], values[INITIAL], strict=True):
+        axes.plot(gamma, initial, dictionary.marker, color=dictionary.color, **OPEN)
+        _draw_point(axes, tables, dictionary, DEAD, gamma)
     axes.set_xlim(left=0.0)
-    if len(cells) < FEWEST_CELLS:
-        text = f"fewer than {FEWEST_CELLS} cells:\nno rank correlation"
+    if len(dictionaries) < FEWEST_DICTIONARIES:
+        text = f"fewer than {FEWEST_DICTIONARIES} dictionaries:\nno rank correlation"
     elif min(len(set(found)) for found in values.values()) == 1:
         text = "all equal: no rank correlation"
     else:
         ranks = pd.DataFrame(values).rank()
         before, after = (ranks[GAMMA].corr(ranks[quantity]) for quantity in (INITIAL, DEAD))
-        text = f"Spearman over {len(cells)} cells:\nbefore training {before:.2f}, after {after:.2f}"
+        text = f"Spearman over {len(dictionaries)} dictionaries:\nbefore training {before:.2f}, after {after:.2f}"
     axes.text(0.03, 0.98, text.replace("-", "−"), transform=axes.transAxes, ha="left", va="top", fontsize=7)
     return {}
 
 
-def _draw_cells(axes: Axes, tables: Mapping[str, pd.DataFrame], cells: list[Cell], quantity: str) -> dict[str, Any]:
+def _draw_cells(
+    axes: Axes, tables: Mapping[str, pd.DataFrame], dictionaries: list[DictionaryEntry], quantity: str
+) -> dict[str, Any]:
     entries: dict[str, Any] = {}
-    for place, cell in enumerate(cells):
-        first = _measured(tables, cell, *((INITIAL,) if quantity == DEAD else (quantity, "untrained")))
+    for place, dictionary in enumerate(dictionaries):
+        first = _measured(tables, dictionary, *((INITIAL,) if quantity == DEAD else (quantity, "untrained")))
         (entries["tick: before training"],) = axes.plot(
             first["estimate"], place, "|", color=style.CONTROL_GREY, markersize=6, zorder=2
         )
-        _draw_point(axes, tables, cell, quantity, float(place), across=True)
-    transcoders = sum(cell.transcoder for cell in cells)
-    if 0 < transcoders < len(cells):
-        axes.axhline(len(cells) - transcoders - 0.5, color=style.NULL_GREY, linewidth=0.5)
-    axes.set_yticks(range(len(cells)), [cell.label for cell in cells])
-    axes.set_ylim(len(cells) - 0.5, -0.5)
+        _draw_point(axes, tables, dictionary, quantity, float(place), across=True)
+    transcoders = sum(dictionary.transcoder for dictionary in dictionaries)
+    if 0 < transcoders < len(dictionaries):
+        axes.axhline(len(dictionaries) - transcoders - 0.5, color=style.NULL_GREY, linewidth=0.5)
+    axes.set_yticks(range(len(dictionaries)), [dictionary.label for dictionary in dictionaries])
+    axes.set_ylim(len(dictionaries) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
     if quantity == DEAD:
         for level in PUBLISHED:

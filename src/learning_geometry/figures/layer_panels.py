@@ -40,8 +40,8 @@ SETS = {
 
 DASHED = (0, (3.0, 1.2))
 
-SWAPPED, UNTRAINED = "swapped_twins", "untrained"
-SWAPPED_LABEL = "null: twins swapped"
+SWAPPED, UNTRAINED = "swapped_pairs", "untrained"
+SWAPPED_LABEL = "null: pairs swapped"
 
 THIN = 0.5
 """Width of lines that stand beside what they are to be compared with."""

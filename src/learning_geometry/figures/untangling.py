@@ -62,7 +62,7 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
     From top to bottom: accuracy of a linear probe on pairs of prompts that it has not seen; variance between the sets'
     means over that within the sets, on a logarithmic axis; participation ratio and intrinsic dimension of the first
     set, the second, and both together; cosines of the principal angles between the sets' principal subspaces. Bands:
-    95 % intervals over pairs of prompts. Nulls: twins swapped (grey), and, dashed in the colour of what it is compared
+    95 % intervals over pairs of prompts. Nulls: pairs swapped (grey), and, dashed in the colour of what it is compared
     with, the untrained model. Where only the stream before attention was measured, that is shown.
 
     Args:
@@ -112,6 +112,6 @@ def _draw_with_nulls(column: Column, axes: Axes, quantity: str, stream: str, col
     line_with_band(axes, placed(column.select(quantity), stream), color)
     untrained = placed(column.select(quantity, UNTRAINED), stream)
     null_line(axes, untrained, DASHED, color)
-    # swapping twins changes nothing in both sets together, and the first of two sets drawn alike says it all
+    # swapping pairs changes nothing in both sets together, and the first of two sets drawn alike says it all
     if not quantity.endswith(("-union", "-second", SEPARABILITY)):
         null_line(axes, placed(column.select(quantity, SWAPPED), stream))

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, Int64, Real
 
-from learning_geometry.geometry.resampling import Resampled, resampled, twin_counts
+from learning_geometry.geometry.resampling import Resampled, pair_counts, resampled
 from learning_geometry.geometry.rounding import deviations, difference, is_rounding
 
 BLOCK = 256
@@ -38,7 +38,7 @@ def contrast(
     """Compare two sets of samples, each given by how often every sample is in it, for many such pairs of sets.
 
     Counts serve the data itself, bootstrap resamples, and the null of sets shuffled together: then each row of `first`
-    is a random half of the samples and `second` the other (of `untangling.swapped_twins` or `probes.shuffled_labels`).
+    is a random half of the samples and `second` the other (of `untangling.swapped_pairs` or `probes.shuffled_labels`).
 
     Args:
         vectors: Samples of both sets together.
@@ -86,17 +86,17 @@ def contrast(
 
 def contrast_resampled(
     first: Real[np.ndarray, "pairs width"],
-    second: Real[np.ndarray, "twins width"],
+    second: Real[np.ndarray, "pairs width"],
     counts: Int64[np.ndarray, "draws counted"],
 ) -> Resampled:
-    """Contrast of two sets of twins, with resamples over pairs; its quantities are those of `Contrast`, in their order.
+    """Contrast of two sets of contrast pairs, with resamples over pairs; its quantities are those of `Contrast`, in their order.
 
-    Twins are drawn together. Pass the same counts for all layers and streams, so that differences between them are
+    ContrastPairs are drawn together. Pass the same counts for all layers and streams, so that differences between them are
     paired over prompts too.
 
     Args:
         first: Vectors of one set.
-        second: Vectors of their twins, in the same order.
+        second: Vectors of their partners, in the same order.
         counts: Of the resamples (see `resampling.bootstrap_counts`).
 
     Raises:
@@ -109,12 +109,12 @@ def contrast_resampled(
     """
     if first.shape != second.shape or len(first) != counts.shape[1]:
         raise ValueError(
-            f"first, second and counts: {len(first)} vectors, {len(second)} twins, counts of {counts.shape[1]} pairs; "
-            "pass one twin and one count for each vector"
+            f"first, second and counts: {len(first)} vectors, {len(second)} pairs, counts of {counts.shape[1]} pairs; "
+            "pass one partner and one count for each vector"
         )
     vectors = np.concatenate([first, second])
 
     def statistic(drawn: Int64[np.ndarray, "draws pairs"]) -> Float[np.ndarray, "draws quantities"]:
-        return np.stack(contrast(vectors, *twin_counts(drawn)), axis=1)
+        return np.stack(contrast(vectors, *pair_counts(drawn)), axis=1)
 
     return resampled(statistic, counts)

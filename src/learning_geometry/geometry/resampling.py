@@ -1,7 +1,7 @@
 """Bootstrap intervals of any statistic of independent units, such as prompts, by counts of how often each is drawn.
 
 A statistic here is a function of counts: of all ones it is the estimate, of random counts a bootstrap resample, of all
-ones but one 0 a jackknife value. The same counts for several statistics (layers, streams, both sets of twins) pair
+ones but one 0 a jackknife value. The same counts for several statistics (layers, streams, both sets of contrast pairs) pair
 them: the interval of their difference is that of :func:`difference`. The interval of a mean is in `uncertainty`.
 """
 
@@ -125,13 +125,13 @@ def bca_ends(of: Resampled, level: float = 0.95) -> Float[np.ndarray, "2 *quanti
     return ends.reshape(2, *of.estimate.shape)
 
 
-def twin_counts(
+def pair_counts(
     counts: Int[np.ndarray, "draws pairs"],
 ) -> tuple[Int[np.ndarray, "draws samples"], Int[np.ndarray, "draws samples"]]:
-    """Counts of both sets of twins among all samples, the first set before the second: twins are drawn together.
+    """Counts of both sets of contrast pairs among all samples, the first set before the second: pairs are drawn together.
 
     Examples:
-        >>> twin_counts(np.array([[2, 0]]))
+        >>> pair_counts(np.array([[2, 0]]))
         (array([[2, 0, 0, 0]]), array([[0, 0, 2, 0]]))
     """
     nothing = np.zeros_like(counts)

@@ -1,6 +1,6 @@
-"""Contrastive prompts: two text files, one prompt a line; line i of one file is the twin of line i of the other.
+"""Contrastive prompts: two text files, one prompt a line; line i of one file is the partner of line i of the other.
 
-Twins have the same form and, within a word, the same length, and differ in what makes the contrast, so that topic and
+ContrastPairs have the same form and, within a word, the same length, and differ in what makes the contrast, so that topic and
 length do not. The sets that come with the package lie in ``prompt_sets`` beside this file; any other file may take
 their place. The harmful set holds requests that a model should refuse, in general words, and no answers.
 """
@@ -12,8 +12,8 @@ FOLDER = Path(__file__).parent / "prompt_sets"
 SUFFIX = ".txt"
 
 
-class Twins(NamedTuple):
-    """Two sets of prompts, as many in one as in the other; twins are at the same place."""
+class ContrastPairs(NamedTuple):
+    """Two sets of prompts, as many in one as in the other; pairs are at the same place."""
 
     first: tuple[str, ...]
     second: tuple[str, ...]
@@ -65,37 +65,37 @@ def read_prompts(name: str | Path) -> tuple[str, ...]:
         if "\0" in prompt:
             raise ValueError(f"{path}, line {number}: holds a NUL, so that it is no text; give a text file in UTF-8")
         if not prompt:
-            raise ValueError(f"{path}, line {number}: empty; delete the line, so that twins stay at the same place")
+            raise ValueError(f"{path}, line {number}: empty; delete the line, so that pairs stay at the same place")
         if prompt in places:
             raise ValueError(
                 f"{path}, line {number}: the same prompt as in line {places[prompt]}, {prompt!r}; delete one of them "
-                "and its twin"
+                "and its partner"
             )
         places[prompt] = number
     return tuple(prompts)
 
 
-def read_twins(first: str | Path, second: str | Path) -> Twins:
+def read_contrast_pairs(first: str | Path, second: str | Path) -> ContrastPairs:
     """Read both sets of a contrast.
 
     Args:
         first: as of :func:`prompt_file`.
-        second: of the twins.
+        second: of the pairs.
 
     Raises:
         FileNotFoundError: as :func:`prompt_file`.
         ValueError: as :func:`read_prompts`; or one file holds more prompts than the other, or a prompt of the other.
 
-    >>> [len(prompts) for prompts in read_twins("harmful", "harmless")]
+    >>> [len(prompts) for prompts in read_contrast_pairs("harmful", "harmless")]
     [64, 64]
     """
-    found = Twins(read_prompts(first), read_prompts(second))
+    found = ContrastPairs(read_prompts(first), read_prompts(second))
     counts = [len(prompts) for prompts in found]
     if counts[0] != counts[1]:
         short, long = (first, second) if counts[0] < counts[1] else (second, first)
         raise ValueError(
             f"{prompt_file(short)}: holds {min(counts)} prompts, and {prompt_file(long)} {max(counts)}; "
-            "write one twin for each, at the same line"
+            "write one partner for each, at the same line"
         )
     places = {prompt: number for number, prompt in enumerate(found.first, start=1)}
     for number, prompt in enumerate(found.second, start=1):

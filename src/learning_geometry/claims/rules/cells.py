@@ -1,4 +1,4 @@
-"""Two cells of a dictionary sweep, one against the other, seed by seed."""
+"""Two dictionaries of a dictionary sweep, one against the other, seed by seed."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -19,7 +19,7 @@ class Parameters:
     """What a comparison can say."""
 
     other: Series
-    """Of the other cell, which is taken off."""
+    """Of the other dictionary, which is taken off."""
     side: Literal["above", "below"]
     margin: float = 0.0
     """The difference is to be above minus this, or below this."""

@@ -24,7 +24,7 @@ from learning_geometry.measurements.common.language_run import ACTIVATIONS, MOME
 from learning_geometry.models.language import LanguageModel, activation_names
 from learning_geometry.models.language.cache import beyond_the_first, capture
 from learning_geometry.models.language.tokens import chat_prompts, read_windows
-from learning_geometry.tasks.prompts import prompt_file, read_twins
+from learning_geometry.tasks.prompts import prompt_file, read_contrast_pairs
 from learning_geometry.tasks.texts import read_text
 
 COUNTED = ("residual_pre", "attention.z", "residual_mid", "mlp.output")
@@ -261,21 +261,21 @@ def capture_prompts(
 
     Args:
         model: with its tokenizer.
-        prompts: name of a contrast -> names or paths of its two files of twins (``tasks.prompts``).
+        prompts: name of a contrast -> names or paths of its two files of pairs (``tasks.prompts``).
         template: whether prompts are put into the model's chat template.
         folder: as of :func:`capture_text`.
         prepend_bos: as of ``tokens.chat_prompts``.
 
     Raises:
         FileNotFoundError: no such file of prompts.
-        ValueError: as ``tasks.prompts.read_twins`` and ``tokens.chat_prompts``, or as ``cache.capture``.
+        ValueError: as ``tasks.prompts.read_contrast_pairs`` and ``tokens.chat_prompts``, or as ``cache.capture``.
     """
-    twins = {name: read_twins(*files) for name, files in prompts.items()}
-    texts = [prompt for pair in twins.values() for prompts_of_set in pair for prompt in prompts_of_set]
+    pairs = {name: read_contrast_pairs(*files) for name, files in prompts.items()}
+    texts = [prompt for pair in pairs.values() for prompts_of_set in pair for prompt in prompts_of_set]
     places = [
         f"{prompt_file(file)}, line {line}"
         for name, files in prompts.items()
-        for file, prompts_of_set in zip(files, twins[name], strict=True)
+        for file, prompts_of_set in zip(files, pairs[name], strict=True)
         for line in range(1, len(prompts_of_set) + 1)
     ]
     found = chat_prompts(model, texts, template, prepend_bos, places)
@@ -288,7 +288,7 @@ def capture_prompts(
         "final",
     ]
     provenance = {
-        "pairs": [[name, len(pair.first)] for name, pair in twins.items()],
+        "pairs": [[name, len(pair.first)] for name, pair in pairs.items()],
         "sizes": model.sizes._asdict(),
         "reading": found.reading,
         "norm": None if model.norm is None else model.norm._asdict(),

@@ -13,8 +13,7 @@ from learning_geometry.geometry.growth import LAWS, held_out_law_errors
 from learning_geometry.geometry.increments import increments, successive_cosines
 from learning_geometry.geometry.moments import ACTIVATION_EPSILON
 from learning_geometry.geometry.resampling import Resampled, resampled
-from learning_geometry.measurements.common.language_run import TRAINED, LanguageRun
-from learning_geometry.measurements.common.twins import (
+from learning_geometry.measurements.common.contrast_pairs import (
     STREAMS,
     averaged,
     last_name,
@@ -24,6 +23,7 @@ from learning_geometry.measurements.common.twins import (
     stream_names,
     union_variance,
 )
+from learning_geometry.measurements.common.language_run import TRAINED, LanguageRun
 from learning_geometry.tables.tidy import tidy
 
 NEEDS = {"reads": ["prompts"], "pairs": {"always": 2}}
@@ -34,7 +34,7 @@ SETTINGS = {
         "type": "integer",
         "minimum": 50,
         "default": 400,
-        "description": "Bootstrap resamples over pairs of twins.",
+        "description": "Bootstrap resamples over contrast pairs.",
     },
 }
 
@@ -50,8 +50,8 @@ GROWING = ("mean_variance", "state_norm")
 def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
     """Measure how the residual stream at the last token of the prompt moves from layer to layer.
 
-    Data = contrast, whose two sets count together; n = pairs of twins, [low, high] the 95 % interval over pairs
-    (``twins.over_pairs``). Part ``layers.<l>.residual_post``, the state that leaves layer l:
+    Data = contrast, whose two sets count together; n = contrast pairs, [low, high] the 95 % interval over pairs
+    (``contrast_pairs.over_pairs``). Part ``layers.<l>.residual_post``, the state that leaves layer l:
 
     - ``state_norm``: its norm, mean over prompts; also of part ``layers.<l>.residual_mid``;
     - ``increment_norm``: norm of what the layer, attention and MLP, adds to the state, mean over prompts;

@@ -95,7 +95,7 @@ SETTINGS = {
         "default": 0.5,
         "description": "Dimension of the active and the random subspace, as a share of the width.",
     },
-    "cells": {
+    "dictionaries": {
         "type": "object",
         "propertyNames": {"pattern": "^[a-z][a-z0-9_]*$"},
         "minProperties": 1,
@@ -259,14 +259,14 @@ class Trained(NamedTuple):
 
 
 def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
-    r"""Train the dictionaries of all cells on a layer's activations and judge them on windows held out.
+    r"""Train the dictionaries of all dictionaries on a layer's activations and judge them on windows held out.
 
-    For each seed all cells see the same tokens in the same order, scaled to a mean norm of √width. Starts are drawn
-    from one random stream, so that cells of one size start from the same directions wherever their options allow it.
+    For each seed all dictionaries see the same tokens in the same order, scaled to a mean norm of √width. Starts are drawn
+    from one random stream, so that dictionaries of one size start from the same directions wherever their options allow it.
     A latent is **dead** if it was active neither for the last ``dead_window`` vectors of training (rounded up to whole
     batches; all of training if it was shorter) nor for any held-out vector.
 
-    Rows, with data = cell, index = its latents, seed = that of the dictionary, part ``layers.<l>.attention.output`` or
+    Rows, with data = dictionary, index = its latents, seed = that of the dictionary, part ``layers.<l>.attention.output`` or
     ``layers.<l>.mlp`` (transcoder):
 
     - ``dead_share``: dead latents over all; n = vectors in which they were not active;
@@ -275,11 +275,11 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
       Null ``untrained``: the start;
     - ``mean_over_spread``: γ = ‖mean‖ / ‖standard deviation‖ of held-out vectors as the start encodes them, that is
       minus the start's mean where it is centred; n = their number;
-    - ``option_<name>`` with the cell's settings, so that tables tell what a cell is: ``centred``, ``tied``,
+    - ``option_<name>`` with the dictionary's settings, so that tables tell what a dictionary is: ``centred``, ``tied``,
       ``sparse_adam``, ``active_subspace``, ``random_subspace`` (0 or 1), ``auxiliary`` (a number).
 
     The trained dictionaries are saved in the layout of SAELens below ``run.output``, if there is one, as
-    ``<cell>-seed-<seed>``.
+    ``<dictionary>-seed-<seed>``.
 
     Raises:
         KeyError: there is no such text.
@@ -291,7 +291,7 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
     for seed in settings["seeds"]:
         rows: list[dict[str, Any]] = []
         for name, found in trained(run, settings, seed).items():
-            rows += _rows(name, settings["cells"][name], found)
+            rows += _rows(name, settings["dictionaries"][name], found)
             if run.output is not None:
                 save(run, settings, name, seed, found)
         tables.append(tidy(rows, run.experiment, seed))
@@ -299,17 +299,21 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
 
 
 def trained(run: LanguageRun, settings: dict[str, Any], seed: int) -> dict[str, Trained]:
-    """Train and judge the dictionaries of all cells for one seed; see :func:`measure`."""
+    """Train and judge the dictionaries of all dictionaries for one seed; see :func:`measure`."""
     layer = _layer(run, settings)
     texts = _texts(run, settings)
     found: dict[str, Trained] = {}
     for target in TARGETS:
-        cells = {name: cell for name, cell in settings["cells"].items() if _option(cell, "target") == target}
-        if cells:
+        dictionaries = {
+            name: dictionary
+            for name, dictionary in settings["dictionaries"].items()
+            if _option(dictionary, "target") == target
+        }
+        if dictionaries:
             inputs, outputs = (f"layers.{layer}.{name}" for name in NAMES[target])
             pairs = Pairs(texts, (inputs, outputs))
-            found |= _trained(cells, pairs, f"layers.{layer}.{PARTS[target]}", settings, seed)
-    return {name: found[name] for name in settings["cells"]}
+            found |= _trained(dictionaries, pairs, f"layers.{layer}.{PARTS[target]}", settings, seed)
+    return {name: found[name] for name in settings["dictionaries"]}
 
 
 def save(run: LanguageRun, settings: dict[str, Any], name: str, seed: int, found: Trained) -> None:
@@ -326,8 +330,8 @@ def save(run: LanguageRun, settings: dict[str, Any], name: str, seed: int, found
         "context_size": max(text.context for text in texts.values()),
         "prepend_bos": any(each.get("prepend_bos", False) for each in read),
         "seed": seed,
-        "cell": {name: settings["cells"][name]},
-        "training": {key: value for key, value in settings.items() if key != "cells"},
+        "dictionary": {name: settings["dictionaries"][name]},
+        "training": {key: value for key, value in settings.items() if key != "dictionaries"},
     }
     if found.names[0] == found.names[1]:
         del metadata["hook_name_out"]
@@ -367,9 +371,9 @@ def split(activations: Activations, held_out: float) -> Text:
 
 
 def _trained(
-    cells: Mapping[str, Mapping[str, Any]], pairs: Pairs, part: str, settings: dict[str, Any], seed: int
+    dictionaries: Mapping[str, Mapping[str, Any]], pairs: Pairs, part: str, settings: dict[str, Any], seed: int
 ) -> dict[str, Trained]:
-    """Train and judge the cells of one target."""
+    """Train and judge the dictionaries of one target."""
     active, size, steps = settings["active"], settings["batch_size"], settings["steps"]
     key = (seed, "dictionary_sweep")
     vectors = sum(text.training.vectors for text in pairs.texts.values())
@@ -379,24 +383,24 @@ def _trained(
     inputs, outputs = inputs * scales[0], outputs * scales[1]
     dimension = max(1, round(settings["subspace_share"] * outputs.shape[1]))
     begun = {}
-    for name, cell in cells.items():
-        subspace = _option(cell, "subspace")
+    for name, dictionary in dictionaries.items():
+        subspace = _option(dictionary, "subspace")
         options = initialisation.Options(
-            cell["latents"],
+            dictionary["latents"],
             subspace,
             None if subspace == initialisation.NONE else dimension,
-            _option(cell, "centred"),
-            _option(cell, "tied"),
+            _option(dictionary, "centred"),
+            _option(dictionary, "tied"),
         )
         training = topk.Settings(
             active=active,
             learning_rate=settings["learning_rate"],
-            auxiliary=_option(cell, "auxiliary"),
+            auxiliary=_option(dictionary, "auxiliary"),
             dead_after=settings["dead_window"],
-            optimizer=_option(cell, "optimizer"),
+            optimizer=_option(dictionary, "optimizer"),
         )
         start = initialisation.draw(inputs, options, active, seeded(*key, "initialisation"), outputs)
-        begun[name] = sweep.Cell(start, training)
+        begun[name] = sweep.DictionaryEntry(start, training)
 
     def training_batches(count: int) -> Iterator[Pair]:
         return itertools.islice(pairs.batches(size, *key, "batches"), count)
@@ -408,13 +412,13 @@ def _trained(
     held_out = gathered(batch.numpy() for batch, _ in pairs.held_out())
     spread = float(np.sqrt(np.trace(held_out.scatter) / held_out.n))
     found = {}
-    for name, cell in cells.items():
+    for name, dictionary in dictionaries.items():
         start = begun[name].start
         initial = sweep.evaluate(start, pairs.held_out(), active)
         quality = sweep.evaluate(fitted[name].dictionary, pairs.held_out(), active)
         first = sweep.evaluate(start, training_batches(window), active).activations
         silent = fitted[name].silent >= window * size
-        shift = mean if _option(cell, "centred") else 0.0
+        shift = mean if _option(dictionary, "centred") else 0.0
         found[name] = Trained(
             part,
             pairs.names,
@@ -431,17 +435,17 @@ def _trained(
     return found
 
 
-def _rows(name: str, cell: Mapping[str, Any], found: Trained) -> list[dict[str, Any]]:
-    base = {"step": 0, "part": found.part, "index": cell["latents"], "data": name}
+def _rows(name: str, dictionary: Mapping[str, Any], found: Trained) -> list[dict[str, Any]]:
+    base = {"step": 0, "part": found.part, "index": dictionary["latents"], "data": name}
     explained = base | {"quantity": "explained_variance", "n": found.quality.vectors, "unit": "fraction"}
     dead = {"n": found.counted, "unit": "fraction"}
     options = {
-        "centred": _option(cell, "centred"),
-        "tied": _option(cell, "tied"),
-        "sparse_adam": _option(cell, "optimizer") == topk.SPARSE_ADAM,
-        "active_subspace": _option(cell, "subspace") == initialisation.ACTIVE,
-        "random_subspace": _option(cell, "subspace") == initialisation.RANDOM,
-        "auxiliary": _option(cell, "auxiliary"),
+        "centred": _option(dictionary, "centred"),
+        "tied": _option(dictionary, "tied"),
+        "sparse_adam": _option(dictionary, "optimizer") == topk.SPARSE_ADAM,
+        "active_subspace": _option(dictionary, "subspace") == initialisation.ACTIVE,
+        "random_subspace": _option(dictionary, "subspace") == initialisation.RANDOM,
+        "auxiliary": _option(dictionary, "auxiliary"),
     }
     return [
         base | dead | {"quantity": "dead_share", "value": found.dead_share},
@@ -453,10 +457,10 @@ def _rows(name: str, cell: Mapping[str, Any], found: Trained) -> list[dict[str, 
     ]
 
 
-def _option(cell: Mapping[str, Any], name: str) -> Any:
-    """Return a setting of a cell, or its default."""
-    properties: Any = SETTINGS["cells"]["additionalProperties"]
-    return cell.get(name, properties["properties"][name]["default"])
+def _option(dictionary: Mapping[str, Any], name: str) -> Any:
+    """Return a setting of a dictionary, or its default."""
+    properties: Any = SETTINGS["dictionaries"]["additionalProperties"]
+    return dictionary.get(name, properties["properties"][name]["default"])
 
 
 def _texts(run: LanguageRun, settings: dict[str, Any]) -> dict[str, Text]:
@@ -467,9 +471,9 @@ def _layer(run: LanguageRun, settings: dict[str, Any]) -> int:
     """Return the layer asked for, or the middle one of those that were kept (the later of two).
 
     Raises:
-        ValueError: what the cells read was not kept of a text.
+        ValueError: what the dictionaries read was not kept of a text.
     """
-    wanted = {name for cell in settings["cells"].values() for name in NAMES[_option(cell, "target")]}
+    wanted = {name for dictionary in settings["dictionaries"].values() for name in NAMES[_option(dictionary, "target")]}
     kept: set[int] | None = None
     for text in settings["texts"] or run.texts:
         widths = run.activations(text).widths

@@ -13,8 +13,7 @@ from learning_geometry.geometry.contrasts import contrast, contrast_resampled
 from learning_geometry.geometry.moments import moments
 from learning_geometry.geometry.resampling import Resampled, difference, resampled
 from learning_geometry.geometry.rounding import is_rounding
-from learning_geometry.measurements.common.language_run import TRAINED, LanguageRun
-from learning_geometry.measurements.common.twins import (
+from learning_geometry.measurements.common.contrast_pairs import (
     FEWEST_LAYERS,
     MID,
     PRE,
@@ -30,6 +29,7 @@ from learning_geometry.measurements.common.twins import (
     thirds,
     union_variance,
 )
+from learning_geometry.measurements.common.language_run import TRAINED, LanguageRun
 from learning_geometry.tables.tidy import central_range, tidy
 
 if TYPE_CHECKING:
@@ -43,13 +43,13 @@ SETTINGS = {
         "type": "integer",
         "minimum": 50,
         "default": 400,
-        "description": "Bootstrap resamples over pairs of twins.",
+        "description": "Bootstrap resamples over contrast pairs.",
     },
     "swapped_labellings": {
         "type": "integer",
         "minimum": 2,
         "default": 100,
-        "description": "Draws of the null, in which twins change sets at random.",
+        "description": "Draws of the null, in which pairs change sets at random.",
     },
 }
 
@@ -70,15 +70,15 @@ NO_MEAN = "the mean state of a set is zero, or that without a pair"
 
 
 def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
-    """Measure how far two sets of twins are apart at the last token of the prompt, in every layer.
+    """Measure how far two sets of contrast pairs are apart at the last token of the prompt, in every layer.
 
     Rows, part ``layers.<l>.residual_pre``, ``layers.<l>.residual_mid`` and the last ``residual_post``, data = contrast,
-    n = pairs of twins, [low, high] the 95 % interval over pairs (``twins.over_pairs``, but of cosines):
+    n = contrast pairs, [low, high] the 95 % interval over pairs (``contrast_pairs.over_pairs``, but of cosines):
 
     - ``mean_cosine``: cosine of the mean states of the two sets. Noise of the means lowers the plain cosine, and
       resampling would lower it again: value, interval and every draw of the null are corrected for that bias with the
       jackknife over pairs, each labelling with its own, so that measured and null compare; what is then above 1 is 1
-      (``twins.over_pairs_corrected``);
+      (``contrast_pairs.over_pairs_corrected``);
     - ``mean_variance-first``, ``mean_variance-second``, ``maximum_variance-first``, ``maximum_variance-second``:
       variance over the prompts of a set, mean and maximum over features, in the square of the activation's unit;
     - the five with the suffix ``_without_rogues``: without the coordinates of that stream that are out of proportion
@@ -98,11 +98,11 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
     ``cosine_last_minus_middle``, differences of the means of ``mean_cosine`` over the middle, the first and the last
     third of the layers, of residual_mid, corrected like it, but with nothing cut at 1.
 
-    Null ``swapped_twins`` of all that knows the sets apart: in every pair either twin comes first, at random, the same
+    Null ``swapped_pairs`` of all that knows the sets apart: in every pair either prompt comes first, at random, the same
     in all layers and streams.
 
     Raises:
-        ValueError: a state is not finite, or a contrast has fewer than two pairs of twins.
+        ValueError: a state is not finite, or a contrast has fewer than two contrast pairs.
     """
     rows: list[dict[str, Any]] = []
     layers = layers_of(run)
@@ -173,9 +173,9 @@ def _rows(
 ) -> list[dict[str, Any]]:
     """Rows of what ``Contrast`` holds, and of its null."""
     rows: list[dict[str, Any]] = []
-    measured, null = over_pairs(found), central_range(swapped, "swapped_twins")
+    measured, null = over_pairs(found), central_range(swapped, "swapped_pairs")
     cosine = _within(over_pairs_corrected(_cosine(found)))
-    cosine_null = _within(central_range(np.minimum(swapped[:, COSINE], 1.0), "swapped_twins"))
+    cosine_null = _within(central_range(np.minimum(swapped[:, COSINE], 1.0), "swapped_pairs"))
     for i, quantity in enumerate(QUANTITIES):
         unit = "activation²" if "variance" in quantity and suffix != NORMALISED else "1"
         row = here | {"quantity": f"{quantity}{suffix}", "unit": unit}
@@ -201,7 +201,7 @@ def _corrected_cosines(
     labels: Int64[np.ndarray, "draws prompts"],
     cosines: Float[np.ndarray, " draws"],
 ) -> Float[np.ndarray, " draws"]:
-    """Return the cosines of labellings that swap twins, each corrected with the jackknife over pairs.
+    """Return the cosines of labellings that swap pairs, each corrected with the jackknife over pairs.
 
     Sums without a pair follow from inner products of prompts, so that no mean of them is formed.
     """
@@ -209,7 +209,7 @@ def _corrected_cosines(
     exact = vectors.astype(np.float64)
     products = exact @ exact.T
     of_first, of_second = (1 - labels) @ products, labels @ products
-    here = np.arange(pairs) + pairs * labels[:, :pairs]  # the twin in the first set
+    here = np.arange(pairs) + pairs * labels[:, :pairs]  # the partner in the first set
     there = np.arange(pairs) + pairs * labels[:, pairs:]
     squares = np.diag(products)
 
@@ -247,7 +247,7 @@ def _cosine_differences(
             if np.isnan(found.estimate):
                 rows.append(failures.row("model", f"no {row['quantity']}, as in some layer {NO_MEAN}", here["data"]))
                 continue
-            rows += [row | over_pairs_corrected(found), row | central_range(null, "swapped_twins")]
+            rows += [row | over_pairs_corrected(found), row | central_range(null, "swapped_pairs")]
     return rows
 
 

@@ -68,7 +68,7 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
 
     And of part ``layers.<l>`` from layer 1 on, data = contrast: ``increment_share``, the share of the squared norm of
     what the layer adds to the residual stream at the last token of a prompt that lies in the k directions which W_O and
-    W_down of the layers before it share most; mean over all prompts of both sets. n = pairs of twins, [low, high] the
+    W_down of the layers before it share most; mean over all prompts of both sets. n = contrast pairs, [low, high] the
     95 % interval over them.
 
     Nulls, of all of them:

@@ -12,8 +12,7 @@ from learning_geometry.geometry.resampling import Resampled, difference
 from learning_geometry.geometry.rounding import is_rounding
 from learning_geometry.geometry.untangling import between_over_within, held_out_hits, span_coordinates
 from learning_geometry.geometry.untangling import untangling as shapes
-from learning_geometry.measurements.common.language_run import TRAINED, UNTRAINED, LanguageRun
-from learning_geometry.measurements.common.twins import (
+from learning_geometry.measurements.common.contrast_pairs import (
     FEWEST_LAYERS,
     MID,
     constant,
@@ -24,6 +23,7 @@ from learning_geometry.measurements.common.twins import (
     swapped_labels,
     thirds,
 )
+from learning_geometry.measurements.common.language_run import TRAINED, UNTRAINED, LanguageRun
 from learning_geometry.seeding import seeded
 from learning_geometry.tables.tidy import central_range, tidy
 
@@ -44,7 +44,7 @@ SETTINGS = {
         "type": "integer",
         "minimum": 2,
         "default": 5,
-        "description": "Parts into which pairs of twins are divided to judge a linear probe on those it has not seen.",
+        "description": "Parts into which contrast pairs are divided to judge a linear probe on those it has not seen.",
     },
     "rank": {
         "type": "integer",
@@ -56,13 +56,13 @@ SETTINGS = {
         "type": "integer",
         "minimum": 50,
         "default": 400,
-        "description": "Bootstrap resamples over pairs of twins.",
+        "description": "Bootstrap resamples over contrast pairs.",
     },
     "swapped_labellings": {
         "type": "integer",
         "minimum": 2,
         "default": 100,
-        "description": "Draws of the null, in which twins change sets at random, of separability and variance ratios.",
+        "description": "Draws of the null, in which pairs change sets at random, of separability and variance ratios.",
     },
     "swapped_shapes": {
         "type": "integer",
@@ -82,13 +82,13 @@ NEAREST = 3
 
 
 def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
-    """Measure in every layer how two sets of twins lie in the residual stream at the last token of the prompt.
+    """Measure in every layer how two sets of contrast pairs lie in the residual stream at the last token of the prompt.
 
     Rows, part ``layers.<l>.residual_mid`` (and ``residual_pre``, where the setting says), data = contrast, n = pairs of
-    twins:
+    pairs:
 
     - ``separability`` (fraction): accuracy of a ridge probe of the set on pairs that it was made without, by
-      cross-validation; [low, high] is the 95 % interval over pairs, given the probes (``twins.over_pairs``);
+      cross-validation; [low, high] is the 95 % interval over pairs, given the probes (``contrast_pairs.over_pairs``);
     - ``between_over_within``: variance between the two means over that within the sets, summed over features;
     - ``participation_ratio-<set>`` (dimensions) of the principal variances, set first, second or union;
     - ``intrinsic_dimension-<set>``: TwoNN's, from the distances to two nearest neighbours. Of so few prompts
@@ -98,7 +98,7 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
 
     No interval of the last ones: the bootstrap's repeated prompts bias them. Nulls:
 
-    - ``swapped_twins``, of all but the union's: in every pair either twin comes first, the same in all layers;
+    - ``swapped_pairs``, of all but the union's: in every pair either prompt comes first, the same in all layers;
     - ``untrained``: the same of a model of the same shape with random weights; a single one.
 
     Of each number that is undefined, as prompts coincide or a set spans fewer directions than the rank, there is one
@@ -133,7 +133,7 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
                     points = span_coordinates(states)
                     numbers[weights] = lying(points, labels, settings["rank"])
                     if weights == TRAINED:
-                        null = central_range(found[1:].mean(1), "swapped_twins")
+                        null = central_range(found[1:].mean(1), "swapped_pairs")
                         rows.append(here | {"quantity": "separability", "unit": "fraction"} | null)
                         rows += _null_rows(here, points, swapped, settings, numbers[TRAINED])
                 for quantity, value in numbers[TRAINED].items():
@@ -161,7 +161,7 @@ def hits_of_pairs(
     contrast: str,
     folds: int,
 ) -> Bool[np.ndarray, "labellings prompts"]:
-    """Return which prompts a probe that has not seen them or their twins classifies right, for several labellings.
+    """Return which prompts a probe that has not seen them or their partners classifies right, for several labellings.
 
     The division into folds is the same for all layers, labellings and weights of a contrast.
     """
@@ -224,14 +224,14 @@ def _null_rows(
     settings: dict[str, Any],
     measured: dict[str, float],
 ) -> list[dict[str, Any]]:
-    """Rows of the null of swapped twins, of what is defined; what is the union's does not depend on labels."""
+    """Rows of the null of swapped pairs, of what is defined; what is the union's does not depend on labels."""
     ratios = np.array([between_over_within(points, labels) for labels in swapped])
     distances = cdist(points, points)
     drawn = [lying(points, labels, settings["rank"], distances) for labels in swapped[: settings["swapped_shapes"]]]
     draws = {name: np.array([numbers[name] for numbers in drawn]) for name in drawn[0]}
     draws["between_over_within"] = ratios
     return [
-        here | _described(name) | central_range(values, "swapped_twins")
+        here | _described(name) | central_range(values, "swapped_pairs")
         for name, values in draws.items()
         if not np.isnan(measured[name])
     ]

@@ -20,8 +20,8 @@ from learning_geometry.geometry.curvature.landscape import along_line, drop_both
 from learning_geometry.geometry.curvature.products import flatten, gradient_with_graph
 from learning_geometry.geometry.curvature.trace import Estimate
 from learning_geometry.measurements.common.estimates import bounds, check_converged, clipped, estimate_row, fraction
+from learning_geometry.measurements.common.landscape_interpolation import interpolation
 from learning_geometry.measurements.common.landscape_points import HELD_OUT, OWN, Batch, batches, points
-from learning_geometry.measurements.common.landscape_way import between
 from learning_geometry.measurements.common.run import Run
 from learning_geometry.seeding import seeded
 from learning_geometry.tables.tidy import tidy
@@ -223,7 +223,9 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
         rows += [row | {"part": part} for row in found[step].rows]
     rows += _nulls(rows, list(where.steps))
     top = found[where.steps[where.plateau]].largest
-    rows += [row | {"part": where.plateau} for row in between(run, settings, where, top, own, held_out, descended)]
+    rows += [
+        row | {"part": where.plateau} for row in interpolation(run, settings, where, top, own, held_out, descended)
+    ]
     last = run.steps()[-1]
     rows = [{"step": last, "censored": where.censored, "unit": "nats"} | row for row in rows]
     return tidy(rows, run.experiment, run.seed)

@@ -24,7 +24,7 @@ from learning_geometry.measurements.common.landscape_points import HELD_OUT, OWN
 from learning_geometry.measurements.common.run import Run
 
 
-def between(
+def interpolation(
     run: Run,
     settings: dict[str, Any],
     where: Points,

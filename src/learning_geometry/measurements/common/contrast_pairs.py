@@ -1,6 +1,6 @@
-"""What measurements of contrastive prompts share: the streams, the draws over pairs of twins, and their intervals.
+"""What measurements of contrastive prompts share: the streams, the draws over contrast pairs, and their intervals.
 
-Resamples draw twins together, and a contrast has one set of resamples and of swapped labellings for all layers, streams
+Resamples draw pairs together, and a contrast has one set of resamples and of swapped labellings for all layers, streams
 and measurements: differences between them are paired over prompts.
 """
 
@@ -13,7 +13,7 @@ from scipy.special import stdtrit
 from learning_geometry.geometry.resampling import Resampled, bca_ends, bootstrap_counts, resampled
 from learning_geometry.geometry.rounding import deviations, difference
 from learning_geometry.geometry.uncertainty import SMALLEST_BOOTSTRAP_SAMPLE
-from learning_geometry.geometry.untangling import swapped_twins
+from learning_geometry.geometry.untangling import swapped_pairs
 from learning_geometry.seeding import seeded
 
 if TYPE_CHECKING:
@@ -51,13 +51,13 @@ def constant(name: str) -> bool:
 
 
 def pair_counts(contrast: str, pairs: int, draws: int) -> Int64[np.ndarray, "draws pairs"]:
-    """Return how often each pair of twins is drawn in the resamples of a contrast, always the same."""
+    """Return how often each contrast pair is drawn in the resamples of a contrast, always the same."""
     return bootstrap_counts(pairs, draws, seeded("prompts", contrast, "resamples"))
 
 
 def swapped_labels(contrast: str, pairs: int, draws: int) -> Int64[np.ndarray, "draws samples"]:
-    """Return the null labels of a contrast, always the same: 1 for the second set, twins swapped at random."""
-    return swapped_twins(pairs, draws, seeded("prompts", contrast, "swapped_twins"))
+    """Return the null labels of a contrast, always the same: 1 for the second set, pairs swapped at random."""
+    return swapped_pairs(pairs, draws, seeded("prompts", contrast, "swapped_twins"))
 
 
 def thirds(layers: int) -> list[Int64[np.ndarray, " _"]]:
@@ -70,7 +70,7 @@ def thirds(layers: int) -> list[Int64[np.ndarray, " _"]]:
 
 
 def over_pairs(of: Resampled) -> dict[str, Any]:
-    """Return the columns value, low, high and n of statistics of pairs of twins: the 95 % interval over pairs.
+    """Return the columns value, low, high and n of statistics of contrast pairs: the 95 % interval over pairs.
 
     BCa bootstrap from 10 pairs on. Below, where it undercovers, Student's t with the jackknife's standard error, which
     of a mean is the usual t interval.
@@ -129,10 +129,10 @@ def _half_width(of: Resampled) -> Float[np.ndarray, "*quantities"]:
 def mean_over_prompts(
     values: Real[np.ndarray, "quantities prompts"], counts: Int64[np.ndarray, "draws pairs"]
 ) -> Resampled:
-    """Return the means over the prompts of both sets, and of resamples over pairs of twins.
+    """Return the means over the prompts of both sets, and of resamples over contrast pairs.
 
     Args:
-        values: the first set's prompts before their twins.
+        values: the first set's prompts before their partners.
         counts: of :func:`pair_counts`.
 
     >>> mean_over_prompts(np.array([[1.0, 2.0, 3.0, 4.0]]), np.array([[2, 0]])).resamples
@@ -149,7 +149,7 @@ def union_variance(
     """Return the variance over the prompts of both sets together, unbiased, mean over features, of each resample.
 
     Args:
-        vectors: the first set's before those of their twins.
+        vectors: the first set's before those of their partners.
         counts: of :func:`pair_counts`, or of other draws of pairs.
 
     >>> union_variance(np.array([[0.0, 0.0], [2.0, 0.0]]), np.array([[1]]))  # 2 and 0

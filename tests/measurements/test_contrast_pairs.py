@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from learning_geometry.measurements.common.twins import (
+from learning_geometry.measurements.common.contrast_pairs import (
     mean_over_prompts,
     over_pairs,
     over_pairs_corrected,
@@ -23,7 +23,7 @@ def test_union_variance_is_that_of_the_drawn_prompts():
 def test_intervals_of_means_are_those_of_the_house():
     generator = np.random.default_rng(1)
     values = generator.exponential(size=(1, 12))
-    # six pairs: Student's t of the means of twins
+    # six pairs: Student's t of the means of pairs
     found = over_pairs(mean_over_prompts(values, pair_counts("any", 6, 50)))
     of_pairs = (values[0, :6] + values[0, 6:]) / 2
     low, high = stats.ttest_1samp(of_pairs, 0).confidence_interval()
