@@ -112,10 +112,10 @@ class Tables:
         Raises:
             ValueError: its rows differ in it.
         """
-        found = set(self._rows(series, null)["other_seeds"].replace("", "none")) or {"none"}
-        if len(found) > 1:
-            raise ValueError(f"{series.quantity} of {series.part}: rows differ in other_seeds, {sorted(found)}")
-        return str(found.pop())
+        comparisons = set(self._rows(series, null)["other_seeds"].replace("", "none")) or {"none"}
+        if len(comparisons) > 1:
+            raise ValueError(f"{series.quantity} of {series.part}: rows differ in other_seeds, {sorted(comparisons)}")
+        return str(comparisons.pop())
 
     def events(self, series: Series) -> dict[Run, Event]:
         """Return the event of a series for each run that has it."""
@@ -142,11 +142,11 @@ class Tables:
         if series.quantity not in self._layers:  # a claim reads a quantity of many parts
             self._layers[series.quantity] = self._read_layers(series.quantity)
         first, last = series.index if isinstance(series.index, tuple) else (series.index, series.index)
-        found: dict[Run, dict[int, Measured]] = {}
+        by_run: dict[Run, dict[int, Measured]] = {}
         for run, layer, of_layer in self._layers[series.quantity].get((series.part, series.data, null), ()):
             if first <= of_layer.at <= last:
-                found.setdefault(run, {})[layer] = of_layer
-        return {run: dict(sorted(layers.items())) for run, layers in sorted(found.items())}
+                by_run.setdefault(run, {})[layer] = of_layer
+        return {run: dict(sorted(layers.items())) for run, layers in sorted(by_run.items())}
 
     def lacking(self, series: Series) -> dict[Run, dict[int, str]]:
         """Return the layers in which the part of a series could not be measured, and why.
@@ -155,7 +155,7 @@ class Tables:
         """
         there = self.layers(series)
         prefix, _, suffix = series.part.partition("*")
-        found: dict[Run, dict[int, str]] = {}
+        reasons: dict[Run, dict[int, str]] = {}
         for run, part, reason in self._lacking:
             of_data = not series.data or reason.startswith(f"{series.data}: ")
             why = reason.removeprefix(f"{series.data}: ")
@@ -164,8 +164,8 @@ class Tables:
             if not of_data or of_another or not match or prefix != "layers." or match[2] != suffix:
                 continue
             if int(match[1]) not in there.get(run, {}):
-                found.setdefault(run, {}).setdefault(int(match[1]), why)
-        return found
+                reasons.setdefault(run, {}).setdefault(int(match[1]), why)
+        return reasons
 
     def _read_layers(self, quantity: str) -> dict[tuple[str, str, str], list[tuple[Run, int, Measured]]]:
         """Return run, layer and number of every row of a quantity in a layer, by part, data and null; the last last."""

@@ -88,9 +88,9 @@ class Evidence:
         return self.claim.unit == "seed" and said != {"none"}
 
     def _curves(self, series: Series, null: str = "") -> dict[Run, Curve]:
-        found = self.tables.curves(series, null)
-        self._complete(found, series, null or series.relative_to)
-        return found
+        curves = self.tables.curves(series, null)
+        self._complete(curves, series, null or series.relative_to)
+        return curves
 
     def events(self, series: Series | None) -> dict[Run, Event]:
         """Return the event of every run.
@@ -101,12 +101,12 @@ class Evidence:
         if series is None:
             raise ValueError(f"{self.claim.name}: its windows are relative to an event; give the claim one")
         self.of_single_seeds(series)
-        found = self.tables.events(series)
-        self._complete(found, series, "")
-        return found
+        events = self.tables.events(series)
+        self._complete(events, series, "")
+        return events
 
-    def _complete(self, found: Mapping[Run, object], series: Series, null: str) -> None:
-        if not set(self.runs) <= set(found):
+    def _complete(self, by_run: Mapping[Run, object], series: Series, null: str) -> None:
+        if not set(self.runs) <= set(by_run):
             raise Missing(lacking(series, null))
 
     def per_unit(self, by_run: Mapping[Run, float]) -> Float[np.ndarray, " units"]:
@@ -135,16 +135,16 @@ class Evidence:
             Missing: some model has none.
         """
         unmeasured = self.tables.lacking(series)
-        found: dict[str, dict[int, Measured]] = {}
+        by_model: dict[str, dict[int, Measured]] = {}
         for (model, seed), layers in self.tables.layers(series, null).items():
             undefined = dict.fromkeys(unmeasured.get((model, seed), ()), Measured(NAN, NAN, NAN, 0, 0))
-            found.setdefault(model, dict(sorted((undefined | layers).items())))
-        self._of_every_model(found, series, null)
-        return found
+            by_model.setdefault(model, dict(sorted((undefined | layers).items())))
+        self._of_every_model(by_model, series, null)
+        return by_model
 
     def unobserved(self, *several: Series) -> str:
         """Return which layers lack one of some series, and why; "" for none."""
-        found: dict[str, None] = {}
+        descriptions: dict[str, None] = {}
         for series in several:
             undefined = {
                 run: {layer: "undefined" for layer, each in layers.items() if np.isnan(each.value)}
@@ -153,10 +153,10 @@ class Evidence:
             for by_run in (self.tables.lacking(series), undefined):
                 for (model, _), layers in by_run.items():
                     of_model = f" of {model}" if len({name for name, _ in self.runs}) > 1 else ""
-                    found |= dict.fromkeys(
+                    descriptions |= dict.fromkeys(
                         f"layer {layer}{of_model}: {series_words(series)}, {why}" for layer, why in layers.items()
                     )
-        return "; ".join(found)
+        return "; ".join(descriptions)
 
     def measured(self, series: Series, null: str = "") -> dict[str, Measured]:
         """Return the last value of a series, or of its null, for each model.
@@ -164,12 +164,12 @@ class Evidence:
         Raises:
             Missing: some model has none.
         """
-        found: dict[str, Measured] = {}
+        by_model: dict[str, Measured] = {}
         for (model, _), curve in sorted(self.tables.curves(series, null).items()):
             value, low, high, n = (float(field[-1]) for field in curve[1:])
-            found.setdefault(model, Measured(value, low, high, int(n), 0))
-        self._of_every_model(found, series, null)
-        return found
+            by_model.setdefault(model, Measured(value, low, high, int(n), 0))
+        self._of_every_model(by_model, series, null)
+        return by_model
 
     def dictionaries(self, series: Series) -> dict[Run, Measured]:
         """Return a series of each dictionary seed, the mean over the layers in which it was measured.
@@ -177,18 +177,18 @@ class Evidence:
         Raises:
             Missing: there is none.
         """
-        found = self.tables.layers(series)
-        if not found:
+        by_run = self.tables.layers(series)
+        if not by_run:
             raise Missing(f"not measured: {series.quantity} of {series.data}")
         result = {}
-        for run, layers in found.items():
+        for run, layers in by_run.items():
             value = float(np.mean([of_layer.value for of_layer in layers.values()]))
             fewest = min(of_layer.at for of_layer in layers.values())
             result[run] = Measured(value, NAN, NAN, len(layers), fewest)
         return result
 
-    def _of_every_model(self, found: Mapping[str, object], series: Series, null: str) -> None:
-        if not {experiment for experiment, _ in self.runs} <= set(found):
+    def _of_every_model(self, by_model: Mapping[str, object], series: Series, null: str) -> None:
+        if not {experiment for experiment, _ in self.runs} <= set(by_model):
             raise Missing(lacking(series, null))
 
     def number_floor(self) -> float:
@@ -223,8 +223,8 @@ class Evidence:
 
     def value(self, series: Series, window: Window, null: str = "") -> Float[np.ndarray, " units"]:
         """Return the mean over a window, one per unit; of seeds that are compared, the jackknife's pseudo-values."""
-        found = self.in_window(series, window, null)
-        values = self.per_unit({run: float(found[run].values[0]) for run in self.runs})
+        by_run = self.in_window(series, window, null)
+        values = self.per_unit({run: float(by_run[run].values[0]) for run in self.runs})
         return pseudo_values(values, self.tables.other_seeds(series, null)) if self.claim.unit == "seed" else values
 
     def floor(self, series: Series, *windows: Window, null: str = "") -> float:

@@ -31,16 +31,18 @@ def distinct_models(
     >>> distinct_models("abc", read, {"a": ["1f"], "b": ["9e"], "c": ["1f"]})
     {'a': 'a', 'b': 'b', 'c': 'a'}
     """
-    found: dict[str, str] = {}
+    representatives: dict[str, str] = {}
     first: dict[str, str] = {}
     for name in names:
         marks = [f"weights {each}" for each in (weights or {}).get(name, ())] + list(_marks(experiments[name]))
-        alike = {found[first[mark]] for mark in marks if mark in first}
-        found[name] = min([*alike, name], key=list(names).index)
-        found = {other: found[name] if model in alike else model for other, model in found.items()}
+        alike = {representatives[first[mark]] for mark in marks if mark in first}
+        representatives[name] = min([*alike, name], key=list(names).index)
+        representatives = {
+            other: representatives[name] if model in alike else model for other, model in representatives.items()
+        }
         for mark in marks:
             first.setdefault(mark, name)
-    return found
+    return representatives
 
 
 def weights_in(provenance: Mapping[str, Any]) -> list[str]:

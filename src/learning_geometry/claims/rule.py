@@ -34,12 +34,12 @@ class Rule(NamedTuple):
 
 PARTS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "Parameters": (
-        lambda found: isinstance(found, type) and is_dataclass(found),
+        lambda part: isinstance(part, type) and is_dataclass(part),
         "a class under @dataclass(frozen=True, kw_only=True), with what a comparison can say",
     ),
     "judge": (callable, "a function judge(evidence: Evidence, parameters: Parameters) -> Judgement"),
     "describe": (callable, "a function describe(claim: Claim, parameters: Parameters) -> str"),
-    "ESTIMATE": (lambda found: found in get_args(Estimate), f"one of {', '.join(map(repr, get_args(Estimate)))}"),
+    "ESTIMATE": (lambda part: part in get_args(Estimate), f"one of {', '.join(map(repr, get_args(Estimate)))}"),
 }
 """What the file of a rule holds: name -> whether something is one, and what to write."""
 

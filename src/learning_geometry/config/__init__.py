@@ -147,12 +147,12 @@ def _check_experiments(
     sections = fixed["properties"]["experiments"]["additionalProperties"]["properties"]
     written: dict[str, Any] = {}
     for name, experiment in given.items():
-        found: dict[str, Any] = {name: experiment}
+        written_out: dict[str, Any] = {name: experiment}
         if isinstance(experiment, dict):
             _fill_settings(experiment, ("experiments", name), problems, schemas)
             if not _has_problem(("experiments", name), problems):
-                found = members(name, experiment, sections, schemas, problems) or found
-        for member, each in found.items():
+                written_out = members(name, experiment, sections, schemas, problems) or written_out
+        for member, each in written_out.items():
             path = ("experiments", member)
             if member in written or (member != name and member in given):
                 problems.setdefault(

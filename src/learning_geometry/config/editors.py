@@ -64,12 +64,12 @@ def _with_modules(fixed: Schema) -> Schema:
 
 def _by_name(kind: str, section: Schema, names: Iterable[str]) -> Schema:
     """Return the schema of a section whose keys are names of modules."""
-    found, summaries = {}, available(kind)
+    schemas, summaries = {}, available(kind)
     for name in names:
         entry = copy.deepcopy(section["additionalProperties"])
         entry["properties"] = entry.get("properties", {}) | copy.deepcopy(settings_schema(kind, name)["properties"])
-        found[name] = entry | {"additionalProperties": False, "description": summaries[name]}
-    return section | {"additionalProperties": False, "properties": found}
+        schemas[name] = entry | {"additionalProperties": False, "description": summaries[name]}
+    return section | {"additionalProperties": False, "properties": schemas}
 
 
 def _named(kind: str, section: Schema) -> Schema:
@@ -107,33 +107,33 @@ def _sweep(fixed: Schema, section: Schema) -> Schema:
 
 def _together(several: Iterable[Mapping[str, Schema]]) -> dict[str, Schema]:
     """Return the schemas by key; of a key that several describe, either."""
-    found: dict[str, list[Schema]] = {}
+    alternatives: dict[str, list[Schema]] = {}
     for properties in several:
         for key, schema in properties.items():
-            if schema not in found.setdefault(key, []):
-                found[key].append(copy.deepcopy(schema))
-    return {key: schemas[0] if len(schemas) == 1 else {"anyOf": schemas} for key, schemas in found.items()}
+            if schema not in alternatives.setdefault(key, []):
+                alternatives[key].append(copy.deepcopy(schema))
+    return {key: schemas[0] if len(schemas) == 1 else {"anyOf": schemas} for key, schemas in alternatives.items()}
 
 
 def _below(node: Schema, path: KeyPath) -> list[tuple[str, Schema, KeyPath]]:
     """Return the schemas of the values of a mapping: its key or "" for any, the schema, and the path."""
-    found = [(key, entry, (*path, key)) for key, entry in node.get("properties", {}).items() if isinstance(entry, dict)]
+    named = [(key, entry, (*path, key)) for key, entry in node.get("properties", {}).items() if isinstance(entry, dict)]
     others = node.get("additionalProperties")
-    return found + ([("", others, (*path, "*"))] if isinstance(others, dict) else [])
+    return named + ([("", others, (*path, "*"))] if isinstance(others, dict) else [])
 
 
 def _required(node: Schema, path: KeyPath) -> Schema:
     """Return what a complete file must have, and that nothing in it is removed."""
-    found: Schema = {"required": node["required"]} if node.get("required") else {}
+    requirement: Schema = {"required": node["required"]} if node.get("required") else {}
     if is_removable(path):
-        found["type"] = node["type"]
+        requirement["type"] = node["type"]
     for key, entry, where in _below(node, path):
         inside = _required(entry, where)
         if inside and key:
-            found.setdefault("properties", {})[key] = inside
+            requirement.setdefault("properties", {})[key] = inside
         elif inside:
-            found["additionalProperties"] = inside
-    return found
+            requirement["additionalProperties"] = inside
+    return requirement
 
 
 def _relaxed(node: Schema, path: KeyPath) -> None:

@@ -47,7 +47,7 @@ def interface_problems(kind: str, name: str) -> list[str]:
     path = discovery.module_file(kind, name)
     try:
         there = set(_bound(parsed(path).body))
-        found = [
+        problems = [
             f"{path} has no {function}(); add {function}({arguments})"
             for function, arguments in CALLED[kind].items()
             if function not in there
@@ -55,19 +55,19 @@ def interface_problems(kind: str, name: str) -> list[str]:
         if kind == "measurements":
             needs(name)
         elif kind == "derived":
-            found += _derived_problems(path, name)
+            problems += _derived_problems(path, name)
         elif kind == "figures":
-            found += _figure_problems(path, name)
+            problems += _figure_problems(path, name)
     except ConfigError as error:
         return list(error.problems)
-    return found
+    return problems
 
 
 def derived_problems() -> dict[str, str]:
     """Return what derived quantities lack, by name: the tables of every experiment are searched for all of them."""
     names = [path.stem for path in discovery.module_files("derived")]
-    found = {name: interface_problems("derived", name) for name in names}
-    return {name: "; ".join(problems) for name, problems in found.items() if problems}
+    by_name = {name: interface_problems("derived", name) for name in names}
+    return {name: "; ".join(problems) for name, problems in by_name.items() if problems}
 
 
 def _bound(statements: list[ast.stmt]) -> Iterator[str]:

@@ -47,7 +47,7 @@ def _of_task(wanted: dict[str, Any], experiment: dict[str, Any]) -> Iterator[str
     for each in [*read, *recorded]:
         if there is not None and not task_data.matching(each, there):
             yield f"it reads the test set {each}, and the task has {', '.join(there)} alone"
-    chosen = [found for each in read for found in task_data.matching(each, there)] if read else list(there or {})
+    chosen = [match for each in read for match in task_data.matching(each, there)] if read else list(there or {})
     for test_set in chosen:
         arrays = task_data.arrays(task, test_set)
         missing = [each for each in wanted.get("arrays", []) if arrays is not None and each not in arrays]

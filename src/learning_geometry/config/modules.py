@@ -107,19 +107,19 @@ def figure_limits(figure: str) -> tuple[dict[str, int], bool]:
     Raises:
         ConfigError: ``MOST`` says something else.
     """
-    found: dict[str, Any] = {"MOST": {}, "CONTROLS": False}
-    for literal in found:
+    literals: dict[str, Any] = {"MOST": {}, "CONTROLS": False}
+    for literal in literals:
         try:
-            found[literal] = module_literal("figures", figure, literal)
+            literals[literal] = module_literal("figures", figure, literal)
         except KeyError:
             continue
-    most = found["MOST"]
+    most = literals["MOST"]
     sections = ("experiments", "texts", "prompts")
     if not isinstance(most, dict) or not all(key in sections and type(n) is int for key, n in most.items()):
         raise ConfigError(
             [f"{discovery.module_file('figures', figure)}: MOST is {most!r}; use numbers for {', '.join(sections)}"]
         )
-    return most, bool(found["CONTROLS"])
+    return most, bool(literals["CONTROLS"])
 
 
 SUBJECTS = ("runs", "language_models", "self_contained")

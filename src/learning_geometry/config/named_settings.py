@@ -148,7 +148,7 @@ def _test_sets(settings: dict[str, Any], experiment: dict[str, Any], at: Report)
 def _read(settings: dict[str, Any], wanted: dict[str, Any], there: dict[str, int]) -> list[str]:
     """Return the names of the test sets that a measurement reads."""
     named = [each for key in ("test_sets", "first", "second") for each in listed(settings.get(key)) if each is not None]
-    fixed = [found for each in wanted.get("test_sets", []) for found in task_data.matching(each, there)]
+    fixed = [match for each in wanted.get("test_sets", []) for match in task_data.matching(each, there)]
     return named or fixed or list(there)
 
 

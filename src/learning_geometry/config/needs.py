@@ -109,24 +109,24 @@ def _needs_as_of(measurement: str, path: Path, *stamp: int) -> dict[str, Any]:
             continue
         raise ConfigError([f"{path}: {literal} is not read; write it as NEEDS = {{{key!r}: {former!r}}}"])
     try:
-        found = module_literal("measurements", measurement, "NEEDS")
+        wanted = module_literal("measurements", measurement, "NEEDS")
     except KeyError:
         return {}
     properties = {"runs": OF_RUNS, "language_models": OF_LANGUAGE_MODELS}.get(subject(measurement), {})
     schema = {"type": "object", "additionalProperties": False, "properties": properties}
-    if isinstance(found, list):
-        raise ConfigError([f"{path}: NEEDS is a list; write NEEDS = {{'reads': {found!r}}}"])
-    for error in Validator(schema).iter_errors(found):
+    if isinstance(wanted, list):
+        raise ConfigError([f"{path}: NEEDS is a list; write NEEDS = {{'reads': {wanted!r}}}"])
+    for error in Validator(schema).iter_errors(wanted):
         key = f"[{error.absolute_path[0]!r}]" if error.absolute_path else ""
         allowed = f"; its keys may be {', '.join(properties)}" if error.validator == "additionalProperties" else ""
         raise ConfigError([f"{path}: NEEDS{key}: {error.message}{allowed or '; correct it'}"])
     settings = module_literal("measurements", measurement)
-    named = [(key, name) for key in NAME_SETTINGS for name in found.get(key, ()) if name != "always"]
-    named += [("different_batches", found["different_batches"])] if "different_batches" in found else []
+    named = [(key, name) for key in NAME_SETTINGS for name in wanted.get(key, ()) if name != "always"]
+    named += [("different_batches", wanted["different_batches"])] if "different_batches" in wanted else []
     for key, name in named:
         if name not in settings:
             raise ConfigError([f"{path}: NEEDS[{key!r}] names {name}, which is not in SETTINGS; add it, or remove it"])
-    return found if isinstance(found, dict) else {}
+    return wanted if isinstance(wanted, dict) else {}
 
 
 def other_seeds(measurement: str) -> str:
@@ -176,12 +176,12 @@ def fewest(numbers: Mapping[str, int], settings: Mapping[str, Any]) -> tuple[int
     >>> fewest({"always": 2, "ranks": 1}, {"ranks": [1, 5]})
     (6, 'ranks')
     """
-    found = {"": numbers.get("always", 0)}
+    needed = {"": numbers.get("always", 0)}
     for key, more in numbers.items():
         if key != "always" and settings[key] is not None:
-            found[key] = more + max(listed(settings[key]), default=0)
-    largest = max(found, key=lambda key: found[key])
-    return found[largest], largest
+            needed[key] = more + max(listed(settings[key]), default=0)
+    largest = max(needed, key=lambda key: needed[key])
+    return needed[largest], largest
 
 
 def listed(value: Any) -> list[Any]:

@@ -82,22 +82,22 @@ def _of_run(name: str) -> tuple[str, str, str]:
 
 def _of_experiment(name: str, wanted: Mapping[str, Any]) -> list[str]:
     seeds = {"next": "the next seed, if there is one", "all": "another seed, and reads all"}
-    found = [seeds[wanted["other_seeds"]]] if "other_seeds" in wanted else []
-    found += [
+    phrases = [seeds[wanted["other_seeds"]]] if "other_seeds" in wanted else []
+    phrases += [
         f"{number} checkpoints on the uniform grid" if key == "always" else f"{number} more of these than `{key}`"
         for key, number in wanted.get("checkpoints", {}).items()
     ]
-    found += [f"as many sequences as `{'` + `'.join(wanted['sequences'])}`"] if "sequences" in wanted else []
+    phrases += [f"as many sequences as `{'` + `'.join(wanted['sequences'])}`"] if "sequences" in wanted else []
     for kind, sign in (("at_most", "≤"), ("leaves_out_above", "≤"), ("leaves_out_from", "<")):
-        found += [f"`{key}` {sign} `{bound}`" for key, bound in wanted.get(kind, {}).items()]
-    found += [f"batches of `{wanted['different_batches']}` that differ"] if "different_batches" in wanted else []
+        phrases += [f"`{key}` {sign} `{bound}`" for key, bound in wanted.get(kind, {}).items()]
+    phrases += [f"batches of `{wanted['different_batches']}` that differ"] if "different_batches" in wanted else []
     named = {each for key in BY_NAME for each in key.split(", ")}
     properties = settings_schema("measurements", name)["properties"]
     # steps of something else, such as of a dictionary's training, are no steps of the run
     if properties.get("steps", {}).get("type") != "array" and "points" not in properties:
         named.remove("steps")
     by_name = [each for each in properties if each in named]
-    return found + ([f"by their name: {_code(by_name)}"] if by_name else [])
+    return phrases + ([f"by their name: {_code(by_name)}"] if by_name else [])
 
 
 def _of_language_model(name: str) -> tuple[str, str, str]:

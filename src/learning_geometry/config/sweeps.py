@@ -32,12 +32,12 @@ def sweeps(config: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
     Args:
         config: as ``config.validate`` returns it.
     """
-    found: dict[str, dict[str, dict[str, Any]]] = {}
+    by_sweep: dict[str, dict[str, dict[str, Any]]] = {}
     for name, experiment in config["experiments"].items():
         swept = experiment.get("swept")
         if swept:
-            found.setdefault(swept["name"], {})[name] = swept["values"]
-    return found
+            by_sweep.setdefault(swept["name"], {})[name] = swept["values"]
+    return by_sweep
 
 
 def leaf_schemas(
@@ -50,19 +50,19 @@ def leaf_schemas(
         fixed: schema of the sections of an experiment, by key.
         schemas: ``settings_schema``, of a kind and a name.
     """
-    found: dict[str, dict[str, Any]] = {}
+    leaves: dict[str, dict[str, Any]] = {}
 
     def walk(properties: Mapping[str, Any], path: str) -> None:
         for key, schema in properties.items():
             if "properties" in schema:
                 walk(schema["properties"], f"{path}.{key}")
             else:
-                found[f"{path}.{key}"] = schema
+                leaves[f"{path}.{key}"] = schema
 
     for section in SECTIONS:
         named = section in ("task", "model")
         walk((schemas(f"{section}s", experiment[section]["name"]) if named else fixed[section])["properties"], section)
-    return found
+    return leaves
 
 
 def members(
@@ -107,12 +107,12 @@ def _expanded(
     name: str, experiment: dict[str, Any], chosen: Mapping[str, Sequence[Any]], problems: Problems
 ) -> dict[str, dict[str, Any]]:
     path: KeyPath = ("experiments", name, "sweep")
-    found: dict[str, dict[str, Any]] = {}
+    expanded: dict[str, dict[str, Any]] = {}
     words = _short(list(chosen))
     for values in itertools.product(*chosen.values()):
         here = dict(zip(chosen, values, strict=True))
         member = "_".join([name, *(f"{words[key]}_{in_name(value)}" for key, value in here.items())])
-        if member in found:
+        if member in expanded:
             problems.setdefault(
                 path, f"two of its experiments would have the name {member}; change one of their values"
             )
@@ -131,8 +131,8 @@ def _expanded(
             section[last] = copy.deepcopy(value)
         each["sweep"] = {}
         each["swept"] = {"name": name, "values": here}
-        found[member] = each
-    return found
+        expanded[member] = each
+    return expanded
 
 
 def in_name(value: Any) -> str:
@@ -157,8 +157,8 @@ def check_sweeps(config: Mapping[str, Any], problems: Problems) -> None:
         config: with every sweep written out.
         problems: to add to.
     """
-    for name, found in _by_sweep(config).items():
-        first = next(iter(found))
+    for name, by_member in _by_sweep(config).items():
+        first = next(iter(by_member))
         where: KeyPath = ("experiments", first, "swept")
         for section in ("experiments", "language_models"):
             if name in dict(entries(config.get(section))):
@@ -170,9 +170,9 @@ def check_sweeps(config: Mapping[str, Any], problems: Problems) -> None:
                 where, f"the results folder has a folder {name} for {RESERVED[name]}; give the sweep another name"
             )
         seen: list[Any] = []
-        for member, values in found.items():
+        for member, values in by_member.items():
             path: KeyPath = ("experiments", member, "swept", "values")
-            if set(values) != set(found[first]):
+            if set(values) != set(by_member[first]):
                 problems.setdefault(path, f"has other keys than {first} of the same sweep; give all the same")
             elif values in seen:
                 problems.setdefault(path, f"another experiment of the sweep {name} has the same values; remove one")
@@ -181,11 +181,11 @@ def check_sweeps(config: Mapping[str, Any], problems: Problems) -> None:
 
 def shown_members(config: dict[str, Any]) -> None:
     """Write, in place, the experiments of a sweep where a figure names the sweep."""
-    found = _by_sweep(config)
+    by_sweep = _by_sweep(config)
     for _, figure in entries(config.get("figures")):
         shown = figure.get("experiments")
         if isinstance(shown, list):
-            lists = [list(found[name]) if isinstance(name, str) and name in found else [name] for name in shown]
+            lists = [list(by_sweep[name]) if isinstance(name, str) and name in by_sweep else [name] for name in shown]
             figure["experiments"] = [name for names in lists for name in names]
 
 
@@ -205,7 +205,7 @@ def check_swept_figure(name: str, figure: Mapping[str, Any], config: Mapping[str
         return
     if any(problem[:1] == ("experiments",) for problem in problems) or not isinstance(figure.get("experiments"), list):
         return  # a sweep that could not be written out is said already
-    of_sweeps = {member: values for found in _by_sweep(config).values() for member, values in found.items()}
+    of_sweeps = {member: values for by_member in _by_sweep(config).values() for member, values in by_member.items()}
     for i, shown in enumerate(figure["experiments"]):
         if shown not in of_sweeps:
             problems.setdefault(
@@ -222,12 +222,12 @@ def check_swept_figure(name: str, figure: Mapping[str, Any], config: Mapping[str
 
 def _by_sweep(config: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
     """Return what ``sweeps`` does, of a config that may have problems."""
-    found: dict[str, dict[str, dict[str, Any]]] = {}
+    by_sweep: dict[str, dict[str, dict[str, Any]]] = {}
     for name, experiment in entries(config.get("experiments")):
         swept = experiment.get("swept")
         if isinstance(swept, dict) and isinstance(swept.get("name"), str) and isinstance(swept.get("values"), dict):
-            found.setdefault(swept["name"], {})[name] = swept["values"]
-    return found
+            by_sweep.setdefault(swept["name"], {})[name] = swept["values"]
+    return by_sweep
 
 
 def _check_values(
@@ -270,11 +270,11 @@ def _short(keys: Sequence[str]) -> dict[str, str]:
     >>> _short(["optimizer.name", "optimizer.schedule.name", "model.layers"])
     {'optimizer.name': 'optimizer_name', 'optimizer.schedule.name': 'schedule_name', 'model.layers': 'layers'}
     """
-    found = {}
+    short = {}
     for key in keys:
         parts = key.split(".")
         ends = [".".join(parts[-number:]) for number in range(1, len(parts) + 1)]
         others = [f".{other}" for other in keys if other != key]
         end = next((end for end in ends if not any(other.endswith(f".{end}") for other in others)), key)
-        found[key] = end.replace(".", "_")
-    return found
+        short[key] = end.replace(".", "_")
+    return short

@@ -61,10 +61,10 @@ def plan(config: dict[str, Any]) -> str:
     together: dict[tuple[str, ...], list[str]] = {}
     for measurement, names in measured.items():
         together.setdefault(tuple(names), []).append(measurement)
-    for found, measurements in together.items():
-        others = [name for name in experiments if name not in found]
-        shown = ", ".join(found)
-        if len(others) < len(found):
+    for measured_in, measurements in together.items():
+        others = [name for name in experiments if name not in measured_in]
+        shown = ", ".join(measured_in)
+        if len(others) < len(measured_in):
             shown = f"all but {', '.join(others)}" if others else "all"
         lines += textwrap.wrap(f"measurement {', '.join(measurements)}: {shown}", PLAN_WIDTH, subsequent_indent="  ")
     figures: dict[str, list[str]] = {}

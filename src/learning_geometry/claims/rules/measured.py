@@ -37,7 +37,7 @@ def judge(evidence: Evidence, parameters: Parameters) -> Judgement:
     evidence.counts("prompt", "model")
     series, side = parameters.quantity or evidence.claim.quantity, parameters.side
     floor = evidence.number_floor() if parameters.floor is None else parameters.floor
-    found = evidence.measured(series)
+    by_model = evidence.measured(series)
     if parameters.threshold is not None:
         margin = parameters.margin or 0.0
         low, high = parameters.threshold - margin, parameters.threshold + margin
@@ -46,9 +46,9 @@ def judge(evidence: Evidence, parameters: Parameters) -> Judgement:
         ends = ({model: null_end(each, end) for model, each in of_null} for end in ("below", "above"))
         low, high = (float(np.mean(evidence.per_model(end))) for end in ends)
     if evidence.claim.unit == "model":
-        values = evidence.per_model({model: each.value for model, each in found.items()})
+        values = evidence.per_model({model: each.value for model, each in by_model.items()})
         return judge_mean(values, low, high, side, floor)
-    ((value, its_low, its_high, n, _),) = found.values()
+    ((value, its_low, its_high, n, _),) = by_model.values()
     return judge_measured(value, its_low, its_high, n, low, high, side, floor)
 
 
