@@ -26,8 +26,8 @@ def module_files(kind: str) -> Iterator[Path]:
     Args:
         kind: one of ``FOLDERS``.
     """
-    found = (path for folder in FOLDERS[kind] for path in (PACKAGE / folder).glob("[a-z]*.py"))
-    yield from sorted(found, key=lambda path: path.stem)
+    files = (path for folder in FOLDERS[kind] for path in (PACKAGE / folder).glob("[a-z]*.py"))
+    yield from sorted(files, key=lambda path: path.stem)
 
 
 def module_file(kind: str, name: str) -> Path:

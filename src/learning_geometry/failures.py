@@ -60,15 +60,15 @@ def attempt(measure: Callable[[], Any]) -> tuple[Any, dict[str, str]]:
     except OF_THE_DATA as error:
         if not _of_the_data(error):
             raise
-        found = error
+        caught = error
     except RuntimeError as error:
         torch = sys.modules.get("torch")
         if torch is None or not isinstance(error, torch.linalg.LinAlgError):
             raise
-        found = error
-    traceback.print_exception(found)
-    text = str(found.args[0]) if len(found.args) == 1 else str(found)
-    return None, {"error": type(found).__name__, "message": " ".join(text.split())[:LONGEST_REASON]}
+        caught = error
+    traceback.print_exception(caught)
+    text = str(caught.args[0]) if len(caught.args) == 1 else str(caught)
+    return None, {"error": type(caught).__name__, "message": " ".join(text.split())[:LONGEST_REASON]}
 
 
 def _of_the_data(error: BaseException) -> bool:
@@ -88,15 +88,15 @@ def _modules(at: TracebackType | None) -> Iterator[str]:
 
 def failures(tables: Iterable[str | Path]) -> list[Failure]:
     """Return the failures that tables of measurements record; tables that are not there or not readable have none."""
-    found = []
+    recorded = []
     for path in tables:
         try:
             provenance = files.read_provenance(path)
         except (OSError, ValueError):
             continue
         if "failure" in provenance:
-            found.append(failure(provenance, path))
-    return found
+            recorded.append(failure(provenance, path))
+    return recorded
 
 
 def failure(provenance: dict[str, Any], path: str | Path) -> Failure:
@@ -111,9 +111,9 @@ def failure(provenance: dict[str, Any], path: str | Path) -> Failure:
     return Failure(what["experiment"], what["seed"], Path(path).stem, reason, str(path))
 
 
-def told(found: Iterable[Failure]) -> str:
+def told(failed: Iterable[Failure]) -> str:
     """Return what to say at the end of a run, or "" if nothing failed."""
-    lines = [f"  {each}" for each in found]
+    lines = [f"  {each}" for each in failed]
     if not lines:
         return ""
     measurements = "1 measurement" if len(lines) == 1 else f"{len(lines)} measurements"

@@ -348,12 +348,12 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
         if not Path(folder).is_dir():
             raise FileNotFoundError(f"{folder}: no such folder; {how_to_make_again(folder)} to make it")
         raise WithoutDigestsError(f"{folder}: holds no {MANIFEST}; an earlier version made it, or it is not finished")
-    found = read_json(path)
+    manifest = read_json(path)
     with _reading(path, "JSON"):
-        digest = found.pop("digest")
-        if _manifest_digest(found) != digest:
+        digest = manifest.pop("digest")
+        if _manifest_digest(manifest) != digest:
             raise ValueError("it is not as it was written")
-    return found
+    return manifest
 
 
 def check_folder(folder: str | Path) -> dict[str, Any]:
@@ -367,15 +367,15 @@ def check_folder(folder: str | Path) -> dict[str, Any]:
     """
     manifest = read_manifest(folder)
     expected = {name: entry["bytes"] for name, entry in manifest["files"].items()}
-    found = {name: size for name, size in _sizes(Path(folder)).items() if name != MANIFEST}
+    actual = {name: size for name, size in _sizes(Path(folder)).items() if name != MANIFEST}
     advice = f"{how_to_make_again(folder)} to make them again"
-    if missing := sorted(expected.keys() - found.keys()):
+    if missing := sorted(expected.keys() - actual.keys()):
         raise ValueError(f"{folder}: {len(missing)} of {len(expected)} files are missing, first {missing[0]}; {advice}")
-    if extra := sorted(found.keys() - expected.keys()):
+    if extra := sorted(actual.keys() - expected.keys()):
         raise ValueError(f"{folder}: {len(extra)} files are not in its {MANIFEST}, first {extra[0]}; {advice}")
     for name, size in expected.items():
-        if found[name] != size:
-            raise ValueError(f"{Path(folder) / name}: has {found[name]} bytes, not {size}; {advice}")
+        if actual[name] != size:
+            raise ValueError(f"{Path(folder) / name}: has {actual[name]} bytes, not {size}; {advice}")
     return manifest
 
 
@@ -507,8 +507,8 @@ def _ordered(header: bytes) -> bytes:
 
 def _check_undigested(metadata: Mapping[bytes, Any] | None) -> None:
     """Raise an error if a file without digests is ours and had some: what names them was damaged."""
-    found = set(metadata or {})
-    if METADATA_KEY.encode() in found and (unknown := found - {METADATA_KEY.encode(), b"pandas", b"ARROW:schema"}):
+    keys = set(metadata or {})
+    if METADATA_KEY.encode() in keys and (unknown := keys - {METADATA_KEY.encode(), b"pandas", b"ARROW:schema"}):
         raise ValueError(f"its metadata hold {sorted(unknown)}, which is not as it was written")
 
 
@@ -534,15 +534,15 @@ def _read_array(file: BinaryIO, header: _Header, name: str, rows: slice = slice(
     if entry.dtype is None:
         raise ValueError(f"{name!r} is of a type that numpy lacks")
     if rows == slice(None):
-        found = _read_verified(file, entry, 0, entry.stop - entry.start, chunk, name)
-        return found.view(entry.dtype).reshape(entry.shape)
+        content = _read_verified(file, entry, 0, entry.stop - entry.start, chunk, name)
+        return content.view(entry.dtype).reshape(entry.shape)
     first, last, stride = rows.indices(entry.shape[0])
     first, last = (first, max(first, last)) if stride > 0 else (0, entry.shape[0])
     per_row = np.dtype(entry.dtype).itemsize * int(np.prod(entry.shape[1:], dtype=np.int64))
     start = first * per_row // chunk * chunk
     stop = min(entry.stop - entry.start, -(-last * per_row // chunk) * chunk)
-    found = _read_verified(file, entry, start, max(start, stop), chunk, name)
-    part = found[first * per_row - start : last * per_row - start].view(entry.dtype)
+    content = _read_verified(file, entry, start, max(start, stop), chunk, name)
+    part = content[first * per_row - start : last * per_row - start].view(entry.dtype)
     part = part.reshape(last - first, *entry.shape[1:])
     return part[:: abs(stride)].copy() if stride > 0 else part[rows].copy()
 
@@ -565,8 +565,8 @@ def _read_verified(file: BinaryIO, entry: _Entry, start: int, stop: int, chunk: 
 
 def _compare(data: np.ndarray, entry: _Entry, start: int, chunk: int, name: str) -> None:
     first = 16 * (start // chunk)
-    found = "".join(_chunk_digests(data, chunk))
-    if found != entry.digests[first : first + len(found)]:
+    digests = "".join(_chunk_digests(data, chunk))
+    if digests != entry.digests[first : first + len(digests)]:
         raise ValueError(f"the bytes of {name!r} are not those that were written")
 
 

@@ -84,7 +84,7 @@ class _Code(NamedTuple):
 
 def _closure(roots: tuple[str | Path, ...], package: Path, known: Known) -> dict[str, Path]:
     """Return the files to hash by module name; a script goes by its file name, which ends in .py."""
-    found: dict[str, Path] = {}
+    closure: dict[str, Path] = {}
     waiting: list[str] = []
     left_out = {f"{package.name}.{name}" for name in WITHOUT_NUMBERS}
     for root in roots:
@@ -92,8 +92,8 @@ def _closure(roots: tuple[str | Path, ...], package: Path, known: Known) -> dict
             script = Path(root).resolve()
             if not script.is_file():
                 raise ValueError(f"{root}: no such script; give the path of a Python file")
-            if found.setdefault(script.name, script) != script:
-                raise ValueError(f"{root}: the root {found[script.name]} has the same file name; rename one")
+            if closure.setdefault(script.name, script) != script:
+                raise ValueError(f"{root}: the root {closure[script.name]} has the same file name; rename one")
             waiting += _imported_by(script, "", package, known)
         elif _path(root, package) is None:
             raise ValueError(
@@ -105,13 +105,13 @@ def _closure(roots: tuple[str | Path, ...], package: Path, known: Known) -> dict
     while waiting:
         name = waiting.pop()
         path = _path(name, package)
-        if name in found or path is None or (name in left_out and name not in roots):
+        if name in closure or path is None or (name in left_out and name not in roots):
             continue
-        found[name] = path
+        closure[name] = path
         waiting += _imported_by(path, name, package, known)
         if "." in name:
             waiting.append(name.rpartition(".")[0])  # importing a module runs the packages around it
-    return found
+    return closure
 
 
 def _imported_by(path: Path, name: str, package: Path, known: Known) -> list[str]:

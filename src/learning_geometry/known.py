@@ -26,8 +26,8 @@ def signature(path: str | Path) -> Signature:
     Raises:
         OSError: there is no such file.
     """
-    found = os.stat(path)
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+    status = os.stat(path)
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 class Known:
@@ -54,10 +54,10 @@ class Known:
         entry = self._new.get(name) or self._entries.get(name)
         if isinstance(entry, list) and len(entry) == 2 and entry[0] == before:
             return entry[1]
-        found = compute(Path(path))
+        computed = compute(Path(path))
         if list(signature(path)) == before and abs(time.time_ns() - before[2]) > UNSETTLED:
-            self._new[name] = [before, found]
-        return found
+            self._new[name] = [before, computed]
+        return computed
 
     def digest(self, path: str | Path) -> str:
         """Return the BLAKE2b digest of a file's bytes, 32 hexadecimal digits."""
@@ -79,10 +79,10 @@ class Known:
 
     def _read(self) -> dict[str, Any]:
         try:
-            found = json.loads(self._path.read_text(encoding="utf-8")) if self._path is not None else {}
+            entries = json.loads(self._path.read_text(encoding="utf-8")) if self._path is not None else {}
         except (OSError, ValueError):
             return {}
-        return found if isinstance(found, dict) else {}
+        return entries if isinstance(entries, dict) else {}
 
 
 def file_digest(path: str | Path) -> str:

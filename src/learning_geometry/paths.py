@@ -115,8 +115,8 @@ def how_to_make_again(path: str | Path) -> str:
     """
     target = Path(path).as_posix()
     for folder, made in _MADE_WHOLE.items():
-        found = re.fullmatch(f"{folder}(/.*)?", target)
-        if found:
-            target = found.expand(made)
+        match = re.fullmatch(f"{folder}(/.*)?", target)
+        if match:
+            target = match.expand(made)
             break
     return f"run `snakemake --cores 1 --force {target}` (with the --configfile of the run)"

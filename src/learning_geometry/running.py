@@ -68,8 +68,8 @@ class Running:
             if known.digest(path) != derivation["made_from"]["outside"][role]:
                 raise Changed(f"{path} changed after this run was planned; run the same command again")
         for path, key in derivation["inputs"].items():
-            found = stored(path).get("key")
-            if found != key:
+            stored_key = stored(path).get("key")
+            if stored_key != key:
                 raise Changed(f"{path} was made by other settings or other code than now; run the same command again")
 
     def unchanged(self) -> None:
@@ -149,23 +149,23 @@ def made_with() -> dict[str, str]:
 
     ``processor`` is its name; ``openblas`` and ``torch_cpu`` say whose kernels compute on it, of those that are loaded.
     """
-    found = {"python": platform.python_version(), "processor": _processor()}
+    environment = {"python": platform.python_version(), "processor": _processor()}
     for name, module in LIBRARIES.items():
         if sys.modules.get(module) is not None:
             try:
-                found[name] = version(name)
+                environment[name] = version(name)
             except PackageNotFoundError:
                 continue
     torch = sys.modules.get("torch")
     if torch is not None:
-        found["torch_cpu"] = str(torch.backends.cpu.get_cpu_capability())
+        environment["torch_cpu"] = str(torch.backends.cpu.get_cpu_capability())
     if "numpy" in sys.modules:
         from threadpoolctl import threadpool_info
 
         kernels = {each["architecture"] for each in threadpool_info() if each.get("internal_api") == "openblas"}
         if kernels:
-            found["openblas"] = ", ".join(sorted(map(str, kernels)))
-    return found
+            environment["openblas"] = ", ".join(sorted(map(str, kernels)))
+    return environment
 
 
 def mixed(provenances: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
@@ -174,11 +174,11 @@ def mixed(provenances: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
     >>> mixed([{"made_with": {"numpy": "2.4.6"}}, {"made_with": {"numpy": "2.5.0", "torch": "2.13.0"}}])
     {'numpy': ['2.4.6', '2.5.0']}
     """
-    found: dict[str, set[str]] = {}
+    by_name: dict[str, set[str]] = {}
     for provenance in provenances:
         for name, value in provenance.get("made_with", {}).items():
-            found.setdefault(name, set()).add(value)
-    return {name: sorted(values) for name, values in sorted(found.items()) if len(values) > 1}
+            by_name.setdefault(name, set()).add(value)
+    return {name: sorted(values) for name, values in sorted(by_name.items()) if len(values) > 1}
 
 
 def _processor() -> str:

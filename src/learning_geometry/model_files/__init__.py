@@ -104,10 +104,10 @@ def check_files(
         ValueError: there is no such source, or not all of it is understood; the message names what and where.
     """
     where = str(source) if revision is None else f"{source} ({revision})"
-    found = _place(str(source), revision, gguf, download)
-    if found is None:
+    place = _place(str(source), revision, gguf, download)
+    if place is None:
         return None
-    folder, name = found
+    folder, name = place
     try:
         if name is not None:
             return _check_gguf(folder, name, weights, tokenizer)
@@ -208,7 +208,7 @@ def _check_gguf(folder: Path, name: str, weights: bool, tokenizer: bool) -> Mode
         model = gguf_model(header)
         if tokenizer:
             check_text_splits(header.keys)
-        found = layout(model.config)
+        model_layout = layout(model.config)
         tensors = {name: head for name, head in header.tensors.items() if name != ROPE_FACTORS}
         if weights:
             unknown = [name for name in tensors if name not in model.names]
@@ -218,10 +218,10 @@ def _check_gguf(folder: Path, name: str, weights: bool, tokenizer: bool) -> Mode
                 if name in model.names
             }
             back = {new: old for old, new in model.names.items()}
-            _compare(renamed, found, back, unknown)
+            _compare(renamed, model_layout, back, unknown)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
-    return ModelFiles(folder, path, model.config, found, (path,) if weights else (), {}, model)
+    return ModelFiles(folder, path, model.config, model_layout, (path,) if weights else (), {}, model)
 
 
 def _reversed(head: TensorHeader) -> TensorHeader:
@@ -247,7 +247,7 @@ def _check_folder(folder: Path, weights: bool, tokenizer: bool) -> ModelFiles:
             "config.json: auto_map names code of the model's own, which is not run, and without which its numbers "
             "might be others; take auto_map out if the model is one of its family"
         )
-    found = layout(config)
+    model_layout = layout(config)
     if adapter := [name for name in ADAPTERS if (folder / name).exists()]:
         raise ValueError(
             f"{adapter[0]}: there is an adapter (such as LoRA) in the folder, which would not be applied; merge it "
@@ -259,7 +259,7 @@ def _check_folder(folder: Path, weights: bool, tokenizer: bool) -> ModelFiles:
             "(tokenizer=False) if the model has none"
         )
     if not weights:
-        return ModelFiles(folder, None, config, found, (), {}, None)
+        return ModelFiles(folder, None, config, model_layout, (), {}, None)
     files = _weight_files(folder)
     tensors: dict[str, TensorHeader] = {}
     places: dict[str, tuple[Path, str]] = {}
@@ -269,18 +269,18 @@ def _check_folder(folder: Path, weights: bool, tokenizer: bool) -> ModelFiles:
             raise ValueError(f"{file.name}: the tensor {twice[0]} is in {places[twice[0]][0].name} too; remove one")
         tensors |= header
         places |= {name: (file, name) for name in header}
-    whole = normalised_names(list(tensors), found)
+    whole = normalised_names(list(tensors), model_layout)
     back = {new: old for old, new in whole.items()}
     renamed = {whole[name]: head for name, head in tensors.items()}
     extras = {
         name: places[back[name]]
         for name in renamed
-        if name not in found.shapes and (is_harmless(name, found) or name == found.head)
+        if name not in model_layout.shapes and (is_harmless(name, model_layout) or name == model_layout.head)
     }
-    _compare({name: head for name, head in renamed.items() if name not in extras}, found, back, [])
+    _compare({name: head for name, head in renamed.items() if name not in extras}, model_layout, back, [])
     if odd := sorted(name for name in tensors if tensors[name].type not in FLOATS and whole[name] not in extras):
         raise ValueError(f"{odd[0]}: its numbers are of type {tensors[odd[0]].type}, and {', '.join(FLOATS)} are read")
-    return ModelFiles(folder, None, config, found, tuple(files), extras, None)
+    return ModelFiles(folder, None, config, model_layout, tuple(files), extras, None)
 
 
 def _check_turned(config: Mapping[str, Any]) -> None:
@@ -384,10 +384,10 @@ def _weight_files(folder: Path) -> list[Path]:
 
 def _read_json(path: Path, what: str, advice: str) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         reason = f"no {path.name}" if isinstance(error, FileNotFoundError) else " ".join(str(error).split())
         raise ValueError(f"its {what} cannot be read ({reason}); {advice}") from None
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise ValueError(f"its {what} cannot be read ({path.name} holds no mapping); {advice}")
-    return found
+    return content

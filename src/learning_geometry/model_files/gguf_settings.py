@@ -263,15 +263,15 @@ def _names(layers: int, parts: Mapping[str, str], prefix: str) -> dict[str, str]
 def _head_width(architecture: str, own: dict[str, Any], header: Gguf, heads: int, width: int) -> int:
     """Width of a head, which up to three keys repeat; they are taken from ``own``."""
     query = header.tensors.get("blk.0.attn_q.weight")
-    found = (width if query is None else query.shape[0]) // heads
+    head_width = (width if query is None else query.shape[0]) // heads
     for key in ("attention.key_length", "attention.value_length", "rope.dimension_count"):
-        value = own.pop(key, found)
-        if value != found:
+        value = own.pop(key, head_width)
+        if value != head_width:
             raise ValueError(
-                f"{architecture}.{key}: {value}, and heads have a width of {found}; only models whose queries, keys "
-                "and values are as wide and turned as a whole are read"
+                f"{architecture}.{key}: {value}, and heads have a width of {head_width}; only models whose queries, "
+                "keys and values are as wide and turned as a whole are read"
             )
-    return found
+    return head_width
 
 
 def _rope(architecture: str, own: dict[str, Any], context: int) -> dict[str, Any]:
@@ -323,10 +323,10 @@ def _check_rope_factors(header: Gguf, config: Mapping[str, Any], architecture: s
         raise ValueError(f"{ROPE_FACTORS}: the file has it, and {architecture} has no rotary positions")
     if config["rope_parameters"]["rope_type"] == "yarn":
         raise ValueError(f"{ROPE_FACTORS}: the file has it and YaRN too, and how both go together is not known here")
-    expected, found = (config["head_dim"] // 2,), header.tensors[ROPE_FACTORS]
-    if found.shape != expected or found.type != "F32":
+    expected, factors = (config["head_dim"] // 2,), header.tensors[ROPE_FACTORS]
+    if factors.shape != expected or factors.type != "F32":
         raise ValueError(
-            f"{ROPE_FACTORS}: {found.type} of shape {found.shape}, and {expected} numbers of type F32 are read"
+            f"{ROPE_FACTORS}: {factors.type} of shape {factors.shape}, and {expected} numbers of type F32 are read"
         )
 
 

@@ -162,9 +162,9 @@ class _Reader:
             end = self._at + length * form.size
             if end > len(self._content):
                 raise ValueError(f"it ends within the key {key}")
-            found = [value for (value,) in form.iter_unpack(self._content[self._at : end])]
+            numbers = [value for (value,) in form.iter_unpack(self._content[self._at : end])]
             self._at = end
-            return found
+            return numbers
         if element != STRING:
             raise ValueError(f"the key {key} is an array of type {element}, which is not read")
         length_of, content, at = struct.Struct("<Q").unpack_from, self._content, self._at
@@ -174,17 +174,17 @@ class _Reader:
         return Count(length)
 
     def _number(self, form: str) -> Any:
-        (found,) = struct.unpack_from(f"<{form}", self._content, self._at)
+        (number,) = struct.unpack_from(f"<{form}", self._content, self._at)
         self._at += struct.calcsize(f"<{form}")
-        return found
+        return number
 
     def _text(self) -> str:
         length = self._number("Q")
         if self._at + length > len(self._content):
             raise ValueError("it ends within a text")
-        found = self._content[self._at : self._at + length].decode("utf-8")
+        text = self._content[self._at : self._at + length].decode("utf-8")
         self._at += length
-        return found
+        return text
 
 
 @contextmanager

@@ -40,12 +40,12 @@ def made_from_record(path: str, job: Job, results: Path, known: Known) -> Made:
             return _of_folder(place, known)
         if path in recorded(job.outputs):
             return _of_recorded(place, record_path(results, job.outputs), known)
-        found = Made(*known.of(place, "made", _inside))
-        if job.leaves and found.made_from.get("leaves"):
+        made = Made(*known.of(place, "made", _inside))
+        if job.leaves and made.made_from.get("leaves"):
             left = _of_folder(Path(job.leaves), known) if Path(job.leaves).is_dir() else Made(problem="missing")
-            if left.problem or left.key != found.key:
+            if left.problem or left.key != made.key:
                 return Made(problem=f"its files in {job.leaves}: {left.problem or 'of another run'}")
-        return found
+        return made
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return Made(problem=f"not readable ({error})")
 
@@ -54,14 +54,14 @@ def _inside(path: Path) -> list[Any]:
     # imported late: planning would wait a second for pandas and pyarrow, and mostly finds all in the cache
     from learning_geometry.files import read_provenance, read_tensor_metadata
 
-    found = read_provenance(path) if path.suffix == ".parquet" else read_tensor_metadata(path)
-    return [found.get("key", ""), found.get("made_from", {}) | {"leaves": found.get("leaves", False)}]
+    metadata = read_provenance(path) if path.suffix == ".parquet" else read_tensor_metadata(path)
+    return [metadata.get("key", ""), metadata.get("made_from", {}) | {"leaves": metadata.get("leaves", False)}]
 
 
 def _manifest(path: Path) -> list[Any]:
-    found = json.loads(path.read_text(encoding="utf-8"))
-    provenance = found.get("provenance", {})
-    sizes = {name: each["bytes"] for name, each in found["files"].items()}
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    provenance = manifest.get("provenance", {})
+    sizes = {name: each["bytes"] for name, each in manifest["files"].items()}
     return [provenance.get("key", ""), provenance.get("made_from", {}), sizes]
 
 
@@ -71,18 +71,18 @@ def _of_folder(folder: Path, known: Known) -> Made:
     key, made_from, sizes = known.of(folder / MANIFEST, "manifest", _manifest)
     for name, size in sizes.items():
         try:
-            found = (folder / name).stat().st_size
+            actual = (folder / name).stat().st_size
         except OSError:
             return Made(problem=f"{name} is missing")
-        if found != size:
-            return Made(problem=f"{name} has {found} bytes, not {size}")
+        if actual != size:
+            return Made(problem=f"{name} has {actual} bytes, not {size}")
     return Made(key, made_from)
 
 
 def _of_recorded(path: Path, record: Path, known: Known) -> Made:
     if not record.is_file():
         return Made(problem="without a record of what it was made from")
-    found = known.of(record, "record", lambda record: json.loads(record.read_text(encoding="utf-8")))
-    if known.digest(path) != found["digests"].get(path.name):
+    content = known.of(record, "record", lambda record: json.loads(record.read_text(encoding="utf-8")))
+    if known.digest(path) != content["digests"].get(path.name):
         return Made(problem="not as it was made")
-    return Made(found["key"], found["made_from"])
+    return Made(content["key"], content["made_from"])

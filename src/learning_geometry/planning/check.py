@@ -34,16 +34,16 @@ def verified(plan: Plan) -> list[Found]:
         FileNotFoundError: a file from outside is missing.
         ValueError: the code cannot be read.
     """
-    found = []
+    checked = []
     for job in plan.jobs:
         for path in job.outputs:
             there = os.path.lexists(path)
             problem = plan.wrong(job, path) or damage(path, job)
             # nobody has to pack an archive
             needed = not passing(job, path) and not (job.rule == "archive" and not there)
-            found.append(Found(path, job, problem, there, needed))
+            checked.append(Found(path, job, problem, there, needed))
     plan.known.save()
-    return found
+    return checked
 
 
 def damage(path: str, job: Job) -> str:
@@ -62,15 +62,15 @@ def damage(path: str, job: Job) -> str:
     return ""
 
 
-def removable(plan: Plan, found: list[Found]) -> list[Path]:
+def removable(plan: Plan, checked: list[Found]) -> list[Path]:
     """Return what a next run must make anew though it is there: artifacts that cannot be used, with all of their job.
 
     Nothing else is among them: no file that no job of the config makes.
     """
-    jobs = dict.fromkeys(each.job for each in found if each.problem and each.there)
+    jobs = dict.fromkeys(each.job for each in checked if each.problem and each.there)
     paths: list[Path] = []
     for job in jobs:
-        bad = {each.path for each in found if each.job == job and each.problem}
+        bad = {each.path for each in checked if each.job == job and each.problem}
         # a run makes all outputs of a job; checkpoints that are whole stay, unless the whole job is made again
         final = any(not passing(job, path) for path in bad)
         paths += [Path(path) for path in job.outputs if path in bad or final]
@@ -130,8 +130,8 @@ def disk_usage(plan: Plan) -> list[Usage]:
     for path in last.values():
         sizes["early checkpoints"] -= path.lstat().st_size
         sizes["last checkpoints"] += path.lstat().st_size
-    found = [Usage(kind, size, KINDS[kind]) for kind, size in sizes.items() if size]
-    return sorted(found, key=lambda usage: -usage.size)
+    usages = [Usage(kind, size, KINDS[kind]) for kind, size in sizes.items() if size]
+    return sorted(usages, key=lambda usage: -usage.size)
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -144,19 +144,19 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def _kinds(plan: Plan) -> dict[str, str]:
     """Return path of an artifact -> its kind."""
-    found = {}
+    kinds = {}
     rules = {"capture_text": "captures of texts", "capture_prompts": "captures of prompts", "make_dataset": "data"}
     for job in plan.jobs:
         for path in job.outputs:
             kind = "tables" if path.endswith(".parquet") else "figures and pages"
-            found[path] = "checkpoints" if path.endswith("/checkpoints") else rules.get(job.rule, kind)
+            kinds[path] = "checkpoints" if path.endswith("/checkpoints") else rules.get(job.rule, kind)
             if job.rule == "archive":
-                found[path] = "archive"
+                kinds[path] = "archive"
         if job.leaves:
-            found[job.leaves] = "dictionaries"
+            kinds[job.leaves] = "dictionaries"
         if job.works_in:
-            found[job.works_in] = "work in progress"
-    return found
+            kinds[job.works_in] = "work in progress"
+    return kinds
 
 
 def _kind(path: Path, results: Path, kinds: Mapping[str, str]) -> str:
@@ -182,11 +182,11 @@ def report(plan: Plan, delete: bool = False) -> tuple[list[str], bool]:
     Raises:
         FileNotFoundError, ValueError: as :func:`verified`.
     """
-    found = verified(plan)
-    bad = [each for each in found if each.problem and each.there]
-    missing = [each for each in found if each.problem and not each.there and each.needed]
-    unneeded = [each for each in found if each.problem and not each.there and passing(each.job, each.path)]
-    sound = sum(not each.problem for each in found)
+    checked = verified(plan)
+    bad = [each for each in checked if each.problem and each.there]
+    missing = [each for each in checked if each.problem and not each.there and each.needed]
+    unneeded = [each for each in checked if each.problem and not each.there and passing(each.job, each.path)]
+    sound = sum(not each.problem for each in checked)
     lines = [f"{each.path}: {_without(each.problem, each.path)}" for each in bad]
     lines += [f"{each.path}: missing; a next run makes it" for each in missing]
     lines.append(
@@ -194,7 +194,7 @@ def report(plan: Plan, delete: bool = False) -> tuple[list[str], bool]:
         f"{len(missing)} are missing, and {len(unneeded)} more that are made only when something needs them"
     )
     if delete:
-        for path in removable(plan, found):
+        for path in removable(plan, checked):
             remove(path)
             lines.append(f"removed {path}")
     lines += ["", *usage_lines(disk_usage(plan))]

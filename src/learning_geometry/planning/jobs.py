@@ -79,24 +79,24 @@ def final_outputs(config: Mapping[str, Any], jobs: Iterable[Job], study: str | N
     figures = {f"figure_{name}" for name, each in config["figures"].items() if set(each["experiments"]) <= chosen}
     rules = figures | ({"judge_claims"} if set(judged(config)) <= chosen else set())
     # a sweep is of the study of its experiments
-    chosen |= {name for name, found in sweeps(config).items() if set(found) <= chosen}
-    found = []
+    chosen |= {name for name, by_member in sweeps(config).items() if set(by_member) <= chosen}
+    outputs = []
     for job in jobs:
         if job.rule in rules or (job.wildcards.get("experiment") in chosen and not job.passing):
             # checkpoints come with a table, and may be deleted when they are measured
-            found += [path for path in job.outputs if not path.endswith("/checkpoints")]
-    return found
+            outputs += [path for path in job.outputs if not path.endswith("/checkpoints")]
+    return outputs
 
 
 def drawn_outputs(jobs: Iterable[Job]) -> list[str]:
     """Return everything that is made from the summaries: figures and claims, and summaries and sweeps as CSV."""
-    found: list[str] = []
+    outputs: list[str] = []
     for job in jobs:
         if job.rule.startswith("figure_") or job.rule == "judge_claims":
-            found += job.outputs
+            outputs += job.outputs
         elif job.rule in ("summarize", "write_summary", "gather_sweep"):
-            found += [path for path in job.outputs if path.endswith(".csv")]
-    return found
+            outputs += [path for path in job.outputs if path.endswith(".csv")]
+    return outputs
 
 
 def figure_options(config: Mapping[str, Any], figure: str) -> dict[str, Any]:
@@ -107,11 +107,11 @@ def figure_options(config: Mapping[str, Any], figure: str) -> dict[str, Any]:
     options, studied = config["figures"][figure], _studied(config)
     sections = {"tasks": "task", "models": "model", "optimizers": "optimizer", "prompts": "prompts"}
     swept = {name: studied[name]["swept"] for name in options["experiments"] if studied[name].get("swept")}
-    found = {
+    by_section = {
         plural: {name: studied[name].get(section, {}) for name in options["experiments"]}
         for plural, section in sections.items()
     }
-    return options | found | ({"swept": swept} if swept else {})
+    return options | by_section | ({"swept": swept} if swept else {})
 
 
 def archived_config(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -75,33 +75,33 @@ def outside_files(reads: Mapping[str, Any]) -> dict[str, Path]:
     Raises:
         FileNotFoundError: one is missing, naming it.
     """
-    found: dict[str, Path] = {}
+    by_role: dict[str, Path] = {}
     if "model" in reads:
-        found |= {f"model/{name}": path for name, path in model_files(reads["model"]).items()}
+        by_role |= {f"model/{name}": path for name, path in model_files(reads["model"]).items()}
     if "text" in reads:
-        found |= {f"text/{number}": path for number, path in enumerate(text_files(reads["text"]))}
+        by_role |= {f"text/{number}": path for number, path in enumerate(text_files(reads["text"]))}
     for contrast, names in reads.get("prompts", {}).items():
-        found |= {f"prompts/{contrast}/{number}": prompt_file(name) for number, name in enumerate(names)}
-    return found
+        by_role |= {f"prompts/{contrast}/{number}": prompt_file(name) for number, name in enumerate(names)}
+    return by_role
 
 
 def _of_folder(folder: Path, gguf: str | None) -> dict[str, Path]:
-    found = {name: folder / name for name in READ if (folder / name).is_file()}
-    found |= {f"{TEMPLATES}/{path.name}": path for path in sorted((folder / TEMPLATES).glob("*.jinja"))}
+    paths = {name: folder / name for name in READ if (folder / name).is_file()}
+    paths |= {f"{TEMPLATES}/{path.name}": path for path in sorted((folder / TEMPLATES).glob("*.jinja"))}
     if gguf is not None:
-        found = {name: path for name, path in found.items() if not name.startswith("model.safetensors")}
-        found["gguf"] = folder / gguf
-    elif INDEX in found and "model.safetensors" not in found:
+        paths = {name: path for name, path in paths.items() if not name.startswith("model.safetensors")}
+        paths["gguf"] = folder / gguf
+    elif INDEX in paths and "model.safetensors" not in paths:
         try:
-            shards = set(json.loads(found[INDEX].read_text(encoding="utf-8"))["weight_map"].values())
+            shards = set(json.loads(paths[INDEX].read_text(encoding="utf-8"))["weight_map"].values())
         except (ValueError, KeyError, AttributeError, TypeError):
             shards = set()  # loading refuses it, and says why
-        found |= {shard: folder / shard for shard in sorted(map(str, shards))}
-    if missing := [path for path in found.values() if not path.is_file()]:
+        paths |= {shard: folder / shard for shard in sorted(map(str, shards))}
+    if missing := [path for path in paths.values() if not path.is_file()]:
         raise FileNotFoundError(f"{missing[0]}: no such file; the model in {folder} needs it")
-    if not found:
+    if not paths:
         raise FileNotFoundError(f"{folder}: holds no model; give a folder in Hugging Face's layout, or a GGUF file")
-    return found
+    return paths
 
 
 def _embedded() -> Path:

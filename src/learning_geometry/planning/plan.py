@@ -122,17 +122,17 @@ class Plan:
     def wrong(self, job: Job, path: str) -> str:
         """Return why an output of a job must be made before it is used, or "" if it is there, whole and up to date."""
         if path not in self._wrong:
-            found = made_from_record(path, job, self.results, self.known)
-            if found.problem:
-                self._wrong[path] = found.problem
+            made = made_from_record(path, job, self.results, self.known)
+            if made.problem:
+                self._wrong[path] = made.problem
             else:
-                self._wrong[path] = "" if found.key == self.key(job) else self._difference(job, found.made_from)
+                self._wrong[path] = "" if made.key == self.key(job) else self._difference(job, made.made_from)
         return self._wrong[path]
 
     @cached_property
     def to_make(self) -> dict[Job, str]:
         """The jobs whose final outputs are not up to date, and those that these need, each with the reason."""
-        found: dict[Job, str] = {}
+        outdated: dict[Job, str] = {}
         waiting = []
         for job in self.jobs:
             reasons = [
@@ -140,22 +140,22 @@ class Plan:
             ]
             # nobody asks for an archive but by its name
             if reasons and (job.rule != "archive" or Path(job.outputs[0]).exists()):
-                found[job] = reasons[0]
+                outdated[job] = reasons[0]
                 waiting.append(job)
         while waiting:
             for path in (path for paths in waiting.pop().inputs.values() for path in paths):
                 made = self.made_by(path)
-                if made is not None and made not in found and (why := self.wrong(made, path)):
-                    found[made] = f"{path}: {why}"
+                if made is not None and made not in outdated and (why := self.wrong(made, path)):
+                    outdated[made] = f"{path}: {why}"
                     waiting.append(made)
         # what concludes from a table that is made again is made again with it; jobs stand behind those that they read
         for job in self.jobs:
-            if job in found or not concludes(job) or not all(Path(path).exists() for path in job.outputs):
+            if job in outdated or not concludes(job) or not all(Path(path).exists() for path in job.outputs):
                 continue
-            read = [path for path in _flat(job.inputs.values()) if self._of_output.get(path) in found]
+            read = [path for path in _flat(job.inputs.values()) if self._of_output.get(path) in outdated]
             if read:
-                found[job] = f"{job.outputs[0]}: {read[0]} is made again"
-        return found
+                outdated[job] = f"{job.outputs[0]}: {read[0]} is made again"
+        return outdated
 
     def must_run(self, job: Job, asked: Collection[str] = ()) -> str:
         """Return why a job must run, or "" if it need not.
@@ -225,28 +225,28 @@ def _flat(groups: Iterable[Iterable[str]]) -> list[str]:
 
 def _numbers(job: Job) -> dict[str, Any]:
     """Return the settings that a result depends on, by name; where outside files and figures lie is left out."""
-    found: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for name, value in job.settings.items():
         # of a run's sections each is named when it changes
         if name in ("run", "experiment", "settings") and isinstance(value, Mapping):
-            found |= {f"{name}.{section}": entry for section, entry in value.items()}
+            settings |= {f"{name}.{section}": entry for section, entry in value.items()}
         else:
-            found[name] = value
+            settings[name] = value
     if job.rule == "judge_claims":
-        found["figures"] = {name: each["experiments"] for name, each in found["figures"].items()}
+        settings["figures"] = {name: each["experiments"] for name, each in settings["figures"].items()}
         # of what is read no claim asks where it lies
-        found["experiments"] = {
+        settings["experiments"] = {
             name: each
             | {"texts": list(each.get("texts", {}))}
             | {"model": {key: value for key, value in each["model"].items() if key not in PLACES}}
-            for name, each in found["experiments"].items()
+            for name, each in settings["experiments"].items()
         }
     if job.rule in ("capture_text", "capture_prompts", "measure_language_model"):
-        found.pop("source", None)
+        settings.pop("source", None)
         for name in ("model", "settings.model"):
-            if name in found and not (found[name]["download"] and not Path(found[name]["source"]).exists()):
-                found[name] = {key: value for key, value in found[name].items() if key not in PLACES}
+            if name in settings and not (settings[name]["download"] and not Path(settings[name]["source"]).exists()):
+                settings[name] = {key: value for key, value in settings[name].items() if key not in PLACES}
         for name in ("settings.texts", "settings.prompts"):
-            if name in found:
-                found[name] = list(found[name])
-    return found
+            if name in settings:
+                settings[name] = list(settings[name])
+    return settings

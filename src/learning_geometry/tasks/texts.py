@@ -27,16 +27,16 @@ def text_files(name: str | Path) -> list[Path]:
     """
     if name == DOCUMENTATION:
         spec = find_spec("pydoc_data.topics")
-        found = [Path(spec.origin)] if spec is not None and spec.origin else []
+        paths = [Path(spec.origin)] if spec is not None and spec.origin else []
     elif name == SOURCE:
-        found = [Path(sysconfig.get_paths()["stdlib"]) / f"{module}.py" for module in MODULES]
+        paths = [Path(sysconfig.get_paths()["stdlib"]) / f"{module}.py" for module in MODULES]
     else:
-        found = [Path(name)]
-    missing = [path for path in found if not path.is_file()]
-    if missing or not found:
+        paths = [Path(name)]
+    missing = [path for path in paths if not path.is_file()]
+    if missing or not paths:
         what = missing[0] if missing else name
         raise FileNotFoundError(f"{what}: no such text; give the path of a text file, or one of {list(EMBEDDED)}")
-    return found
+    return paths
 
 
 def read_text(name: str | Path) -> str:
