@@ -153,8 +153,8 @@ def curvlinops(work: Work, module: nn.Module) -> Callable[[], Tensor]:
     def delta() -> Tensor:
         gradients, hessians = [], []
         for tokens, labels in data:
-            found = torch.autograd.grad(criterion(module(tokens), labels), parameters)
-            gradients.append(torch.cat([piece.flatten() for piece in found]))
+            by_parameter = torch.autograd.grad(criterion(module(tokens), labels), parameters)
+            gradients.append(torch.cat([piece.flatten() for piece in by_parameter]))
             hessians.append(
                 HessianLinearOperator(
                     module, criterion, parameters, [(tokens, labels)], check_deterministic=False, num_data=len(tokens)
@@ -189,10 +189,10 @@ def check(name: str, theirs: Tensor, ours: Tensor, order: list[str], work: Work)
     """Print how far a peer's commutator is from ours; raise ArithmeticError if it is another one."""
     entries = {key: tensor.numel() for key, tensor in work.parameters.items()}
     pieces = dict(zip(entries, ours.split(list(entries.values())), strict=True))
-    found = dict(zip(order, theirs.detach().split([entries[key] for key in order]), strict=True))
+    their_pieces = dict(zip(order, theirs.detach().split([entries[key] for key in order]), strict=True))
     # torch 2.13.0 gets the rows of LayerNorm's weights wrong where a jacrev is differentiated, as inside curvlinops
     compared = [key for key in order if not key.endswith("norm.weight")]
-    difference = torch.cat([(pieces[key].flatten() - found[key].flatten()) for key in compared]).norm()
+    difference = torch.cat([(pieces[key].flatten() - their_pieces[key].flatten()) for key in compared]).norm()
     relative = float(difference / torch.cat([pieces[key].flatten() for key in compared]).norm())
     print(f"commutator: {name} within {relative:.1e} of ours", file=sys.stderr)
     if not relative <= TOLERANCE:

@@ -64,27 +64,27 @@ def cases(small: bool) -> list[Case | Count]:
     """Return the cases on 16 checkpoints and 200 sequences, or on 2 without training and 8."""
     work = small_work() if small else default_work()
     parts, name = len(work.points), "hessian trajectory"
-    found: list[Case | Count] = [
+    all_cases: list[Case | Count] = [
         Case(name, peer, turn(work, "ours"), turn(work, side), parts) for side, peer in PEERS.items()
     ]
     for side, peer in PEERS.items():
         counts = [lambda: work.products["ours"] / len(PEERS), lambda side=side: work.products[side]]
-        found.append(Count(f"{name}, products", peer, *counts, "products"))
+        all_cases.append(Count(f"{name}, products", peer, *counts, "products"))
     for side in ("curvlinops",) if small else ("curvlinops", "pyhessian"):
         peaks = [lambda each=each: peak_memory(each, small) for each in ("ours", side)]
-        found.append(Count(f"{name}, peak memory", PEERS[side], *peaks, "MB"))
-    return found
+        all_cases.append(Count(f"{name}, peak memory", PEERS[side], *peaks, "MB"))
+    return all_cases
 
 
 def turn(work: Work, side: str) -> Callable[[], None]:
     """Return a function that does the next checkpoint; after the last it checks the values against ours."""
-    found: list[float] = []
+    eigenvalues: list[float] = []
     iterator = SIDES[side](work)
 
     def step() -> None:
-        found.append(next(iterator))
-        if len(found) == len(work.points):
-            work.values[side] = found
+        eigenvalues.append(next(iterator))
+        if len(eigenvalues) == len(work.points):
+            work.values[side] = eigenvalues
             check({name: work.values[name] for name in (side, "ours") if name in work.values})
 
     return step
@@ -96,18 +96,18 @@ def check(values: dict[str, list[float]]) -> None:
     PyHessian stops when two iterates differ by less than the tolerance. That bounds no error: where the two largest
     eigenvalues are close it can stop on the second, so its deviation is printed and is no failure.
     """
-    for side, found in values.items():
+    for side, eigenvalues in values.items():
         if side == "ours" or "ours" not in values:
             continue
-        difference = np.abs(np.array(found) / np.array(values["ours"]) - 1)
+        difference = np.abs(np.array(eigenvalues) / np.array(values["ours"]) - 1)
         print(
             f"hessian trajectory: {side} within {TOLERANCE} of ours at {(difference <= TOLERANCE).sum()} of "
-            f"{len(found)} checkpoints; largest difference {difference.max():.1e}",
+            f"{len(eigenvalues)} checkpoints; largest difference {difference.max():.1e}",
             file=sys.stderr,
         )
         # each of the two may be off by its tolerance
         if side != "pyhessian" and not difference.max() <= 2 * TOLERANCE:
-            raise ArithmeticError(f"{side}: its largest eigenvalues {found} differ from ours {values['ours']}")
+            raise ArithmeticError(f"{side}: its largest eigenvalues {eigenvalues} differ from ours {values['ours']}")
 
 
 def ours(work: Work) -> Iterator[float]:

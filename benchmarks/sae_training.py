@@ -34,7 +34,7 @@ def cases(small: bool) -> list[Case]:
     else:
         print("sae training: SAELens is not installed, and its rows are left out", file=sys.stderr)
     width, batch, active = (6, 8, 2) if small else (WIDTH, BATCH, ACTIVE)
-    found = []
+    all_cases = []
     for latents in (size // 96 if small else size for size in SIZES):
         vectors = correlated(BATCHES * batch, width, latents)
         batches = list(vectors.split(batch))
@@ -44,8 +44,8 @@ def cases(small: bool) -> list[Case]:
         for peer, make in peers.items():
             check(f"{name}: {peer}", ours(start, settings, vectors), make(start, settings, vectors), batches)
             mine, theirs = (each(start, settings, vectors) for each in (ours, make))
-            found.append(Case(name, peer, repeated(mine, batches), repeated(theirs, batches)))
-    return found
+            all_cases.append(Case(name, peer, repeated(mine, batches), repeated(theirs, batches)))
+    return all_cases
 
 
 def correlated(vectors: int, width: int, latents: int) -> Tensor:
@@ -53,8 +53,8 @@ def correlated(vectors: int, width: int, latents: int) -> Tensor:
     generator = seeded("vectors")
     drawn = generator.standard_normal((max(vectors, latents), width)) / np.sqrt(np.arange(1, width + 1))
     turn = np.linalg.qr(generator.standard_normal((width, width)))[0]
-    found = torch.from_numpy((drawn @ turn + 0.1).astype(np.float32))
-    return found * topk.scale_factor(found)
+    unscaled = torch.from_numpy((drawn @ turn + 0.1).astype(np.float32))
+    return unscaled * topk.scale_factor(unscaled)
 
 
 def repeated(step: Step, batches: list[Tensor]) -> Callable[[], float]:

@@ -30,13 +30,13 @@ def cases(small: bool) -> list[Case | Count]:
         check(values)
 
     name = "trajectory pca"
-    found: list[Case | Count] = [
+    all_cases: list[Case | Count] = [
         Case(name, peer, lambda: timed("ours"), lambda side=side: timed(side), parts=1) for side, peer in PEERS.items()
     ]
     for side, peer in PEERS.items():
         peaks = [lambda each=each: peak_memory(each, small) for each in ("ours", side)]
-        found.append(Count(f"{name}, peak memory", peer, *peaks, "MB"))
-    return found
+        all_cases.append(Count(f"{name}, peak memory", peer, *peaks, "MB"))
+    return all_cases
 
 
 def walk(shape: tuple[int, int]) -> np.ndarray:
@@ -51,13 +51,13 @@ def walk(shape: tuple[int, int]) -> np.ndarray:
 
 def check(values: dict[str, np.ndarray]) -> None:
     """Raise ArithmeticError if a side's variances are not ours, as many as it has."""
-    for side, found in values.items():
+    for side, side_variances in values.items():
         if side == "ours" or "ours" not in values:
             continue
-        difference = float(np.max(np.abs(found / values["ours"][: len(found)] - 1)))
+        difference = float(np.max(np.abs(side_variances / values["ours"][: len(side_variances)] - 1)))
         print(f"trajectory pca: {side} within {difference:.1e} of our variances", file=sys.stderr)
         if not difference <= TOLERANCE:
-            raise ArithmeticError(f"{side}: its variances {found} differ from ours {values['ours']}")
+            raise ArithmeticError(f"{side}: its variances {side_variances} differ from ours {values['ours']}")
 
 
 def ours(snapshots: np.ndarray) -> np.ndarray:

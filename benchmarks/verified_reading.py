@@ -25,7 +25,7 @@ def cases(small: bool) -> list[Case]:
     """Return a case for each kind of file: checkpoints, shards and tables, all of a kind read in each round."""
     folder = tempfile.mkdtemp()
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    found = write(Path(folder), small)
+    paths_by_kind = write(Path(folder), small)
     peers = {"tensors": "safetensors.numpy.load_file", "tables": "pyarrow.parquet.read_table"}
 
     def timed(reader: Callable[[Path], object], paths: list[Path]) -> None:
@@ -36,7 +36,7 @@ def cases(small: bool) -> list[Case]:
         "tensors": (read_tensors, safetensors.numpy.load_file),
         "tables": (read_table, lambda path: pq.read_table(path).to_pandas()),
     }
-    compare(found, readers)
+    compare(paths_by_kind, readers)
     return [
         Case(
             f"verified reading, {kind}",
@@ -44,7 +44,7 @@ def cases(small: bool) -> list[Case]:
             lambda reader=readers[of][0], paths=paths: timed(reader, paths),
             lambda reader=readers[of][1], paths=paths: timed(reader, paths),
         )
-        for (kind, of), paths in found.items()
+        for (kind, of), paths in paths_by_kind.items()
     ]
 
 
@@ -53,29 +53,29 @@ def write(folder: Path, small: bool) -> dict[tuple[str, str], list[Path]]:
     generator = np.random.default_rng(0)
     experiment = validate(read_yaml(CONFIG), files=False)["experiments"]["copying"]
     parameters = build_model(experiment).initialise(generator)
-    found: dict[tuple[str, str], list[Path]] = {("checkpoints", "tensors"): []}
+    paths_by_kind: dict[tuple[str, str], list[Path]] = {("checkpoints", "tensors"): []}
     for step in range(2 if small else CHECKPOINTS):
         path = folder / f"step-{step:06d}.safetensors"
         write_tensors(path, parameters, experiment | {"step": step})
-        found["checkpoints", "tensors"].append(path)
-    found["shards", "tensors"] = []
+        paths_by_kind["checkpoints", "tensors"].append(path)
+    paths_by_kind["shards", "tensors"] = []
     for shard in range(SHARDS):
         path = folder / f"shard-{shard:05d}.safetensors"
         vectors = generator.standard_normal((10 if small else 29_000, 576), dtype=np.float32)
         write_tensors(path, {"layers.10.mlp.output": vectors}, {})
-        found["shards", "tensors"].append(path)
-    found["tables", "tables"] = []
+        paths_by_kind["shards", "tensors"].append(path)
+    paths_by_kind["tables", "tables"] = []
     for rows in ROWS:
         path = folder / f"{rows}.parquet"
         table = pd.DataFrame({"step": np.arange(rows), "quantity": "loss", "value": generator.standard_normal(rows)})
         write_table(table, path, experiment)
-        found["tables", "tables"].append(path)
-    return found
+        paths_by_kind["tables", "tables"].append(path)
+    return paths_by_kind
 
 
-def compare(found: dict, readers: dict) -> None:
+def compare(paths_by_kind: dict, readers: dict) -> None:
     """Raise ArithmeticError if both sides do not read the same."""
-    for (_, of), paths in found.items():
+    for (_, of), paths in paths_by_kind.items():
         ours, theirs = (reader(paths[-1]) for reader in readers[of])
         same = ours.equals(theirs) if of == "tables" else all(np.array_equal(ours[name], theirs[name]) for name in ours)
         if not same:

@@ -80,11 +80,11 @@ def made(rule, role, several=False):
 
     def paths(wildcards):
         job = PLAN.find(rule, wildcards)
-        found = list(job.inputs[role])
+        inputs = list(job.inputs[role])
         if RERUNS is None or not must_run(job):
             there = RERUNS is None or forced()
-            found = [ancient(path) for path in found if there or os.path.exists(path)]
-        return found if several or not found else found[0]
+            inputs = [ancient(path) for path in inputs if there or os.path.exists(path)]
+        return inputs if several or not inputs else inputs[0]
 
     return paths
 

@@ -5,7 +5,7 @@ from learning_geometry.files import write_text
 from learning_geometry.progress import log_to
 
 with log_to(snakemake.log[0]):
-    found = failures(snakemake.input)
-    if found:
-        raise RuntimeError(f"{len(found)} could not be made, see below")
+    failed = failures(snakemake.input)
+    if failed:
+        raise RuntimeError(f"{len(failed)} could not be made, see below")
     write_text(snakemake.output[0], "")
