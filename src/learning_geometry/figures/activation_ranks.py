@@ -103,8 +103,8 @@ def _title(experiment: str, rows: pd.DataFrame) -> str:
 
 def _by_layer(rows: pd.DataFrame, part: str) -> pd.DataFrame:
     """Rows of a part of every layer with the column ``layer``; what leaves the last layer is that of one more."""
-    found = rows["part"].str.extract(r"^layers\.(\d+)\.(.+)$")
-    chosen = rows.assign(layer=pd.to_numeric(found[0]), of=found[1])
+    extracted = rows["part"].str.extract(r"^layers\.(\d+)\.(.+)$")
+    chosen = rows.assign(layer=pd.to_numeric(extracted[0]), of=extracted[1])
     if part == "residual_pre":
         leaves = chosen["of"] == "residual_post"
         chosen.loc[leaves, "layer"] += 1
@@ -127,7 +127,11 @@ def _without(runs: pd.DataFrame) -> str:
         name: sorted(lacking.loc[(lacking["of"] == part) & lacking["data"].str.contains(NO_RANK), "layer"].unique())
         for part, (name, _) in PARTS.items()
     }
-    told = [f"{name} of layer {', '.join(f'{each:g}' for each in found)}" for name, found in layers.items() if found]
+    told = [
+        f"{name} of layer {', '.join(f'{each:g}' for each in unmeasured)}"
+        for name, unmeasured in layers.items()
+        if unmeasured
+    ]
     return f"Not measured, and in no mean over layers: {'; '.join(told)}." if told else ""
 
 

@@ -77,7 +77,7 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
 
 def _looks(names: list[str]) -> dict[str, tuple[str, str]]:
     """Return label and colour of each test set shown: those as in training where sets are told by markers, or all."""
-    markers = {int(found[1]): name for name in names if (found := OWN.match(name))}
+    markers = {int(match[1]): name for name in names if (match := OWN.match(name))}
     if not markers:
         colors = _colors(len(names))
         return {name: (name.replace("_", " "), colors[i]) for i, name in enumerate(sorted(names))}

@@ -86,13 +86,13 @@ def _places(rows: pd.DataFrame) -> dict[str, tuple[str, str]]:
         _, layer, place = part.split(".")
         return int(layer), ORDER.index(place)
 
-    found = {}
+    looks = {}
     parts = sorted(rows["part"].unique().tolist(), key=order)
     colors = COLORS[: len(parts)] if len(parts) <= len(COLORS) else style.colors(len(parts))
     for part, color in zip(parts, colors, strict=True):
         _, layer, place = part.split(".")
-        found[part] = (f"{PARTS[place]} layer {int(layer) + 1}", color)
-    return found
+        looks[part] = (f"{PARTS[place]} layer {int(layer) + 1}", color)
+    return looks
 
 
 def _draw(

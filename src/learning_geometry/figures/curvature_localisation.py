@@ -53,12 +53,12 @@ def _draw_one(
     """Draw the block of one experiment, of which alone the tables hold rows."""
     summary = tables["summary"]
     masses = style.select(summary, quantity=MASS, null="")
-    found = masses["part"].unique().tolist()
-    dashes = style.line_styles(-(-len(found) // len(COLORS)))
-    blocks = sorted((part for part in found if part not in GROUPS), key=_by_number)
+    measured = masses["part"].unique().tolist()
+    dashes = style.line_styles(-(-len(measured) // len(COLORS)))
+    blocks = sorted((part for part in measured if part not in GROUPS), key=_by_number)
     combined: list[Look] = [(color, line) for line in dashes for color in COLORS]
     looks = dict(zip(blocks, combined[: len(blocks)], strict=True))
-    of_groups: dict[str, Look] = {part: (color, "-") for part, color in GROUPS.items() if part in found}
+    of_groups: dict[str, Look] = {part: (color, "-") for part, color in GROUPS.items() if part in measured}
     figure = canvas(style.DOUBLE_WIDTH, 7.4)
     grid = figure.subplots(3, 2, height_ratios=(1.0, 1.0, 1.1))
     for axes, parts in zip(grid[0], (looks, of_groups), strict=True):

@@ -142,9 +142,9 @@ def _draw_laws(column: Column, axes: Axes) -> None:
     fitted = int(FITTED_SHARE * len(places) + FLOOR)
     layers, values = places - 0.5, rows["value"].to_numpy()
     for law, (_, color, _, linestyle) in LOOKS.items():
-        found = fit_law(law, layers[:fitted], values[:fitted]).at(layers)
+        predicted = fit_law(law, layers[:fitted], values[:fitted]).at(layers)
         # a line may be negative; and laws that miss by decades must not squeeze what they are to predict
-        shown = np.where(found > 0, found, np.nan)
+        shown = np.where(predicted > 0, predicted, np.nan)
         axes.add_artist(Line2D(places, shown, color=color, linestyle=linestyle, linewidth=0.9, zorder=3))
     axes.axvspan(layers[fitted], layers[-1] + 1, color=style.NULL_GREY, alpha=0.15, zorder=0)
 

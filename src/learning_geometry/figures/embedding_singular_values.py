@@ -106,12 +106,12 @@ def _draw_spectra(axes: Axes, values: pd.DataFrame, nulls: pd.DataFrame, steps: 
 
 
 def _draw_gaps(figure: FigureBase, axes: Axes, rows: pd.DataFrame, width: int) -> None:
-    found = rows[rows["estimate"] > 0]
+    gaps = rows[rows["estimate"] > 0]
     seeds = int(rows["n"].max())
     points = axes.scatter(
-        found["step"],
-        found["index"],
-        c=found["estimate"],
+        gaps["step"],
+        gaps["index"],
+        c=gaps["estimate"],
         cmap=SHARES,
         vmin=0.0,
         vmax=1.0,
@@ -122,7 +122,7 @@ def _draw_gaps(figure: FigureBase, axes: Axes, rows: pd.DataFrame, width: int) -
     )
     axes.set_ylim(-1, width)  # the first gap stands clear of the axis
     axes.set_ylabel("gap after rank")
-    if found.empty:
+    if gaps.empty:
         axes.annotate("none", (0.5, 0.5), xycoords="axes fraction", ha="center")
     above = axes.inset_axes((0.0, 1.08, 1.0, 0.05))
     label = f"seeds with a significant gap (fraction), n = {seeds}"

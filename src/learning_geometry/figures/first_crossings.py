@@ -89,15 +89,15 @@ def _lines(tables: Mapping[str, pd.DataFrame]) -> list[_Line]:
         for name, table in tables.items()
     }
     measured = events["summary"][events["summary"]["null"] == ""]
-    found = []
+    lines = []
     for measure in MEASURES:
         of_measure = _ranked(measure, measured)
         for _, row in of_measure.iterrows():
-            found.append(_line(events, row, _label(measure, row, len(of_measure)), threshold=False))
+            lines.append(_line(events, row, _label(measure, row, len(of_measure)), threshold=False))
     for _, row in measured[measured["quantity"].str.startswith(THRESHOLDS)].iterrows():
         below = row["quantity"].removeprefix(THRESHOLDS)
-        found.append(_line(events, row, f"{DATA_NAMES.get(row['data'], row['data'])} error < {below}", threshold=True))
-    return found
+        lines.append(_line(events, row, f"{DATA_NAMES.get(row['data'], row['data'])} error < {below}", threshold=True))
+    return lines
 
 
 def _ranked(measure: Any, measured: pd.DataFrame) -> pd.DataFrame:

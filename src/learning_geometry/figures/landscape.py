@@ -78,11 +78,11 @@ def checkpoints(runs: pd.DataFrame) -> list[str]:
     Raises:
         ValueError: there is no landscape, or no plateau in it.
     """
-    found = set(style.select(runs, quantity="checkpoint_step")["part"])
-    plateaus = sorted((part for part in found if re.fullmatch(r"plateau_[\d.]+", part)), key=_fraction)
+    parts = set(style.select(runs, quantity="checkpoint_step")["part"])
+    plateaus = sorted((part for part in parts if re.fullmatch(r"plateau_[\d.]+", part)), key=_fraction)
     if not plateaus:
-        raise ValueError(f"checkpoint_step: no part is a plateau, only {sorted(found)}; measure the landscape")
-    return [part for part in ("untrained", *plateaus, "transition", "solution") if part in found]
+        raise ValueError(f"checkpoint_step: no part is a plateau, only {sorted(parts)}; measure the landscape")
+    return [part for part in ("untrained", *plateaus, "transition", "solution") if part in parts]
 
 
 def label(part: str) -> str:

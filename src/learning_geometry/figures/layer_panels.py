@@ -188,12 +188,12 @@ def placed(rows: pd.DataFrame, stream: str) -> pd.DataFrame:
     >>> placed(rows, PRE)["place"].tolist(), placed(rows, MID)["place"].tolist()
     ([1.0, 2.0], [1.5])
     """
-    found = rows["part"].str.extract(PLACES).set_axis(["layer", "state"], axis="columns")
-    kept = found["state"].isin(("mid",) if stream == MID else ("pre", "post"))
+    extracted = rows["part"].str.extract(PLACES).set_axis(["layer", "state"], axis="columns")
+    kept = extracted["state"].isin(("mid",) if stream == MID else ("pre", "post"))
     if not kept.any():
         raise ValueError(f"the tables hold no row of {stream} among the parts {sorted(rows['part'].unique())}")
-    shift = found["state"].map({"pre": 0.0, "mid": 0.5, "post": 1.0})
-    place = found["layer"].astype(float) + shift
+    shift = extracted["state"].map({"pre": 0.0, "mid": 0.5, "post": 1.0})
+    place = extracted["layer"].astype(float) + shift
     return rows.assign(place=place)[kept].sort_values("place", kind="stable")
 
 

@@ -97,7 +97,7 @@ def _look(markers: int) -> tuple[str, Any]:
 def _panels(summary: pd.DataFrame, experiment: str, task: Mapping[str, Any]) -> list[_Panel]:
     rows = style.select(summary, experiment=experiment, quantity=ERROR, null="")
     names = sorted(rows["data"].unique())
-    own, other = ({int(found[1]): name for name in names if (found := kind.match(name))} for kind in (OWN, ANY))
+    own, other = ({int(match[1]): name for name in names if (match := kind.match(name))} for kind in (OWN, ANY))
     if not own:
         raise ValueError(
             f"marker_sums_learning: {experiment} has no {ERROR} on test sets markers_<m>, only on {names}; "

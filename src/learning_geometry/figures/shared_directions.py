@@ -92,9 +92,9 @@ def overlap_map(summary: pd.DataFrame, role: str, other: str) -> Float[np.ndarra
     rows = style.select(summary, quantity=OVERLAP, null="", data=other)
     rows = rows[rows["part"].str.endswith(f".{role}")]
     layer, index = layer_of(rows).to_numpy(), rows["index"].to_numpy()
-    found = np.full((int(layer.max(initial=0)) + 1, int(index.max(initial=0)) + 1), np.nan)
-    found[layer, index] = rows["estimate"]
-    return found
+    overlaps = np.full((int(layer.max(initial=0)) + 1, int(index.max(initial=0)) + 1), np.nan)
+    overlaps[layer, index] = rows["estimate"]
+    return overlaps
 
 
 def layer_of(rows: pd.DataFrame) -> "pd.Series[int]":
@@ -105,8 +105,8 @@ def layer_of(rows: pd.DataFrame) -> "pd.Series[int]":
 def _draw_maps(figure: FigureBase, row: np.ndarray, maps: Mapping[tuple[str, str], np.ndarray], chance: float) -> None:
     largest = max(float(np.nanmax(each)) for each in maps.values())
     norm = TwoSlopeNorm(chance, vmin=0.0, vmax=max(largest, 1.05 * chance))
-    for axes, (pair, found) in zip(row[: len(maps)], maps.items(), strict=True):
-        image = axes.imshow(found, origin="lower", cmap=COLOR_MAP, norm=norm, interpolation="nearest")
+    for axes, (pair, overlaps) in zip(row[: len(maps)], maps.items(), strict=True):
+        image = axes.imshow(overlaps, origin="lower", cmap=COLOR_MAP, norm=norm, interpolation="nearest")
         axes.set_title(" with ".join(NAMES[role] for role in pair), fontsize=7)
         axes.set_ylabel(f"layer of {NAMES[pair[0]]}")
         axes.set_xlabel(f"layer of {NAMES[pair[1]]}")

@@ -159,8 +159,8 @@ def note(figure: Figure | SubFigure, text: str) -> None:
 def not_measured(runs: pd.DataFrame, beginning: str = "") -> pd.DataFrame:
     """Return the rows of what could not be measured whose reason begins so, with ``layer`` and ``of``, of its part."""
     rows = runs[(runs["quantity"] == NOT_MEASURED) & runs["data"].str.startswith(beginning)]
-    found = rows["part"].str.extract(r"^layers\.(\d+)\.?(.*)$")
-    return rows.assign(layer=pd.to_numeric(found[0]), of=found[1])
+    extracted = rows["part"].str.extract(r"^layers\.(\d+)\.?(.*)$")
+    return rows.assign(layer=pd.to_numeric(extracted[0]), of=extracted[1])
 
 
 def whole_ticks(axis: Axis) -> None:

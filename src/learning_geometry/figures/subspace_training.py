@@ -100,5 +100,5 @@ def _draw_displacement(axes: Axes, tables: Mapping[str, pd.DataFrame], start: in
 def _hardest(rows: pd.DataFrame) -> str:
     """Return the test set with most markers, or of another task the first by name."""
     names = sorted(rows["data"].unique())
-    marked = {name: int(found[1]) for name in names if (found := re.fullmatch(r"markers_(\d+)", name))}
+    marked = {name: int(match[1]) for name in names if (match := re.fullmatch(r"markers_(\d+)", name))}
     return max(marked, key=lambda name: marked[name]) if marked else str(names[0])

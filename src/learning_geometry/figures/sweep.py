@@ -132,12 +132,12 @@ def is_geometric(values: Sequence[float | int]) -> bool:
 
 def _sweeps(experiments: Sequence[str], swept: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
     """Return sweep -> experiment -> swept key -> value."""
-    found: dict[str, dict[str, dict[str, Any]]] = {}
+    sweeps: dict[str, dict[str, dict[str, Any]]] = {}
     for name in experiments:
         if name not in swept:
             raise ValueError(f"sweep: {name} is no experiment of a sweep; give it one, or leave it out of the figure")
-        found.setdefault(swept[name]["name"], {})[name] = swept[name]["values"]
-    return found
+        sweeps.setdefault(swept[name]["name"], {})[name] = swept[name]["values"]
+    return sweeps
 
 
 def _along(values: Mapping[str, Mapping[str, Any]], along: str | None, sweep: str) -> str:
@@ -215,7 +215,7 @@ def _placed(
 ) -> pd.DataFrame:
     """Return the rows of a quantity with their place on the axis, and in ``others`` the other swept values."""
     conditions = {key: wanted[key] for key in ("quantity", "part", "data", "index") if wanted.get(key) is not None}
-    found = []
+    placed = []
     for name, each in values.items():
         rows = style.select(table, experiment=name, **conditions)
         measured = rows[rows["null"] == ""]
@@ -229,8 +229,8 @@ def _placed(
         step = wanted.get("step")
         rows = style.select(rows, step=int(measured["step"].max()) if step is None else step)
         others = ", ".join(f"{key.rpartition('.')[2]} {_text(value)}" for key, value in each.items() if key != along)
-        found.append(rows.assign(place=places[name], others=others.replace("_", " ")))
-    return pd.concat(found, ignore_index=True)
+        placed.append(rows.assign(place=places[name], others=others.replace("_", " ")))
+    return pd.concat(placed, ignore_index=True)
 
 
 def _of_line(rows: pd.DataFrame, line: tuple[str, str]) -> pd.DataFrame:

@@ -149,7 +149,7 @@ def number_of_layers(summary: pd.DataFrame, experiments: Iterable[str], pattern:
         ValueError: no part matches.
     """
     parts = summary.loc[summary["experiment"].isin(experiments), "part"].unique()
-    layers = [int(found[1]) for part in parts if (found := pattern.match(part))]
+    layers = [int(match[1]) for part in parts if (match := pattern.match(part))]
     if not layers:
         raise ValueError(f"the tables of {', '.join(experiments)} hold no part of attention, only {sorted(parts)}")
     return 1 + max(layers)
@@ -326,9 +326,9 @@ def _draw_verdicts(axes: Axes, runs: pd.DataFrame, experiment: str) -> None:
     for row, null in enumerate(measured):
         of_null = runs[runs["quantity"] == P_VALUE + null]
         for part, values in of_null.groupby("part")["value"]:
-            found = MATRIX.match(str(part))
-            assert found is not None, part
-            x, below = starts[found[2]] + int(found[1]), int((values <= LEVEL).sum())
+            match = MATRIX.match(str(part))
+            assert match is not None, part
+            x, below = starts[match[2]] + int(match[1]), int((values <= LEVEL).sum())
             seeds = max(seeds, len(values))
             share = below / len(values)
             face = colormaps["Blues"](0.85 * share)

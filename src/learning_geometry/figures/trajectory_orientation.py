@@ -115,9 +115,9 @@ def _draw_by_matrix(axes: Axes, tables: Mapping[str, pd.DataFrame]) -> None:
 
 def _place(part: str, layers: int) -> int:
     """Return where a matrix stands: by role, and by layer within it."""
-    found = MATRIX.match(part)
-    assert found is not None, part
-    return ROLES.index(found[2]) * (layers + 1) + int(found[1])
+    match = MATRIX.match(part)
+    assert match is not None, part
+    return ROLES.index(match[2]) * (layers + 1) + int(match[1])
 
 
 def _draw_measured(axes: Axes, rows: pd.DataFrame, runs: pd.DataFrame, x: str) -> dict[str, Any]:

@@ -163,10 +163,10 @@ def _gradient(loss: Loss, point: Tensor, like: Mapping[str, Tensor], where: str)
     return torch.cat([gradient.reshape(-1) for gradient in gradients])
 
 
-def _finite(found: Commutator, remedy: str) -> Commutator:
-    if not torch.isfinite(found.delta).all():
+def _finite(computed: Commutator, remedy: str) -> Commutator:
+    if not torch.isfinite(computed.delta).all():
         raise ValueError(f"commutator: an entry is not finite; {remedy}")
-    return found
+    return computed
 
 
 def _ratio(numerator: float, denominator: float) -> float:

@@ -91,13 +91,13 @@ def gathered(batches: Iterable[Real[np.ndarray, "_ width"]]) -> Moments:
         >>> gathered(np.full((1, 1), value) for value in [1.0, 2.0, 3.0])
         Moments(n=3, mean=array([2.]), scatter=array([[2.]]))
     """
-    found: Moments | None = None
+    pooled: Moments | None = None
     for batch in batches:
         if len(batch):
-            found = moments(batch) if found is None else merged(found, moments(batch))
-    if found is None:
+            pooled = moments(batch) if pooled is None else merged(pooled, moments(batch))
+    if pooled is None:
         raise ValueError("batches: they hold no vector; pass at least one")
-    return found
+    return pooled
 
 
 def growing(batches: Iterable[Real[np.ndarray, "_ width"]], counts: Sequence[int]) -> Iterator[Moments]:
@@ -115,26 +115,26 @@ def growing(batches: Iterable[Real[np.ndarray, "_ width"]], counts: Sequence[int
             of them, an entry is not finite, or the widths differ.
 
     Examples:
-        >>> [found.mean.item() for found in growing([np.arange(3.0)[:, None], np.full((9, 1), 5.0)], [1, 4])]
+        >>> [of_first.mean.item() for of_first in growing([np.arange(3.0)[:, None], np.full((9, 1), 5.0)], [1, 4])]
         [0.0, 2.0]
     """
     if not counts or counts[0] < 1 or not (np.diff(counts) > 0).all():
         raise ValueError(f"counts: {list(counts)} do not increase strictly from 1 up; sort them and drop repetitions")
-    found: Moments | None = None
+    pooled: Moments | None = None
     waiting = list(counts)
     for batch in batches:
         start = 0
         while waiting and start < len(batch):
-            missing = waiting[0] - (found.n if found else 0)
+            missing = waiting[0] - (pooled.n if pooled else 0)
             piece = moments(batch[start : start + missing])
-            found = piece if found is None else merged(found, piece)
+            pooled = piece if pooled is None else merged(pooled, piece)
             start += piece.n
-            if found.n == waiting[0]:
-                yield found
+            if pooled.n == waiting[0]:
+                yield pooled
                 del waiting[0]
         if not waiting:
             return
-    there = found.n if found else 0
+    there = pooled.n if pooled else 0
     raise ValueError(f"counts: {waiting[0]} vectors were asked for, and the stream holds {there}; ask for at most that")
 
 

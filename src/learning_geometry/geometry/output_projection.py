@@ -92,11 +92,11 @@ def whitened_within_heads(
     Examples:
         Two heads of one number each: variances become 1, the correlation of .5 between them stays.
 
-        >>> found = whitened_within_heads(np.array([[4.0, 1.0], [1.0, 1.0]]), np.ones((1, 2)), 2)
-        >>> found.covariance
+        >>> white = whitened_within_heads(np.array([[4.0, 1.0], [1.0, 1.0]]), np.ones((1, 2)), 2)
+        >>> white.covariance
         array([[1. , 0.5],
                [0.5, 1. ]])
-        >>> found.weight
+        >>> white.weight
         array([[2., 1.]])
     """
     blocks = _head_slices(weight, heads)
@@ -126,8 +126,8 @@ def random_reading(
         ValueError: If an entry is not finite.
 
     Examples:
-        >>> found = random_reading(np.diag([3.0, 1.0]), np.random.default_rng(0))
-        >>> np.linalg.norm(found, axis=1)
+        >>> reading = random_reading(np.diag([3.0, 1.0]), np.random.default_rng(0))
+        >>> np.linalg.norm(reading, axis=1)
         array([3., 1.])
     """
     _check_weight(weight)
@@ -183,10 +183,10 @@ def projection_ranks(
     Examples:
         Two heads that write the same direction: that alone halves the rank of the output.
 
-        >>> found = projection_ranks(np.eye(2), np.array([[1.0, 1.0], [0.0, 0.0]]), 2, 50, np.random.default_rng(0))
-        >>> found.z.directions, found.output.directions, found.random_reading.directions
+        >>> measured = projection_ranks(np.eye(2), np.array([[1.0, 1.0], [0.0, 0.0]]), 2, 50, np.random.default_rng(0))
+        >>> measured.z.directions, measured.output.directions, measured.random_reading.directions
         (1.0, 0.5, 0.5)
-        >>> found.random_writing.directions > 0.8, found.orthogonal_writing.directions
+        >>> measured.random_writing.directions > 0.8, measured.orthogonal_writing.directions
         (True, 1.0)
     """
     if draws < 1:
@@ -217,11 +217,11 @@ def projection_ranks(
     )
 
 
-def share_of_drop(found: ProjectionRanks, counterfactual: Ranks) -> Ranks:
+def share_of_drop(measured: ProjectionRanks, counterfactual: Ranks) -> Ranks:
     """Share of the drop from z to the output that a counterfactual undoes.
 
     Args:
-        found: Of :func:`projection_ranks`.
+        measured: Of :func:`projection_ranks`.
         counterfactual: One of its ranks.
 
     Returns:
@@ -235,7 +235,7 @@ def share_of_drop(found: ProjectionRanks, counterfactual: Ranks) -> Ranks:
     """
     shares = [
         (instead - after) / (before - after) if before - after > SMALLEST_DROP else np.nan
-        for before, after, instead in zip(found.z, found.output, counterfactual, strict=True)
+        for before, after, instead in zip(measured.z, measured.output, counterfactual, strict=True)
     ]
     return Ranks(*shares)
 
@@ -249,11 +249,11 @@ def _reading_randomly(
 
 def _without_left_vectors(weight: np.ndarray, heads: int) -> list[Float64[np.ndarray, "rank head_width"]]:
     """Singular values times right vectors of each head's block: what it writes, in coordinates of where it does."""
-    found = []
+    written = []
     for block in _head_slices(weight, heads):
         _, values, right = np.linalg.svd(weight[:, block].astype(np.float64), full_matrices=False)
-        found.append(values[:, None] * right)
-    return found
+        written.append(values[:, None] * right)
+    return written
 
 
 def _writing_randomly(

@@ -136,8 +136,8 @@ def mutual_information(
     there = joint > 0
     terms[there] = joint[there] * np.log(joint[there] / independent[there])
     # at most ln of the numbers of levels and classes, which is the scale of its terms
-    found = terms.sum((1, 2))
-    return np.where(found > rounding(np.log(max(levels, classes, 2)), levels * classes), found, 0.0)
+    information = terms.sum((1, 2))
+    return np.where(information > rounding(np.log(max(levels, classes, 2)), levels * classes), information, 0.0)
 
 
 def quantile_codes(latents: Real[np.ndarray, "samples variables"], bins: int) -> Int64[np.ndarray, "samples variables"]:

@@ -58,8 +58,8 @@ def resampled(statistic: Statistic, counts: Int64[np.ndarray, "draws units"]) ->
     Examples:
         >>> values = np.array([1.0, 2.0, 6.0])
         >>> mean = lambda counts: counts @ values / counts.sum(1)
-        >>> found = resampled(mean, bootstrap_counts(3, 10, np.random.default_rng(0)))
-        >>> float(found.estimate), found.left_out
+        >>> resamples = resampled(mean, bootstrap_counts(3, 10, np.random.default_rng(0)))
+        >>> float(resamples.estimate), resamples.left_out
         (3.0, array([4. , 3.5, 1.5]))
     """
     units = counts.shape[1]

@@ -61,9 +61,9 @@ def difference(first: Numbers, second: Numbers, terms: int = 1) -> Float64[np.nd
         array([ 0.,  0., inf])
     """
     with np.errstate(invalid="ignore"):
-        found = np.asarray(np.subtract(first, second), dtype=np.float64)
+        differences = np.asarray(np.subtract(first, second), dtype=np.float64)
     scale = np.maximum(np.abs(first), np.abs(second))
-    return np.where(np.isfinite(scale) & is_rounding(found, scale, terms), 0.0, found)
+    return np.where(np.isfinite(scale) & is_rounding(differences, scale, terms), 0.0, differences)
 
 
 def equal(values: Real[np.ndarray, "*values"], terms: int = 1) -> bool:
@@ -92,9 +92,9 @@ def deviations(
                [ 0.,  1.]])
     """
     exact = values.astype(np.float64)
-    found = exact - exact.mean(0)
-    found[is_rounding(found, np.abs(exact).max(0) if scale is None else scale, len(exact))] = 0.0
-    return found
+    centred = exact - exact.mean(0)
+    centred[is_rounding(centred, np.abs(exact).max(0) if scale is None else scale, len(exact))] = 0.0
+    return centred
 
 
 def first_largest(values: Float[np.ndarray, "*rows n"], scale: Numbers) -> Int64[np.ndarray, "*rows"]:

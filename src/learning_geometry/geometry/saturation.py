@@ -99,8 +99,8 @@ def fit_saturating(x: Real[np.ndarray, " n"], y: Real[np.ndarray, " m"]) -> Satu
     errors = _projected(fallen(extent * SCALES), y)[1]
     best = int(np.argmin(errors))
     between = (logs[max(best - 1, 0)], logs[min(best + 1, len(logs) - 1)])
-    found = minimize_scalar(squared_error, bounds=between, method="bounded", options={"xatol": 1e-12})
-    scale = extent * np.exp([found.x if found.fun < errors[best] else logs[best]])
+    optimum = minimize_scalar(squared_error, bounds=between, method="bounded", options={"xatol": 1e-12})
+    scale = extent * np.exp([optimum.x if optimum.fun < errors[best] else logs[best]])
     ((slope,), _), gone = _projected(fallen(scale), y), fallen(scale)[0].mean()
     # y = at origin + slope (1 − e), e the exponential
     return Saturating(float(y.mean() + slope * (1 - gone)), -float(slope), float(scale[0]), origin)

@@ -246,12 +246,12 @@ def principal_directions(
         raise ValueError(f"directions: {directions} of a space of {entries}; ask for at most {entries}")
     coordinates = principal_coordinates(inner_products([snapshots]).displacements, directions)
     weights = coordinates / np.sum(coordinates**2, axis=0)
-    found = np.empty((entries, directions))
+    spanning = np.empty((entries, directions))
     for columns in _slices(entries):
         block = snapshots[:, columns].astype(np.float64)
         # the weights sum to zero, so the origin is free
-        found[columns] = (block - block[0]).T @ weights
-    orthonormal, triangular = np.linalg.qr(found)
+        spanning[columns] = (block - block[0]).T @ weights
+    orthonormal, triangular = np.linalg.qr(spanning)
     return orthonormal * np.sign(np.diag(triangular))
 
 

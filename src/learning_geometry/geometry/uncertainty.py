@@ -402,5 +402,5 @@ def share_interval(successes: int, n: int) -> tuple[float, float]:
         raise ValueError(f"successes and n: {successes} of {n} is no share; pass 0 to n successes of at least one unit")
     from scipy.stats import binomtest
 
-    found = binomtest(successes, n).proportion_ci(0.95, "exact")
-    return float(found.low), float(found.high)
+    exact_interval = binomtest(successes, n).proportion_ci(0.95, "exact")
+    return float(exact_interval.low), float(exact_interval.high)

@@ -31,8 +31,8 @@ def vector_jacobian(
         aliases = [None if value is None else value.view_as(value) for value in inputs]
         outputs = function(*aliases)
         wanted = [value for value in aliases if value is not None and value.requires_grad]
-        found = iter(torch.autograd.grad(outputs, wanted, cotangents, create_graph=True, allow_unused=True))
-    return [None if value is None or not value.requires_grad else next(found) for value in aliases]
+        gradients = iter(torch.autograd.grad(outputs, wanted, cotangents, create_graph=True, allow_unused=True))
+    return [None if value is None or not value.requires_grad else next(gradients) for value in aliases]
 
 
 def plain_layer_norm(

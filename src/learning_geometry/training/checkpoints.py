@@ -170,8 +170,8 @@ def read_trajectory(directory: str | Path, steps: Sequence[int], name: str, rows
         ValueError: a checkpoint has one of another shape.
     """
     first = read_tensor(checkpoint_path(directory, steps[0]), name, rows)
-    found = np.empty((len(steps), *first.shape), dtype=first.dtype)
-    found[0] = first
+    trajectory = np.empty((len(steps), *first.shape), dtype=first.dtype)
+    trajectory[0] = first
     for i, step in enumerate(steps[1:], 1):
         path = checkpoint_path(directory, step)
         array = read_tensor(path, name, rows)
@@ -180,8 +180,8 @@ def read_trajectory(directory: str | Path, steps: Sequence[int], name: str, rows
                 f"{path}: parameter {name}: shape {array.shape}, but {first.shape} at step {steps[0]}; the checkpoints "
                 "are not those of one run: train again"
             )
-        found[i] = array
-    return found
+        trajectory[i] = array
+    return trajectory
 
 
 def trajectory_blocks(
@@ -210,18 +210,18 @@ def trajectory_blocks(
         yield read_trajectory(directory, steps, name, slice(first, first + rows)).reshape(len(steps), -1)
 
 
-def _check_shapes(path: Path, found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> None:
+def _check_shapes(path: Path, shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> None:
     """Raise an error that names the file, the first parameter that differs, and both shapes."""
     advice = "the model's settings are not those of the run: train again, or open the run with its own settings"
     for name, shape in expected.items():
-        if name not in found:
+        if name not in shapes:
             raise ValueError(f"{path}: parameter {name}: expected shape {shape}, found no such parameter; {advice}")
-        if tuple(found[name]) != tuple(shape):
-            raise ValueError(f"{path}: parameter {name}: expected shape {shape}, found {found[name]}; {advice}")
-    for name in found:
+        if tuple(shapes[name]) != tuple(shape):
+            raise ValueError(f"{path}: parameter {name}: expected shape {shape}, found {shapes[name]}; {advice}")
+    for name in shapes:
         if name not in expected:
             raise ValueError(
-                f"{path}: parameter {name}: expected no such parameter, found one of shape {found[name]}; {advice}"
+                f"{path}: parameter {name}: expected no such parameter, found one of shape {shapes[name]}; {advice}"
             )
 
 

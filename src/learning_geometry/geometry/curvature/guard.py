@@ -135,11 +135,11 @@ class Guarded:
 
     def _compare(self, direction: Tensor, turned: Tensor, step: float, allowed: float) -> tuple[bool, str, float]:
         assert self.point is not None and self.gradient is not None
-        found, rounding = self._quotient(self.point.double(), direction.double(), step)
-        unresolved = _norm(self.gradient.double() - found.gradient.double())
-        known = _norm(found.gradient)
+        reference, rounding = self._quotient(self.point.double(), direction.double(), step)
+        unresolved = _norm(self.gradient.double() - reference.gradient.double())
+        known = _norm(reference.gradient)
         allowed = min(max(allowed, 10 * unresolved / known if known else MOST), MOST)
-        return self._judge(turned, found, allowed, rounding)
+        return self._judge(turned, reference, allowed, rounding)
 
     def _tends(self, direction: Tensor, turned: Tensor, allowed: float) -> bool:
         """Whether the quotient tends to the product along one direction: where the matrix is 0, no step is enough."""
@@ -161,14 +161,14 @@ class Guarded:
         """Return the reference, and the length of its product that is rounding alone."""
         assert self.quotient is not None
         size = _norm(point) or point.numel() ** 0.5
-        found = self.quotient(point, direction, step * size)
+        reference = self.quotient(point, direction, step * size)
         # a gradient that cancels, as by the keys' biases, has the rounding of what it is the sum of
-        summed = _norm(found.gradient) + abs(self.value) / size
-        return found, 100 * torch.finfo(point.dtype).eps * summed / (step * size)
+        summed = _norm(reference.gradient) + abs(self.value) / size
+        return reference, 100 * torch.finfo(point.dtype).eps * summed / (step * size)
 
-    def _judge(self, turned: Tensor, found: Reference, allowed: float, rounding: float) -> tuple[bool, str, float]:
-        lengths = _norm(turned), _norm(found.product)
-        off = _norm(turned.double() - found.product.double())
+    def _judge(self, turned: Tensor, reference: Reference, allowed: float, rounding: float) -> tuple[bool, str, float]:
+        lengths = _norm(turned), _norm(reference.product)
+        off = _norm(turned.double() - reference.product.double())
         limit = allowed * max(lengths) + self.rounding + rounding
         numbers = (
             f"‖Hw‖ is {lengths[0]:.4g}, the difference quotient {lengths[1]:.4g}, and they are {off:.2g} apart "

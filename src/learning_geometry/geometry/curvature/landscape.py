@@ -77,10 +77,10 @@ def along_line(
     if point.shape != direction.shape:
         raise ValueError(f"direction: {tuple(direction.shape)} entries for a point of {tuple(point.shape)}; pass equal")
     here = losses(point)
-    found = np.stack([losses(point + place * direction) - here if place else 0.0 * here for place in places])
-    if not np.isfinite(found).all():
+    differences = np.stack([losses(point + place * direction) - here if place else 0.0 * here for place in places])
+    if not np.isfinite(differences).all():
         raise ValueError("losses: one is not finite on the line; use shorter distances, or drop this checkpoint")
-    return found
+    return differences
 
 
 def drop_both_ways(

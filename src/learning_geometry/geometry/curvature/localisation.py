@@ -144,11 +144,11 @@ def loss_increases(
     weight = parameters[name]
     with torch.no_grad():
         here = float(loss(dict(parameters)))
-        found = np.empty(len(noises))
+        increases = np.empty(len(noises))
         for index, noise in enumerate(noises):
             moved = torch.from_numpy(noise).to(weight)
             both = [float(loss({**parameters, name: weight + sign * moved})) for sign in (1, -1)]
-            found[index] = sum(both) / 2 - here
-    if not np.isfinite(found).all() or not np.isfinite(here):
+            increases[index] = sum(both) / 2 - here
+    if not np.isfinite(increases).all() or not np.isfinite(here):
         raise ValueError(f"loss: it is not finite near {name}; lower the noise, or drop this checkpoint")
-    return found
+    return increases

@@ -122,8 +122,8 @@ def mean_loss_increase(
         Of a quadratic with Hessian 2 in one dimension: r² ξ² is r² in the mean.
 
         >>> square = lambda p: (p["x"] ** 2).sum()
-        >>> found = mean_loss_increase(square, {"x": torch.ones(1)}, 1e-3, 4000, np.random.default_rng(0))
-        >>> bool(abs(found.value - 1e-6) < 3 * found.standard_error < 1e-7)
+        >>> increase = mean_loss_increase(square, {"x": torch.ones(1)}, 1e-3, 4000, np.random.default_rng(0))
+        >>> bool(abs(increase.value - 1e-6) < 3 * increase.standard_error < 1e-7)
         True
     """
     if not radius > 0 or pairs < 2:

@@ -75,7 +75,7 @@ def components(model: Mapping[str, Any], writer: int, reader: int) -> dict[str, 
         weights = tuple(f"layers.{layer}.attention.{role}" for role in roles)
         return Component(part, weights, layer, reaches, writes)
 
-    found = [
+    ablatable = [
         of(writer, f"{first}.query_key", ("query", "key"), OUTCOMES),
         of(writer, f"{first}.value_output", ("value",), after_values),
         of(reader, f"{second}.query_key", ("query", "key"), after_values),
@@ -84,7 +84,7 @@ def components(model: Mapping[str, Any], writer: int, reader: int) -> dict[str, 
         Component("readout", ("readout",), model["layers"], (ERROR, LOSS)),
         of(writer, f"{first}.output", ("output",), after_values, writes=True),
     ]
-    return {component.part: component for component in found}
+    return {component.part: component for component in ablatable}
 
 
 def fold_norms(arrays: Arrays, model: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -188,8 +188,8 @@ def outcome(circuit: Circuit, component: Component, changed: Arrays) -> Outcome:
     again.
     """
     by_head = _outcome_by_head(circuit, changed, component.layer)
-    found = _of_heads(circuit, by_head)
-    return {name: found[name] for name in component.reaches}
+    outcomes = _of_heads(circuit, by_head)
+    return {name: outcomes[name] for name in component.reaches}
 
 
 def _of_heads(circuit: Circuit, by_head: Outcome) -> Outcome:
@@ -212,7 +212,7 @@ def _outcome_by_head(circuit: Circuit, changed: Arrays, first: int) -> Outcome:
         f"layers.{writer - first}.attention.pattern": PREVIOUS,
         f"layers.{reader - first}.attention.pattern": INDUCTION,
     }
-    found: dict[str, list[np.ndarray]] = {}
+    per_batch: dict[str, list[np.ndarray]] = {}
     predictions = []
     for start in range(0, sequences, BATCH):
         window = slice(start, start + BATCH)
@@ -224,7 +224,7 @@ def _outcome_by_head(circuit: Circuit, changed: Arrays, first: int) -> Outcome:
         def see(name: str, value: Tensor, copies: list[Tensor] = copies) -> Tensor:
             if name in places:
                 score = previous_token_scores(value) if places[name] == PREVIOUS else induction_scores(value, *copies)
-                found.setdefault(places[name], []).append(score.double().numpy())
+                per_batch.setdefault(places[name], []).append(score.double().numpy())
             return value
 
         rows = stream[window].reshape(-1, width)
@@ -233,10 +233,10 @@ def _outcome_by_head(circuit: Circuit, changed: Arrays, first: int) -> Outcome:
         targets = torch.from_numpy(circuit.test_set["targets"][window])
         per_position = cross_entropy(logits, targets, reduction="none").view(targets.shape)
         counted = (targets != IGNORED).sum(1)
-        found.setdefault(LOSS, []).append((per_position.sum(1) / counted).double().numpy())
+        per_batch.setdefault(LOSS, []).append((per_position.sum(1) / counted).double().numpy())
         predictions.append(logits.argmax(-1).numpy())
     errors = circuit.task.errors(np.concatenate(predictions), circuit.test_set)[ERROR]
-    return {name: np.concatenate(values) for name, values in found.items()} | {ERROR: errors}
+    return {name: np.concatenate(values) for name, values in per_batch.items()} | {ERROR: errors}
 
 
 def _means(inside: Mapping[str, Tensor], settings: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -55,11 +55,11 @@ def working_folder(base: Path, of: Mapping[str, Any]) -> Path:
 
 def file_digests(paths: Iterable[str | Path]) -> dict[str, str]:
     """Return the hashes of files, such as of a model's weights and of the prompts that it reads, by path."""
-    found = {}
+    digests = {}
     for path in paths:
         with open(path, "rb") as file:
-            found[str(path)] = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-    return found
+            digests[str(path)] = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    return digests
 
 
 def capture_text(
@@ -211,7 +211,7 @@ class Sums:
         """Save the sums, if half a minute has passed since they were saved last."""
         if monotonic() - self._saved_at < SECONDS_BETWEEN_SAVES:
             return
-        state = self._sums | {f"{name}{SPECTRA}": np.stack(found) for name, found in self._spectra.items()}
+        state = self._sums | {f"{name}{SPECTRA}": np.stack(spectra) for name, spectra in self._spectra.items()}
         metadata = {"of": self._recorded, "done": shards, "counts": self._counts}
         write_tensors(self._folder / PARTIAL, state, metadata)
         self._saved_at = monotonic()
@@ -226,7 +226,7 @@ class Sums:
         for name in order:
             of = self._moments(name)
             tensors[f"{name}.mean"], tensors[f"{name}.scatter"] = of.mean, packed(of.scatter)
-        tensors |= {f"{name}{SPECTRA}": np.stack(found) for name, found in self._spectra.items()}
+        tensors |= {f"{name}{SPECTRA}": np.stack(spectra) for name, spectra in self._spectra.items()}
         metadata = self._recorded | {"names": order, "vectors": self.count, "counts": self._counts}
         write_tensors(self._folder / MOMENTS, tensors, metadata)
         (self._folder / PARTIAL).unlink(missing_ok=True)
@@ -242,10 +242,10 @@ class Sums:
             scatter = self._sums[f"{name}.products"] - np.outer(total, total) / self.count
             return Moments(self.count, self._sums[f"{name}.origin"].astype(np.float64) + total / self.count, scatter)
         weights = self._model.layer_weights(int(layer.removeprefix("layers.")))
-        found = image(self._moments(f"{layer}.attention.z"), weights.output.cpu().double().numpy())
+        of_output = image(self._moments(f"{layer}.attention.z"), weights.output.cpu().double().numpy())
         if weights.output_bias is None:
-            return found
-        return found._replace(mean=found.mean + weights.output_bias.cpu().double().numpy())
+            return of_output
+        return of_output._replace(mean=of_output.mean + weights.output_bias.cpu().double().numpy())
 
 
 def capture_prompts(
@@ -278,8 +278,8 @@ def capture_prompts(
         for file, prompts_of_set in zip(files, pairs[name], strict=True)
         for line in range(1, len(prompts_of_set) + 1)
     ]
-    found = chat_prompts(model, texts, template, prepend_bos, places)
-    last = np.zeros(found.tokens.shape, dtype=bool)
+    tokenized = chat_prompts(model, texts, template, prepend_bos, places)
+    last = np.zeros(tokenized.tokens.shape, dtype=bool)
     last[:, -1] = True
     layers = model.sizes.layers
     names = [
@@ -290,7 +290,9 @@ def capture_prompts(
     provenance = {
         "pairs": [[name, len(pair.first)] for name, pair in pairs.items()],
         "sizes": model.sizes._asdict(),
-        "reading": found.reading,
+        "reading": tokenized.reading,
         "norm": None if model.norm is None else model.norm._asdict(),
     }
-    capture(model, found.tokens, names, folder, mask=found.mask, keep=last, batch_size=16, provenance=provenance)
+    capture(
+        model, tokenized.tokens, names, folder, mask=tokenized.mask, keep=last, batch_size=16, provenance=provenance
+    )

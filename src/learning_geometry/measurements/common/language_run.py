@@ -68,13 +68,13 @@ class LanguageRun:
         read = {f"text {name}": each["weights"] for name, each in self.reading()["texts"].items()}
         read |= {f"prompts, {name} weights": each["weights"] for name, each in self.reading()["prompts"].items()}
         read.pop(f"prompts, {UNTRAINED} weights", None)
-        found = {digest: what for what, digest in reversed(read.items())} | dict.fromkeys(self._loaded, "the model")
-        if len(found) > 1:
+        by_digest = {digest: what for what, digest in reversed(read.items())} | dict.fromkeys(self._loaded, "the model")
+        if len(by_digest) > 1:
             raise ValueError(
-                f"{self.experiment}: {' and '.join(found.values())} are of other weights than each other; delete what "
-                "was captured and run again"
+                f"{self.experiment}: {' and '.join(by_digest.values())} are of other weights than each other; delete "
+                "what was captured and run again"
             )
-        return next(iter(found), None)
+        return next(iter(by_digest), None)
 
     def reading(self) -> dict[str, dict[str, Any]]:
         """Return how what was captured had been read, ``texts`` and ``prompts`` by name; what JSON can hold.
@@ -85,8 +85,8 @@ class LanguageRun:
         texts = {name: self._moments_metadata(folder) for name, folder in self.texts.items()}
         prompts = {name: _opened(folder).provenance for name, folder in self.prompts.items()}
         return {
-            "texts": {name: {key: found[key] for key in keys} for name, found in texts.items()},
-            "prompts": {name: {key: found[key] for key in keys} for name, found in prompts.items()},
+            "texts": {name: {key: metadata[key] for key in keys} for name, metadata in texts.items()},
+            "prompts": {name: {key: provenance[key] for key in keys} for name, provenance in prompts.items()},
         }
 
     def sizes(self) -> "ModelSizes":
@@ -130,8 +130,8 @@ class LanguageRun:
         path, counts = self._text(text) / MOMENTS, self._moments_metadata(self._text(text))["counts"]
         if f"{name}.spectra" not in read_tensor_shapes(path):
             return {}
-        found = read_tensor(path, f"{name}.spectra")
-        return {int(count): values for count, values in zip(counts, found, strict=True)}
+        variances = read_tensor(path, f"{name}.spectra")
+        return {int(count): values for count, values in zip(counts, variances, strict=True)}
 
     def activations(self, text: str) -> "Activations":
         """Open the activations that were kept of a text: every token but the first of each window.
@@ -174,11 +174,11 @@ class LanguageRun:
     @cached_property
     def contrasts(self) -> dict[str, tuple[slice, slice]]:
         """Name of a contrast -> where its first and its second set are among the prompts; pairs in the same order."""
-        found, start = {}, 0
+        slices, start = {}, 0
         for name, pairs in _opened(self._prompts(TRAINED)).provenance["pairs"]:
-            found[name] = slice(start, start + pairs), slice(start + pairs, start + 2 * pairs)
+            slices[name] = slice(start, start + pairs), slice(start + pairs, start + 2 * pairs)
             start += 2 * pairs
-        return found
+        return slices
 
     def _text(self, text: str) -> Path:
         if text not in self.texts:
@@ -210,9 +210,9 @@ def unpacked(entries: Float[np.ndarray, " entries"], width: int) -> Float[np.nda
     array([[1., 2.],
            [2., 3.]])
     """
-    found = np.zeros((width, width))
-    found[np.triu_indices(width)] = entries
-    return found + np.triu(found, 1).T
+    upper = np.zeros((width, width))
+    upper[np.triu_indices(width)] = entries
+    return upper + np.triu(upper, 1).T
 
 
 def _whole(folder: Path) -> Path:

@@ -87,24 +87,24 @@ def null_trajectories(
         yield WEIGHT_DECAY, walks.weight_decay(products.start, decay, np.array(steps))[None]
 
 
-def rows(prefix: str, part: str, found: Numbers, nulls: Mapping[str, Draws], n: int = 1) -> list[dict[str, Any]]:
+def rows(prefix: str, part: str, measured: Numbers, nulls: Mapping[str, Draws], n: int = 1) -> list[dict[str, Any]]:
     """Return the rows of measured numbers and of the nulls' draws of them; names get the prefix."""
-    made = [row(prefix + name, part, float(value), n) for name, value in found.items()]
+    made = [row(prefix + name, part, float(value), n) for name, value in measured.items()]
     for null, drawn in nulls.items():
         made += [row(prefix + name, part, 0.0) | central_range(draws, null) for name, draws in drawn.items()]
     return made
 
 
 def mean_rows(
-    prefix: str, part: str, found: Sequence[Numbers], nulls: Sequence[Mapping[str, Draws]]
+    prefix: str, part: str, measured: Sequence[Numbers], nulls: Sequence[Mapping[str, Draws]]
 ) -> list[dict[str, Any]]:
     """Return the rows of the means over matrices; draw j of the null of a mean is the mean of all draws j."""
-    means = {name: np.mean(values, axis=0) for name, values in _by_key(found).items()}
+    means = {name: np.mean(values, axis=0) for name, values in _by_key(measured).items()}
     of_nulls = {
         null: {name: np.mean(values, axis=0) for name, values in _by_key(drawn).items()}
         for null, drawn in _by_key(nulls).items()
     }
-    return rows(prefix, part, means, of_nulls, len(found))
+    return rows(prefix, part, means, of_nulls, len(measured))
 
 
 def row(quantity: str, part: str, value: float, n: int = 1) -> dict[str, Any]:

@@ -49,13 +49,13 @@ def largest_marker_set(run: Run) -> str:
     Raises:
         ValueError: there is none: the task is another.
     """
-    found = [name for name in run.dataset.test_sets if re.fullmatch(r"markers_\d+", name)]
-    if not found:
+    marker_sets = [name for name in run.dataset.test_sets if re.fullmatch(r"markers_\d+", name)]
+    if not marker_sets:
         raise ValueError(
             f"{run.experiment}: no test set markers_<m>, only {sorted(run.dataset.test_sets)}; "
             "measure runs of the task marker_sums, or leave this measurement out"
         )
-    return max(found, key=lambda name: int(name.removeprefix("markers_")))
+    return max(marker_sets, key=lambda name: int(name.removeprefix("markers_")))
 
 
 def value_labels(values: Int64[np.ndarray, "sequences markers"], modulus: int) -> Labels:
@@ -121,7 +121,7 @@ def read_states(run: Run, parameters: dict[str, Tensor], sequences: Mapping[str,
 
     for start in range(0, len(tokens), BATCH):
         run.model.forward(parameters, torch.from_numpy(tokens[start : start + BATCH]), hook=see)
-    before, after = (torch.cat(found) for found in seen.values())
+    before, after = (torch.cat(batches) for batches in seen.values())
     at = torch.from_numpy(positions + 1)
     rows = torch.arange(len(at))[:, None]
     labels = value_labels(values, run.settings["task"]["modulus"])
@@ -157,7 +157,7 @@ def answers(
         before: States to put there before the last attention reads them; None leaves them.
         final: States to put there after it; None leaves them.
     """
-    found = []
+    predicted = []
     for start in range(0, len(states.stream), BATCH):
         window = slice(start, start + BATCH)
         stream, at = states.stream[window], states.positions[window]
@@ -178,8 +178,8 @@ def answers(
         logits = layer.model.forward(
             layer.parameters | {"embedding.weight": stream.reshape(-1, width)}, tokens, hook=edit
         )
-        found.append(logits[:, -1].argmax(-1).numpy())
-    return np.concatenate(found)
+        predicted.append(logits[:, -1].argmax(-1).numpy())
+    return np.concatenate(predicted)
 
 
 def as_rows(states: Float[Tensor, "sequences markers width"]) -> Float[Tensor, "states width"]:

@@ -88,13 +88,13 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
             vectors = list(first(activations.blocks(name), settings["vectors"]))
             row = {"step": 0, "part": f"layers.{layer}.mlp", "data": text}
             group = min(settings["group"], len(gate))
-            found = counted(vectors, gate, bias, group)
+            measured = counted(vectors, gate, bias, group)
             n = sum(map(len, vectors))
             generator = seeded("activation_patterns", "random_gate", layer)
             draws = [counted(vectors, random_gate(gate, generator), bias, group) for _ in range(settings["null_draws"])]
-            for quantity, index in found:
+            for quantity, index in measured:
                 named = row | {"quantity": quantity, "index": index, "unit": UNITS[quantity]}
-                rows.append(named | {"value": found[quantity, index], "n": n})
+                rows.append(named | {"value": measured[quantity, index], "n": n})
                 of_draws = np.array([draw[quantity, index] for draw in draws])
                 rows.append(named | central_range(of_draws, "random_gate"))
     return tidy(rows, run.experiment, 0)
@@ -108,21 +108,21 @@ def counted(
 ) -> dict[tuple[str, int], float]:
     """Return the value of each quantity and index.
 
-    >>> found = counted([np.array([[1.0, 1.0], [2.0, -1.0]])], np.eye(2), None, 1)
-    >>> found["zeroed_share", 0], found["distinct_patterns", 0], found["distinct_patterns", 1]
+    >>> counts = counted([np.array([[1.0, 1.0], [2.0, -1.0]])], np.eye(2), None, 1)
+    >>> counts["zeroed_share", 0], counts["distinct_patterns", 0], counts["distinct_patterns", 1]
     (0.25, 2.0, 1.5)
     """
     signs = [active(block, gate, bias) for block in vectors]
-    found = patterns(signs)
+    counts = patterns(signs)
     groups = min(GROUPS, len(gate) // group)
     columns = np.arange(len(gate))[: groups * group].reshape(groups, group)
     of_groups = [patterns(block[:, chosen] for block in signs).distinct for chosen in columns]
     return {
-        ("zeroed_share", 0): found.zeroed,
-        ("distinct_patterns", 0): float(found.distinct),
+        ("zeroed_share", 0): counts.zeroed,
+        ("distinct_patterns", 0): float(counts.distinct),
         ("distinct_patterns", group): float(np.mean(of_groups)),
-        ("never_active", 0): found.never_active,
-        ("always_active", 0): found.always_active,
+        ("never_active", 0): counts.never_active,
+        ("always_active", 0): counts.always_active,
     }
 
 

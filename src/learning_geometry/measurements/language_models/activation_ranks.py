@@ -82,9 +82,9 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
         drawn = np.array(isotropic_ranks(count, width, draws, seeded("activation_ranks", "isotropic", count, width)))
         return {kind: central_range(drawn[:, i], "isotropic") for i, kind in enumerate(QUANTITIES)}
 
-    def add(here: dict[str, Any], found: Ranks, count: int, width: int, suffix: str = "", index: int = 0) -> None:
+    def add(here: dict[str, Any], values: Ranks, count: int, width: int, suffix: str = "", index: int = 0) -> None:
         null = isotropic(count, width)
-        for kind, value in zip(QUANTITIES, found, strict=True):
+        for kind, value in zip(QUANTITIES, values, strict=True):
             if index and kind == "effective_rank_of_variances":
                 continue
             row = here | {"quantity": f"{kind}{suffix}", "index": index}
@@ -98,18 +98,18 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
             of, spectra = run.moments(text, name), run.spectra(text, name)
             width, rogue = len(of.mean), rogue_dimensions(of)
             if varies(of):
-                found = ranks(spectra[of.n]) if of.n in spectra else activation_ranks(of)
-                add(here, found, of.n, width)
+                measured = ranks(spectra[of.n]) if of.n in spectra else activation_ranks(of)
+                add(here, measured, of.n, width)
                 for count, variances in spectra.items():
                     if variances.any():
                         add(here, ranks(variances), count, width, index=count)
                     else:
                         rows.append(failures.row(name, f"{THE_SAME} of the first {count}", text))
                 if spectra and of.n not in spectra:
-                    add(here, found, of.n, width, index=of.n)
+                    add(here, measured, of.n, width, index=of.n)
                 others = restricted(of, ~rogue)
                 if not rogue.any():
-                    add(here, found, of.n, width, WITHOUT_ROGUES)
+                    add(here, measured, of.n, width, WITHOUT_ROGUES)
                 elif varies(others):
                     add(here, activation_ranks(others), of.n, width - int(rogue.sum()), WITHOUT_ROGUES)
                 else:

@@ -192,10 +192,10 @@ def _growth(
             rows.append(failures.row(which, reason, here["data"]))
             continue
         # resampled curves, and those without a pair, are fitted as the curve itself
-        found = over_pairs(Resampled(*(_errors(part) for part in curve)))
+        columns = over_pairs(Resampled(*(_errors(part) for part in curve)))
         names = [f"held_out_error-{law}-{what}" for law in LAWS]
         names += [f"exponential_minus_{law}-{what}" for law in RIVALS]
-        rows.append(here | {"part": which, "quantity": names} | found)
+        rows.append(here | {"part": which, "quantity": names} | columns)
     return rows
 
 

@@ -147,12 +147,12 @@ def window_losses(
         projected = mean + (value[:, 1:] - mean) @ basis @ basis.T
         return torch.cat([value[:, :1], projected], 1)
 
-    found = []
+    window_means = []
     for inputs in torch.from_numpy(tokens).split(AT_A_TIME):
         logits = model.forward(inputs, hook=see)[:, 1:-1]
         losses = F.cross_entropy(logits.mT, inputs[:, 2:].to(logits.device), reduction="none")
-        found.append(losses.double().mean(1).cpu())
-    return torch.cat(found).numpy()
+        window_means.append(losses.double().mean(1).cpu())
+    return torch.cat(window_means).numpy()
 
 
 def _windows(
@@ -226,9 +226,9 @@ def _rows_of_part(
 
 
 def _over_windows(statistic: Statistic, counts: Int64[np.ndarray, "draws windows"]) -> dict[str, float]:
-    found = resampled(statistic, counts)
-    low, high = bca_ends(found)
-    return {"value": float(found.estimate), "low": float(low), "high": float(high)}
+    resamples = resampled(statistic, counts)
+    low, high = bca_ends(resamples)
+    return {"value": float(resamples.estimate), "low": float(low), "high": float(high)}
 
 
 def _mean(values: Float[np.ndarray, " windows"]) -> Statistic:

@@ -74,7 +74,7 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
             if not varies(of_z):
                 rows += [failures.row(part, "no projection, as z is the same at every token", text) for part in parts]
                 continue
-            found = projection_ranks(
+            measured = projection_ranks(
                 covariance(of_varying_heads(of_z, sizes.heads)),
                 weight,
                 sizes.heads,
@@ -86,20 +86,20 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
             here = {"step": 0, "data": text, "n": of_z.n}
             for place, kind in enumerate(KINDS):
                 row = here | {"part": f"layers.{layer}.attention.z", "quantity": f"white_z_{kind}"}
-                rows.append(row | {"value": found.z[place]})
+                rows.append(row | {"value": measured.z[place]})
                 rows.append(row | {"null": "isotropic", "value": isotropic[place], "n": 1})
-                if np.isnan(found.output[place]):
+                if np.isnan(measured.output[place]):
                     continue
                 row = here | {"part": f"layers.{layer}.attention.output", "quantity": f"projected_{kind}"}
-                rows.append(row | {"value": found.output[place]})
+                rows.append(row | {"value": measured.output[place]})
                 for name in (*counterfactuals, "random_weight"):
                     draws = settings["draws"] if name in RANDOM else 1
-                    rows.append(row | {"null": name, "value": getattr(found, name)[place], "n": draws})
-            if np.isnan(found.output.directions):
+                    rows.append(row | {"null": name, "value": getattr(measured, name)[place], "n": draws})
+            if np.isnan(measured.output.directions):
                 rows += [failures.row(part, "no projection, as W_O reads nothing of z", text) for part in parts[1:]]
                 continue
             for name in counterfactuals:
-                rows += _drop_rows(here | {"part": f"layers.{layer}.{name}"}, found, getattr(found, name))
+                rows += _drop_rows(here | {"part": f"layers.{layer}.{name}"}, measured, getattr(measured, name))
     return tidy(rows, run.experiment, 0)
 
 
@@ -117,9 +117,9 @@ def of_varying_heads(of_z: Moments, heads: int) -> Moments:
     return of_z._replace(scatter=scatter)
 
 
-def _drop_rows(here: dict[str, Any], found: ProjectionRanks, counterfactual: Ranks) -> list[dict[str, Any]]:
+def _drop_rows(here: dict[str, Any], measured: ProjectionRanks, counterfactual: Ranks) -> list[dict[str, Any]]:
     """Rows of the share of the drop that a counterfactual undoes, or why there is none."""
-    shares, rows = share_of_drop(found, counterfactual), list[dict[str, Any]]()
+    shares, rows = share_of_drop(measured, counterfactual), list[dict[str, Any]]()
     for quantity, share in (
         ("drop_explained", shares.directions),
         ("drop_explained_effective_rank", shares.effective_rank),

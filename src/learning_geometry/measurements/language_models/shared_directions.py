@@ -94,11 +94,11 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
     weights: dict[str, list[np.ndarray]] = {role: [] for role in ROLES if role == OUTPUT or model.sizes.mlp_width}
     for layer in range(layers):
         of_layer = model.layer_weights(layer)
-        for role, found in weights.items():
-            found.append(getattr(of_layer, role).cpu().numpy())
+        for role, matrices in weights.items():
+            matrices.append(getattr(of_layer, role).cpu().numpy())
     del model
-    written = {role: np.array([output_rank(weight) for weight in found]) for role, found in weights.items()}
-    defined = {role: found >= rank for role, found in written.items()}
+    written = {role: np.array([output_rank(weight) for weight in matrices]) for role, matrices in weights.items()}
+    defined = {role: output_ranks >= rank for role, output_ranks in written.items()}
     if np.sum(np.any(list(defined.values()), axis=0)) < 2:
         raise ValueError(
             f"{run.experiment}: fewer than two layers have a weight that writes along {rank} directions or more; lower "
@@ -113,7 +113,9 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
     nulls, null_bases = [], []
     for draw in range(settings["null_draws"]):
         generator = seeded("shared_directions", "rows_permuted", draw)
-        permuted = {role: [rows_permuted(weight, generator) for weight in found] for role, found in weights.items()}
+        permuted = {
+            role: [rows_permuted(weight, generator) for weight in matrices] for role, matrices in weights.items()
+        }
         of_draw, bases_of_draw = compared(permuted, rank, defined)
         nulls.append(of_draw)
         null_bases.append(bases_of_draw)
@@ -121,9 +123,9 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
         "output_overlap": {role: np.full(layers, float(rank)) for role in weights},
         "spectral_overlap": {
             role: np.array(
-                [participation(each) if there else np.nan for each, there in zip(found, defined[role], strict=True)]
+                [participation(each) if there else np.nan for each, there in zip(matrices, defined[role], strict=True)]
             )
-            for role, found in weights.items()
+            for role, matrices in weights.items()
         },
     }
     rows: list[dict[str, Any]] = []
@@ -148,21 +150,21 @@ def compared(
             others overlaps are NaN, and bases are zero, which spans nothing.
     """
     if defined is None:
-        defined = {role: np.ones(len(found), bool) for role, found in weights.items()}
+        defined = {role: np.ones(len(matrices), bool) for role, matrices in weights.items()}
     there = np.concatenate([defined[role] for role in weights])
-    every = [weight for found in weights.values() for weight in found]
+    every = [weight for matrices in weights.values() for weight in matrices]
     chosen = [weight for weight, is_there in zip(every, there, strict=True) if is_there]
     of_chosen = np.stack([output_subspace(weight, rank) for weight in chosen])
     every_basis = np.zeros((len(every), *of_chosen.shape[1:]))
     every_basis[there] = of_chosen
     overlaps = {}
-    for quantity, found in (
+    for quantity, between_chosen in (
         ("output_overlap", subspace_overlaps(of_chosen)),
         ("spectral_overlap", spectral_overlaps(chosen)),
     ):
         overlaps[quantity] = np.full((len(every), len(every)), np.nan)
-        overlaps[quantity][np.ix_(there, there)] = found
-    ends = np.cumsum([len(found) for found in weights.values()])[:-1]
+        overlaps[quantity][np.ix_(there, there)] = between_chosen
+    ends = np.cumsum([len(matrices) for matrices in weights.values()])[:-1]
     return overlaps, dict(zip(weights, np.split(every_basis, ends), strict=True))
 
 
@@ -306,8 +308,11 @@ def _increment_rows(
                 rows.append(row(f"layers.{layer}", reason, contrast))
                 continue
             columns = {"part": f"layers.{layer}", "quantity": "increment_share", "data": contrast}
-            found = interval(pairs[layer - 1])
-            rows.append(columns | {"value": found.estimate, "low": found.low, "high": found.high, "n": found.n})
+            mean_share = interval(pairs[layer - 1])
+            rows.append(
+                columns
+                | {"value": mean_share.estimate, "low": mean_share.low, "high": mean_share.high, "n": mean_share.n}
+            )
             directions = added[layer, both]
             directions /= np.linalg.norm(directions, axis=1, keepdims=True)
             # of the mean projector on the increments, which has trace 1

@@ -100,14 +100,14 @@ def entropies(
         parameters: of one of its checkpoints.
         tokens: sequences of one length.
     """
-    found: dict[str, list[np.ndarray]] = {}
+    by_layer: dict[str, list[np.ndarray]] = {}
 
     def see(name: str, value: Tensor) -> Tensor:
         if name.endswith("attention.pattern"):
-            of_layer = found.setdefault(name.removesuffix(".attention.pattern"), [])
+            of_layer = by_layer.setdefault(name.removesuffix(".attention.pattern"), [])
             of_layer.append(last_query_entropy(value).mean(1).numpy())
         return value
 
     for start in range(0, len(tokens), BATCH_SIZE):
         run.model.forward(parameters, torch.from_numpy(tokens[start : start + BATCH_SIZE]), hook=see)
-    return {part: np.concatenate(batches) for part, batches in found.items()}
+    return {part: np.concatenate(batches) for part, batches in by_layer.items()}

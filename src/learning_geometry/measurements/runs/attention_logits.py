@@ -65,9 +65,13 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
         logits = first_layer_logits(run.arrays(step), model, lags)
         frequency = np.bincount(tokens.ravel(), minlength=logits.shape[1]).astype(np.float64)
         for head, of_head in enumerate(logits):
-            found = logit_variance_shares(of_head, frequency, frequency, (length - np.abs(lags)).astype(np.float64))
-            shares = {f"share_{source}": getattr(found, source) for source in ("content", "position", "interaction")}
-            for name, value in ({"variance": found.total} | shares).items():
+            decomposition = logit_variance_shares(
+                of_head, frequency, frequency, (length - np.abs(lags)).astype(np.float64)
+            )
+            shares = {
+                f"share_{source}": getattr(decomposition, source) for source in ("content", "position", "interaction")
+            }
+            for name, value in ({"variance": decomposition.total} | shares).items():
                 row = {"step": step, "part": "layers.0", "index": head, "data": "out_of_distribution", "n": sequences}
                 row |= {"quantity": f"attention_logit_{name}", "unit": "1" if name == "variance" else "fraction"}
                 first = untrained.setdefault((name, head), value)

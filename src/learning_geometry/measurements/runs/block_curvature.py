@@ -236,7 +236,7 @@ def _eigenvalues(run: Run, settings: dict[str, Any], steps: list[int]) -> Iterat
     noise = torch.Generator().manual_seed(0)
     for step in steps:
         parameters = run.parameters(step)
-        found: Measured = {}
+        eigenvalues: Measured = {}
         products = 0
         for part, names in parts(parameters).items():
             block = {name: parameters[name] for name in names}
@@ -253,12 +253,13 @@ def _eigenvalues(run: Run, settings: dict[str, Any], steps: list[int]) -> Iterat
             check_converged(pair, run, step, f"the largest Hessian eigenvalue of {part}", remedy)
             starts[part] = pair.vector
             products += pair.products
-            found[EIGENVALUE, part] = bounds(pair.value, value_error(pair)) | {"n": settings["sequences"]}, None
+            eigenvalues[EIGENVALUE, part] = bounds(pair.value, value_error(pair)) | {"n": settings["sequences"]}, None
         print(
-            f"step {step}: " + ", ".join(f"{part} {columns['value']:.4g}" for (_, part), (columns, _) in found.items())
+            f"step {step}: "
+            + ", ".join(f"{part} {columns['value']:.4g}" for (_, part), (columns, _) in eigenvalues.items())
         )
-        print(f"step {step}: {products} products for the eigenvalues of {len(found)} parts")
-        yield step, found
+        print(f"step {step}: {products} products for the eigenvalues of {len(eigenvalues)} parts")
+        yield step, eigenvalues
 
 
 class _Increases:
@@ -274,7 +275,7 @@ class _Increases:
         arrays = run.arrays(step)
         parameters = {name: tensor.double() for name, tensor in run.parameters(step).items()}
         subspaces = _subspaces(arrays, settings, run.settings["model"]["heads"])
-        found: Measured = {}
+        mean_increases: Measured = {}
         for weight in ("embedding", f"layers.{settings['layer']}.attention.key"):
             matrix = arrays[f"{weight}.weight"].astype(np.float64)
             rows, width = matrix.shape
@@ -294,8 +295,8 @@ class _Increases:
                     ]
                     drawn = loss_increases(self.loss, parameters, f"{weight}.weight", noises)
                     nulls[rank] = central_range(drawn, "random_subspace")
-                found[INCREASE, f"{weight}-{name}"] = estimate_row(mean_of(increases)), nulls[rank]
-        return found
+                mean_increases[INCREASE, f"{weight}-{name}"] = estimate_row(mean_of(increases)), nulls[rank]
+        return mean_increases
 
 
 def _subspaces(arrays: dict[str, np.ndarray], settings: dict[str, Any], heads: int) -> dict[str, np.ndarray]:

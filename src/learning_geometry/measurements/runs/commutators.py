@@ -199,18 +199,18 @@ def _rows(run: Run, settings: dict[str, Any], step: int, first: bool) -> Rows:
         if index >= settings["finite_pairs"]:
             continue
         one, other = (_loss(run, batch) for batch in batches)
-        for dtype, found in finite.items():
+        for dtype, of_dtype in finite.items():
             point = {name: tensor.to(dtype) for name, tensor in parameters.items()}
-            found.append(_pair(finite_commutator(one, other, point, settings["step_size"]), parameters))
+            of_dtype.append(_pair(finite_commutator(one, other, point, settings["step_size"]), parameters))
             if dtype == torch.float64:
-                step_errors.append(_relative_error(pairs[-1].delta, found[-1].delta))
+                step_errors.append(_relative_error(pairs[-1].delta, of_dtype[-1].delta))
     yield from _defect_rows(pairs)
     yield from _block_rows(pairs, parameters)
     if basis is not None:
         yield from _share_rows(run, settings, step, pairs, basis)
-    for dtype, found in finite.items():
-        if found:
-            yield from _finite_rows(found, basis, SUFFIXES[dtype])
+    for dtype, of_dtype in finite.items():
+        if of_dtype:
+            yield from _finite_rows(of_dtype, basis, SUFFIXES[dtype])
     if step_errors:
         both = zip(finite[torch.float32], finite[torch.float64], strict=True)
         rounding = [_relative_error(single.delta, double.delta) for single, double in both]
@@ -252,12 +252,12 @@ def _loss_for_products(run: Run, batch: Batch) -> Loss:
     )
 
 
-def _pair(found: Commutator, parameters: dict[str, Tensor]) -> _Pair:
+def _pair(computed: Commutator, parameters: dict[str, Tensor]) -> _Pair:
     def named(vector: Tensor) -> _Vector:
         return _Vector({name: piece.numpy() for name, piece in unflatten(vector, parameters).items()})
 
-    first, second = (named(gradient) for gradient in found.gradients)
-    return _Pair(named(found.delta), (first, second), defect(found), scale_free(found))
+    first, second = (named(gradient) for gradient in computed.gradients)
+    return _Pair(named(computed.delta), (first, second), defect(computed), scale_free(computed))
 
 
 def _basis(run: Run, step: int, directions: int) -> dict[str, np.ndarray] | None:

@@ -158,8 +158,8 @@ def states(
     positions: Int64[np.ndarray, " sequences"],
 ) -> dict[str, Float[np.ndarray, "sequences width"]]:
     """Return the residual stream of each sequence at its position, by name of the activation."""
-    found = model.activations(torch.from_numpy(tokens), stream_names(model.sizes))
-    return {name: values[np.arange(len(tokens)), positions].numpy() for name, values in found.items()}
+    activations = model.activations(torch.from_numpy(tokens), stream_names(model.sizes))
+    return {name: values[np.arange(len(tokens)), positions].numpy() for name, values in activations.items()}
 
 
 def wilson_interval(hits: int, n: int) -> tuple[float, float]:
@@ -208,8 +208,8 @@ def _of_part(
     # all of them, then all but one
     counts = np.ones((n + 1, n), dtype=np.int64)
     counts[1:] -= np.eye(n, dtype=np.int64)
-    found = _chosen(contrast(vectors, counts * (labels == 0), counts * (labels == 1)))
-    estimate, half_width = found[0], 1.959964 * two_sample_jackknife(found[1:], labels)
+    estimates = _chosen(contrast(vectors, counts * (labels == 0), counts * (labels == 1)))
+    estimate, half_width = estimates[0], 1.959964 * two_sample_jackknife(estimates[1:], labels)
     null = _chosen(contrast(vectors, (shuffled == 0).astype(np.int64), (shuffled == 1).astype(np.int64)))
     for place, quantity in enumerate(OF_CONTRAST):
         row = {"quantity": quantity, "unit": "1"}

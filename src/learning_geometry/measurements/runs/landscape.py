@@ -214,15 +214,15 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
     own, held_out, descended = batches(
         run, settings["sequences"], settings["held_out"], settings["descent_sequences"], OWN
     )
-    found: dict[int, _Curvature] = {}
+    curvatures: dict[int, _Curvature] = {}
     rows: list[dict[str, Any]] = []
     for part, step in where.steps.items():
         rows.append({"part": part, "quantity": "checkpoint_step", "value": float(step), "unit": "steps"})
-        if step not in found:
-            found[step] = _curvature(run, settings, step, own, held_out)
-        rows += [row | {"part": part} for row in found[step].rows]
+        if step not in curvatures:
+            curvatures[step] = _curvature(run, settings, step, own, held_out)
+        rows += [row | {"part": part} for row in curvatures[step].rows]
     rows += _nulls(rows, list(where.steps))
-    top = found[where.steps[where.plateau]].largest
+    top = curvatures[where.steps[where.plateau]].largest
     rows += [
         row | {"part": where.plateau} for row in interpolation(run, settings, where, top, own, held_out, descended)
     ]
@@ -343,11 +343,11 @@ def _steps(
         (HELD_OUT, held_out, direction, {}),
         (HELD_OUT, held_out, random, {"null": "random_direction"}),
     ):
-        found = along_line(batch.losses_at(parameters), point, vector, places)
+        differences = along_line(batch.losses_at(parameters), point, vector, places)
         at = {"quantity": "loss_along_most_negative_direction", "data": data} | null
-        rows += [at | estimate_row(mean_of(each), index=index) for index, each in enumerate(found)]
+        rows += [at | estimate_row(mean_of(each), index=index) for index, each in enumerate(differences)]
         if data == HELD_OUT:
             middle = len(distances)
-            drop, _ = drop_both_ways(found[middle + 1 :], found[:middle][::-1])
+            drop, _ = drop_both_ways(differences[middle + 1 :], differences[:middle][::-1])
             rows.append(at | estimate_row(drop, quantity="loss_drop_along_most_negative_direction"))
     return rows

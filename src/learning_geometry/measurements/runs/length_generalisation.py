@@ -127,7 +127,7 @@ def draw_test_sets(run: Run, settings: dict[str, Any]) -> dict[tuple[int, str], 
             f"measurements.length_generalisation.factors: all of {settings['factors']} are longer than the learned "
             f"position embedding, {limit} tokens; add 1.0"
         )
-    found = {}
+    test_sets = {}
     for length in readable:
         for suffix in ("", "_scaled_segments") if settings["scale_segments"] else ("",):
             try:
@@ -138,8 +138,8 @@ def draw_test_sets(run: Run, settings: dict[str, Any]) -> dict[tuple[int, str], 
                 ) from None
             segment = changed["out_of_distribution_segment_length"]
             generator = seeded("length_generalisation", "test", length, segment)
-            found[length, suffix] = run.task.out_of_distribution(changed, generator, settings["test_sequences"])
-    return found
+            test_sets[length, suffix] = run.task.out_of_distribution(changed, generator, settings["test_sequences"])
+    return test_sets
 
 
 def _mean(values: np.ndarray) -> dict[str, Any]:

@@ -114,13 +114,13 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
         for data, tokens in probes.items():
             kept = measured_positions(run, model, tokens)
             _check_counts(run, model, data, kept, float(settings["least_vectors_per_width"]))
-            for part, found in moments_of(model, tokens, kept).items():
+            for part, part_moments in moments_of(model, tokens, kept).items():
                 width = activation_width(model.sizes, part)
                 repeats = _repeats(run, tokens, kept[part]) if part == "layers.0.residual_pre" else None
-                n = found.n if repeats is None else len(repeats)
-                of_part = activation_ranks(found)
+                n = part_moments.n if repeats is None else len(repeats)
+                of_part = activation_ranks(part_moments)
                 curves.setdefault((data, part), {})[step] = of_part.directions
-                isotropic = null.draws(data, width, found.n, repeats)
+                isotropic = null.draws(data, width, part_moments.n, repeats)
                 for quantity, field in QUANTITIES.items():
                     value = float(getattr(of_part, field))
                     first = untrained.setdefault((data, part, quantity), value)
@@ -155,13 +155,13 @@ def moments_of(
     kept: Mapping[str, Bool[np.ndarray, "sequences position"]],
 ) -> dict[str, Moments]:
     """Return the moments of activations, by name, each at the positions kept; no vector outlives its batch."""
-    found: dict[str, Moments] = {}
+    by_name: dict[str, Moments] = {}
     for start in range(0, len(tokens), BATCH_SIZE):
         batch = slice(start, start + BATCH_SIZE)
         for name, values in model.activations(torch.from_numpy(tokens[batch]), list(kept)).items():
             vectors = values.numpy()[kept[name][batch]]
-            found[name] = merged(found[name], moments(vectors)) if name in found else moments(vectors)
-    return found
+            by_name[name] = merged(by_name[name], moments(vectors)) if name in by_name else moments(vectors)
+    return by_name
 
 
 def isotropic_lookup_ranks(
@@ -178,12 +178,12 @@ def isotropic_lookup_ranks(
     >>> isotropic_lookup_ranks(np.array([1, 1, 1]), 100, 1, np.random.default_rng(0))[0].directions  # a plane
     0.02
     """
-    found = []
+    drawn = []
     for _ in range(draws):
         vectors = generator.standard_normal((len(repeats), width))
         vectors -= repeats @ vectors / repeats.sum()
-        found.append(ranks(principal_variances((vectors * repeats[:, None]).T @ vectors)))
-    return found
+        drawn.append(ranks(principal_variances((vectors * repeats[:, None]).T @ vectors)))
+    return drawn
 
 
 def lasting_first_crossing(steps: Int64[np.ndarray, " n"], values: Float[np.ndarray, " n"], noise: float) -> Crossing:

@@ -187,13 +187,13 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
         ]
         changes: dict[tuple[str, str, bool], Outcomes] = {}
         for ablation in _ablations(circuit, parts, settings):
-            found = _with_nulls(circuit, ablation, rotations)
+            outcomes = _with_nulls(circuit, ablation, rotations)
             at = here | {"part": f"{ablation.component.part}-{ablation.subspace}", "index": ablation.rank}
             change = {
                 null: [{name: value - circuit.intact[name] for name, value in one.items()} for one in several]
-                for null, several in found.items()
+                for null, several in outcomes.items()
             }
-            rows += _rows(at, found, ablation.suffix) + _rows(at, change, f"change_{ablation.suffix}")
+            rows += _rows(at, outcomes, ablation.suffix) + _rows(at, change, f"change_{ablation.suffix}")
             changes[ablation.component.part, ablation.subspace, ablation.keep_mean] = change
         rows += _dissociations(here, changes, writer, reader)
     most = model["width"] - 1
@@ -265,13 +265,13 @@ def _with_nulls(circuit: Circuit, ablation: Ablation, rotations: np.ndarray) -> 
     }
 
 
-def _rows(here: dict[str, Any], found: Outcomes, kind: str) -> list[dict[str, Any]]:
+def _rows(here: dict[str, Any], outcomes: Outcomes, kind: str) -> list[dict[str, Any]]:
     rows = []
-    for name, values in found[""][0].items():
+    for name, values in outcomes[""][0].items():
         row = here | _unit(name) | {"quantity": f"{name}_{kind}"}
         rows.append(row | _over_sequences(values))
         for null in NULLS:
-            draws = np.array([one[name].mean() for one in found[null]])
+            draws = np.array([one[name].mean() for one in outcomes[null]])
             rows.append(row | central_range(draws, null))
     return rows
 

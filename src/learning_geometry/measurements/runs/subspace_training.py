@@ -125,8 +125,8 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
             continue
         on = projection(state.parameters, basis)
         for index in continue_training(state, experiment, run.dataset, run.seed, start, after.tolist()):
-            found = _outcomes(run, settings, state.parameters) if index else at_start
-            rows += [row | {"part": arm, "index": index} for row in _rows(found, at_start)]
+            outcomes = _outcomes(run, settings, state.parameters) if index else at_start
+            rows += [row | {"part": arm, "index": index} for row in _rows(outcomes, at_start)]
             if arm == UNPROJECTED and index:
                 rows += _displacement(state.parameters, state.flat - begun, basis, on, index)
     return tidy([{"step": start} | row for row in rows], run.experiment, run.seed)
@@ -142,17 +142,17 @@ def _projection(
 
 
 def _outcomes(run: Run, settings: dict[str, Any], parameters: dict[str, Tensor]) -> Outcomes:
-    found = {}
+    outcomes = {}
     for data in run.dataset.test_sets:
         test_set = run.test_set(data, settings["sequences"])
         result = evaluate(run.model, parameters, test_set["tokens"], test_set["targets"], settings["sequences"])
-        found[data, "loss"] = result.losses
-        found[data, "error"] = run.task.errors(result.predictions, test_set)["error"]
-    return found
+        outcomes[data, "loss"] = result.losses
+        outcomes[data, "error"] = run.task.errors(result.predictions, test_set)["error"]
+    return outcomes
 
 
-def _rows(found: Outcomes, at_start: Outcomes) -> Iterator[dict[str, Any]]:
-    for (data, name), values in found.items():
+def _rows(outcomes: Outcomes, at_start: Outcomes) -> Iterator[dict[str, Any]]:
+    for (data, name), values in outcomes.items():
         row = {"data": data, "unit": UNITS[name], "n": len(values)}
         for kind, of_kind in (("", values), ("_change", values - at_start[data, name])):
             mean, half_width = float(of_kind.mean()), 1.96 * float(of_kind.std(ddof=1) / np.sqrt(len(values)))

@@ -118,15 +118,15 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
     matrices = {name.removesuffix(".weight"): products[name] for name in attention_matrices(products)}
     if not matrices:
         raise ValueError(f"{run.experiment}, seed {run.seed}: no attention matrix moves; nothing can be measured")
-    found = whole_rows(run, parts(products, matrices), list(matrices), steps, settings["draws"])
+    measured_rows = whole_rows(run, parts(products, matrices), list(matrices), steps, settings["draws"])
     if settings["neighbours"]:
-        found += neighbour_rows(run, together(products.values()), steps, settings["neighbour_draws"])
-    for each in found:
+        measured_rows += neighbour_rows(run, together(products.values()), steps, settings["neighbour_draws"])
+    for each in measured_rows:
         each["step"] = steps[-1]
     for index, window in enumerate(windows):
         columns = {"step": steps[window.stop - 1], "index": index}
-        found += [each | columns for each in window_rows(run, matrices, index, window, settings["draws"])]
-    return tidy(found, run.experiment, run.seed)
+        measured_rows += [each | columns for each in window_rows(run, matrices, index, window, settings["draws"])]
+    return tidy(measured_rows, run.experiment, run.seed)
 
 
 def read_products(run: Run, steps: Sequence[int]) -> dict[str, InnerProducts]:
@@ -153,16 +153,16 @@ def whole_rows(
 ) -> list[dict[str, Any]]:
     """Return the rows of the whole trajectory of every part and of the mean over matrices, without steps."""
     made: list[dict[str, Any]] = []
-    found: dict[str, Numbers] = {}
+    measured: dict[str, Numbers] = {}
     nulls: dict[str, dict[str, Draws]] = {}
     chance: dict[str, float] = {}
     for part, products in of_parts.items():
         grams = null_trajectories(products, steps, decay_of_a_step(run), draws, _streams(run, "whole", part))
-        found[part] = numbers(products.displacements) | start_numbers(products)
+        measured[part] = numbers(products.displacements) | start_numbers(products)
         nulls[part] = {null: numbers(gram) for null, gram in grams}
         chance[part] = 1 / products.entries
-        made += rows("trajectory_", part, found[part], nulls[part])
-    of_matrices, of_nulls = [found[part] for part in matrices], [nulls[part] for part in matrices]
+        made += rows("trajectory_", part, measured[part], nulls[part])
+    of_matrices, of_nulls = [measured[part] for part in matrices], [nulls[part] for part in matrices]
     made += mean_rows("trajectory_", ALL_MATRICES, of_matrices, of_nulls)
     chance[ALL_MATRICES] = float(np.mean([chance[part] for part in matrices]))
     for part, share in chance.items():
@@ -170,7 +170,7 @@ def whole_rows(
     for null in RANDOM_NULLS:
         below = []
         for part in matrices:
-            r90, drawn = found[part]["r90"], nulls[part][null]["r90"]
+            r90, drawn = measured[part]["r90"], nulls[part][null]["r90"]
             p_value = float((1 + np.sum(drawn <= r90)) / (1 + draws))
             made.append(row(f"trajectory_r90_p_value_{null}", part, p_value) | {"unit": "fraction"})
             below.append(r90 < np.quantile(drawn, BELOW, method="inverted_cdf"))
@@ -182,11 +182,11 @@ def whole_rows(
 def start_numbers(products: InnerProducts) -> dict[str, np.ndarray]:
     """Return the share of variance along the start, and the first component's share of the rest, if there is a rest."""
     share = share_along_start(products)
-    found = {"initial_direction_share": np.asarray(share)}
+    shares = {"initial_direction_share": np.asarray(share)}
     # what rounding leaves of a line is no rest
     if share < 1 - 1e-9:
-        found["pc1_share_without_initial_direction"] = first_component_share(variances(without_start(products)))
-    return found
+        shares["pc1_share_without_initial_direction"] = first_component_share(variances(without_start(products)))
+    return shares
 
 
 def window_rows(
@@ -194,7 +194,7 @@ def window_rows(
 ) -> list[dict[str, Any]]:
     """Return the rows of one window, without step and index; a matrix that does not move in it is left out."""
     made: list[dict[str, Any]] = []
-    found, nulls = [], []
+    of_matrices, nulls = [], []
     for part, products in matrices.items():
         of_window = products._replace(displacements=from_first(products.displacements[window, window]))
         if not np.trace(of_window.displacements) > 0:
@@ -205,19 +205,19 @@ def window_rows(
         chance = drawn["step_norm_walk"]["participation_ratio"].mean()
         measured["participation_ratio_over_null"] = measured["participation_ratio"] / chance
         made += rows("window_", part, measured, drawn)
-        found.append(measured)
+        of_matrices.append(measured)
         nulls.append(drawn)
-    return made + mean_rows("window_", ALL_MATRICES, found, nulls)
+    return made + mean_rows("window_", ALL_MATRICES, of_matrices, nulls)
 
 
 def neighbour_rows(run: Run, model: InnerProducts, steps: Sequence[int], draws: int) -> list[dict[str, Any]]:
     """Return the rows of the estimators by nearest neighbours, without steps."""
-    found = {name: value[0] for name, value in neighbour_dimensions(model.displacements[None]).items()}
+    dimensions = {name: value[0] for name, value in neighbour_dimensions(model.displacements[None]).items()}
     nulls: dict[str, Draws] = {}
-    if found:
+    if dimensions:
         grams = null_trajectories(model, steps, decay_of_a_step(run), draws, _streams(run, "neighbours"))
         nulls = {null: neighbour_dimensions(gram) for null, gram in grams}
-    return rows("", "model", found, nulls)
+    return rows("", "model", dimensions, nulls)
 
 
 def decay_of_a_step(run: Run) -> float:
@@ -247,8 +247,8 @@ def cut(snapshots: int, windows: int) -> list[slice]:
 
 
 def _in_windows(gram: np.ndarray) -> dict[str, np.ndarray]:
-    found = numbers(gram)
-    return {name: found[name] for name in IN_WINDOWS}
+    measured = numbers(gram)
+    return {name: measured[name] for name in IN_WINDOWS}
 
 
 def _streams(run: Run, *key: str) -> Callable[[str], np.random.Generator]:

@@ -81,14 +81,14 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
     for name in names:
         part = name.removesuffix(".weight")
         own, own_r90 = _trajectory(run, steps, name, max(ranks))
-        found = []
+        cosines = []
         for other in run.others:
             theirs, r90 = _trajectory(other, steps, name, max(ranks))
             if len(theirs) != len(own):
                 raise ValueError(f"{run.experiment}: {name} of seeds {run.seed} and {other.seed} differs in size")
-            found.append(nested_cosines(own.T @ theirs, ranks))
+            cosines.append(nested_cosines(own.T @ theirs, ranks))
             distances.append(abs(r90 - own_r90))
-        measured.append(np.mean(found, axis=0))
+        measured.append(np.mean(cosines, axis=0))
         generator = seeded("trajectory_orientation", part, run.seed)
         corners = haar_corners(len(own), max(ranks), settings["null_draws"] * len(run.others), generator)
         chance = nested_cosines(corners, ranks).reshape(settings["null_draws"], len(run.others), len(COSINES), -1)
@@ -139,12 +139,12 @@ def _trajectory(run: Run, steps: list[int], name: str, directions: int) -> tuple
     return basis, int(dimension(variances(inner_products([snapshots]).displacements), 0.9))
 
 
-def _rows(part: str, ranks: list[int], found: np.ndarray, drawn: np.ndarray, n: int) -> list[dict[str, Any]]:
+def _rows(part: str, ranks: list[int], cosines: np.ndarray, drawn: np.ndarray, n: int) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for i, quantity in enumerate(COSINES):
         row = {"quantity": quantity, "part": part, "index": ranks, "unit": "fraction"}
         rows += [
-            row | {"value": found[i], "n": n, "other_seeds": NEEDS["other_seeds"]},
+            row | {"value": cosines[i], "n": n, "other_seeds": NEEDS["other_seeds"]},
             row | central_range(drawn[:, i], "random_subspaces") | {"other_seeds": "none"},
         ]
     return rows

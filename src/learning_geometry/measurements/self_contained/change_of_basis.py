@@ -126,12 +126,12 @@ def disc_and_ring(
     >>> bool((np.linalg.norm(disc, axis=1) < 0.5).all() and (np.linalg.norm(ring, axis=1) > 0.8).all())
     True
     """
-    found = []
+    regions = []
     for inner, outer in ((0.0, 0.5), (0.85, 1.15)):
         radius = np.sqrt(generator.uniform(inner**2, outer**2, points))
         angle = generator.uniform(0, 2 * np.pi, points)
-        found.append(radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1))
-    return found[0], found[1]
+        regions.append(radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1))
+    return regions[0], regions[1]
 
 
 def grid() -> Float64[np.ndarray, "points 2"]:
@@ -143,22 +143,24 @@ def grid() -> Float64[np.ndarray, "points 2"]:
 
 def initialised(layers: int, generator: np.random.Generator) -> Network:
     """Return a network whose bases are rotated at random."""
-    found = []
+    drawn_layers = []
     for _ in range(layers):
         rotation = np.linalg.qr(generator.standard_normal((2, 2)))[0]
-        found.append(Layer(rotation, 0.1 * generator.standard_normal(2), 0.5 * generator.standard_normal((2, 2))))
-    return Network(tuple(found), generator.standard_normal(2), np.zeros(1))
+        drawn_layers.append(
+            Layer(rotation, 0.1 * generator.standard_normal(2), 0.5 * generator.standard_normal((2, 2)))
+        )
+    return Network(tuple(drawn_layers), generator.standard_normal(2), np.zeros(1))
 
 
 def followed(network: Network, points: Float64[np.ndarray, "points 2"]) -> list[Stages]:
     """Return where points are within each layer."""
-    found = []
+    stages = []
     for layer in network.layers:
         basis = points @ layer.weight.T + layer.bias
         relu = np.maximum(basis, 0.0)
-        found.append(Stages(points, basis, relu, points + relu @ layer.written.T))
-        points = found[-1].post
-    return found
+        stages.append(Stages(points, basis, relu, points + relu @ layer.written.T))
+        points = stages[-1].post
+    return stages
 
 
 def train(
@@ -210,8 +212,8 @@ def _flat(network: Network) -> Float64[np.ndarray, " parameters"]:
 
 def _unflat(parameters: Float64[np.ndarray, " parameters"], layers: int) -> Network:
     of_layers = parameters[: 10 * layers].reshape(layers, 10)
-    found = tuple(Layer(each[:4].reshape(2, 2), each[4:6], each[6:].reshape(2, 2)) for each in of_layers)
-    return Network(found, parameters[-3:-1], parameters[-1:])
+    unflattened = tuple(Layer(each[:4].reshape(2, 2), each[4:6], each[6:].reshape(2, 2)) for each in of_layers)
+    return Network(unflattened, parameters[-3:-1], parameters[-1:])
 
 
 def _coordinates(
@@ -232,19 +234,19 @@ def _separability(
     labellings = np.stack([labels, *(generator.permutation(labels) for _ in range(draws))])
     rows: list[dict[str, Any]] = []
     through, before = (
-        {f"layers.{layer}.pre": stages.pre for layer, stages in enumerate(found)}
-        | {f"layers.{len(found) - 1}.post": found[-1].post}
-        for found in (followed(network, points) for network in (trained, untrained))
+        {f"layers.{layer}.pre": stages.pre for layer, stages in enumerate(by_layer)}
+        | {f"layers.{len(by_layer) - 1}.post": by_layer[-1].post}
+        for by_layer in (followed(network, points) for network in (trained, untrained))
     )
     for part, at in through.items():
         row = {"part": part, "quantity": "class_separability", "data": "classes", "unit": "fraction"}
-        found, start = (
+        hit_rates, start = (
             held_out_hits(each, labellings, np.arange(len(points)), seeded("change_of_basis", "folds")).mean(1)
             for each in (at, before[part])
         )
         rows += [
-            row | {"value": float(found[0]), "n": len(points)},
-            row | central_range(found[1:], "shuffled_labels"),
+            row | {"value": float(hit_rates[0]), "n": len(points)},
+            row | central_range(hit_rates[1:], "shuffled_labels"),
             row | {"null": "untrained", "value": float(start[0])},
         ]
     return rows

@@ -161,18 +161,18 @@ class LanguageModel:
             ValueError: a name that is not in :attr:`names`, or as :meth:`forward`.
         """
         check_names(self, names)
-        wanted, found = set(names), dict[str, Tensor]()
+        wanted, seen = set(names), dict[str, Tensor]()
 
         def see(name: str, value: Tensor) -> Tensor:
             if name in wanted:
-                found[name] = value
-                if len(found) == len(wanted):
+                seen[name] = value
+                if len(seen) == len(wanted):
                     raise _AllSeen
             return value
 
         with suppress(_AllSeen):
             self.forward(tokens, mask, see)
-        return {name: found[name] for name in names}
+        return {name: seen[name] for name in names}
 
     def query_key(self, layer: int, heads: Iterable[int] | None = None) -> Float[np.ndarray, "heads width width"]:
         """Per head W_QK of ``geometry.composition``, in float64: scores of a token with itself, without biases.
@@ -210,11 +210,11 @@ class LanguageModel:
 
     def digest(self) -> str:
         """Return a hash, 32 hexadecimal digits, of all parameters: their names, types, shapes and values."""
-        found = hashlib.blake2b(digest_size=16)
+        hasher = hashlib.blake2b(digest_size=16)
         for name, parameter in sorted(self.parameters.items()):
-            found.update(f"{name} {parameter.dtype} {tuple(parameter.shape)};".encode())
-            found.update(np.ascontiguousarray(_numpy(parameter)).reshape(-1).view(np.uint8).data)
-        return found.hexdigest()
+            hasher.update(f"{name} {parameter.dtype} {tuple(parameter.shape)};".encode())
+            hasher.update(np.ascontiguousarray(_numpy(parameter)).reshape(-1).view(np.uint8).data)
+        return hasher.hexdigest()
 
     def _check(self, tokens: Tensor, mask: Tensor | None) -> None:
         sizes = self.sizes

@@ -100,12 +100,12 @@ class Activations:
         Raises:
             ValueError: there are none of that name, or a shard is corrupt.
         """
-        found = np.empty((self.vectors, self._width(name)), dtype=np.float32)
+        vectors = np.empty((self.vectors, self._width(name)), dtype=np.float32)
         filled = 0
         for block in self.blocks(name):
-            found[filled : filled + len(block)] = block
+            vectors[filled : filled + len(block)] = block
             filled += len(block)
-        return found
+        return vectors
 
     def blocks(self, name: str, vectors: int = 4096) -> Iterator[Float[np.ndarray, "rows width"]]:
         """Yield the vectors of a name in order, at most ``vectors`` at a time.
@@ -278,10 +278,10 @@ def capture(
         unseen = observer is not None and observer.done <= shard
         if unseen or not _is_whole(path, widths, int(kept[chosen].sum()), recorded):
             watching = observer if unseen else None
-            found = _capture_shard(model, tokens, mask, kept, chosen, widths, batch_size, watching)
+            arrays = _capture_shard(model, tokens, mask, kept, chosen, widths, batch_size, watching)
             if watching is not None:
                 watching.saved(shard + 1)
-            write_tensors(path, found, recorded)
+            write_tensors(path, arrays, recorded)
     written = {
         "widths": widths,
         "shards": [int(kept[chosen].sum()) for chosen in parts],
@@ -320,14 +320,14 @@ def _capture_shard(
 ) -> dict[str, np.ndarray]:
     names = [*widths, *(name for name in (observer.names if observer else ()) if name not in widths)]
     sequence, position = np.nonzero(kept[chosen])
-    found = {name: np.empty((len(sequence), width), dtype=np.float32) for name, width in widths.items()}
+    arrays = {name: np.empty((len(sequence), width), dtype=np.float32) for name, width in widths.items()}
     filled = 0
     for start in range(0, len(chosen), batch_size):
         batch = chosen[start : start + batch_size]
         padding = None if mask is None else torch.from_numpy(mask[batch])
         here = torch.from_numpy(kept[batch])
-        found_here = model.activations(torch.from_numpy(tokens[batch]), names, padding)
-        values = {name: found_here.pop(name).cpu()[here] for name in names}
+        activations = model.activations(torch.from_numpy(tokens[batch]), names, padding)
+        values = {name: activations.pop(name).cpu()[here] for name in names}
         rows = slice(filled, filled + int(kept[batch].sum()))
         if observer is not None:
             observer.add({name: values[name] for name in observer.names})
@@ -337,9 +337,9 @@ def _capture_shard(
                 raise ValueError(
                     f"{model.name}: {name} is not finite in sequences {batch[0]} to {batch[-1]}; leave it out"
                 )
-            found[name][rows] = vectors
+            arrays[name][rows] = vectors
         filled = rows.stop
-    return found | {"sequence": chosen[sequence], "position": position}
+    return arrays | {"sequence": chosen[sequence], "position": position}
 
 
 def _is_whole(path: Path, widths: Mapping[str, int], vectors: int, provenance: Mapping[str, Any]) -> bool:
@@ -387,8 +387,8 @@ def _file_digest(path: Path) -> str:
 
 
 def _array_digest(*arrays: np.ndarray) -> str:
-    found = hashlib.blake2b(digest_size=16)
+    hasher = hashlib.blake2b(digest_size=16)
     for array in arrays:
-        found.update(f"{array.dtype} {array.shape};".encode())
-        found.update(np.ascontiguousarray(array).data)
-    return found.hexdigest()
+        hasher.update(f"{array.dtype} {array.shape};".encode())
+        hasher.update(np.ascontiguousarray(array).data)
+    return hasher.hexdigest()

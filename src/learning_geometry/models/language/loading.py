@@ -77,9 +77,11 @@ def load(
         stack.enter_context(_offline())
         if files.gguf is not None:
             stack.enter_context(_gguf_read_fast())
-        module, found = _load(files, where, tokenizer, untrained)
+        module, loaded_tokenizer = _load(files, where, tokenizer, untrained)
     origin = {"source": str(source), "revision": revision, "gguf": gguf, "untrained": untrained is not None}
-    model = wrap(module, str(source), origin | ({"gguf": files.gguf.name} if files.gguf is not None else {}), found)
+    model = wrap(
+        module, str(source), origin | ({"gguf": files.gguf.name} if files.gguf is not None else {}), loaded_tokenizer
+    )
     check_identities(model, module)
     module.to(device)
     return model
@@ -111,16 +113,16 @@ def _load(files: ModelFiles, where: str, tokenizer: bool, untrained: np.random.G
         check_extras(files, module, where)
     if files.gguf is not None and files.of_gguf is not None and files.of_gguf.rope_factors:
         _divide_frequencies(module, gguf_header(files.gguf), files.gguf, where)
-    found = None
+    loaded_tokenizer = None
     if tokenizer:
         gguf = {} if files.gguf is None else {"gguf_file": files.gguf.name}
         with _reading(where, "tokenizer"):
-            found = transformers.AutoTokenizer.from_pretrained(files.folder, **arguments, **gguf)
+            loaded_tokenizer = transformers.AutoTokenizer.from_pretrained(files.folder, **arguments, **gguf)
             if files.gguf is not None:
                 keys = gguf_header(files.gguf).keys
-                _split_as_the_vocabulary_was(found, keys)
-                begin_as_the_file_says(found, keys)
-    return module, found
+                _split_as_the_vocabulary_was(loaded_tokenizer, keys)
+                begin_as_the_file_says(loaded_tokenizer, keys)
+    return module, loaded_tokenizer
 
 
 def _trained(files: ModelFiles, config: Any) -> tuple[Any, dict[str, Any]]:
@@ -129,11 +131,11 @@ def _trained(files: ModelFiles, config: Any) -> tuple[Any, dict[str, Any]]:
     options: dict[str, Any] = {"config": config, "dtype": torch.float32, "output_loading_info": True}
     if files.gguf is None:
         auto = transformers.AutoModelForCausalLM
-        found = auto.from_pretrained(files.folder, local_files_only=True, use_safetensors=True, **options)
+        loaded = auto.from_pretrained(files.folder, local_files_only=True, use_safetensors=True, **options)
     else:
         made = getattr(transformers, GGUF_CLASSES[files.config["model_type"]])
-        found = made.from_pretrained(None, state_dict=gguf_weights(files), **options)
-    module, report = found
+        loaded = made.from_pretrained(None, state_dict=gguf_weights(files), **options)
+    module, report = loaded
     return module, report
 
 

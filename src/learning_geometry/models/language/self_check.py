@@ -42,30 +42,30 @@ def check_identities(model: LanguageModel, module: Any = None) -> None:
             or is not finite; the message names identity, layer, position and difference.
     """
     tokens = _tokens(model)
-    found = Activations()
+    activations = Activations()
 
     def see(name: str, value: Tensor) -> Tensor:
-        found[name] = value.detach()
+        activations[name] = value.detach()
         return value
 
     logits = model.forward(tokens, hook=see)
     parts = [part for part in PARTS if model.sizes.mlp_width or part not in MLP_PARTS]
     for layer in range(model.sizes.layers):
         at = f"layers.{layer}"
-        if absent := [part for part in parts if f"{at}.{part}" not in found]:
+        if absent := [part for part in parts if f"{at}.{part}" not in activations]:
             raise ValueError(f"{_beginning(model)}: {at}.{absent[0]} is never computed; {_ADVICE}")
-        _check_layer(model, at, {part: found[f"{at}.{part}"].float() for part in parts}, layer)
+        _check_layer(model, at, {part: activations[f"{at}.{part}"].float() for part in parts}, layer)
         following = f"layers.{layer + 1}.residual_pre"
         if layer + 1 < model.sizes.layers:
-            here = found[f"{at}.residual_post"]
-            _compare(model, f"{at}.residual_post = {following}", here, found[following], [here])
+            here = activations[f"{at}.residual_post"]
+            _compare(model, f"{at}.residual_post = {following}", here, activations[following], [here])
         if model.mlp_norm is not None and model.sizes.mlp_width:
             entered = "residual_pre" if model.parallel else "residual_mid"
-            expected = model.mlp_norm(layer, found[f"{at}.{entered}"])
-            read = found[f"{at}.mlp.input"]
+            expected = model.mlp_norm(layer, activations[f"{at}.{entered}"])
+            read = activations[f"{at}.mlp.input"]
             _compare(model, f"norm of {at}.{entered} = {at}.mlp.input", expected, read, [expected, read])
     if module is not None:
-        _check_module(model, module, tokens, found, logits)
+        _check_module(model, module, tokens, activations, logits)
 
 
 def _check_layer(model: LanguageModel, at: str, here: dict[str, Tensor], layer: int) -> None:
@@ -87,7 +87,7 @@ def _check_layer(model: LanguageModel, at: str, here: dict[str, Tensor], layer: 
 
 
 def _check_module(
-    model: LanguageModel, module: Any, tokens: Int64[Tensor, "batch position"], found: Activations, logits: Tensor
+    model: LanguageModel, module: Any, tokens: Int64[Tensor, "batch position"], activations: Activations, logits: Tensor
 ) -> None:
     """What the module says of itself, against what the hooks saw."""
     plain = module(input_ids=tokens, use_cache=False, output_hidden_states=True)
@@ -95,7 +95,7 @@ def _check_module(
     if len(plain.hidden_states) != len(names):
         raise ValueError(f"{_beginning(model)}: {len(plain.hidden_states)} hidden states for {len(names)}; {_ADVICE}")
     for name, state in zip(names, plain.hidden_states, strict=True):
-        _compare(model, f"{name} = output_hidden_states", found[name], state, [state])
+        _compare(model, f"{name} = output_hidden_states", activations[name], state, [state])
     _compare(model, "logits with hooks = logits without", logits, plain.logits, [plain.logits])
 
 

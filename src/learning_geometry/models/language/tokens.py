@@ -113,18 +113,18 @@ def read_windows(
     if own < 1:
         raise ValueError(f"a window: of {length} token, the beginning-of-sequence token; make it longer")
     control = control_tokens(_tokenizer(model))
-    found = np.array(_text_encoder(model, control)(text, "the text"), dtype=np.int64)
-    there, wanted = len(found) // own, 1 if windows is None else windows
+    token_ids = np.array(_text_encoder(model, control)(text, "the text"), dtype=np.int64)
+    there, wanted = len(token_ids) // own, 1 if windows is None else windows
     if not 1 <= wanted <= there:
         raise ValueError(
-            f"text: its {len(found)} tokens make {there} windows of {length}, and {wanted} are wanted; pass a longer "
-            "text or use shorter windows"
+            f"text: its {len(token_ids)} tokens make {there} windows of {length}, and {wanted} are wanted; pass a "
+            "longer text or use shorter windows"
         )
     kept = there if windows is None else windows
-    tokens = found[: kept * own].reshape(kept, own)
+    tokens = token_ids[: kept * own].reshape(kept, own)
     if bos is not None:
         tokens = np.concatenate([np.full((kept, 1), bos, dtype=np.int64), tokens], axis=1)
-    return Windows(tokens, {"prepend_bos": bos is not None} | _counts(_tokenizer(model), control, text, found))
+    return Windows(tokens, {"prepend_bos": bos is not None} | _counts(_tokenizer(model), control, text, token_ids))
 
 
 def chat_prompts(
@@ -161,23 +161,23 @@ def chat_prompts(
         f"{f'prompt {number}' if places is None else places[number]} ({prompt[:40]!r})"
         for number, prompt in enumerate(prompts)
     ]
-    found, reading = (_in_template if template else _as_they_are)(model, prompts, named, prepend_bos)
-    for tokens, name in zip(found, named, strict=True):
+    encoded, reading = (_in_template if template else _as_they_are)(model, prompts, named, prepend_bos)
+    for tokens, name in zip(encoded, named, strict=True):
         _check_length(model, len(tokens), name)
         if len(tokens) < 2:
             raise ValueError(
                 f"{name}: one token, so that its last is the first of the sequence, on which attention rests as on a "
                 "sink; write a longer prompt, or use a chat template"
             )
-    length = max(len(tokens) for tokens in found)
+    length = max(len(tokens) for tokens in encoded)
     padding = model.tokenizer.pad_token_id
-    padded = np.full((len(found), length), 0 if padding is None else padding, dtype=np.int64)
+    padded = np.full((len(encoded), length), 0 if padding is None else padding, dtype=np.int64)
     mask = np.zeros(padded.shape, dtype=bool)
-    for row, tokens in enumerate(found):
+    for row, tokens in enumerate(encoded):
         padded[row, length - len(tokens) :] = tokens
         mask[row, length - len(tokens) :] = True
     bos = model.tokenizer.bos_token_id
-    begins = {"prepend_bos": bos is not None and all(tokens[0] == bos for tokens in found)}
+    begins = {"prepend_bos": bos is not None and all(tokens[0] == bos for tokens in encoded)}
     return Prompts(padded, mask, begins | reading)
 
 
@@ -191,8 +191,8 @@ def control_tokens(tokenizer: Any) -> dict[str, int]:
         of_template = not spelled.isspace() and any(spelled in each for each in written)
         return bool(token.special) or CONTROL.fullmatch(spelled) is not None or of_template
 
-    found = {token.content: int(number) for number, token in tokenizer.added_tokens_decoder.items() if controls(token)}
-    return found | dict(zip(tokenizer.all_special_tokens, map(int, tokenizer.all_special_ids), strict=True))
+    added = {token.content: int(number) for number, token in tokenizer.added_tokens_decoder.items() if controls(token)}
+    return added | dict(zip(tokenizer.all_special_tokens, map(int, tokenizer.all_special_ids), strict=True))
 
 
 def puts_bos(tokenizer: Any) -> bool:
@@ -296,7 +296,7 @@ def _in_template(
     written = min(([token for token in encode(text) if token in control] for text in (plain, *texts)), key=len)
     bos = beginning(model, True) if prepend_bos else None
     begin = [] if bos is None else [bos]
-    found = []
+    encoded = []
     for prompt, text, name in zip(prompts, texts, named, strict=True):
         if prompt.strip() not in text:
             raise ValueError(f"{name}: the chat template does not hold it as it is; set chat_template to false")
@@ -305,13 +305,13 @@ def _in_template(
             raise ValueError(
                 f"{name}: holds what the tokenizer reads as a control token of its chat template; write it otherwise"
             )
-        found.append(tokens if tokens[:1] == begin else begin + tokens)
+        encoded.append(tokens if tokens[:1] == begin else begin + tokens)
     reading = {
         "template": _digest(json.dumps(tokenizer.chat_template, sort_keys=True)),
         "rendered": _digest("\0".join(texts)),
         "date": DATE.date().isoformat() if render(PLAIN, OTHER_DATE) != plain else None,
     }
-    return found, reading
+    return encoded, reading
 
 
 @contextmanager

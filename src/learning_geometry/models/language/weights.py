@@ -22,7 +22,7 @@ ROUNDED = 1e-2
 def gguf_weights(files: ModelFiles) -> dict[str, Float32[Tensor, "..."]]:
     """Return all weights of a GGUF file in float32, by their names in Hugging Face's layout."""
     assert files.gguf is not None and files.of_gguf is not None
-    header, found = gguf_header(files.gguf), {}
+    header, weights = gguf_header(files.gguf), {}
     for name in header.tensors:
         if name not in files.of_gguf.names:
             continue
@@ -31,8 +31,8 @@ def gguf_weights(files: ModelFiles) -> dict[str, Float32[Tensor, "..."]]:
             values = _halves(values, heads)
         if name in files.of_gguf.transposed:
             values = values.T
-        found[files.of_gguf.names[name]] = torch.from_numpy(np.array(values, dtype=np.float32, order="C"))
-    return found
+        weights[files.of_gguf.names[name]] = torch.from_numpy(np.array(values, dtype=np.float32, order="C"))
+    return weights
 
 
 def gguf_tensor(header: Gguf, path: Path, name: str) -> Float32[np.ndarray, "..."]:
@@ -111,10 +111,10 @@ def check_extras(files: ModelFiles, module: Any, where: str) -> None:
 
 
 def _same_frequencies(value: Float[Tensor, " pairs"], module: Any) -> bool:
-    found = next(buffer for name, buffer in module.named_buffers() if name.endswith("rotary_emb.inv_freq"))
-    if value.shape != found.shape:
+    frequencies = next(buffer for name, buffer in module.named_buffers() if name.endswith("rotary_emb.inv_freq"))
+    if value.shape != frequencies.shape:
         return False
-    return bool(((value.float() - found).abs() <= ROUNDED * found.abs()).all())
+    return bool(((value.float() - frequencies).abs() <= ROUNDED * frequencies.abs()).all())
 
 
 def _halves(values: Float32[np.ndarray, "rows ..."], heads: int) -> Float32[np.ndarray, "rows ..."]:
