@@ -111,8 +111,8 @@ def test_a_text_that_is_too_short_is_refused(check, tmp_path):
             "measurements.downstream_loss.tokens: 257 is more than the model's context of 256",
         ),
         (
-            {"measurements": {"dictionary_sweep": {"active": 33, "dictionaries": {"c": {"latents": 32}}}}},
-            "measurements.dictionary_sweep.dictionaries.c.latents: 32 is fewer than the 33 that are active",
+            {"measurements": {"dictionary_sweep": {"k": 33, "dictionaries": {"c": {"latents": 32}}}}},
+            "measurements.dictionary_sweep.dictionaries.c.latents: 32 is fewer than k, 33",
         ),
         (
             {"measurements": {"dictionary_sweep": {"layer": 2}}},

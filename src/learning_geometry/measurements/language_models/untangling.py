@@ -62,7 +62,7 @@ SETTINGS = {
         "type": "integer",
         "minimum": 2,
         "default": 100,
-        "description": "Draws of the null, in which pairs change sets at random, of separability and variance ratios.",
+        "description": "Draws of the null, in which the prompts of a pair change sets at random, of separability and variance ratios.",
     },
     "swapped_shapes": {
         "type": "integer",
@@ -82,7 +82,7 @@ NEAREST = 3
 
 
 def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
-    """Measure in every layer how two sets of contrast pairs lie in the residual stream at the last token of the prompt.
+    """Measure in every layer how the two sets of a contrast lie in the residual stream at the last token of the prompt.
 
     Rows, part ``layers.<l>.residual_mid`` (and ``residual_pre``, where the setting says), data = contrast, n = pairs of
     pairs:
