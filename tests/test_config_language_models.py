@@ -168,7 +168,7 @@ def test_the_same_text_or_prompts_under_two_names_are_refused(check, tmp_path):
         assert found == ["prompts.d: the same prompts as c; leave one of them out"]
 
 
-def test_prompts_that_are_no_twins_are_refused(check, tmp_path):
+def test_prompts_that_are_no_pairs_are_refused(check, tmp_path):
     def problem(first, second):
         files = [text(tmp_path, content, name) for content, name in ((first, "first"), (second, "second"))]
         (found,) = check(prompts={"c": files}, measurements={"depth_growth": {}})

@@ -1,7 +1,7 @@
 """What measurements of contrastive prompts share: the streams, the draws over contrast pairs, and their intervals.
 
-Resamples draw both prompts of a pair together, and a contrast has one set of resamples and of swapped labellings for all layers, streams
-and measurements: differences between them are paired over prompts.
+Resamples draw both prompts of a pair together, and a contrast has one set of resamples and of swapped labellings for
+all layers, streams and measurements: differences between them are paired over prompts.
 """
 
 from typing import TYPE_CHECKING, Any

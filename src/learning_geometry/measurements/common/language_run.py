@@ -173,7 +173,7 @@ class LanguageRun:
 
     @cached_property
     def contrasts(self) -> dict[str, tuple[slice, slice]]:
-        """Name of a contrast -> where its first and its second set are among the prompts, both in the order of the pairs."""
+        """Name of a contrast -> where its first and its second set are among the prompts, pair by pair."""
         found, start = {}, 0
         for name, pairs in _opened(self._prompts(TRAINED)).provenance["pairs"]:
             found[name] = slice(start, start + pairs), slice(start + pairs, start + 2 * pairs)

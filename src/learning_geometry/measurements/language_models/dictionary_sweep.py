@@ -272,8 +272,8 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
     A latent is **dead** if it was active neither for the last ``dead_window`` vectors of training (rounded up to whole
     batches; all of training if it was shorter) nor for any held-out vector.
 
-    Rows, with data = name of the entry, index = its latents, seed = that of the dictionary, part ``layers.<l>.attention.output`` or
-    ``layers.<l>.mlp`` (transcoder):
+    Rows, with data = name of the entry, index = its latents, seed = that of the dictionary, part
+    ``layers.<l>.attention.output`` or ``layers.<l>.mlp`` (transcoder):
 
     - ``dead_share``: dead latents over all; n = vectors in which they were not active;
     - ``initial_dead_share``: the same of the start, for the first vectors of training, as many, and the held-out ones;
@@ -281,8 +281,8 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
       Null ``untrained``: the start;
     - ``mean_over_spread``: γ = ‖mean‖ / ‖standard deviation‖ of held-out vectors as the start encodes them, that is
       minus the start's mean where it is centred; n = their number;
-    - ``option_<name>`` with the settings of the entry, so that tables tell what its dictionaries are: ``centred``, ``tied``,
-      ``sparse_adam``, ``active_subspace``, ``random_subspace`` (0 or 1), ``auxiliary`` (a number).
+    - ``option_<name>`` with the settings of the entry, so that tables tell what its dictionaries are: ``centred``,
+      ``tied``, ``sparse_adam``, ``active_subspace``, ``random_subspace`` (0 or 1), ``auxiliary`` (a number).
 
     The trained dictionaries are saved in the layout of SAELens below ``run.output``, if there is one, as
     ``<entry>-seed-<seed>``.

@@ -98,8 +98,8 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
     ``cosine_last_minus_middle``, differences of the means of ``mean_cosine`` over the middle, the first and the last
     third of the layers, of residual_mid, corrected like it, but with nothing cut at 1.
 
-    Null ``swapped_pairs`` of all that knows the sets apart: in every pair either prompt comes first, at random, the same
-    in all layers and streams.
+    Null ``swapped_pairs`` of all that knows the sets apart: in every pair either prompt comes first, at random, the
+    same in all layers and streams.
 
     Raises:
         ValueError: a state is not finite, or a contrast has fewer than two pairs.
