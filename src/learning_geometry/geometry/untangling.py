@@ -43,10 +43,10 @@ class Untangling(NamedTuple):
 
 
 def swapped_pairs(pairs: int, draws: int, generator: np.random.Generator) -> Int64[np.ndarray, "draws samples"]:
-    """Null labels of contrast pairs, the first set before the second: in every pair either sample comes first.
+    """Null labels of contrast pairs, the first set before the second: in every pair either one comes first.
 
-    If what makes the contrast did not matter, the two of a pair would be exchangeable, and every such labelling as good as
-    the true one (0 for the first set, 1 for the second).
+    If what makes the contrast did not matter, the two of a pair would be exchangeable, and every such labelling as
+    good as the true one (0 for the first set, 1 for the second).
 
     Raises:
         ValueError: If a number is below 1.

@@ -1,8 +1,8 @@
 """Contrastive prompts: two text files, one prompt a line; line i of one file is the partner of line i of the other.
 
 The prompts of a pair have the same form and, within a word, the same length, and differ in what makes the contrast, so
-that topic and length do not. The sets that come with the package lie in ``prompt_sets`` beside this file; any other file may take
-their place. The harmful set holds requests that a model should refuse, in general words, and no answers.
+that topic and length do not. The sets that come with the package lie in ``prompt_sets`` beside this file; any other
+file may take their place. The harmful set holds requests that a model should refuse, in general words, and no answers.
 """
 
 from pathlib import Path
