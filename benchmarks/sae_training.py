@@ -33,13 +33,13 @@ def cases(small: bool) -> list[Case]:
         peers["SAELens"] = saelens
     else:
         print("sae training: SAELens is not installed, and its rows are left out", file=sys.stderr)
-    width, batch, active = (6, 8, 2) if small else (WIDTH, BATCH, ACTIVE)
+    width, batch, k = (6, 8, 2) if small else (WIDTH, BATCH, ACTIVE)
     all_cases = []
     for latents in (size // 96 if small else size for size in SIZES):
         vectors = correlated(BATCHES * batch, width, latents)
         batches = list(vectors.split(batch))
         start = topk.initialise(vectors, latents, seeded("start"))
-        settings = topk.Settings(active=active, learning_rate=RATE)
+        settings = topk.Settings(k=k, learning_rate=RATE)
         name = f"sae training, {latents} latents"
         for peer, make in peers.items():
             check(f"{name}: {peer}", ours(start, settings, vectors), make(start, settings, vectors), batches)
@@ -70,12 +70,12 @@ def ours(start: topk.Dictionary, settings: topk.Settings, vectors: Tensor) -> St
 class PlainAutoencoder(nn.Module):
     """A TopK autoencoder as one would write it."""
 
-    def __init__(self, latents: int, width: int, active: int) -> None:
+    def __init__(self, latents: int, width: int, k: int) -> None:
         super().__init__()
-        self.encoder, self.decoder, self.active = nn.Linear(width, latents), nn.Linear(latents, width), active
+        self.encoder, self.decoder, self.k = nn.Linear(width, latents), nn.Linear(latents, width), k
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        values, where = self.encoder(x).topk(self.active, dim=-1)
+        values, where = self.encoder(x).topk(self.k, dim=-1)
         latents = torch.zeros(len(x), self.encoder.out_features).scatter(1, where, values)
         return self.decoder(latents), latents
 
@@ -83,7 +83,7 @@ class PlainAutoencoder(nn.Module):
 def plain_loop(start: topk.Dictionary, settings: topk.Settings, vectors: Tensor) -> Step:
     """Return the same step by autograd, with what all of them count: latents that were silent."""
     latents, width = start["decoder.weight"].shape
-    model = PlainAutoencoder(latents, width, settings.active)
+    model = PlainAutoencoder(latents, width, settings.k)
     model.load_state_dict(start | {"decoder.weight": start["decoder.weight"].T})
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
     silent = torch.zeros(latents, dtype=torch.int64)
@@ -114,9 +114,7 @@ def saelens(start: topk.Dictionary, settings: topk.Settings, vectors: Tensor) ->
         from sae_lens.config import SAETrainerConfig
         from sae_lens.training.sae_trainer import SAETrainer
     latents, width = start["decoder.weight"].shape
-    model = TopKTrainingSAE(
-        TopKTrainingSAEConfig(d_in=width, d_sae=latents, k=settings.active, apply_b_dec_to_input=False)
-    )
+    model = TopKTrainingSAE(TopKTrainingSAEConfig(d_in=width, d_sae=latents, k=settings.k, apply_b_dec_to_input=False))
     with torch.no_grad():
         model.W_enc.copy_(start["encoder.weight"].T)
         model.b_enc.copy_(start["encoder.bias"])

@@ -111,8 +111,8 @@ def test_a_text_that_is_too_short_is_refused(check, tmp_path):
             "measurements.downstream_loss.tokens: 257 is more than the model's context of 256",
         ),
         (
-            {"measurements": {"dictionary_sweep": {"active": 33, "dictionaries": {"c": {"latents": 32}}}}},
-            "measurements.dictionary_sweep.dictionaries.c.latents: 32 is fewer than the 33 that are active",
+            {"measurements": {"dictionary_sweep": {"k": 33, "dictionaries": {"c": {"latents": 32}}}}},
+            "measurements.dictionary_sweep.dictionaries.c.latents: 32 is fewer than k, 33",
         ),
         (
             {"measurements": {"dictionary_sweep": {"layer": 2}}},
@@ -168,7 +168,7 @@ def test_the_same_text_or_prompts_under_two_names_are_refused(check, tmp_path):
         assert found == ["prompts.d: the same prompts as c; leave one of them out"]
 
 
-def test_prompts_that_are_no_twins_are_refused(check, tmp_path):
+def test_prompts_that_are_no_pairs_are_refused(check, tmp_path):
     def problem(first, second):
         files = [text(tmp_path, content, name) for content, name in ((first, "first"), (second, "second"))]
         (found,) = check(prompts={"c": files}, measurements={"depth_growth": {}})

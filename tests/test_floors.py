@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "training": TRAINING,
     "dictionaries": [*TRAINING, "dictionaries"],
     "measurements": [*TRAINING, "dictionaries", "tables", "measurements"],
-    "archive": ["base", "tasks", "config", "archive"],
+    "archive": ["base", "tasks", "config", "tables", "archive"],
     "planning": ["base", "tasks", "config", "geometry", "tables", "claims", "planning"],
     "check": ["base", "tasks", "config", "geometry", "tables", "claims", "planning", "check"],
 }

@@ -35,8 +35,10 @@ import yaml
 from learning_geometry import __version__
 from learning_geometry.config import read_yaml, validate
 from learning_geometry.config.problems import printable
-from learning_geometry.files import atomic_path, read_json, read_provenance
+from learning_geometry.config.renamed import with_present_names as config_with_present_names
+from learning_geometry.files import atomic_path, read_json, read_provenance, read_table, write_table
 from learning_geometry.paths import CONCLUDED_FROM, artifact
+from learning_geometry.tables.renamed import with_present_names
 
 LAYOUT = 2
 """What is in an archive and how; a change that older code cannot read takes the next number."""
@@ -84,6 +86,9 @@ SUMMARY = {
 SINCE_LAYOUT = {1: (), 2: ("other_seeds",)}
 """Layouts that are read -> columns of the runs' tables that came with them, which readers of earlier ones fill in."""
 
+NAMES_SINCE = 2
+"""Layout since which settings, quantities and nulls have their present names; in what is unpacked they always have."""
+
 LARGEST_RATIO = 100
 """Bytes that a byte of an archive may unpack to; tables are compressed already, and JSON shrinks to a twentieth."""
 
@@ -117,7 +122,7 @@ def pack(path: str | Path, results: str | Path, config: Mapping[str, Any], drawn
         "drawn": {name: _sha256(results / name) for name in sorted(drawn)},
     }
     written = {
-        CONFIG: yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True).encode(),
+        CONFIG: _yaml(config),
         DESCRIPTION: (json.dumps(description, sort_keys=True, ensure_ascii=False, indent=2) + "\n").encode(),
     }
     sums = {name: _sha256(results / name) for name in names}
@@ -143,6 +148,8 @@ def pack(path: str | Path, results: str | Path, config: Mapping[str, Any], drawn
 
 def unpack(path: str | Path, folder: str | Path, floor: int = FLOOR) -> dict[str, Any]:
     """Check an archive and unpack it into a folder of its own, whole or not at all.
+
+    Settings, quantities and nulls of an archive of layout 1 are renamed to what they are called since.
 
     Args:
         path: the archive.
@@ -316,6 +323,8 @@ def _checked(path: Path, folder: Path) -> dict[str, Any]:
     try:
         description = read_description(folder)
         config = read_yaml(folder / CONFIG)
+        if earlier := description["layout"] < NAMES_SINCE:
+            config = config_with_present_names(config)
         # what redraw.smk will draw; what was measured elsewhere is not looked for here
         validate(config, files=False)
         absent = [name for name in table_names(config) if name not in sums]
@@ -325,6 +334,8 @@ def _checked(path: Path, folder: Path) -> dict[str, Any]:
             _check_table(folder / name, _runs(description) if name.endswith("runs.parquet") else SUMMARY)
             if read_provenance(folder / name) != description["provenance"].get(name):
                 raise ValueError(f"{DESCRIPTION} tells another provenance of {name} than the table; pack the run again")
+        if earlier:
+            _rename(folder, config, sums)
     except (ValueError, RecursionError) as error:
         # the temporary folder is gone when this is read
         text = str(error).replace(f"{folder}/", "") or "it is nested too deeply"
@@ -332,6 +343,14 @@ def _checked(path: Path, folder: Path) -> dict[str, Any]:
         text = re.sub(r"run `snakemake .*? to make it again", "copy it again from where it came from", text)
         raise ValueError(f"{path}: {text}") from None
     return description
+
+
+def _rename(folder: Path, config: Mapping[str, Any], sums: Mapping[str, str]) -> None:
+    """Write the config, and the tables under the present names of quantities and nulls, with checksums of these."""
+    (folder / CONFIG).write_bytes(_yaml(config))
+    for name in table_names(config):
+        write_table(with_present_names(read_table(folder / name)), folder / name, read_provenance(folder / name))
+    (folder / CHECKSUMS).write_text("".join(f"{_sha256(folder / name)}  {name}\n" for name in sorted(sums)))
 
 
 def read_description(folder: str | Path) -> dict[str, Any]:
@@ -384,6 +403,10 @@ def _check_table(path: Path, columns: Mapping[str, str]) -> None:
             f"{path}: column {name!r:.50} is {found.get(name, 'absent')}, expected {columns.get(name, 'none')}; redraw "
             "it with the version that packed it"
         )
+
+
+def _yaml(config: Mapping[str, Any]) -> bytes:
+    return yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True).encode()
 
 
 def _sha256(path: Path) -> str:

@@ -84,8 +84,14 @@ def attention_rows(
         for cause, share in zip(("orthogonal_writing", "random_reading"), explained, strict=True):
             rows += by_layer("drop_explained", share, f".{cause}", **here)
     tables = [tidy(rows, "model", 0)]
-    shares = {"standard_small": 0.2, "standard": 0.6, "standard_centred": 0.01, "active": 0.02, "active_centred": 0.0}
-    shares |= {"transcoder_standard": 0.4, "transcoder_active": 0.01}
+    shares = {
+        "standard_small": 0.2,
+        "standard": 0.6,
+        "standard_centred": 0.01,
+        "active_subspace": 0.02,
+        "active_subspace_centred": 0.0,
+    }
+    shares |= {"transcoder_standard": 0.4, "transcoder_active_subspace": 0.01}
     for seed in range(seeds):
         rows = []
         for dictionary, share in (shares | (dead or {})).items():
@@ -168,14 +174,22 @@ def test_units_of_a_language_model(attention_as_published):
         ("reading_explains_the_low_dimension", {"explained": (0.9, np.nan)}, "inconclusive"),
         ("dead_latents_rise_with_dictionary_size", {"dead": {"standard_small": 0.7}}, "not supported"),
         ("dead_latents_rise_with_dictionary_size", {"seeds": 1}, "inconclusive"),
-        ("active_subspace_cuts_dead_latents", {"dead": {"active": 0.2}}, "not supported"),
-        ("active_subspace_cuts_dead_latents", {"variance": {"active": 0.6}}, "not supported"),
-        ("active_subspace_cuts_dead_latents", {"variance": {"active": 0.695}}, "supported"),  # within the margin
+        ("active_subspace_cuts_dead_latents", {"dead": {"active_subspace": 0.2}}, "not supported"),
+        ("active_subspace_cuts_dead_latents", {"variance": {"active_subspace": 0.6}}, "not supported"),
+        (
+            "active_subspace_cuts_dead_latents",
+            {"variance": {"active_subspace": 0.695}},
+            "supported",
+        ),  # within the margin
         ("active_subspace_cuts_dead_latents", {"seeds": 1}, "inconclusive"),
         ("active_subspace_cuts_dead_latents", {"seeds": 0}, "inconclusive"),
         (CENTRED, {"dead": {"standard_centred": 0.3}}, "supported"),
         ("centring_alone_cuts_dead_latents", {"dead": {"standard_centred": 0.3}}, "not supported"),
-        ("active_subspace_cuts_dead_latents_of_a_transcoder", {"dead": {"transcoder_active": 0.3}}, "not supported"),
+        (
+            "active_subspace_cuts_dead_latents_of_a_transcoder",
+            {"dead": {"transcoder_active_subspace": 0.3}},
+            "not supported",
+        ),
     ],
 )
 def test_claims_on_attention_fail_or_stay_open_where_planted(name, options, expected):
@@ -510,14 +524,14 @@ def test_hashes_of_weights_are_found_where_tables_were_gathered(tmp_path):
 
 # Names of the config -------------------------------------------------------------------------------------------
 
-CELLS = {
+DICTIONARIES = {
     "standard_small": {"latents": 576},
     "standard": {"latents": 1152},
     "standard_centred": {"latents": 1152, "centred": True},
-    "active": {"latents": 1152, "subspace": "active"},
-    "active_centred": {"latents": 1152, "subspace": "active", "centred": True},
+    "active_subspace": {"latents": 1152, "subspace": "active"},
+    "active_subspace_centred": {"latents": 1152, "subspace": "active", "centred": True},
     "transcoder_standard": {"latents": 1152, "target": "transcoder", "tied": False},
-    "transcoder_active": {"latents": 1152, "target": "transcoder", "subspace": "active", "tied": False},
+    "transcoder_active_subspace": {"latents": 1152, "target": "transcoder", "subspace": "active", "tied": False},
 }
 
 
@@ -534,10 +548,10 @@ def comparable(ledger):
 
 def test_a_users_texts_and_dictionaries_are_judged_as_ours(attention_as_published):
     _, ours = attention_as_published
-    dictionaries = {f"dictionary_{i}": name for i, name in enumerate(CELLS)}
+    dictionaries = {f"dictionary_{i}": name for i, name in enumerate(DICTIONARIES)}
     texts = ("novel", "law")
     tables = attention_rows(texts=texts, names={role: name for name, role in dictionaries.items()})
-    measurements = sweep({name: CELLS[role] for name, role in dictionaries.items()})
+    measurements = sweep({name: DICTIONARIES[role] for name, role in dictionaries.items()})
     theirs = settings("attention_subspaces", texts=dict.fromkeys(texts, "a"), measurements=measurements)
     found = judge({"model": theirs}, tables, (attention_subspaces.STUDY,))
     renamed = ours.table.assign(
@@ -588,7 +602,7 @@ def test_claims_across_models_take_what_all_read():
     assert ledger.notes["why"].str.contains("no text that all have under one name").all()
 
 
-def cells_judged(dictionaries, name):
+def dictionaries_judged(dictionaries, name):
     """What the claim's rows read of the dictionaries of a config: quantity and baseline of its first comparison."""
     experiment = {"texts": {"t": "a"}, "measurements": sweep(dictionaries)}
     (chosen,) = only(attention_subspaces.STUDY, name).claims
@@ -599,21 +613,21 @@ def cells_judged(dictionaries, name):
 def test_dictionaries_are_told_by_their_settings():
     cuts = "active_subspace_cuts_dead_latents"
     sized = {
-        f"{role}_{latents}": CELLS[role] | {"latents": latents}
+        f"{role}_{latents}": DICTIONARIES[role] | {"latents": latents}
         for latents in (64, 128)
-        for role in ("standard", "active")
+        for role in ("standard", "active_subspace")
     }
-    assert cells_judged(sized, cuts) == ("active_128", "standard_128")
-    assert cells_judged(sized, "dead_latents_rise_with_dictionary_size") == ("standard_128", "standard_64")
+    assert dictionaries_judged(sized, cuts) == ("active_subspace_128", "standard_128")
+    assert dictionaries_judged(sized, "dead_latents_rise_with_dictionary_size") == ("standard_128", "standard_64")
     # of one size, though a larger one is there; and alike in all else
-    some = {name: sized[name] for name in ("active_64", "standard_64", "standard_128")}
-    assert cells_judged(some, cuts) == ("active_64", "standard_64")
+    some = {name: sized[name] for name in ("active_subspace_64", "standard_64", "standard_128")}
+    assert dictionaries_judged(some, cuts) == ("active_subspace_64", "standard_64")
     others = {"a": {"latents": 64, "subspace": "active", "optimizer": "sparse_adam"}, "s": {"latents": 64}}
-    assert cells_judged(others, cuts) == ("active", "standard")  # none in the config: not measured
+    assert dictionaries_judged(others, cuts) == ("active_subspace", "standard")  # none in the config: not measured
     others["t"] = {"latents": 64, "optimizer": "sparse_adam"}
-    assert cells_judged(others, cuts) == ("a", "t")
-    assert cells_judged(CELLS, CENTRED) == ("active_centred", "standard_centred")
-    assert cells_judged(CELLS, "active_subspace_cuts_dead_latents_of_a_transcoder") == (
-        "transcoder_active",
+    assert dictionaries_judged(others, cuts) == ("a", "t")
+    assert dictionaries_judged(DICTIONARIES, CENTRED) == ("active_subspace_centred", "standard_centred")
+    assert dictionaries_judged(DICTIONARIES, "active_subspace_cuts_dead_latents_of_a_transcoder") == (
+        "transcoder_active_subspace",
         "transcoder_standard",
     )

@@ -200,7 +200,7 @@ def test_mean_over_spread_is_that_of_its_definition():
         (lambda x: start(x, targets=x[:, :5]), "encoder of width 32 cannot be a decoder of width 5"),
         (lambda x: start(0 * x), "all equal"),
         (lambda x: mean_over_spread(0 * x + 1), "all equal"),
-        (lambda x: draw(x, Options(4), 5, np.random.default_rng(0)), "active: 5 of 4 latents"),
+        (lambda x: draw(x, Options(4), 5, np.random.default_rng(0)), "k: 5 of 4 latents"),
     ],
 )
 def test_what_cannot_be_done_is_named(call, message):

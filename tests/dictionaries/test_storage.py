@@ -29,7 +29,7 @@ def dictionary(vectors):
     """Trained on vectors times SCALE, with rows of a norm that is not 1."""
     scaled = SCALE * vectors
     start = draw(scaled, Options(LATENTS), ACTIVE, np.random.default_rng(0))
-    return topk.train(start, scaled, topk.Settings(active=ACTIVE, steps=20), np.random.default_rng(0)).dictionary
+    return topk.train(start, scaled, topk.Settings(k=ACTIVE, steps=20), np.random.default_rng(0)).dictionary
 
 
 def saelens(directory, vectors):
@@ -89,7 +89,7 @@ def test_it_computes_the_same_of_vectors_that_are_not_scaled(tmp_path, dictionar
     torch.testing.assert_close(latents, codes)
     torch.testing.assert_close(reconstructed, topk.decode(dictionary, codes) / SCALE)
     saved = load(tmp_path)
-    assert saved.active == ACTIVE and saved.metadata.items() >= METADATA.items()
+    assert saved.k == ACTIVE and saved.metadata.items() >= METADATA.items()
     torch.testing.assert_close(topk.encode(saved.dictionary, vectors, ACTIVE), codes)
     torch.testing.assert_close(topk.decode(saved.dictionary, codes), reconstructed)
 

@@ -6,7 +6,7 @@ import torch
 
 from learning_geometry.dictionaries import topk
 from learning_geometry.dictionaries.initialisation import Options, draw
-from learning_geometry.dictionaries.sweep import DictionaryEntry, evaluate, train_together
+from learning_geometry.dictionaries.sweep import Entry, evaluate, train_together
 from learning_geometry.seeding import seeded
 
 WIDTH, ATOMS, ACTIVE = 16, 24, 3
@@ -23,7 +23,7 @@ def planted(vectors, seed=0, offset=0.0):
     return torch.from_numpy(coefficients @ atoms + offset).float()
 
 
-SETTINGS = topk.Settings(active=ACTIVE, learning_rate=3e-3, dead_after=2000)
+SETTINGS = topk.Settings(k=ACTIVE, learning_rate=3e-3, dead_after=2000)
 
 
 def dictionaries(vectors, **changed):
@@ -34,7 +34,7 @@ def dictionaries(vectors, **changed):
         "active": (Options(ATOMS, "active", 8), SETTINGS._replace(optimizer="sparse_adam", tied=True)),
     }
     return {
-        name: DictionaryEntry(draw(vectors, options, settings.active, seeded(3, name)), settings._replace(**changed))
+        name: Entry(draw(vectors, options, settings.k, seeded(3, name)), settings._replace(**changed))
         for name, (options, settings) in kinds.items()
     }
 
@@ -114,7 +114,7 @@ def test_transcoders_learn_pairs():
     mapped = vectors @ torch.randn(WIDTH, 5, generator=torch.Generator().manual_seed(0))
     start = draw(vectors, Options(ATOMS, tied=False), ACTIVE, seeded(0), mapped)
     drawn = topk.draw_batches(vectors, 128, 400, seeded(0, "batches"), mapped)
-    dictionary = DictionaryEntry(start, SETTINGS._replace(active=6, learning_rate=1e-2))
+    dictionary = Entry(start, SETTINGS._replace(k=6, learning_rate=1e-2))
     fitted = train_together({"transcoder": dictionary}, drawn, topk.variance(mapped))["transcoder"]
     before, after = (evaluate(each, [(vectors, mapped)], 6) for each in (start, fitted.dictionary))
     assert before.explained_variance < 0.3 and after.explained_variance > 0.8
@@ -125,7 +125,7 @@ def test_latents_die_of_an_uncentred_mean_and_not_of_a_centred_one():
     vectors = vectors * topk.scale_factor(vectors)
     slow = SETTINGS._replace(learning_rate=3e-4)
     drawn = {
-        name: DictionaryEntry(draw(vectors, Options(8 * ATOMS, centred=name == "centred"), ACTIVE, seeded(1)), slow)
+        name: Entry(draw(vectors, Options(8 * ATOMS, centred=name == "centred"), ACTIVE, seeded(1)), slow)
         for name in ("centred", "uncentred")
     }
     fitted = train_together(drawn, batches(vectors, 100, 128), topk.variance(vectors))
@@ -151,7 +151,7 @@ def test_latents_die_of_an_uncentred_mean_and_not_of_a_centred_one():
         (lambda x: evaluate(dictionaries(x)["large"].start, [], 3), "none or all equal"),
         (lambda x: evaluate(dictionaries(x)["large"].start, [0 * x], 3), "none or all equal"),
         (lambda x: evaluate(dictionaries(x)["large"].start, [x[:, :9]], 3), "width 9"),
-        (lambda x: evaluate(dictionaries(x)["large"].start, [x], 49), "active: 49 of 48"),
+        (lambda x: evaluate(dictionaries(x)["large"].start, [x], 49), "k: 49 of 48"),
     ],
 )
 def test_what_cannot_be_done_is_named(call, message):

@@ -37,7 +37,7 @@ def planted(vectors=6000, seed=0):
     return vectors * scale_factor(vectors), torch.from_numpy(atoms).float()
 
 
-SETTINGS = Settings(latents=ATOMS, active=ACTIVE, steps=700, batch_size=256, learning_rate=3e-3)
+SETTINGS = Settings(latents=ATOMS, k=ACTIVE, steps=700, batch_size=256, learning_rate=3e-3)
 
 
 @pytest.fixture(scope="module")
@@ -256,7 +256,7 @@ def test_a_transcoder_learns_targets_of_another_width():
     start = initialise(vectors, ATOMS, np.random.default_rng(0))
     rows = torch.randn(ATOMS, 5, generator=torch.Generator().manual_seed(1))
     start |= {"decoder.weight": rows / rows.norm(dim=1, keepdim=True), "decoder.bias": mapped.mean(0)}
-    settings = SETTINGS._replace(active=8, steps=300, learning_rate=1e-2)
+    settings = SETTINGS._replace(k=8, steps=300, learning_rate=1e-2)
     fitted = train(start, vectors, settings, np.random.default_rng(0), mapped)
     before, after = (explained_variance(mapped, decode(each, encode(each, vectors, 8))) for each in (start, fitted[0]))
     assert before < 0.3 and after > 0.8
@@ -265,9 +265,9 @@ def test_a_transcoder_learns_targets_of_another_width():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda x: encode(initialise(x, 8, np.random.default_rng(0)), x, 9), "active: 9 of 8 latents"),
-        (lambda x: encode(initialise(x, 8, np.random.default_rng(0)), x, 0), "active: 0 of 8"),
-        (lambda x: fit(x, Settings(latents=8, active=9, steps=1), 0), "active: 9 of 8"),
+        (lambda x: encode(initialise(x, 8, np.random.default_rng(0)), x, 9), "k: 9 of 8 latents"),
+        (lambda x: encode(initialise(x, 8, np.random.default_rng(0)), x, 0), "k: 0 of 8"),
+        (lambda x: fit(x, Settings(latents=8, k=9, steps=1), 0), "k: 9 of 8"),
         (lambda x: initialise(x[:7], 8, np.random.default_rng(0)), "7 cannot train 8 latents"),
         (lambda x: initialise(0 * x, 8, np.random.default_rng(0)), "all equal"),
         (lambda x: scale_factor(0 * x), "mean norm is 0.0"),

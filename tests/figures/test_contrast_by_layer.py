@@ -74,7 +74,7 @@ def test_every_stream_and_set_has_its_curve_without_the_embedding(figure):
         assert axes.get_yscale() == "log" and len(axes.collections) == 5 + (axes is variances)
 
 
-def test_the_null_is_of_twins_swapped(figure):
+def test_the_null_is_of_pairs_swapped(figure):
     null = line_in(figure.axes[5], style.NULL_GREY, ":", 0.9)
     np.testing.assert_allclose(null.get_ydata(), 1 - (1 - cosine(np.arange(30) + 0.5, 30)) / 9)
 

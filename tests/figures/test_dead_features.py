@@ -13,20 +13,20 @@ from learning_geometry.tables.tidy import tidy
 
 OPTIONS = {"experiments": ["tiny"]}
 NONE, ACTIVE, RANDOM = "none", "active", "random"
-CELLS = {  # latents, subspace, centred, tied, SparseAdam, AuxK; dead share, before training, explained variance, γ
+ENTRIES = {  # latents, subspace, centred, tied, SparseAdam, AuxK; dead share, before training, explained variance, γ
     "standard_288": (288, NONE, False, True, False, 0, 0.17, 0.02, 0.72, 0.92),
     "standard_1152": (1152, NONE, False, True, False, 0, 0.44, 0.15, 0.74, 0.92),
     "centred_1152": (1152, NONE, True, True, False, 0, 0.15, 0.0, 0.76, 0.11),
     "recipe_1152": (1152, ACTIVE, True, True, True, 0, 0.07, 0.01, 0.77, 0.11),
     "revived_1152": (1152, RANDOM, False, False, False, 64, 0.3, 0.1, 0.7, 0.92),
     "transcoder_1152": (1152, NONE, True, False, False, 0, 0.19, 0.0, 0.54, 0.07),
-    "transcoder_active_1152": (1152, ACTIVE, True, False, False, 0, 0.2, 0.0, 0.55, 0.07),
+    "transcoder_active_subspace_1152": (1152, ACTIVE, True, False, False, 0, 0.2, 0.0, 0.55, 0.07),
 }
 
 
 def rows(seed, chosen):
     for name in chosen:
-        latents, subspace, centred, tied, sparse_adam, auxiliary, dead, initial, explained, gamma = CELLS[name]
+        latents, subspace, centred, tied, sparse_adam, auxiliary, dead, initial, explained, gamma = ENTRIES[name]
         part = "layers.15.mlp" if "transcoder" in name else "layers.15.attention.output"
         base = {"step": 0, "part": part, "index": latents, "data": name, "unit": "fraction"}
         yield base | {"quantity": "dead_share", "value": dead + 0.01 * seed, "n": 12780}
@@ -41,14 +41,14 @@ def rows(seed, chosen):
 
 
 @functools.cache
-def tables(seeds=3, dictionaries=tuple(CELLS)):
+def tables(seeds=3, dictionaries=tuple(ENTRIES)):
     made = [tidy(rows(seed, dictionaries), "tiny", seed) for seed in range(seeds)]
     made.append(tidy(rows(0, ("standard_288",)), "other", 0))
     return {"summary": summarize(made), "runs": pd.concat(made, ignore_index=True)}
 
 
 @functools.cache
-def drawn(seeds=3, dictionaries=tuple(CELLS)):
+def drawn(seeds=3, dictionaries=tuple(ENTRIES)):
     figure = draw(tables(seeds, dictionaries), OPTIONS)
     figure.draw_without_rendering()
     return figure
@@ -90,7 +90,7 @@ def test_dead_share_against_gamma_with_its_rank_correlation():
     assert len(marks(axes, "o")) == len(marks(axes, "o", filled=False)) == 5
     # ranks of γ and of the dead share by hand
     (text,) = axes.texts[:-1] if len(axes.texts) > 1 else axes.texts
-    gamma, before, after = ([CELLS[name][i] for name in CELLS] for i in (9, 7, 6))
+    gamma, before, after = ([ENTRIES[name][i] for name in ENTRIES] for i in (9, 7, 6))
     expected = [np.corrcoef(pd.Series(gamma).rank(), pd.Series(found).rank())[0, 1] for found in (before, after)]
     assert text.get_text() == "Spearman over 7 dictionaries:\nbefore training {:.2f}, after {:.2f}".format(*expected)
 
@@ -110,7 +110,7 @@ def test_rounding_takes_no_ranks_apart():
         (("centred_1152",), "fewer than 5"),
     ],
 )
-def test_of_a_few_cells_there_is_no_rank_correlation(dictionaries, message):
+def test_of_a_few_dictionaries_there_is_no_rank_correlation(dictionaries, message):
     assert any(message in text.get_text() for text in drawn(1, dictionaries).axes[1].texts)
 
 
@@ -126,13 +126,13 @@ def test_every_cell_has_its_row_transcoders_last():
         "1,152, centred, no subspace, untied, Adam",
         "1,152, centred, active subspace, untied, Adam",
     ]
-    names = list(CELLS)
+    names = list(ENTRIES)
     for axes, column, sign, first in ((dead, 6, 1, 7), (explained, 8, -1, None)):
         found = {round(y[0]): x[0] for marker in "os" for _, x, y in marks(axes, marker)}
-        assert found == pytest.approx({i: CELLS[name][column] + sign * 0.01 for i, name in enumerate(names)})
+        assert found == pytest.approx({i: ENTRIES[name][column] + sign * 0.01 for i, name in enumerate(names)})
         # the ends of intervals are such marks as well, in the colours of dictionaries
         ticks = {round(y[0]): x[0] for color, x, y in marks(axes, "|") if color == style.CONTROL_GREY}
-        before = [CELLS[name][8] - 1.1 if first is None else CELLS[name][first] for name in names]
+        before = [ENTRIES[name][8] - 1.1 if first is None else ENTRIES[name][first] for name in names]
         assert ticks == pytest.approx(dict(enumerate(before)))
         assert all(container.has_xerr for container in axes.containers)
     published = sorted(line.get_xdata()[0] for line in dead.lines if line.get_color() == style.BLACK)
@@ -140,7 +140,7 @@ def test_every_cell_has_its_row_transcoders_last():
     assert dead.get_xlabel() == "dead share (n = 3)"
 
 
-@pytest.mark.parametrize(("seeds", "dictionaries"), [(1, tuple(CELLS)), (3, tuple(CELLS)), (1, ("centred_1152",))])
+@pytest.mark.parametrize(("seeds", "dictionaries"), [(1, tuple(ENTRIES)), (3, tuple(ENTRIES)), (1, ("centred_1152",))])
 def test_nothing_overlaps(seeds, dictionaries):
     figure = drawn(seeds, dictionaries)
     (legend,) = figure.legends

@@ -120,7 +120,7 @@ def test_what_does_not_vary_and_what_never_happened_is_left_out(tables):
     figure = draw({name: change(table) for name, table in tables.items()}, {"experiments": ["grokking"]})
     texts = [text.get_text() for text in figure.legends[0].get_texts()]
     assert PARTS["residual_pre"][0] not in texts and PARTS[OUTPUT][0] in texts
-    assert not any("half change" in text or "transition" in text for text in texts)
+    assert not any("first crossing" in text or "transition" in text for text in texts)
 
 
 def test_what_is_missing_is_named(tables):

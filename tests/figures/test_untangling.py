@@ -89,7 +89,7 @@ def test_dimensions_start_at_zero(figure):
     assert figure.axes[1].get_yscale() == "log"
 
 
-@pytest.mark.parametrize("seeding", [("residual_pre",), ("residual_pre", "residual_mid")])
+@pytest.mark.parametrize("streams", [("residual_pre",), ("residual_pre", "residual_mid")])
 def test_the_stream_that_was_measured_is_shown(streams):
     axes = draw(planted(6, ("mood",), streams), OPTIONS).axes[0]
     expected = np.arange(1, 6) if len(streams) == 1 else np.arange(6) + 0.5

@@ -91,7 +91,7 @@ def test_degenerate_statistics():
     assert (ends[:, 0] == 2.5).all() and np.isnan(ends[:, 1]).all() and ends[0, 2] < 4.5 < ends[1, 2]
 
 
-def test_twins_are_drawn_together():
+def test_both_of_a_pair_are_drawn_together():
     counts = bootstrap_counts(5, 3, np.random.default_rng(5))
     first, second = pair_counts(counts)
     np.testing.assert_array_equal(first[:, :5], counts)

@@ -16,7 +16,7 @@ from learning_geometry.geometry.untangling import (
 
 PAIRS, WIDTH = 40, 100
 LABELS = np.repeat([0, 1], PAIRS)
-TWINS = np.tile(np.arange(PAIRS), 2)
+PAIR_OF = np.tile(np.arange(PAIRS), 2)
 
 
 def pairs(distance, seed=0):
@@ -31,7 +31,7 @@ def test_planted_sets_are_separable_and_shuffled_ones_are_not():
     nulls = shuffled_labels(LABELS, 60, np.random.default_rng(1))
     accuracies = []
     for distance in (0.0, 4.0, 30.0):
-        hits = held_out_hits(pairs(distance), np.concatenate([LABELS[None], nulls]), TWINS, np.random.default_rng(2))
+        hits = held_out_hits(pairs(distance), np.concatenate([LABELS[None], nulls]), PAIR_OF, np.random.default_rng(2))
         accuracies.append(hits[0].mean())
         assert abs(hits[1:].mean() - 0.5) < 0.03
     assert 0.3 < accuracies[0] < 0.7 and accuracies[1] > 0.8 and accuracies[2] == 1.0
@@ -43,7 +43,7 @@ def test_samples_are_judged_by_probes_that_never_saw_their_group(folds):
     # groups of any size and name, in any order
     of_pairs = np.random.default_rng(3).choice(1000, PAIRS, replace=False) - 500
     of_pairs[7] = of_pairs[3]
-    groups = of_pairs[TWINS]
+    groups = of_pairs[PAIR_OF]
     labellings = np.stack([LABELS, 1 - LABELS])
     found = held_out_hits(features, labellings, groups, np.random.default_rng(4), folds, penalty=0.3)
     names, group = np.unique(groups, return_inverse=True)
@@ -56,14 +56,14 @@ def test_samples_are_judged_by_probes_that_never_saw_their_group(folds):
     np.testing.assert_array_equal(found[0], found[1])  # names of classes do not matter
 
 
-def test_a_class_that_follows_the_group_is_not_learned_from_the_twin():
+def test_a_class_that_follows_the_group_is_not_learned_from_the_partner():
     # features say which pair a sample is of, and the pair says the class: across pairs there is nothing to learn
     generator = np.random.default_rng(5)
     features = np.tile(generator.standard_normal((PAIRS, WIDTH)), (2, 1))
     of_pairs = np.tile(shuffled_labels(LABELS[::2], 40, generator), (1, 2))
     leaking = held_out_hits(features, of_pairs, np.arange(2 * PAIRS), np.random.default_rng(6))
     assert leaking.mean() > 0.8
-    assert abs(held_out_hits(features, of_pairs, TWINS, np.random.default_rng(6)).mean() - 0.5) < 0.08
+    assert abs(held_out_hits(features, of_pairs, PAIR_OF, np.random.default_rng(6)).mean() - 0.5) < 0.08
 
 
 def test_between_over_within_of_planted_classes():
@@ -142,7 +142,7 @@ def test_shuffled_sets_share_their_subspaces_and_planted_ones_need_not():
     assert min(each.root_mean_square_cosine for each in null) > 0.4
 
 
-def test_twins_are_swapped_within_pairs_so_that_the_sets_stay_matched():
+def test_labels_are_swapped_within_pairs_so_that_the_sets_stay_matched():
     generator = np.random.default_rng(12)
     swapped = swapped_pairs(PAIRS, 200, generator)
     assert (swapped[:, :PAIRS] != swapped[:, PAIRS:]).all()
@@ -175,14 +175,14 @@ def test_names_of_the_classes_say_which_set_is_first():
     ("call", "message"),
     [
         (
-            lambda: held_out_hits(np.ones((4, 1)), LABELS[None, :4], TWINS[:3], np.random.default_rng(0)),
+            lambda: held_out_hits(np.ones((4, 1)), LABELS[None, :4], PAIR_OF[:3], np.random.default_rng(0)),
             "groups: 3 for 4",
         ),
         (
-            lambda: held_out_hits(pairs(1.0), LABELS[None], TWINS // 10, np.random.default_rng(0)),
+            lambda: held_out_hits(pairs(1.0), LABELS[None], PAIR_OF // 10, np.random.default_rng(0)),
             "4 groups do not make 8",
         ),
-        (lambda: held_out_hits(pairs(1.0), LABELS[None], TWINS, np.random.default_rng(0), folds=1), "folds"),
+        (lambda: held_out_hits(pairs(1.0), LABELS[None], PAIR_OF, np.random.default_rng(0), folds=1), "folds"),
         (lambda: swapped_pairs(0, 1, np.random.default_rng(0)), "pairs and draws"),
         (lambda: between_over_within(np.ones((3, 1)), LABELS[:2]), "labels: 2 for 3"),
         (lambda: span_coordinates(np.full((2, 2), np.nan)), "not finite"),

@@ -17,7 +17,7 @@ from learning_geometry.models.language.cache import INDEX, Activations, open_act
 
 WIDTH, ATOMS, ACTIVE, WINDOW = 16, 24, 3, 20
 NAMES = ("attention.output", "mlp.input", "mlp.output")
-SMALL = {"active": ACTIVE, "steps": 8, "batch_size": 64, "dead_window": 200, "start_vectors": 500}
+SMALL = {"k": ACTIVE, "steps": 8, "batch_size": 64, "dead_window": 200, "start_vectors": 500}
 
 
 def unit_rows(seed, rows=ATOMS):
@@ -108,7 +108,7 @@ def test_planted_dictionaries_are_recovered_and_saved(make_run):
         activations = run.activations("documentation")
         encoded = torch.from_numpy(activations.read("layers.1.mlp.input" if place else "layers.1.attention.output"))
         targets = torch.from_numpy(activations.read("layers.1.mlp.output" if place else "layers.1.attention.output"))
-        codes = topk.encode(saved.dictionary, encoded, saved.active)
+        codes = topk.encode(saved.dictionary, encoded, saved.k)
         assert ((codes != 0).sum(1) == ACTIVE).all()
         explained = topk.explained_variance(targets, topk.decode(saved.dictionary, codes))
         assert explained == pytest.approx(value(table, "explained_variance", name), abs=0.05)
@@ -180,9 +180,9 @@ def test_training_shorter_than_the_window_counts_as_a_whole(make_run):
     assert value(table, "dead_share", "short", column="n") == 3 * 64 + 6 * (WINDOW - 1)
 
 
-def test_cells_start_as_their_options_say_and_tables_tell_them(make_run):
+def test_dictionaries_start_as_their_options_say_and_tables_tell_them(make_run):
     dictionaries = {
-        "active": {"latents": 40, "subspace": "active", "centred": True, "optimizer": "sparse_adam"},
+        "active_subspace": {"latents": 40, "subspace": "active", "centred": True, "optimizer": "sparse_adam"},
         "random": {"latents": 40, "subspace": "random", "tied": False, "auxiliary": 4},
         "plain": {"latents": 10},
         "transcoder": {"latents": 40, "target": "transcoder", "subspace": "active", "tied": False},
@@ -190,7 +190,7 @@ def test_cells_start_as_their_options_say_and_tables_tell_them(make_run):
     run, chosen = make_run(), settings(dictionaries, dead_window=64)
     found = trained(run, chosen, 3)
     assert list(found) == list(dictionaries)
-    for name in ("active", "random", "transcoder"):
+    for name in ("active_subspace", "random", "transcoder"):
         assert torch.linalg.matrix_rank(found[name].start["decoder.weight"], rtol=1e-3) == WIDTH // 2
     pairs = Pairs(
         {name: split(run.activations(name), 0.1) for name in run.texts},
@@ -207,7 +207,7 @@ def test_cells_start_as_their_options_say_and_tables_tell_them(make_run):
         name: {key: value(table, f"option_{key}", name) for key in ("centred", "tied", "sparse_adam", "auxiliary")}
         for name in dictionaries
     }
-    assert told["active"] == {"centred": 1, "tied": 1, "sparse_adam": 1, "auxiliary": 0}
+    assert told["active_subspace"] == {"centred": 1, "tied": 1, "sparse_adam": 1, "auxiliary": 0}
     assert told["random"] == {"centred": 0, "tied": 0, "sparse_adam": 0, "auxiliary": 4}
     assert [value(table, "option_active_subspace", name) for name in dictionaries] == [1, 0, 0, 1]
     assert [value(table, "option_random_subspace", name) for name in dictionaries] == [0, 1, 0, 0]
@@ -254,7 +254,7 @@ def test_null_takes_the_middle_layer_that_was_kept_of_all_texts(make_run, tmp_pa
         ({"batch_size": 2000}, "batch_size: 2000, and 1026 vectors are there for training"),
         ({"held_out": 0.01}, "a share 0.01 of its 40 windows is 0, and some are needed"),
         ({"held_out": 0.99}, "a share 0.99 of its 40 windows is 40"),
-        ({"active": 21}, "active: 21 of 20 latents"),
+        ({"k": 21}, "k: 21 of 20 latents"),
     ],
 )
 def test_what_cannot_be_done_is_named(make_run, changed, message):
@@ -276,5 +276,5 @@ def test_written_activations_are_as_captured_ones(make_run):
 @pytest.mark.parametrize("begins", [False, True])
 def test_saved_dictionaries_say_how_windows_began(make_run, begins):
     run = make_run(provenance={"reading": {"prepend_bos": begins}})
-    measure(run, settings({"standard": {"latents": 8}}, steps=1, active=2, batch_size=16))
+    measure(run, settings({"standard": {"latents": 8}}, steps=1, k=2, batch_size=16))
     assert storage.load(run.output / "standard-seed-0").metadata["prepend_bos"] is begins

@@ -24,7 +24,7 @@ SMALL = {
         "resamples": 50,
         "swapped_labellings": 3,
         "swapped_shapes": 2,
-        "seeding": ["residual_pre"],
+        "streams": ["residual_pre"],
     },
     "downstream_loss": {"layers": [1]},
     "prompt_contrasts": {"resamples": 50, "swapped_labellings": 3},

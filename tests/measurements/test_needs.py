@@ -83,7 +83,7 @@ MEASURED = {
     "sharpness": {"every": 60, "sequences": 5, "tolerance": 0.3, "smallest_tolerance": 0.3},
     "sparse_execution": {
         "latents": 24,
-        "active": 4,
+        "k": 4,
         "training_sequences": 60,
         "steps": 4,
         "ablated": [1, 16],
@@ -216,7 +216,7 @@ CASES = [
     ("copying", "subspace_training", {"directions": 4}, {"directions": 6}),
     ("copying", "trajectory_geometry", {"windows": 2}, {"windows": 3}),
     ("copying", "trajectory_orientation", {"ranks": [6]}, {"ranks": [7]}),
-    ("marker_sums", "sparse_execution", {"active": 24}, {"active": 25}),
+    ("marker_sums", "sparse_execution", {"k": 24}, {"k": 25}),
 ]  # fmt: skip
 """Task, measurement, settings that just pass, settings that just do not."""
 

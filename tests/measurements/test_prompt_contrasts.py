@@ -92,7 +92,7 @@ def test_numbers_are_those_of_plain_numpy(found, states, part):
             assert (row["value"], row["n"]) == (pytest.approx(null, rel=1e-4), 20)
 
 
-def test_the_interval_is_over_pairs_of_twins(states, measured):
+def test_the_interval_is_over_contrast_pairs(states, measured):
     part = "layers.4.residual_mid"
     vectors = np.delete(states[part].astype(np.float64), 7, axis=1)
     only = {name: states[name] for name in states if name.startswith("layers.0.")}
@@ -149,7 +149,7 @@ def test_noise_of_the_means_does_not_lower_the_cosine(measured, apart):
     assert np.mean(inside) >= 0.85 if apart == 0 else not inside.any()
 
 
-def test_twins_are_drawn_together(states, measured):
+def test_both_of_a_pair_are_drawn_together(states, measured):
     layer = {name: states[name] for name in ("layers.0.residual_pre", "layers.0.residual_mid")}
     layer["layers.0.residual_post"] = states["layers.5.residual_post"]
     equal = {name: np.concatenate([each[:PAIRS]] * 2) for name, each in layer.items()}

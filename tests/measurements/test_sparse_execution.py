@@ -25,7 +25,7 @@ from .conftest import defaults, put
 
 VALUES = 4
 TASK = {"vocabulary": 24, "length": 10, "modulus": VALUES, "first_marker": 10, "test_sequences": 300}
-SMALL = {"latents": 24, "active": 4, "training_sequences": 400, "steps": 300, "learning_rate": 3e-3, "sequences": 300}
+SMALL = {"latents": 24, "k": 4, "training_sequences": 400, "steps": 300, "learning_rate": 3e-3, "sequences": 300}
 SMALL |= {"ablated": [1, 6, 12, 100], "random_draws": 4, "null_draws": 8}
 
 

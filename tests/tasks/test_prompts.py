@@ -9,7 +9,7 @@ CONTRASTS = [("harmful", "harmless"), ("positive", "negative")]
 
 
 @pytest.mark.parametrize("names", CONTRASTS)
-def test_twins_are_many_different_and_of_the_same_form(names):
+def test_the_prompts_of_pairs_are_many_different_and_of_the_same_form(names):
     pairs = read_contrast_pairs(*names)
     assert len(pairs.first) == len(pairs.second) >= 64
     assert len({prompt.lower() for prompt in pairs.first + pairs.second}) == 2 * len(pairs.first)

@@ -199,7 +199,7 @@ def tiny_config():
                     "routing_coordinate": {"null_draws": 40},
                     "sparse_execution": {
                         "latents": 24,
-                        "active": 4,
+                        "k": 4,
                         "training_sequences": 100,
                         "steps": 20,
                         "ablated": [1, 16],
@@ -236,7 +236,7 @@ def tiny_config():
                     "output_projection": {},
                     "downstream_loss": {"tokens": 16, "windows": 10},
                     "dictionary_sweep": {
-                        "active": 4,
+                        "k": 4,
                         "steps": 10,
                         "batch_size": 64,
                         "start_vectors": 256,

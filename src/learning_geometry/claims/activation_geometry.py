@@ -82,7 +82,7 @@ def _exponential(stream: str, of: Contrasts = "contrast") -> tuple[Comparison, .
 
 
 def _dips_and_rises(of: Contrasts = "contrast") -> tuple[Comparison, ...]:
-    """Rows against 0, and against pairs that are swapped at random, whose means hardly differ."""
+    """Rows against 0, and against pairs whose prompts are swapped at random, whose means hardly differ."""
     rows = []
     for name, quantity, side in (
         ("middle", "cosine_middle_minus_first", "below"),

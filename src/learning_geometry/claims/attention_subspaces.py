@@ -3,7 +3,7 @@
 Where the work gives no number, the choices made here (what "most" is, margins, floors) are ours. A language model is
 one run: its claims count layers, or dictionary seeds, and say nothing of other models, unless they count models. What
 is said of attention must hold on every text that the config names, and of dictionaries, of those that are told by
-their settings (:data:`CELLS`).
+their settings (:data:`DICTIONARIES`).
 
 Source: Wang et al. 2025 (arXiv 2508.16929), whose first version counts directions for 99 % of the variance, and whose
 third counts the effective rank. That centring alone might keep latents alive is of Simon, Adams and Zou 2026
@@ -41,14 +41,14 @@ FEWEST_DEAD = 0.05
 
 _STANDARD = {"target": "attention", "subspace": "none", "centred": False}
 _TRANSCODER = {"target": "transcoder", "subspace": "none", "centred": False}
-CELLS = {
+DICTIONARIES = {
     "standard": _STANDARD,
     "standard_small": _STANDARD,
     "standard_centred": _STANDARD | {"centred": True},
-    "active": _STANDARD | {"subspace": "active"},
-    "active_centred": _STANDARD | {"subspace": "active", "centred": True},
+    "active_subspace": _STANDARD | {"subspace": "active"},
+    "active_subspace_centred": _STANDARD | {"subspace": "active", "centred": True},
     "transcoder_standard": _TRANSCODER,
-    "transcoder_active": _TRANSCODER | {"subspace": "active"},
+    "transcoder_active_subspace": _TRANSCODER | {"subspace": "active"},
 }
 """What the claims call dictionaries -> their settings in the sweep; those of one claim are alike in all others, and of
 one size, but for the small one."""
@@ -276,7 +276,7 @@ CLAIMS = (
         "centred, and explain as much variance.",
         PAPER,
         CUT,
-        "active",
+        "active_subspace",
         "standard",
     ),
     _cuts(
@@ -285,7 +285,7 @@ CLAIMS = (
         "centred, and explain as much variance.",
         PAPER,
         CUT + " (centred with the active subspace)",
-        "active_centred",
+        "active_subspace_centred",
         "standard_centred",
     ),
     _cuts(
@@ -303,10 +303,12 @@ CLAIMS = (
         "ones, and explain as much variance.",
         PAPER,
         "extends to other sparse dictionary learning; no number given in the abstract",
-        "transcoder_active",
+        "transcoder_active_subspace",
         "transcoder_standard",
         part=TRANSCODER,
     ),
 )
 
-STUDY = Study(STUDY_NAME, "Attention subspaces: ranks, the output projection, dead latents", ROLES, CLAIMS, CELLS)
+STUDY = Study(
+    STUDY_NAME, "Attention subspaces: ranks, the output projection, dead latents", ROLES, CLAIMS, DICTIONARIES
+)

@@ -62,13 +62,12 @@ def check_settings(language_model: dict[str, Any], report: Report) -> None:
         _check_parts(name, settings, text, report)
         if "held_out" in settings and "batch_size" in settings:
             _check_batches(name, settings, language_model, report)
-        if "active" in settings and "dictionaries" in settings:
+        if "k" in settings and "dictionaries" in settings:
             for dictionary, options in settings["dictionaries"].items():
-                if options["latents"] < settings["active"]:
+                if options["latents"] < settings["k"]:
                     report(
                         f"measurements.{name}.dictionaries.{dictionary}.latents",
-                        f"{options['latents']} is fewer than the {settings['active']} that are active; raise it, or "
-                        "lower active",
+                        f"{options['latents']} is fewer than k, {settings['k']}; raise it, or lower k",
                     )
 
 
@@ -203,7 +202,7 @@ def _most_tokens(model: ModelFiles | None, files: list[Path], size: int, wanted:
 
 def _check_prompts(language_model: dict[str, Any], report: Report) -> None:
     same: dict[frozenset[tuple[str, ...]], str] = {}
-    pairs = {}
+    numbers = {}
     for name, sets in language_model["prompts"].items():
         try:
             pairs = read_contrast_pairs(*sets)
@@ -213,11 +212,11 @@ def _check_prompts(language_model: dict[str, Any], report: Report) -> None:
         if frozenset(pairs) in same:
             report(f"prompts.{name}", f"the same prompts as {same[frozenset(pairs)]}; leave one of them out")
         same.setdefault(frozenset(pairs), name)
-        pairs[name] = len(pairs.first)
+        numbers[name] = len(pairs.first)
     for measurement, settings in language_model["measurements"].items():
         number, setting = fewest(needs(measurement).get("pairs", {"always": 1}), settings)
         why = f" ({setting}: {settings[setting]})" if setting else ""
-        for name, there in pairs.items():
+        for name, there in numbers.items():
             if there < number:
                 report(
                     f"prompts.{name}",

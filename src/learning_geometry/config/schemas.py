@@ -10,6 +10,7 @@ from typing import Any
 import jsonschema
 
 from learning_geometry.config.problems import KeyPath, Problems
+from learning_geometry.config.renamed import present_name
 from learning_geometry.config.wording import after, did_you_mean, expected, hint, kind, yaml_text
 
 SCHEMA = Path(__file__).parents[3] / "workflow" / "schemas" / "config.schema.yaml"
@@ -108,9 +109,12 @@ def _described(error: jsonschema.ValidationError, path: KeyPath) -> Iterator[tup
     elif rule == "additionalProperties":
         for key in value:
             if key not in properties:
+                present = present_name((*path, key))
                 yield (
                     (*path, key),
-                    f"unknown key{did_you_mean(key, properties)} allowed: {', '.join(properties)}",
+                    f"a name of earlier versions; it is called {present} now, rename it"
+                    if present
+                    else f"unknown key{did_you_mean(key, properties)} allowed: {', '.join(properties)}",
                 )
     elif rule == "required":
         for key in error.validator_value:

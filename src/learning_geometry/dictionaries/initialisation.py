@@ -48,7 +48,7 @@ class Options(NamedTuple):
 def draw(
     batch: Float[Tensor, "vectors inputs"],
     options: Options,
-    active: int,
+    k: int,
     generator: np.random.Generator,
     targets: Float[Tensor, "vectors outputs"] | None = None,
 ) -> topk.Dictionary:
@@ -61,7 +61,7 @@ def draw(
     Args:
         batch: Vectors, scaled (see :func:`topk.scale_factor`); thousands, and more than the subspace has dimensions.
         options: See there.
-        active: Latents k kept for every vector, for the search of the norm.
+        k: Latents kept for every vector, for the search of the norm.
         generator: Source of all directions, and of nothing else.
         targets: What is to be reconstructed, if it is not the vectors themselves (a transcoder); the subspace is
             theirs.
@@ -82,7 +82,7 @@ def draw(
     unit = _with_biases(encoder, decoder, batch, expected, options.centred)
     norm = options.norm
     if norm is None:
-        norm = best_norm(_with_biases(decoder, decoder, expected, expected, options.centred), expected, active)
+        norm = best_norm(_with_biases(decoder, decoder, expected, expected, options.centred), expected, k)
     return {name: value if name == "decoder.bias" else norm * value for name, value in unit.items()}
 
 
@@ -119,7 +119,7 @@ def random_subspace(width: int, dimension: int, generator: np.random.Generator) 
     return torch.from_numpy(np.linalg.qr(generator.standard_normal((width, dimension)))[0])
 
 
-def best_norm(dictionary: topk.Dictionary, vectors: Float[Tensor, "vectors width"], active: int) -> float:
+def best_norm(dictionary: topk.Dictionary, vectors: Float[Tensor, "vectors width"], k: int) -> float:
     r"""Return the norm of rows with which a tied autoencoder has the smallest error, in steps of .01 from .01 to 1.1.
 
     A coarse search over .1, .2, … 1, then a fine one around the best. A norm s multiplies all but the decoder's bias.
@@ -129,9 +129,9 @@ def best_norm(dictionary: topk.Dictionary, vectors: Float[Tensor, "vectors width
     Args:
         dictionary: With rows of norm 1, the same in encoder and decoder.
         vectors: What is encoded and reconstructed.
-        active: Latents kept.
+        k: Latents kept.
     """
-    codes = topk.strongest(dictionary, vectors, active)
+    codes = topk.strongest(dictionary, vectors, k)
     modelled = (topk.reconstruct(dictionary, codes) - dictionary["decoder.bias"]).double()
     wanted = vectors.double() - dictionary["decoder.bias"].double()
     inner, square = float((wanted * modelled).sum()), float(modelled.square().sum())

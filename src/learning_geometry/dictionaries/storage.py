@@ -36,14 +36,14 @@ class Saved(NamedTuple):
     """A dictionary read from disk, for vectors as the model has them."""
 
     dictionary: topk.Dictionary
-    active: int
+    k: int
     metadata: dict[str, Any]
 
 
 def save(
     directory: str | Path,
     dictionary: topk.Dictionary,
-    active: int,
+    k: int,
     metadata: Mapping[str, Any],
     scale: float = 1.0,
     target_scale: float | None = None,
@@ -53,7 +53,7 @@ def save(
     Args:
         directory: Made if missing.
         dictionary: In float32 or float64.
-        active: Latents k kept for every vector.
+        k: Latents kept for every vector.
         metadata: What JSON can hold: where the vectors come from and what made the dictionary. SAELens uses
             ``model_name``, ``hook_name``, ``dataset_path``, ``context_size`` and ``prepend_bos`` if they are there, and
             for a transcoder ``hook_name_out``.
@@ -78,7 +78,7 @@ def save(
     }
     configuration = {
         "architecture": "topk",
-        "k": active,
+        "k": k,
         "d_in": encoder.shape[1],
         "d_sae": encoder.shape[0],
         "dtype": str(encoder.dtype).removeprefix("torch."),

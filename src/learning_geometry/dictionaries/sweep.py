@@ -18,7 +18,7 @@ Array = Float[Tensor, "_ _"] | Float[np.ndarray, "_ _"]
 Batch = Array | tuple[Array, Array]
 
 
-class DictionaryEntry(NamedTuple):
+class Entry(NamedTuple):
     """One dictionary of a sweep: where its training starts, and how it goes on (sizes and steps are the stream's)."""
 
     start: topk.Dictionary
@@ -40,9 +40,7 @@ class Quality(NamedTuple):
         return float((self.activations == 0).mean())
 
 
-def train_together(
-    dictionaries: Mapping[str, DictionaryEntry], stream: Iterable[Batch], spread: float
-) -> dict[str, topk.Fitted]:
+def train_together(dictionaries: Mapping[str, Entry], stream: Iterable[Batch], spread: float) -> dict[str, topk.Fitted]:
     """Train all dictionaries on the same batches, until the stream ends.
 
     Each one ends as if it had been trained alone, to the bit, and the same starts and stream give the same bits: draw
@@ -76,13 +74,13 @@ def train_together(
 
 
 @torch.no_grad()
-def evaluate(dictionary: topk.Dictionary, stream: Iterable[Batch], active: int) -> Quality:
+def evaluate(dictionary: topk.Dictionary, stream: Iterable[Batch], k: int) -> Quality:
     """Judge a dictionary on a stream, held out from its training; sums are in float64.
 
     Args:
         dictionary: See :mod:`topk`.
         stream: Batches, scaled like those of the training.
-        active: Latents k kept for every vector.
+        k: Latents kept for every vector.
 
     Raises:
         ValueError: an empty stream, targets that do not vary, a batch of another width, or as :func:`topk.encode`.
@@ -98,7 +96,7 @@ def evaluate(dictionary: topk.Dictionary, stream: Iterable[Batch], active: int) 
             # squares around a value near the mean keep their digits
             shift = exact.mean(0)
             total = torch.zeros_like(shift)
-        codes = topk.strongest(dictionary, inputs, active)
+        codes = topk.strongest(dictionary, inputs, k)
         errors += float((exact - topk.reconstruct(dictionary, codes)).square().sum())
         squares += float((exact - shift).square().sum())
         total += (exact - shift).sum(0)

@@ -44,8 +44,8 @@ class Settings(NamedTuple):
     """How a dictionary is trained."""
 
     latents: int = 256
-    active: int = 16
-    """Latents k kept for every vector."""
+    k: int = 16
+    """Latents kept for every vector."""
     steps: int = 1000
     batch_size: int = 256
     learning_rate: float = 1e-3
@@ -78,8 +78,8 @@ class Fitted(NamedTuple):
 class Codes(NamedTuple):
     """The active latents of every vector: which, and how strong."""
 
-    values: Float[Tensor, "vectors active"]
-    latents: Int64[Tensor, "vectors active"]
+    values: Float[Tensor, "vectors k"]
+    latents: Int64[Tensor, "vectors k"]
 
 
 class Training(NamedTuple):
@@ -155,14 +155,14 @@ def initialise(vectors: Float[Tensor, "vectors width"], latents: int, generator:
 
 
 def encode(
-    dictionary: Dictionary, vectors: Float[Tensor, "vectors inputs"], active: int
+    dictionary: Dictionary, vectors: Float[Tensor, "vectors inputs"], k: int
 ) -> Float[Tensor, "vectors latents"]:
-    """Return the latents: the ``active`` largest pre-activations of each vector, 0 elsewhere.
+    """Return the latents: the ``k`` largest pre-activations of each vector, 0 elsewhere.
 
     Raises:
         ValueError: more latents are to be active than there are, or none.
     """
-    return _keep_largest(_preactivations(dictionary, vectors), active)
+    return _keep_largest(_preactivations(dictionary, vectors), k)
 
 
 def decode(dictionary: Dictionary, latents: Float[Tensor, "vectors latents"]) -> Float[Tensor, "vectors outputs"]:
@@ -170,13 +170,13 @@ def decode(dictionary: Dictionary, latents: Float[Tensor, "vectors latents"]) ->
     return torch.addmm(dictionary["decoder.bias"], latents, dictionary["decoder.weight"])
 
 
-def strongest(dictionary: Dictionary, vectors: Float[Tensor, "vectors inputs"], active: int) -> Codes:
-    """Return the ``active`` largest pre-activations of each vector and their latents, the largest first.
+def strongest(dictionary: Dictionary, vectors: Float[Tensor, "vectors inputs"], k: int) -> Codes:
+    """Return the ``k`` largest pre-activations of each vector and their latents, the largest first.
 
     Raises:
         ValueError: As :func:`encode`.
     """
-    return _largest(_preactivations(dictionary, vectors), active)
+    return _largest(_preactivations(dictionary, vectors), k)
 
 
 def reconstruct(dictionary: Dictionary, codes: Codes) -> Float[Tensor, "vectors outputs"]:
@@ -285,8 +285,8 @@ def begin(dictionary: Dictionary, settings: Settings) -> Training:
     """
     parameters = {name: value.detach().clone() for name, value in dictionary.items()}
     decoder = parameters["decoder.weight"]
-    if not 1 <= settings.active <= len(decoder):
-        raise ValueError(_cannot_keep(settings.active, len(decoder)))
+    if not 1 <= settings.k <= len(decoder):
+        raise ValueError(_cannot_keep(settings.k, len(decoder)))
     if settings.tied:
         if not torch.equal(parameters["encoder.weight"], decoder):
             raise ValueError("tied: the encoder does not start as the decoder; start from a tied initialisation")
@@ -317,7 +317,7 @@ def step(
     parameters, settings = training.parameters, training.settings
     decoder = parameters["decoder.weight"]
     preactivations = _preactivations(parameters, inputs)
-    codes = _largest(preactivations, settings.active)
+    codes = _largest(preactivations, settings.k)
     residual = targets - reconstruct(parameters, codes)
     loss = float(residual.square().sum()) / (len(inputs) * spread)
     if not np.isfinite(loss):
@@ -423,7 +423,7 @@ def _largest(values: Float[Tensor, "vectors latents"], count: int) -> Codes:
 
 
 def _cannot_keep(count: int, latents: int) -> str:
-    return f"active: {count} of {latents} latents cannot be kept; use 1 to {latents}"
+    return f"k: {count} of {latents} latents cannot be kept; use 1 to {latents}"
 
 
 def _largest_of(values: Float[Tensor, "vectors latents"], chosen: Bool[Tensor, " latents"], count: int) -> Codes:
@@ -467,7 +467,7 @@ def _gradients(
 
 def _row_products(
     matrix: Float[Tensor, "latents outputs"], codes: Codes, vectors: Float[Tensor, "vectors outputs"]
-) -> Float[Tensor, "vectors active"]:
+) -> Float[Tensor, "vectors k"]:
     """Return the inner products of each vector with the rows of its active latents."""
     values = codes.values.detach().requires_grad_()
     # the derivative of a weighted sum of rows by its weights: rows are visited where they are

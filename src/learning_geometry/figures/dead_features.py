@@ -27,8 +27,8 @@ LOOKS = {  # subspace, centred -> colour, name
 PUBLISHED = (0.87, 0.01)
 """Dead features of attention-output dictionaries with a million latents, before and after (below): arXiv 2508.16929."""
 
-FEWEST_DICTIONARIES = 5
-"""Cells from which a rank correlation is given."""
+FEWEST_ENTRIES = 5
+"""Entries from which a rank correlation is given."""
 
 OPEN: dict[str, Any] = {"markerfacecolor": "none", "markersize": 5.5, "markeredgewidth": 0.8, "zorder": 4}
 """Marks of what was before training: around a filled one of the same place."""
@@ -37,8 +37,8 @@ MOST = {"experiments": 4}
 """What a config may list at most of what the figure shows: of more it would not be readable."""
 
 
-class DictionaryEntry(NamedTuple):
-    """A dictionary of the sweep, as the tables tell it."""
+class Entry(NamedTuple):
+    """An entry of the sweep, of which every seed has a dictionary, as the tables tell it."""
 
     name: str
     part: str
@@ -66,7 +66,7 @@ class DictionaryEntry(NamedTuple):
 
     @property
     def label(self) -> str:
-        """What the dictionary is, without what all dictionaries have in common."""
+        """What its dictionaries are, without what all have in common."""
         words = [f"{self.latents:,}", "centred" if self.centred else "not centred"]
         words.append({"none": "no subspace"}.get(self.subspace, f"{self.subspace} subspace"))
         words += ["tied" if self.tied else "untied", "SparseAdam" if self.sparse_adam else "Adam"]
@@ -79,9 +79,9 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
 
     (a) Dead share against latents for autoencoders, one line for each start, optimiser and AuxK; open: before
     training. (b) Dead share against γ, the mean over the spread of what the start encodes, with Spearman's rank
-    correlation over dictionaries, if there are at least ``FEWEST_DICTIONARIES``. (c) Dead share and (d) explained variance of every
-    dictionary, transcoders below the line; ticks: before training. Everywhere means over dictionaries with 95 % intervals,
-    and dots for single ones.
+    correlation over entries of the sweep, if there are at least ``FEWEST_ENTRIES``. (c) Dead share and (d) explained
+    variance of every entry, transcoders below the line; ticks: before training. Everywhere means over an entry's
+    dictionaries, one for each seed, with 95 % intervals, and dots for single ones.
 
     Args:
         tables: "summary", summary rows; "runs", tidy rows of all dictionaries.
@@ -105,8 +105,8 @@ def _draw_one(
     dead, explained = (figure.add_subplot(below[0, column]) for column in range(2))
     entries = _draw_sizes(size, tables, [dictionary for dictionary in dictionaries if not dictionary.transcoder])
     entries |= _draw_gamma(gamma, tables, dictionaries)
-    entries |= _draw_cells(dead, tables, dictionaries, DEAD)
-    entries |= _draw_cells(explained, tables, dictionaries, EXPLAINED)
+    entries |= _draw_shares(dead, tables, dictionaries, DEAD)
+    entries |= _draw_shares(explained, tables, dictionaries, EXPLAINED)
     entries = _starts(dictionaries) | entries
     explained.tick_params(labelleft=False)
     for axes, letter in zip((size, gamma, dead, explained), "abcd", strict=True):
@@ -114,21 +114,19 @@ def _draw_one(
     style.legend_on_top(figure, entries, columns=3)
 
 
-def _dictionaries_of(rows: pd.DataFrame, summary: pd.DataFrame) -> list[DictionaryEntry]:
-    """Return the dictionaries that were measured: autoencoders before transcoders, then by size."""
+def _dictionaries_of(rows: pd.DataFrame, summary: pd.DataFrame) -> list[Entry]:
+    """Return the entries that were measured: autoencoders before transcoders, then by size."""
     found = []
     for name, part, latents in rows[["data", "part", "index"]].itertuples(index=False):
 
         def option(key: str, name: str = name, part: str = part) -> int:
-            # all dictionaries of a dictionary have the same
+            # all dictionaries of an entry have the same
             chosen = style.select(summary, quantity=f"option_{key}", data=name, part=part, null="")
             return int(chosen["estimate"].iloc[0])
 
         subspace = next((each for each in ("active", "random") if option(f"{each}_subspace")), "none")
         centred, tied, sparse_adam = (bool(option(key)) for key in ("centred", "tied", "sparse_adam"))
-        found.append(
-            DictionaryEntry(name, part, int(latents), subspace, centred, tied, sparse_adam, option("auxiliary"))
-        )
+        found.append(Entry(name, part, int(latents), subspace, centred, tied, sparse_adam, option("auxiliary")))
     starts = list(LOOKS)
     return sorted(
         found,
@@ -139,7 +137,7 @@ def _dictionaries_of(rows: pd.DataFrame, summary: pd.DataFrame) -> list[Dictiona
     )
 
 
-def _starts(dictionaries: list[DictionaryEntry]) -> dict[str, Any]:
+def _starts(dictionaries: list[Entry]) -> dict[str, Any]:
     """Return the entries of the legend for colours and markers."""
     here = {(dictionary.subspace, dictionary.centred) for dictionary in dictionaries}
     axes = Axes(Figure(), (0, 0, 1, 1))
@@ -154,15 +152,13 @@ def _starts(dictionaries: list[DictionaryEntry]) -> dict[str, Any]:
     return colors | {"square: transcoder": square}
 
 
-def _measured(
-    tables: Mapping[str, pd.DataFrame], dictionary: DictionaryEntry, quantity: str, null: str = ""
-) -> pd.Series:
+def _measured(tables: Mapping[str, pd.DataFrame], dictionary: Entry, quantity: str, null: str = "") -> pd.Series:
     return style.select(
         tables["summary"], quantity=quantity, data=dictionary.name, part=dictionary.part, null=null
     ).iloc[0]
 
 
-def _single(tables: Mapping[str, pd.DataFrame], dictionary: DictionaryEntry, quantity: str) -> "pd.Series[float]":
+def _single(tables: Mapping[str, pd.DataFrame], dictionary: Entry, quantity: str) -> "pd.Series[float]":
     rows = style.select(tables["runs"], quantity=quantity, data=dictionary.name, part=dictionary.part, null="")
     return rows.sort_values("seed")["value"]
 
@@ -170,12 +166,12 @@ def _single(tables: Mapping[str, pd.DataFrame], dictionary: DictionaryEntry, qua
 def _draw_point(
     axes: Axes,
     tables: Mapping[str, pd.DataFrame],
-    dictionary: DictionaryEntry,
+    dictionary: Entry,
     quantity: str,
     place: float,
     across: bool = False,
 ) -> None:
-    """Draw the mean of a dictionary with its interval, and a dot for each dictionary; ``across``: along the x axis."""
+    """Draw the mean of an entry with its interval, and a dot for each dictionary; ``across``: along the x axis."""
     mean, single = _measured(tables, dictionary, quantity), _single(tables, dictionary, quantity)
     ends = [[mean["estimate"] - mean["low"]], [mean["high"] - mean["estimate"]]]
     error = None if np.isnan(ends).any() else ends
@@ -196,13 +192,13 @@ def _draw_point(
         axes.errorbar(place, mean["estimate"], yerr=error, **look)
 
 
-def _draw_sizes(axes: Axes, tables: Mapping[str, pd.DataFrame], dictionaries: list[DictionaryEntry]) -> dict[str, Any]:
+def _draw_sizes(axes: Axes, tables: Mapping[str, pd.DataFrame], dictionaries: list[Entry]) -> dict[str, Any]:
     axes.set_xscale("log", base=2)
     axes.set_ylim(-0.03, 1.0)
     axes.set_xlabel("latents of autoencoders")
     axes.set_ylabel("dead share")
     entries: dict[str, Any] = {}
-    lines: dict[tuple[Any, ...], list[DictionaryEntry]] = {}
+    lines: dict[tuple[Any, ...], list[Entry]] = {}
     for dictionary in dictionaries:
         lines.setdefault((dictionary.part, *dictionary[3:]), []).append(dictionary)
     for same in lines.values():
@@ -222,7 +218,7 @@ def _draw_sizes(axes: Axes, tables: Mapping[str, pd.DataFrame], dictionaries: li
     return entries
 
 
-def _draw_gamma(axes: Axes, tables: Mapping[str, pd.DataFrame], dictionaries: list[DictionaryEntry]) -> dict[str, Any]:
+def _draw_gamma(axes: Axes, tables: Mapping[str, pd.DataFrame], dictionaries: list[Entry]) -> dict[str, Any]:
     axes.set_xlabel("γ = ‖mean‖ / ‖standard deviation‖\nof what the start encodes")
     axes.set_ylabel("dead share")
     axes.set_ylim(-0.03, 1.0)
@@ -235,8 +231,8 @@ def _draw_gamma(axes: Axes, tables: Mapping[str, pd.DataFrame], dictionaries: li
         axes.plot(gamma, initial, dictionary.marker, color=dictionary.color, **OPEN)
         _draw_point(axes, tables, dictionary, DEAD, gamma)
     axes.set_xlim(left=0.0)
-    if len(dictionaries) < FEWEST_DICTIONARIES:
-        text = f"fewer than {FEWEST_DICTIONARIES} dictionaries:\nno rank correlation"
+    if len(dictionaries) < FEWEST_ENTRIES:
+        text = f"fewer than {FEWEST_ENTRIES} dictionaries:\nno rank correlation"
     elif min(len(set(found)) for found in values.values()) == 1:
         text = "all equal: no rank correlation"
     else:
@@ -247,8 +243,8 @@ def _draw_gamma(axes: Axes, tables: Mapping[str, pd.DataFrame], dictionaries: li
     return {}
 
 
-def _draw_cells(
-    axes: Axes, tables: Mapping[str, pd.DataFrame], dictionaries: list[DictionaryEntry], quantity: str
+def _draw_shares(
+    axes: Axes, tables: Mapping[str, pd.DataFrame], dictionaries: list[Entry], quantity: str
 ) -> dict[str, Any]:
     entries: dict[str, Any] = {}
     for place, dictionary in enumerate(dictionaries):

@@ -89,10 +89,10 @@ def contrast_resampled(
     second: Real[np.ndarray, "pairs width"],
     counts: Int64[np.ndarray, "draws counted"],
 ) -> Resampled:
-    """Contrast of two sets of contrast pairs, with resamples over pairs; its quantities are those of `Contrast`, in their order.
+    """Contrast of two sets of pairs, with resamples over pairs; its quantities are those of `Contrast`, in their order.
 
-    ContrastPairs are drawn together. Pass the same counts for all layers and streams, so that differences between them are
-    paired over prompts too.
+    Both of a pair are drawn together. Pass the same counts for all layers and streams, so that differences between
+    them are paired over prompts too.
 
     Args:
         first: Vectors of one set.
@@ -109,7 +109,7 @@ def contrast_resampled(
     """
     if first.shape != second.shape or len(first) != counts.shape[1]:
         raise ValueError(
-            f"first, second and counts: {len(first)} vectors, {len(second)} pairs, counts of {counts.shape[1]} pairs; "
+            f"first, second and counts: {len(first)} vectors, {len(second)} partners, counts of {counts.shape[1]}; "
             "pass one partner and one count for each vector"
         )
     vectors = np.concatenate([first, second])

@@ -1,7 +1,7 @@
 """Bootstrap intervals of any statistic of independent units, such as prompts, by counts of how often each is drawn.
 
 A statistic here is a function of counts: of all ones it is the estimate, of random counts a bootstrap resample, of all
-ones but one 0 a jackknife value. The same counts for several statistics (layers, streams, both sets of contrast pairs) pair
+ones but one 0 a jackknife value. The same counts for several statistics (layers, streams, both sets of a contrast) pair
 them: the interval of their difference is that of :func:`difference`. The interval of a mean is in `uncertainty`.
 """
 
@@ -128,7 +128,7 @@ def bca_ends(of: Resampled, level: float = 0.95) -> Float[np.ndarray, "2 *quanti
 def pair_counts(
     counts: Int[np.ndarray, "draws pairs"],
 ) -> tuple[Int[np.ndarray, "draws samples"], Int[np.ndarray, "draws samples"]]:
-    """Counts of both sets of contrast pairs among all samples, the first set before the second: pairs are drawn together.
+    """Counts of all samples of contrast pairs, the first set before the second: both of a pair are drawn together.
 
     Examples:
         >>> pair_counts(np.array([[2, 0]]))

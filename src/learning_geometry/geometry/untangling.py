@@ -1,9 +1,9 @@
 """How far two sets of activations are apart, and how they lie in space: numbers that a shuffled labelling gives too.
 
 Every number here is a function of vectors and labels. Its null is the same number of the same vectors with shuffled
-labels, which shares the count, the width and the spectrum with what it is compared with. Of pairs the labels are
-swapped within pairs (:func:`swapped_pairs`): sets shuffled as a whole (`probes.shuffled_labels`) are no longer matched
-in topic, and lie further apart by that alone.
+labels, which shares the count, the width and the spectrum with what it is compared with. Of contrast pairs the labels
+are swapped within pairs (:func:`swapped_pairs`): sets shuffled as a whole (`probes.shuffled_labels`) are no longer
+matched in topic, and lie further apart by that alone.
 """
 
 from typing import NamedTuple
@@ -43,10 +43,10 @@ class Untangling(NamedTuple):
 
 
 def swapped_pairs(pairs: int, draws: int, generator: np.random.Generator) -> Int64[np.ndarray, "draws samples"]:
-    """Null labels of two sets of contrast pairs, the first set before the second: in every pair either prompt comes first.
+    """Null labels of contrast pairs, the first set before the second: in every pair either one comes first.
 
-    If what makes the contrast did not matter, pairs would be exchangeable, and every such labelling as good as the true
-    one (0 for the first set, 1 for the second).
+    If what makes the contrast did not matter, the two of a pair would be exchangeable, and every such labelling as
+    good as the true one (0 for the first set, 1 for the second).
 
     Raises:
         ValueError: If a number is below 1.
@@ -73,9 +73,9 @@ def held_out_hits(
 ) -> Bool[np.ndarray, "labellings samples"]:
     """Which samples a linear probe classifies right that was made without them, for several labellings.
 
-    Cross-validation by groups: samples of a group, such as the two prompts of a pair, are held out together, so that no probe has seen
-    the partner of what it is judged on. The mean over samples is the cross-validated linear separability; the mean over a
-    group is one independent value per pair of prompts.
+    Cross-validation by groups: samples of a group, such as the two of a pair, are held out together, so that no probe
+    has seen the partner of what it is judged on. The mean over samples is the cross-validated linear separability; the
+    mean over a group is one independent value per pair of prompts.
 
     Args:
         features: One row per sample.

@@ -9,6 +9,7 @@ from scipy.special import stdtrit
 
 from learning_geometry.finite import KEY, check_finite, is_unbounded
 from learning_geometry.geometry.rounding import deviations
+from learning_geometry.tables.renamed import with_present_names
 
 FEWEST_FOR_QUANTILES = 100
 """Draws of a null from which its range is given by quantiles."""
@@ -137,7 +138,9 @@ def central_range(draws: np.ndarray, null: str) -> dict[str, Any]:
 
 
 def with_other_seeds(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table of any version with the column ``other_seeds``: of earlier ones, from what they could hold.
+    """Return a table of any version with the column ``other_seeds`` and present names (``renamed``).
+
+    The column of tables of earlier versions follows from what they could hold.
 
     >>> old = tidy([{"step": 0, "quantity": "orientation_rms_cosine", "value": 0.5}], "copying", 0).iloc[:, :-1]
     >>> with_other_seeds(old)["other_seeds"].tolist()
@@ -145,6 +148,7 @@ def with_other_seeds(table: pd.DataFrame) -> pd.DataFrame:
     """
     if "other_seeds" in table.columns:
         return table
+    table = with_present_names(table)
     names = zip(table["quantity"], table["null"], strict=True)
     return table.assign(other_seeds=pd.Series([COMPARED_BEFORE.get(name, "") for name in names], table.index, "str"))
 

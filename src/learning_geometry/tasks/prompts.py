@@ -1,8 +1,8 @@
 """Contrastive prompts: two text files, one prompt a line; line i of one file is the partner of line i of the other.
 
-ContrastPairs have the same form and, within a word, the same length, and differ in what makes the contrast, so that topic and
-length do not. The sets that come with the package lie in ``prompt_sets`` beside this file; any other file may take
-their place. The harmful set holds requests that a model should refuse, in general words, and no answers.
+The prompts of a pair have the same form and, within a word, the same length, and differ in what makes the contrast, so
+that topic and length do not. The sets that come with the package lie in ``prompt_sets`` beside this file; any other
+file may take their place. The harmful set holds requests that a model should refuse, in general words, and no answers.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ SUFFIX = ".txt"
 
 
 class ContrastPairs(NamedTuple):
-    """Two sets of prompts, as many in one as in the other; pairs are at the same place."""
+    """Two sets of prompts, as many in one as in the other; those of a pair are at the same place."""
 
     first: tuple[str, ...]
     second: tuple[str, ...]
@@ -65,7 +65,9 @@ def read_prompts(name: str | Path) -> tuple[str, ...]:
         if "\0" in prompt:
             raise ValueError(f"{path}, line {number}: holds a NUL, so that it is no text; give a text file in UTF-8")
         if not prompt:
-            raise ValueError(f"{path}, line {number}: empty; delete the line, so that pairs stay at the same place")
+            raise ValueError(
+                f"{path}, line {number}: empty; delete the line, so that the prompts of a pair stay at the same place"
+            )
         if prompt in places:
             raise ValueError(
                 f"{path}, line {number}: the same prompt as in line {places[prompt]}, {prompt!r}; delete one of them "
@@ -80,7 +82,7 @@ def read_contrast_pairs(first: str | Path, second: str | Path) -> ContrastPairs:
 
     Args:
         first: as of :func:`prompt_file`.
-        second: of the pairs.
+        second: of their partners.
 
     Raises:
         FileNotFoundError: as :func:`prompt_file`.

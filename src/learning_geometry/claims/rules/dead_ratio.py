@@ -21,7 +21,7 @@ class Parameters:
     most: float
     """The ratio is to be below this."""
     fewest_dead: float
-    """No evidence unless the share of the other dictionary is at least this in the mean: of few there is nothing to cut."""
+    """No evidence unless the share of the other is at least this in the mean: of few there is nothing to cut."""
     quantity: Series | None = None
     """Instead of the claim's."""
 

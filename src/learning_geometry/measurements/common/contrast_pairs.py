@@ -1,7 +1,7 @@
 """What measurements of contrastive prompts share: the streams, the draws over contrast pairs, and their intervals.
 
-Resamples draw pairs together, and a contrast has one set of resamples and of swapped labellings for all layers, streams
-and measurements: differences between them are paired over prompts.
+Resamples draw both prompts of a pair together, and a contrast has one set of resamples and of swapped labellings for
+all layers, streams and measurements: differences between them are paired over prompts.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -51,7 +51,7 @@ def constant(name: str) -> bool:
 
 
 def pair_counts(contrast: str, pairs: int, draws: int) -> Int64[np.ndarray, "draws pairs"]:
-    """Return how often each contrast pair is drawn in the resamples of a contrast, always the same."""
+    """Return how often each pair is drawn in the resamples of a contrast, always the same."""
     return bootstrap_counts(pairs, draws, seeded("prompts", contrast, "resamples"))
 
 

@@ -261,7 +261,7 @@ def capture_prompts(
 
     Args:
         model: with its tokenizer.
-        prompts: name of a contrast -> names or paths of its two files of pairs (``tasks.prompts``).
+        prompts: name of a contrast -> names or paths of its two files (``tasks.prompts``).
         template: whether prompts are put into the model's chat template.
         folder: as of :func:`capture_text`.
         prepend_bos: as of ``tokens.chat_prompts``.
@@ -270,12 +270,12 @@ def capture_prompts(
         FileNotFoundError: no such file of prompts.
         ValueError: as ``tasks.prompts.read_contrast_pairs`` and ``tokens.chat_prompts``, or as ``cache.capture``.
     """
-    pairs = {name: read_contrast_pairs(*files) for name, files in prompts.items()}
-    texts = [prompt for pair in pairs.values() for prompts_of_set in pair for prompt in prompts_of_set]
+    contrasts = {name: read_contrast_pairs(*files) for name, files in prompts.items()}
+    texts = [prompt for pairs in contrasts.values() for prompts_of_set in pairs for prompt in prompts_of_set]
     places = [
         f"{prompt_file(file)}, line {line}"
         for name, files in prompts.items()
-        for file, prompts_of_set in zip(files, pairs[name], strict=True)
+        for file, prompts_of_set in zip(files, contrasts[name], strict=True)
         for line in range(1, len(prompts_of_set) + 1)
     ]
     tokenized = chat_prompts(model, texts, template, prepend_bos, places)
@@ -288,7 +288,7 @@ def capture_prompts(
         "final",
     ]
     provenance = {
-        "pairs": [[name, len(pair.first)] for name, pair in pairs.items()],
+        "pairs": [[name, len(pairs.first)] for name, pairs in contrasts.items()],
         "sizes": model.sizes._asdict(),
         "reading": tokenized.reading,
         "norm": None if model.norm is None else model.norm._asdict(),

@@ -173,7 +173,7 @@ class LanguageRun:
 
     @cached_property
     def contrasts(self) -> dict[str, tuple[slice, slice]]:
-        """Name of a contrast -> where its first and its second set are among the prompts; pairs in the same order."""
+        """Name of a contrast -> where its first and its second set are among the prompts, pair by pair."""
         slices, start = {}, 0
         for name, pairs in _opened(self._prompts(TRAINED)).provenance["pairs"]:
             slices[name] = slice(start, start + pairs), slice(start + pairs, start + 2 * pairs)

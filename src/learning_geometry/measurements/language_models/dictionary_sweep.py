@@ -45,11 +45,11 @@ SETTINGS = {
         "default": [0],
         "description": "Seeds of the dictionaries: of their starts and of the order of the vectors.",
     },
-    "active": {
+    "k": {
         "type": "integer",
         "minimum": 1,
         "default": 32,
-        "description": "Latents k active for each vector.",
+        "description": "Latents that are active for each vector.",
     },
     "steps": {
         "type": "integer",
@@ -145,10 +145,15 @@ SETTINGS = {
             "standard_small": {"latents": 576},
             "standard": {"latents": 1152},
             "standard_centred": {"latents": 1152, "centred": True},
-            "active": {"latents": 1152, "subspace": "active"},
-            "active_centred": {"latents": 1152, "subspace": "active", "centred": True},
+            "active_subspace": {"latents": 1152, "subspace": "active"},
+            "active_subspace_centred": {"latents": 1152, "subspace": "active", "centred": True},
             "transcoder_standard": {"latents": 1152, "target": "transcoder", "tied": False},
-            "transcoder_active": {"latents": 1152, "target": "transcoder", "subspace": "active", "tied": False},
+            "transcoder_active_subspace": {
+                "latents": 1152,
+                "target": "transcoder",
+                "subspace": "active",
+                "tied": False,
+            },
         },
         "description": "Dictionaries by name: latents, target (attention or transcoder), subspace of the start (none, "
         "active or random), centred, tied (its encoder starts as its decoder), optimizer (adam or sparse_adam) and "
@@ -259,15 +264,16 @@ class Trained(NamedTuple):
 
 
 def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
-    r"""Train the dictionaries of all dictionaries on a layer's activations and judge them on windows held out.
+    r"""Train the dictionaries of a sweep on a layer's activations and judge them on windows held out.
 
-    For each seed all dictionaries see the same tokens in the same order, scaled to a mean norm of √width. Starts are drawn
-    from one random stream, so that dictionaries of one size start from the same directions wherever their options allow it.
+    For each seed one dictionary of every entry is trained. All see the same tokens in the same order, scaled to a mean
+    norm of √width. Starts are drawn from one random stream, so that dictionaries of one size start from the same
+    directions wherever their options allow it.
     A latent is **dead** if it was active neither for the last ``dead_window`` vectors of training (rounded up to whole
     batches; all of training if it was shorter) nor for any held-out vector.
 
-    Rows, with data = dictionary, index = its latents, seed = that of the dictionary, part ``layers.<l>.attention.output`` or
-    ``layers.<l>.mlp`` (transcoder):
+    Rows, with data = name of the entry, index = its latents, seed = that of the dictionary, part
+    ``layers.<l>.attention.output`` or ``layers.<l>.mlp`` (transcoder):
 
     - ``dead_share``: dead latents over all; n = vectors in which they were not active;
     - ``initial_dead_share``: the same of the start, for the first vectors of training, as many, and the held-out ones;
@@ -275,11 +281,11 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
       Null ``untrained``: the start;
     - ``mean_over_spread``: γ = ‖mean‖ / ‖standard deviation‖ of held-out vectors as the start encodes them, that is
       minus the start's mean where it is centred; n = their number;
-    - ``option_<name>`` with the dictionary's settings, so that tables tell what a dictionary is: ``centred``, ``tied``,
-      ``sparse_adam``, ``active_subspace``, ``random_subspace`` (0 or 1), ``auxiliary`` (a number).
+    - ``option_<name>`` with the settings of the entry, so that tables tell what its dictionaries are: ``centred``,
+      ``tied``, ``sparse_adam``, ``active_subspace``, ``random_subspace`` (0 or 1), ``auxiliary`` (a number).
 
     The trained dictionaries are saved in the layout of SAELens below ``run.output``, if there is one, as
-    ``<dictionary>-seed-<seed>``.
+    ``<entry>-seed-<seed>``.
 
     Raises:
         KeyError: there is no such text.
@@ -299,7 +305,7 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
 
 
 def trained(run: LanguageRun, settings: dict[str, Any], seed: int) -> dict[str, Trained]:
-    """Train and judge the dictionaries of all dictionaries for one seed; see :func:`measure`."""
+    """Train and judge one dictionary of every entry, for one seed; see :func:`measure`."""
     layer = _layer(run, settings)
     texts = _texts(run, settings)
     found: dict[str, Trained] = {}
@@ -336,7 +342,7 @@ def save(run: LanguageRun, settings: dict[str, Any], name: str, seed: int, found
     if found.names[0] == found.names[1]:
         del metadata["hook_name_out"]
     directory = run.output / f"{name}-seed-{seed}"
-    storage.save(directory, found.fitted.dictionary, settings["active"], metadata, *found.scales)
+    storage.save(directory, found.fitted.dictionary, settings["k"], metadata, *found.scales)
 
 
 def split(activations: Activations, held_out: float) -> Text:
@@ -373,8 +379,8 @@ def split(activations: Activations, held_out: float) -> Text:
 def _trained(
     dictionaries: Mapping[str, Mapping[str, Any]], pairs: Pairs, part: str, settings: dict[str, Any], seed: int
 ) -> dict[str, Trained]:
-    """Train and judge the dictionaries of one target."""
-    active, size, steps = settings["active"], settings["batch_size"], settings["steps"]
+    """Train and judge one dictionary of every entry, all of one target."""
+    k, size, steps = settings["k"], settings["batch_size"], settings["steps"]
     key = (seed, "dictionary_sweep")
     vectors = sum(text.training.vectors for text in pairs.texts.values())
     inputs, outputs = next(pairs.batches(min(settings["start_vectors"], vectors), *key, "start"))
@@ -393,14 +399,14 @@ def _trained(
             _option(dictionary, "tied"),
         )
         training = topk.Settings(
-            active=active,
+            k=k,
             learning_rate=settings["learning_rate"],
             auxiliary=_option(dictionary, "auxiliary"),
             dead_after=settings["dead_window"],
             optimizer=_option(dictionary, "optimizer"),
         )
-        start = initialisation.draw(inputs, options, active, seeded(*key, "initialisation"), outputs)
-        begun[name] = sweep.DictionaryEntry(start, training)
+        start = initialisation.draw(inputs, options, k, seeded(*key, "initialisation"), outputs)
+        begun[name] = sweep.Entry(start, training)
 
     def training_batches(count: int) -> Iterator[Pair]:
         return itertools.islice(pairs.batches(size, *key, "batches"), count)
@@ -414,9 +420,9 @@ def _trained(
     found = {}
     for name, dictionary in dictionaries.items():
         start = begun[name].start
-        initial = sweep.evaluate(start, pairs.held_out(), active)
-        quality = sweep.evaluate(fitted[name].dictionary, pairs.held_out(), active)
-        first = sweep.evaluate(start, training_batches(window), active).activations
+        initial = sweep.evaluate(start, pairs.held_out(), k)
+        quality = sweep.evaluate(fitted[name].dictionary, pairs.held_out(), k)
+        first = sweep.evaluate(start, training_batches(window), k).activations
         silent = fitted[name].silent >= window * size
         shift = mean if _option(dictionary, "centred") else 0.0
         found[name] = Trained(
@@ -458,7 +464,7 @@ def _rows(name: str, dictionary: Mapping[str, Any], found: Trained) -> list[dict
 
 
 def _option(dictionary: Mapping[str, Any], name: str) -> Any:
-    """Return a setting of a dictionary, or its default."""
+    """Return a setting of an entry, or its default."""
     properties: Any = SETTINGS["dictionaries"]["additionalProperties"]
     return dictionary.get(name, properties["properties"][name]["default"])
 

@@ -49,7 +49,7 @@ SETTINGS = {
         "type": "integer",
         "minimum": 2,
         "default": 100,
-        "description": "Draws of the null, in which pairs change sets at random.",
+        "description": "Draws of the null, in which the prompts of a pair change sets at random.",
     },
 }
 
@@ -70,7 +70,7 @@ NO_MEAN = "the mean state of a set is zero, or that without a pair"
 
 
 def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
-    """Measure how far two sets of contrast pairs are apart at the last token of the prompt, in every layer.
+    """Measure how far the two sets of a contrast are apart at the last token of the prompt, in every layer.
 
     Rows, part ``layers.<l>.residual_pre``, ``layers.<l>.residual_mid`` and the last ``residual_post``, data = contrast,
     n = contrast pairs, [low, high] the 95 % interval over pairs (``contrast_pairs.over_pairs``, but of cosines):
@@ -98,11 +98,11 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
     ``cosine_last_minus_middle``, differences of the means of ``mean_cosine`` over the middle, the first and the last
     third of the layers, of residual_mid, corrected like it, but with nothing cut at 1.
 
-    Null ``swapped_pairs`` of all that knows the sets apart: in every pair either prompt comes first, at random, the same
-    in all layers and streams.
+    Null ``swapped_pairs`` of all that knows the sets apart: in every pair either prompt comes first, at random, the
+    same in all layers and streams.
 
     Raises:
-        ValueError: a state is not finite, or a contrast has fewer than two contrast pairs.
+        ValueError: a state is not finite, or a contrast has fewer than two pairs.
     """
     rows: list[dict[str, Any]] = []
     layers = layers_of(run)
@@ -209,7 +209,7 @@ def _corrected_cosines(
     exact = vectors.astype(np.float64)
     products = exact @ exact.T
     of_first, of_second = (1 - labels) @ products, labels @ products
-    here = np.arange(pairs) + pairs * labels[:, :pairs]  # the partner in the first set
+    here = np.arange(pairs) + pairs * labels[:, :pairs]  # whichever of the pair is in the first set
     there = np.arange(pairs) + pairs * labels[:, pairs:]
     squares = np.diag(products)
 

@@ -32,7 +32,7 @@ NEEDS = {"reads": ["prompts", "untrained_prompts"], "pairs": {"always": 3, "fold
 needs a pair, and a principal subspace more prompts than dimensions."""
 
 SETTINGS = {
-    "seeding": {
+    "streams": {
         "type": "array",
         "items": {"enum": ["residual_mid", "residual_pre"]},
         "minItems": 1,
@@ -62,7 +62,8 @@ SETTINGS = {
         "type": "integer",
         "minimum": 2,
         "default": 100,
-        "description": "Draws of the null, in which pairs change sets at random, of separability and variance ratios.",
+        "description": "Draws of the null, in which the prompts of a pair change sets at random, of separability and "
+        "variance ratios.",
     },
     "swapped_shapes": {
         "type": "integer",
@@ -82,7 +83,7 @@ NEAREST = 3
 
 
 def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
-    """Measure in every layer how two sets of contrast pairs lie in the residual stream at the last token of the prompt.
+    """Measure in every layer how the two sets of a contrast lie in the residual stream at the last token of the prompt.
 
     Rows, part ``layers.<l>.residual_mid`` (and ``residual_pre``, where the setting says), data = contrast, n = pairs of
     pairs:
@@ -119,8 +120,8 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
         counts = pair_counts(name, pairs, settings["resamples"])
         labels = np.repeat([0, 1], pairs)
         swapped = swapped_labels(name, pairs, settings["swapped_labellings"])
-        judged = MID if MID in settings["seeding"] else settings["seeding"][0]
-        for which in settings["seeding"]:
+        judged = MID if MID in settings["streams"] else settings["streams"][0]
+        for which in settings["streams"]:
             hits: dict[str, list[Bool[np.ndarray, " prompts"]]] = {TRAINED: [], UNTRAINED: []}
             parts = [part for part in stream_names(run, which) if not constant(part)]
             for part in parts:

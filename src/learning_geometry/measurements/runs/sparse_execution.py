@@ -38,7 +38,7 @@ NEEDS = {
     "arrays": ["marker_positions", "values"],
     "task_settings": {"modulus": None, "first_marker": None},
     "model_settings": ["layers", "positions"],
-    "at_most": {"active": "latents"},
+    "at_most": {"k": "latents"},
     "leaves_out_from": {"ablated": "latents"},
 }
 """What it needs of task, model and experiment, without which the config refuses it (``config.needs``)."""
@@ -50,11 +50,11 @@ SETTINGS = {
         "default": 256,
         "description": "Latents of the dictionary.",
     },
-    "active": {
+    "k": {
         "type": "integer",
         "minimum": 1,
         "default": 16,
-        "description": "Latents k active for each state.",
+        "description": "Latents that are active for each state.",
     },
     "training_sequences": {
         "type": "integer",
@@ -237,11 +237,9 @@ def _sparse(
 ) -> Sparse:
     scale = topk.scale_factor(as_rows(training))
     states = {"training": scale * as_rows(training), "test": scale * as_rows(test)}
-    chosen = {
-        name: settings[name] for name in ("latents", "active", "steps", "batch_size", "learning_rate", "auxiliary")
-    }
+    chosen = {name: settings[name] for name in ("latents", "k", "steps", "batch_size", "learning_rate", "auxiliary")}
     fitted = topk.fit(states["training"], topk.Settings(**chosen), seed, "sparse_execution", site)
-    latents = {name: topk.encode(fitted.dictionary, of, settings["active"]) for name, of in states.items()}
+    latents = {name: topk.encode(fitted.dictionary, of, settings["k"]) for name, of in states.items()}
     return Sparse(fitted.dictionary, scale, states, latents, latents["training"].mean(0))
 
 
