@@ -27,11 +27,11 @@ class Curve(NamedTuple):
     """A number over the training of one run, at increasing steps.
 
     Attributes:
-        steps: Training steps, shape (n,).
-        values: The number at these steps.
-        low: Lower end of the sampling interval of a measured value, or of the central range of a null.
-        high: Upper end.
-        n: What each value averages (sequences, draws).
+        steps: training steps, shape (n,).
+        values: the number at these steps.
+        low: lower end of the sampling interval of a measured value, or of the central range of a null.
+        high: upper end.
+        n: what each value averages (sequences, draws).
     """
 
     steps: Float[np.ndarray, " n"]
@@ -42,7 +42,7 @@ class Curve(NamedTuple):
 
 
 class Event(NamedTuple):
-    """When something first happened in a run; `step` is NaN if it had not by the last step (right-censored)."""
+    """When something first happened in a run; ``step`` is NaN if it had not by the last step (right-censored)."""
 
     step: float
     last: float
@@ -52,11 +52,11 @@ class Measured(NamedTuple):
     """One number of a run.
 
     Attributes:
-        value: The number.
-        low: Lower end of its interval, or of the central range of a null; NaN where there is none.
-        high: Upper end.
-        n: What it averages, or rests on (prompts, vectors, draws).
-        at: Its index in the table, such as the number of latents.
+        value: the number.
+        low: lower end of its interval, or of the central range of a null; NaN where there is none.
+        high: upper end.
+        n: what it averages, or rests on (prompts, vectors, draws).
+        at: its index in the table, such as the number of latents.
     """
 
     value: float

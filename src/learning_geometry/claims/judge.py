@@ -60,8 +60,8 @@ class Ledger(NamedTuple):
     """The judged claims.
 
     Attributes:
-        table: The columns ``COLUMNS``.
-        notes: For each row of the table: "outcome", whether its own comparison "holds", "fails" or is "open";
+        table: the columns ``COLUMNS``.
+        notes: for each row of the table: "outcome", whether its own comparison "holds", "fails" or is "open";
             "observed", units it rests on of all; "why", what keeps the claim from a verdict, if anything.
     """
 
@@ -95,10 +95,10 @@ def judge(
     against it makes it inconclusive as well.
 
     Args:
-        experiments: Name -> settings: "study" and the sections that roles read.
-        tables: Tidy tables of these experiments, all seeds.
-        studies: The claims.
-        weights: Name of a language model -> hashes of the weights that its tables were measured from; a claim across
+        experiments: name -> settings: "study" and the sections that roles read.
+        tables: tidy tables of these experiments, all seeds.
+        studies: the claims.
+        weights: name of a language model -> hashes of the weights that its tables were measured from; a claim across
             models counts those of one hash as one (``models.distinct_models``).
 
     Returns:

@@ -18,11 +18,11 @@ class Rule(NamedTuple):
     """One rule: it reduces every run to one number, and compares these with a null.
 
     Attributes:
-        name: Of its file.
-        parameters: The file's ``Parameters``, a frozen dataclass.
-        judge: The file's ``judge``.
-        describe: The file's ``describe``: what a comparison computes and demands, in words, from its data alone.
-        estimate: The file's ``ESTIMATE``.
+        name: of its file.
+        parameters: the file's ``Parameters``, a frozen dataclass.
+        judge: the file's ``judge``.
+        describe: the file's ``describe``: what a comparison computes and demands, in words, from its data alone.
+        estimate: the file's ``ESTIMATE``.
     """
 
     name: str

@@ -37,22 +37,22 @@ class Judgement(NamedTuple):
     """The evidence of one comparison.
 
     Attributes:
-        estimate: Mean over the units; or, if `kind` is "share", the share of units.
-        low: Lower end of its 95 % interval, NaN where none exists.
-        high: Upper end.
-        n: Units that the estimate rests on.
-        total: Units there are; more than n if the event or window was not observed in some (right-censored).
-        null_low: Lower end of what the estimate is compared with.
-        null_high: Upper end; the same for a threshold.
-        floor: Differences up to this are no evidence.
-        p_for: Twice the one-sided p value of the claimed side, NaN without an interval.
-        p_against: The same of the opposite side.
-        side: The claimed side of the null.
+        estimate: mean over the units; or, if ``kind`` is "share", the share of units.
+        low: lower end of its 95 % interval, NaN where none exists.
+        high: upper end.
+        n: units that the estimate rests on.
+        total: units there are; more than n if the event or window was not observed in some (right-censored).
+        null_low: lower end of what the estimate is compared with.
+        null_high: upper end; the same for a threshold.
+        floor: differences up to this are no evidence.
+        p_for: twice the one-sided p value of the claimed side, NaN without an interval.
+        p_against: the same of the opposite side.
+        side: the claimed side of the null.
         kind: "mean" or "share".
-        each: False if the claim must hold in every unit and some unit does not show it.
-        reason: Why there is no evidence, if so.
-        missing: Which layers a quantity could not be measured in, and why.
-        compares_seeds: True if the units are seeds whose numbers compare them, and were taken by the jackknife.
+        each: false if the claim must hold in every unit and some unit does not show it.
+        reason: why there is no evidence, if so.
+        missing: which layers a quantity could not be measured in, and why.
+        compares_seeds: true if the units are seeds whose numbers compare them, and were taken by the jackknife.
     """
 
     estimate: float
@@ -131,12 +131,12 @@ def judge_mean(
     than the floor.
 
     Args:
-        values: One number per unit, shape (units,); NaN if not observed.
-        null_low: Lower end of the null's central 95 % range, or the threshold.
-        null_high: Upper end, or the same threshold.
-        side: The claimed side.
-        floor: Numerical floor of a difference from the null.
-        each: Whether every single unit must be on the claimed side.
+        values: one number per unit, shape (units,); NaN if not observed.
+        null_low: lower end of the null's central 95 % range, or the threshold.
+        null_high: upper end, or the same threshold.
+        side: the claimed side.
+        floor: numerical floor of a difference from the null.
+        each: whether every single unit must be on the claimed side.
 
     Raises:
         ValueError: there is no unit, the null's ends are reversed, or the side is unknown.
@@ -182,9 +182,9 @@ def _p_of_both_sides(over_low: float, over_high: float, side: Side) -> tuple[flo
     """Return twice the p value of the claimed side of a null, and of the opposite side, NaN without one.
 
     Args:
-        over_low: One-sided p value that the number is at most the null's lower end.
-        over_high: The same of its upper end.
-        side: The claimed side.
+        over_low: one-sided p value that the number is at most the null's lower end.
+        over_high: the same of its upper end.
+        side: the claimed side.
     """
     p_for, p_against = {
         "above": (over_high, 1 - over_high),
@@ -218,10 +218,10 @@ def judge_share(
     """Compare the share of units that show something with one half: Clopper-Pearson interval, binomial test.
 
     Args:
-        successes: Whether each unit that was observed shows it, shape (n,).
-        total: How many units there are.
-        side: Whether more or fewer than half are claimed to show it.
-        floor: Numerical floor that the successes already respect; for the record.
+        successes: whether each unit that was observed shows it, shape (n,).
+        total: how many units there are.
+        side: whether more or fewer than half are claimed to show it.
+        floor: numerical floor that the successes already respect; for the record.
 
     >>> five = judge_share(np.ones(5, dtype=bool), 5, "above")  # 2 * 0.5 ** 5 is not below .05
     >>> five.p_for, outcome(five, LEVEL)
@@ -264,10 +264,10 @@ def judge_shown(
     """Compare the share of units that show something with one half; those that show the contrary speak against it.
 
     Args:
-        shown: Whether each unit that was observed shows it, shape (n,).
-        contrary: Whether it shows the contrary; it may show neither.
-        total: How many units there are.
-        floor: Numerical floor that both already respect; for the record.
+        shown: whether each unit that was observed shows it, shape (n,).
+        contrary: whether it shows the contrary; it may show neither.
+        total: how many units there are.
+        floor: numerical floor that both already respect; for the record.
     """
     against = judge_share(~contrary, total, "above", floor)
     return judge_share(shown, total, "above", floor)._replace(p_against=against.p_against)
@@ -282,14 +282,14 @@ def judge_measured(
     itself may be a bootstrap's, and asymmetric.
 
     Args:
-        value: The number.
-        low: Lower end of its 95 % interval; NaN if there is none.
-        high: Upper end.
-        n: Units that the interval is over.
-        null_low: Lower end of the null's central 95 % range, or the threshold.
-        null_high: Upper end, or the same threshold.
-        side: The claimed side.
-        floor: Numerical floor of a difference from the null.
+        value: the number.
+        low: lower end of its 95 % interval; NaN if there is none.
+        high: upper end.
+        n: units that the interval is over.
+        null_low: lower end of the null's central 95 % range, or the threshold.
+        null_high: upper end, or the same threshold.
+        side: the claimed side.
+        floor: numerical floor of a difference from the null.
 
     Raises:
         ValueError: the null's ends are reversed, or the side is unknown.
@@ -323,9 +323,9 @@ def outcome(judgement: Judgement, level: float, rows: int = 1) -> Outcome:
     - It is open otherwise.
 
     Args:
-        judgement: The evidence.
-        level: The level that Holm's correction leaves, at most .05.
-        rows: How many comparisons the claim has: one that fails is enough against it (Bonferroni).
+        judgement: the evidence.
+        level: the level that Holm's correction leaves, at most .05.
+        rows: how many comparisons the claim has: one that fails is enough against it (Bonferroni).
     """
     j = judgement
     if not np.isfinite([j.low, j.high, j.null_low, j.null_high, j.floor]).all():

@@ -59,11 +59,11 @@ def draw(
     mean 0.
 
     Args:
-        batch: Vectors, scaled (see :func:`topk.scale_factor`); thousands, and more than the subspace has dimensions.
-        options: See there.
-        k: Latents kept for every vector, for the search of the norm.
-        generator: Source of all directions, and of nothing else.
-        targets: What is to be reconstructed, if it is not the vectors themselves (a transcoder); the subspace is
+        batch: vectors, scaled (see :func:`topk.scale_factor`); thousands, and more than the subspace has dimensions.
+        options: see there.
+        k: latents kept for every vector, for the search of the norm.
+        generator: source of all directions, and of nothing else.
+        targets: what is to be reconstructed, if it is not the vectors themselves (a transcoder); the subspace is
             theirs.
 
     Raises:
@@ -127,9 +127,9 @@ def best_norm(dictionary: topk.Dictionary, vectors: Float[Tensor, "vectors width
     encoding does.
 
     Args:
-        dictionary: With rows of norm 1, the same in encoder and decoder.
-        vectors: What is encoded and reconstructed.
-        k: Latents kept.
+        dictionary: with rows of norm 1, the same in encoder and decoder.
+        vectors: what is encoded and reconstructed.
+        k: latents kept.
     """
     codes = topk.strongest(dictionary, vectors, k)
     modelled = (topk.reconstruct(dictionary, codes) - dictionary["decoder.bias"]).double()

@@ -27,9 +27,9 @@ class SparseAdam(torch.optim.Adam):
     dictionaries are trained by an optimiser of this name.
 
     Args:
-        parameters: Tensors to optimise, with dense gradients.
-        lr: Step size η.
-        betas: Decay of both moments.
+        parameters: tensors to optimise, with dense gradients.
+        lr: step size η.
+        betas: decay of both moments.
         eps: ε.
 
     >>> weight = torch.zeros(2)

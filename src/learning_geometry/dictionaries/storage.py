@@ -51,14 +51,14 @@ def save(
     """Write a dictionary; a directory that has one already gets the new one.
 
     Args:
-        directory: Made if missing.
-        dictionary: In float32 or float64.
-        k: Latents kept for every vector.
-        metadata: What JSON can hold: where the vectors come from and what made the dictionary. SAELens uses
+        directory: made if missing.
+        dictionary: in float32 or float64.
+        k: latents kept for every vector.
+        metadata: what JSON can hold: where the vectors come from and what made the dictionary. SAELens uses
             ``model_name``, ``hook_name``, ``dataset_path``, ``context_size`` and ``prepend_bos`` if they are there, and
             for a transcoder ``hook_name_out``.
-        scale: What vectors were multiplied by in training.
-        target_scale: The same of targets (a transcoder); None: the vectors'.
+        scale: what vectors were multiplied by in training.
+        target_scale: the same of targets (a transcoder); None: the vectors'.
 
     Raises:
         ValueError: a transcoder of two widths, which the format cannot hold, or metadata that JSON cannot hold.

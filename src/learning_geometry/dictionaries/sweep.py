@@ -47,9 +47,9 @@ def train_together(dictionaries: Mapping[str, Entry], stream: Iterable[Batch], s
     starts and batches from named random streams.
 
     Args:
-        dictionaries: By name.
-        stream: Batches, scaled (see :func:`topk.scale_factor`).
-        spread: Variance of the targets (see :func:`topk.variance`), such as of the batch that starts were drawn for.
+        dictionaries: by name.
+        stream: batches, scaled (see :func:`topk.scale_factor`).
+        spread: variance of the targets (see :func:`topk.variance`), such as of the batch that starts were drawn for.
 
     Returns:
         The dictionaries by name, with losses in units of ``spread``.
@@ -78,9 +78,9 @@ def evaluate(dictionary: topk.Dictionary, stream: Iterable[Batch], k: int) -> Qu
     """Judge a dictionary on a stream, held out from its training; sums are in float64.
 
     Args:
-        dictionary: See :mod:`topk`.
-        stream: Batches, scaled like those of the training.
-        k: Latents kept for every vector.
+        dictionary: see :mod:`topk`.
+        stream: batches, scaled like those of the training.
+        k: latents kept for every vector.
 
     Raises:
         ValueError: an empty stream, targets that do not vary, a batch of another width, or as :func:`topk.encode`.

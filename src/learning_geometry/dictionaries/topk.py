@@ -100,12 +100,12 @@ def fit(vectors: Float[Tensor, "vectors width"], settings: Settings, *key: int |
     """Initialise a dictionary on vectors and train it on them; same vectors, settings and key: same bits.
 
     Args:
-        vectors: What is to be reconstructed, scaled (see :func:`scale_factor`).
-        settings: Sizes and training.
-        key: Names the random streams: ``seeded(*key, "initialisation")`` and ``seeded(*key, "batches")``.
+        vectors: what is to be reconstructed, scaled (see :func:`scale_factor`).
+        settings: sizes and training.
+        key: names the random streams: ``seeded(*key, "initialisation")`` and ``seeded(*key, "batches")``.
 
     Raises:
-        ValueError: As :func:`initialise` and :func:`train`.
+        ValueError: as :func:`initialise` and :func:`train`.
     """
     dictionary = initialise(vectors, settings.latents, seeded(*key, "initialisation"))
     return train(dictionary, vectors, settings, seeded(*key, "batches"))
@@ -130,9 +130,9 @@ def initialise(vectors: Float[Tensor, "vectors width"], latents: int, generator:
     """Draw a dictionary: decoder rows uniform on the sphere, encoder equal to them, biases from the mean (see above).
 
     Args:
-        vectors: The data, whose mean is the decoder's bias.
-        latents: Number N of latents.
-        generator: Source of the directions.
+        vectors: the data, whose mean is the decoder's bias.
+        latents: number N of latents.
+        generator: source of the directions.
 
     Raises:
         ValueError: fewer vectors than latents, or vectors that do not vary.
@@ -174,7 +174,7 @@ def strongest(dictionary: Dictionary, vectors: Float[Tensor, "vectors inputs"], 
     """Return the ``k`` largest pre-activations of each vector and their latents, the largest first.
 
     Raises:
-        ValueError: As :func:`encode`.
+        ValueError: as :func:`encode`.
     """
     return _largest(_preactivations(dictionary, vectors), k)
 
@@ -199,11 +199,11 @@ def train(
     taken out, after it rows get back the norm they started with.
 
     Args:
-        dictionary: Where training starts.
-        vectors: What is encoded; scaled.
-        settings: Of which ``latents`` is not read.
-        generator: Draws the batches, with replacement.
-        targets: What is to be reconstructed, if it is not the vectors themselves (a transcoder); scaled.
+        dictionary: where training starts.
+        vectors: what is encoded; scaled.
+        settings: of which ``latents`` is not read.
+        generator: draws the batches, with replacement.
+        targets: what is to be reconstructed, if it is not the vectors themselves (a transcoder); scaled.
 
     Raises:
         ValueError: more active latents than there are, targets that are not one for each vector or do not vary, an
@@ -281,7 +281,7 @@ def begin(dictionary: Dictionary, settings: Settings) -> Training:
     """Return the start of a training, from copies of a dictionary's tensors. Sizes and steps are not read.
 
     Raises:
-        ValueError: As :func:`train`.
+        ValueError: as :func:`train`.
     """
     parameters = {name: value.detach().clone() for name, value in dictionary.items()}
     decoder = parameters["decoder.weight"]
@@ -306,10 +306,10 @@ def step(
     """Take one training step and return the batch's loss before it (see :func:`train`).
 
     Args:
-        training: Changed in place.
-        inputs: Batch of vectors.
-        targets: What is to be reconstructed.
-        spread: Variance of all targets, see :func:`variance`.
+        training: changed in place.
+        inputs: batch of vectors.
+        targets: what is to be reconstructed.
+        spread: variance of all targets, see :func:`variance`.
 
     Raises:
         FloatingPointError: the loss is not finite.

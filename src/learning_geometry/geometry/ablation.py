@@ -44,14 +44,14 @@ def equal_norm_ablation(
 
     Args:
         weight: TaskSizes (rows, width); of a weight that writes, its transpose.
-        rotation: Orthonormal columns that span the space.
-        norm: Norm to remove, from 0 to that of the weight.
+        rotation: orthonormal columns that span the space.
+        norm: norm to remove, from 0 to that of the weight.
 
     Returns:
         The ablation R, symmetric with eigenvalues in [0, 1].
 
     Raises:
-        ValueError: If the weight has no such norm to remove.
+        ValueError: if the weight has no such norm to remove.
 
     Examples:
         One direction of norm 3, and a part of the next of norm 4:

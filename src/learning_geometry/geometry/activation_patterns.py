@@ -11,11 +11,11 @@ class Patterns(NamedTuple):
     """Activation patterns of a stream of vectors.
 
     Attributes:
-        n: Number of vectors.
-        zeroed: Share of coordinates that are zeroed, in [0, 1].
-        distinct: Number of different patterns, from 1 to n.
-        never_active: Share of coordinates that are active for no vector.
-        always_active: Share of coordinates that are active for every vector.
+        n: number of vectors.
+        zeroed: share of coordinates that are zeroed, in [0, 1].
+        distinct: number of different patterns, from 1 to n.
+        never_active: share of coordinates that are active for no vector.
+        always_active: share of coordinates that are active for every vector.
     """
 
     n: int
@@ -29,11 +29,11 @@ def patterns(batches: Iterable[Bool[np.ndarray, "_ width"]]) -> Patterns:
     """Count the activation patterns of a stream in one pass; of each new one a bit per coordinate is kept.
 
     Args:
-        batches: Which coordinates are active: of a ReLU those with a positive pre-activation. Of a gated or smooth
+        batches: which coordinates are active: of a ReLU those with a positive pre-activation. Of a gated or smooth
             activation function nothing is exactly zero; the sign of the gate's pre-activation says in which half it is.
 
     Raises:
-        ValueError: If there is no vector, no coordinate, or the widths differ.
+        ValueError: if there is no vector, no coordinate, or the widths differ.
 
     Examples:
         >>> patterns([np.array([[True, False], [True, True]]), np.array([[True, False]])])

@@ -28,9 +28,9 @@ class Ranks(NamedTuple):
     """Dimensions in shares of the width, each in (0, 1].
 
     Attributes:
-        directions: Principal directions that hold 99 % of the variance.
-        effective_rank: Exponential of the entropy of the singular values.
-        effective_rank_of_variances: The same of their squares.
+        directions: principal directions that hold 99 % of the variance.
+        effective_rank: exponential of the entropy of the singular values.
+        effective_rank_of_variances: the same of their squares.
     """
 
     directions: float
@@ -42,14 +42,14 @@ def ranks(variances: Float[np.ndarray, " width"], share: float = VARIANCE_SHARE)
     """Dimensions of vectors with given principal variances, in shares of their number.
 
     Args:
-        variances: Descending, non-negative, in any unit.
-        share: Share of the variance that the directions hold, in (0, 1).
+        variances: descending, non-negative, in any unit.
+        share: share of the variance that the directions hold, in (0, 1).
 
     Returns:
         Three shares; NaN of vectors that do not vary, whose dimensions are undefined.
 
     Raises:
-        ValueError: If the share is out of range, or a variance is negative or not finite.
+        ValueError: if the share is out of range, or a variance is negative or not finite.
 
     Examples:
         >>> ranks(np.array([2.0, 2.0, 0.0, 0.0]))
@@ -71,7 +71,7 @@ def activation_ranks(of: Moments, share: float = VARIANCE_SHARE) -> Ranks:
     rogue dimensions, :func:`~learning_geometry.geometry.moments.restricted` to the others, of which shares are then.
 
     Raises:
-        ValueError: If there are fewer than two vectors, or the share is out of range.
+        ValueError: if there are fewer than two vectors, or the share is out of range.
 
     Examples:
         >>> from learning_geometry.geometry.moments import moments
@@ -87,11 +87,11 @@ def principal_directions(of: Moments, rank: int) -> Float64[np.ndarray, "width r
     """Orthonormal basis of the directions of largest variance, in descending order.
 
     Args:
-        of: Moments of the vectors.
-        rank: Number of directions, from 1 to the width.
+        of: moments of the vectors.
+        rank: number of directions, from 1 to the width.
 
     Raises:
-        ValueError: If the rank is out of range.
+        ValueError: if the rank is out of range.
 
     Examples:
         >>> from learning_geometry.geometry.moments import moments
@@ -106,7 +106,7 @@ def principal_directions(of: Moments, rank: int) -> Float64[np.ndarray, "width r
 
 
 def rogue_dimensions(of: Moments, ratio: float = ROGUE_RATIO) -> Bool[np.ndarray, " width"]:
-    r"""Coordinates that are out of all proportion: those whose root mean square exceeds `ratio` times the median.
+    r"""Coordinates that are out of all proportion: those whose root mean square exceeds ``ratio`` times the median.
 
     About zero, not about the mean: a coordinate that is large and constant dominates cosines, one that is large and
     varies dominates variances. The rule has no unit, and what it is compared with does not depend on the rogues unless
@@ -117,14 +117,14 @@ def rogue_dimensions(of: Moments, ratio: float = ROGUE_RATIO) -> Bool[np.ndarray
     the median is how Sun et al. 2024, "Massive activations in large language models", define theirs, of single entries.
 
     Args:
-        of: Moments of the vectors.
-        ratio: From 1; 6 means 36 times the median's mean square.
+        of: moments of the vectors.
+        ratio: from 1; 6 means 36 times the median's mean square.
 
     Returns:
         True where the coordinate is rogue.
 
     Raises:
-        ValueError: If the ratio is below 1.
+        ValueError: if the ratio is below 1.
 
     Examples:
         >>> from learning_geometry.geometry.moments import moments
@@ -145,14 +145,14 @@ def isotropic_ranks(
     """Null: the ranks of as many vectors whose entries are independent and normal, of equal variance.
 
     Args:
-        count: Number of vectors, from 2.
-        width: Their width.
-        draws: Number of samples.
-        generator: Source of randomness.
-        share: As of :func:`ranks`.
+        count: number of vectors, from 2.
+        width: their width.
+        draws: number of samples.
+        generator: source of randomness.
+        share: as of :func:`ranks`.
 
     Raises:
-        ValueError: If there are fewer than two vectors, a number is below 1, or the share is out of range.
+        ValueError: if there are fewer than two vectors, a number is below 1, or the share is out of range.
 
     Examples:
         >>> isotropic_ranks(20_000, 100, 1, np.random.default_rng(0))[0].directions

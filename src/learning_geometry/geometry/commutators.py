@@ -43,13 +43,13 @@ def commutator(first: Gradient, second: Gradient) -> Commutator:
     """Commutator in the limit of small steps, by one Hessian-vector product for each batch.
 
     Args:
-        first: Gradient of the loss on batch A, with its graph
+        first: gradient of the loss on batch A, with its graph
             (:func:`~learning_geometry.geometry.curvature.products.gradient_with_graph`). One gradient serves any number
             of commutators.
-        second: The same of batch B at the same point.
+        second: the same of batch B at the same point.
 
     Raises:
-        ValueError: If the gradients are by different numbers of parameters or of different dtypes, or the result is not
+        ValueError: if the gradients are by different numbers of parameters or of different dtypes, or the result is not
             finite.
 
     Examples:
@@ -84,13 +84,13 @@ def finite_commutator(
     exceed 1, and with 1e-16, in float64, it matters for vanishing gradients only.
 
     Args:
-        first: Scalar loss on batch A as a function of the named parameters, deterministic. One derivative suffices.
-        second: The same on batch B.
-        parameters: Point, one tensor of one floating dtype per name; not changed.
-        step_size: Learning rate η of all steps, above 0.
+        first: scalar loss on batch A as a function of the named parameters, deterministic. One derivative suffices.
+        second: the same on batch B.
+        parameters: point, one tensor of one floating dtype per name; not changed.
+        step_size: learning rate η of all steps, above 0.
 
     Raises:
-        ValueError: If the step size is not above 0, there is no parameter, the dtypes differ, a loss is not a finite
+        ValueError: if the step size is not above 0, there is no parameter, the dtypes differ, a loss is not a finite
             scalar (at the point or after a step), or the result is not finite.
 
     Examples:
@@ -123,7 +123,7 @@ def defect(of: Commutator) -> float:
     gradients vanish.
 
     Raises:
-        ValueError: If a gradient is zero.
+        ValueError: if a gradient is zero.
 
     Examples:
         >>> defect(Commutator(torch.tensor([6.0, 0.0]), (torch.tensor([1.0, 0.0]), torch.tensor([0.0, 2.0])), ()))
@@ -138,7 +138,7 @@ def scale_free(of: Commutator) -> float:
     A pure number in [0, 1]: 0 where both orders lead to the same point, 1 where the terms do not cancel at all.
 
     Raises:
-        ValueError: If both terms are zero.
+        ValueError: if both terms are zero.
 
     Examples:
         >>> terms = torch.tensor([3.0, 4.0]), torch.tensor([0.0, 5.0])

@@ -82,7 +82,7 @@ def subspace_match(
     Args:
         query_key: W_QK of the later head.
         output_value: W_OV of the earlier head.
-        ranks: Ranks r, each from 1 to width; above the rank of a product the singular vectors are arbitrary.
+        ranks: ranks r, each from 1 to width; above the rank of a product the singular vectors are arbitrary.
 
     Returns:
         For each rank its cosines in [0, 1], descending.
@@ -111,7 +111,7 @@ def randomly_turned_products(
     Args:
         query_key: W_QK of the later head.
         output_value: W_OV of the earlier head.
-        rotations: Orthogonal matrices, such as ``nulls.haar_subspaces(width, width, draws, generator)``.
+        rotations: orthogonal matrices, such as ``nulls.haar_subspaces(width, width, draws, generator)``.
 
     Examples:
         >>> from learning_geometry.geometry.nulls import haar_subspaces

@@ -16,11 +16,11 @@ class Contrast(NamedTuple):
     """Numbers of two sets of vectors; variances over the samples of a set, unbiased, in the square of their unit.
 
     Attributes:
-        cosine: Cosine of the two mean vectors, in [-1, 1]; NaN where one is zero.
-        mean_variance_first: Variance of the first set, mean over features.
-        mean_variance_second: The same of the second set.
-        maximum_variance_first: Variance of the first set, maximum over features.
-        maximum_variance_second: The same of the second set.
+        cosine: cosine of the two mean vectors, in [-1, 1]; NaN where one is zero.
+        mean_variance_first: variance of the first set, mean over features.
+        mean_variance_second: the same of the second set.
+        maximum_variance_first: variance of the first set, maximum over features.
+        maximum_variance_second: the same of the second set.
     """
 
     cosine: Float[np.ndarray, "*draws"]
@@ -37,19 +37,20 @@ def contrast(
 ) -> Contrast:
     """Compare two sets of samples, each given by how often every sample is in it, for many such pairs of sets.
 
-    Counts serve the data itself, bootstrap resamples, and the null of sets shuffled together: then each row of `first`
-    is a random half of the samples and `second` the other (of `untangling.swapped_pairs` or `probes.shuffled_labels`).
+    Counts serve the data itself, bootstrap resamples, and the null of sets shuffled together: then each row of
+    ``first`` is a random half of the samples and ``second`` the other (of ``untangling.swapped_pairs`` or
+    ``probes.shuffled_labels``).
 
     Args:
-        vectors: Samples of both sets together.
-        first: How often each sample is in the first set.
-        second: How often in the second.
+        vectors: samples of both sets together.
+        first: how often each sample is in the first set.
+        second: how often in the second.
 
     Returns:
         One number per draw; variances are NaN of a set of fewer than two samples.
 
     Raises:
-        ValueError: If an entry is not finite, a count is negative, or a set is empty.
+        ValueError: if an entry is not finite, a count is negative, or a set is empty.
 
     Examples:
         >>> vectors = np.array([[1.0, 0.0], [3.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
@@ -89,18 +90,19 @@ def contrast_resampled(
     second: Real[np.ndarray, "pairs width"],
     counts: Int64[np.ndarray, "draws counted"],
 ) -> Resampled:
-    """Contrast of two sets of pairs, with resamples over pairs; its quantities are those of `Contrast`, in their order.
+    """Contrast of two sets of pairs, with resamples over pairs; its quantities are those of ``Contrast``, in their
+    order.
 
     Both of a pair are drawn together. Pass the same counts for all layers and streams, so that differences between
     them are paired over prompts too.
 
     Args:
-        first: Vectors of one set.
-        second: Vectors of their partners, in the same order.
-        counts: Of the resamples (see `resampling.bootstrap_counts`).
+        first: vectors of one set.
+        second: vectors of their partners, in the same order.
+        counts: of the resamples (see ``resampling.bootstrap_counts``).
 
     Raises:
-        ValueError: As :func:`contrast`, or if the sets differ in size.
+        ValueError: as :func:`contrast`, or if the sets differ in size.
 
     Examples:
         >>> vectors = np.arange(8.0).reshape(4, 2)

@@ -30,9 +30,9 @@ class Law(NamedTuple):
     """A fitted law; parameters as in the module's docstring, one of each per curve.
 
     Attributes:
-        name: One of ``LAWS``.
-        a: In the unit of y, of a square in its root.
-        b: Slope in that unit per layer, exponent, or rate per layer.
+        name: one of ``LAWS``.
+        a: in the unit of y, of a square in its root.
+        b: slope in that unit per layer, exponent, or rate per layer.
     """
 
     name: str
@@ -58,12 +58,12 @@ def fit_law(name: str, x: Real[np.ndarray, " n"], y: Real[np.ndarray, "*curves m
     them; u is linear, r is searched on a grid and then by Gauss–Newton steps.
 
     Args:
-        name: One of ``LAWS``.
-        x: Places, positive, shape (n,).
-        y: Positive values there; any number of leading axes, such as bootstrap resamples.
+        name: one of ``LAWS``.
+        x: places, positive, shape (n,).
+        y: positive values there; any number of leading axes, such as bootstrap resamples.
 
     Raises:
-        ValueError: If the law is unknown, a place or value is not positive and finite, numbers differ, or x takes fewer
+        ValueError: if the law is unknown, a place or value is not positive and finite, numbers differ, or x takes fewer
             than two values.
 
     Examples:
@@ -93,16 +93,16 @@ def held_out_law_errors(
     r"""Error of each law on the last layers, of a fit on the first ones.
 
     Args:
-        layers: Numbers of the layers, ascending; layer 0 is left out, and so is what y is there.
-        y: Positive values; any number of leading axes.
-        share: Of the layers from 1 on that are fitted, rounded down; in (0, 1).
+        layers: numbers of the layers, ascending; layer 0 is left out, and so is what y is there.
+        y: positive values; any number of leading axes.
+        share: of the layers from 1 on that are fitted, rounded down; in (0, 1).
 
     Returns:
         Per law the root mean square of $\ln(\hat y / y)$ on the other layers: .1 is an error of about 10 %. Infinite
         where a line, or that of a square, is not positive there.
 
     Raises:
-        ValueError: If numbers differ, layers do not ascend, fewer than two can be fitted or none judged, or a value
+        ValueError: if numbers differ, layers do not ascend, fewer than two can be fitted or none judged, or a value
             from layer 1 on is not positive.
 
     Examples:

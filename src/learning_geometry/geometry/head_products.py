@@ -12,10 +12,10 @@ def split_heads(weight: Float[np.ndarray, "inner width"], heads: int) -> Float[n
 
     Args:
         weight: TaskSizes (heads · head_width, width).
-        heads: Number of heads.
+        heads: number of heads.
 
     Raises:
-        ValueError: If the heads do not divide the rows, or an entry is not finite.
+        ValueError: if the heads do not divide the rows, or an entry is not finite.
 
     Examples:
         >>> split_heads(np.eye(4)[:, :3].copy(), 2).shape
@@ -38,15 +38,15 @@ def turn_pairs(
     turned by Δ and the key left as it is.
 
     Args:
-        vectors: Query weights (head_width × width) or queries as columns; head_width even.
-        lags: Lags Δ, query position minus key position.
-        base: Base of the rotary frequencies, positive.
+        vectors: query weights (head_width × width) or queries as columns; head_width even.
+        lags: lags Δ, query position minus key position.
+        base: base of the rotary frequencies, positive.
 
     Returns:
         Shape (lags, ..., head_width, columns).
 
     Raises:
-        ValueError: If head_width is odd.
+        ValueError: if head_width is odd.
 
     Examples:
         The first pair turns by one radian per position:
@@ -74,15 +74,15 @@ def query_key_products(
     r"""Per head $W_{QK} = W_q^\top W_k / \sqrt{\text{head width}}$, query index first.
 
     Args:
-        query: Weight of the query projection, shape (heads · head_width, width).
-        key: Weight of the key projection, same shape.
-        heads: Number of heads.
+        query: weight of the query projection, shape (heads · head_width, width).
+        key: weight of the key projection, same shape.
+        heads: number of heads.
 
     Returns:
         Shape (heads, width, width): x_queryᵀ W_QK x_key is the attention score at lag 0, without biases.
 
     Raises:
-        ValueError: If the heads do not divide the rows, or an entry is not finite.
+        ValueError: if the heads do not divide the rows, or an entry is not finite.
 
     Examples:
         >>> query_key_products(np.array([[1.0, 0.0]]), np.array([[0.0, 2.0]]), 1)[0]  # reads 2nd coordinate of keys
@@ -103,17 +103,17 @@ def query_key_products_at_lags(
     r"""Per lag Δ and head $W_q^\top R_{-\Delta} W_k / \sqrt{\text{head width}}$, with the rotary turn R between them.
 
     Args:
-        query: Weight of the query projection, shape (heads · head_width, width), head_width even.
-        key: Weight of the key projection, same shape.
-        heads: Number of heads.
-        lags: Query position minus key position.
-        base: Base of the rotary frequencies.
+        query: weight of the query projection, shape (heads · head_width, width), head_width even.
+        key: weight of the key projection, same shape.
+        heads: number of heads.
+        lags: query position minus key position.
+        base: base of the rotary frequencies.
 
     Returns:
         Shape (lags, heads, width, width); at lag 0 the same as :func:`query_key_products`.
 
     Raises:
-        ValueError: As :func:`query_key_products` and :func:`turn_pairs`.
+        ValueError: as :func:`query_key_products` and :func:`turn_pairs`.
 
     Examples:
         >>> identity = np.eye(2)
@@ -132,15 +132,15 @@ def output_value_products(
     """Per head W_OV = W_o W_v: what the head writes (rows) of what it reads at the token attended to (columns).
 
     Args:
-        output: Weight of the output projection, shape (width, heads · head_width).
-        value: Weight of the value projection, shape (heads · head_width, width).
-        heads: Number of heads.
+        output: weight of the output projection, shape (width, heads · head_width).
+        value: weight of the value projection, shape (heads · head_width, width).
+        heads: number of heads.
 
     Returns:
         Shape (heads, width, width).
 
     Raises:
-        ValueError: If the heads do not divide the rows, or an entry is not finite.
+        ValueError: if the heads do not divide the rows, or an entry is not finite.
 
     Examples:
         >>> output_value_products(np.array([[0.0], [3.0]]), np.array([[1.0, 0.0]]), 1)[0]  # writes 2nd coordinate

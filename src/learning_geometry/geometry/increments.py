@@ -10,7 +10,7 @@ def increments(states: Real[np.ndarray, "layers *samples width"]) -> Float64[np.
     """What each layer adds to the state, in float64.
 
     Raises:
-        ValueError: If there are fewer than two states, or an entry is not finite.
+        ValueError: if there are fewer than two states, or an entry is not finite.
 
     Examples:
         >>> increments(np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 3.0]]))
@@ -27,10 +27,10 @@ def successive_cosines(
 ) -> Float64[np.ndarray, "layers-1 *samples"]:
     """Cosine between what a layer adds and what the next one adds, per sample.
 
-    Chance, of unrelated directions, is 0 with a standard deviation of 1 / √width (`nulls.random_direction_cosine`).
+    Chance, of unrelated directions, is 0 with a standard deviation of 1 / √width (``nulls.random_direction_cosine``).
 
     Args:
-        added: Of :func:`increments`.
+        added: of :func:`increments`.
 
     Returns:
         Cosines in [-1, 1]; NaN where an increment is zero.
@@ -50,11 +50,11 @@ def share_within(
 ) -> Float64[np.ndarray, "*samples"]:
     """Share of each vector's squared norm that lies in a subspace.
 
-    Of a random subspace it is rank / width in the mean; `nulls.random_subspace_energies` has its law.
+    Of a random subspace it is rank / width in the mean; ``nulls.random_subspace_energies`` has its law.
 
     Args:
-        vectors: Any number of leading axes.
-        basis: Orthonormal columns.
+        vectors: any number of leading axes.
+        basis: orthonormal columns.
 
     Returns:
         Shares in [0, 1]; NaN of a zero vector.
@@ -74,15 +74,15 @@ def shares_in_previous(
     """Share of what each layer adds that lies in the subspace that the weights of the previous layers share.
 
     Args:
-        added: Of :func:`increments`, one per layer.
-        bases: Output subspace of each layer's weights, orthonormal columns (`shared_directions.output_subspace`).
-        rank: Dimension of the shared subspace (see `shared_directions.shared_subspace`).
+        added: of :func:`increments`, one per layer.
+        bases: output subspace of each layer's weights, orthonormal columns (``shared_directions.output_subspace``).
+        rank: dimension of the shared subspace (see ``shared_directions.shared_subspace``).
 
     Returns:
         Shares in [0, 1], of chance rank / width; NaN for the first layer, before which there is none.
 
     Raises:
-        ValueError: If there is not one subspace per layer, or the rank is out of range.
+        ValueError: if there is not one subspace per layer, or the rank is out of range.
 
     Examples:
         >>> plane = np.eye(3)[:, :1]

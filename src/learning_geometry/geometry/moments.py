@@ -19,9 +19,9 @@ class Moments(NamedTuple):
     """Number, mean and centred second moment of vectors.
 
     Attributes:
-        n: Number of vectors.
+        n: number of vectors.
         mean: TaskSizes (width,).
-        scatter: Sum over vectors of the outer product of their deviations from the mean, shape (width, width).
+        scatter: sum over vectors of the outer product of their deviations from the mean, shape (width, width).
     """
 
     n: int
@@ -36,7 +36,7 @@ def moments(vectors: Real[np.ndarray, "vectors width"]) -> Moments:
     lost that their type still holds.
 
     Raises:
-        ValueError: If there is no vector, or an entry is not finite.
+        ValueError: if there is no vector, or an entry is not finite.
 
     Examples:
         >>> moments(np.array([[0.0, 1.0], [2.0, 1.0]]))  # doctest: +NORMALIZE_WHITESPACE
@@ -62,7 +62,7 @@ def merged(first: Moments, second: Moments) -> Moments:
     Golub and LeVeque 1983, "Algorithms for computing the sample variance"; of a single vector it is Welford's update).
 
     Raises:
-        ValueError: If the widths differ.
+        ValueError: if the widths differ.
 
     Examples:
         >>> one, other = moments(np.array([[0.0]])), moments(np.array([[4.0]]))
@@ -85,7 +85,7 @@ def gathered(batches: Iterable[Real[np.ndarray, "_ width"]]) -> Moments:
     """Moments of all vectors of a stream, in one pass.
 
     Raises:
-        ValueError: If there is no vector, an entry is not finite, or the widths differ.
+        ValueError: if there is no vector, an entry is not finite, or the widths differ.
 
     Examples:
         >>> gathered(np.full((1, 1), value) for value in [1.0, 2.0, 3.0])
@@ -104,14 +104,14 @@ def growing(batches: Iterable[Real[np.ndarray, "_ width"]], counts: Sequence[int
     """Moments of the first vectors of a stream, for each of several numbers of them, in one pass.
 
     Args:
-        batches: The stream; its batches are cut where a count ends. What follows the last count is not read.
-        counts: Strictly increasing, from 1.
+        batches: the stream; its batches are cut where a count ends. What follows the last count is not read.
+        counts: strictly increasing, from 1.
 
     Yields:
         Moments of as many vectors as each count says.
 
     Raises:
-        ValueError: If the counts are not strictly increasing from 1 up, the stream holds fewer vectors than the last
+        ValueError: if the counts are not strictly increasing from 1 up, the stream holds fewer vectors than the last
             of them, an entry is not finite, or the widths differ.
 
     Examples:
@@ -142,7 +142,7 @@ def covariance(of: Moments) -> Float64[np.ndarray, "width width"]:
     """Unbiased covariance, scatter / (n − 1), in the square of the vectors' unit.
 
     Raises:
-        ValueError: If there are fewer than two vectors.
+        ValueError: if there are fewer than two vectors.
 
     Examples:
         >>> covariance(moments(np.array([[0.0], [2.0]])))
@@ -168,8 +168,8 @@ def varies(of: Moments, epsilon: float = ACTIVATION_EPSILON) -> bool:
     """Whether vectors vary by more than the rounding of what they were computed with.
 
     Args:
-        of: Moments of the vectors.
-        epsilon: Of their precision.
+        of: moments of the vectors.
+        epsilon: of their precision.
 
     Examples:
         >>> varies(moments(np.array([[1.0], [1.0 + 1e-7]]))), varies(moments(np.array([[1.0], [1.001]])))
@@ -183,7 +183,7 @@ def restricted(of: Moments, kept: Bool[np.ndarray, " width"]) -> Moments:
     """Moments of some coordinates of the vectors.
 
     Raises:
-        ValueError: If no coordinate is kept.
+        ValueError: if no coordinate is kept.
 
     Examples:
         >>> restricted(moments(np.array([[0.0, 1.0], [2.0, 1.0]])), np.array([True, False]))
@@ -198,13 +198,13 @@ def principal_variances(scatter: Float[np.ndarray, "width width"], scale: float 
     """Eigenvalues of a covariance or scatter matrix, descending; those below the rounding of the largest are 0.
 
     Args:
-        scatter: Symmetric, positive semi-definite.
-        scale: Size of what the matrix is a product of, where that may cancel: the rounding of it is 0, too.
+        scatter: symmetric, positive semi-definite.
+        scale: size of what the matrix is a product of, where that may cancel: the rounding of it is 0, too.
 
     So a standard deviation below √(width · 2e-16), 4e-7 for a width of 576, of the largest counts as none.
 
     Raises:
-        ValueError: If an entry is not finite.
+        ValueError: if an entry is not finite.
 
     Examples:
         >>> principal_variances(np.diag([1.0, 4.0, 0.0]))

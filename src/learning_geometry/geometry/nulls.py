@@ -27,16 +27,16 @@ def gaussian_singular_values(
     ensembles", section III; Silverstein 1985). So tall matrices cost no more than square ones.
 
     Args:
-        shape: Rows and columns of the matrix.
-        draws: Number of matrices.
-        generator: Source of randomness.
-        frobenius_norm: If given, every draw is rescaled to this Frobenius norm, so that it is norm-matched.
+        shape: rows and columns of the matrix.
+        draws: number of matrices.
+        generator: source of randomness.
+        frobenius_norm: if given, every draw is rescaled to this Frobenius norm, so that it is norm-matched.
 
     Returns:
         Singular values of each draw, descending, shape (draws, min(shape)).
 
     Raises:
-        ValueError: If a dimension or `draws` is below 1.
+        ValueError: if a dimension or ``draws`` is below 1.
 
     Examples:
         The squared Frobenius norm of a Gaussian matrix has mean m n; of a norm-matched one it is given:
@@ -77,15 +77,15 @@ def haar_subspace(dimension: int, rank: int, generator: np.random.Generator) -> 
     generate random matrices from the classical compact groups").
 
     Args:
-        dimension: Dimension of the space.
-        rank: Dimension of the subspace, from 1 to `dimension`.
-        generator: Source of randomness.
+        dimension: dimension of the space.
+        rank: dimension of the subspace, from 1 to ``dimension``.
+        generator: source of randomness.
 
     Returns:
         Basis with orthonormal columns, shape (dimension, rank).
 
     Raises:
-        ValueError: If `rank` is not between 1 and `dimension`.
+        ValueError: if ``rank`` is not between 1 and ``dimension``.
 
     Examples:
         >>> basis = haar_subspace(6, 2, np.random.default_rng(0))
@@ -102,22 +102,22 @@ def largest_cosine_null(
 ) -> Float[np.ndarray, " draws"]:
     """Largest principal cosine between a fixed and a uniformly random subspace.
 
-    The largest singular value of the first `other_rank` rows of a Haar basis: by rotation invariance the
+    The largest singular value of the first ``other_rank`` rows of a Haar basis: by rotation invariance the
     fixed subspace may be that of the first coordinates (Absil, Edelman and Koev 2006, "On the largest
     principal angle between random subspaces").
 
     Args:
-        dimension: Dimension of the space.
-        rank: Dimension of the random subspace.
-        draws: Number of random subspaces.
-        generator: Source of randomness.
-        other_rank: Dimension of the fixed subspace; by default `rank`.
+        dimension: dimension of the space.
+        rank: dimension of the random subspace.
+        draws: number of random subspaces.
+        generator: source of randomness.
+        other_rank: dimension of the fixed subspace; by default ``rank``.
 
     Returns:
         One cosine in [0, 1] per draw, shape (draws,).
 
     Raises:
-        ValueError: If a rank is not between 1 and `dimension`, or `draws` is below 1.
+        ValueError: if a rank is not between 1 and ``dimension``, or ``draws`` is below 1.
 
     Examples:
         The squared cosine between two lines in d dimensions has mean 1 / d:
@@ -139,22 +139,22 @@ def largest_cosine_null(
 def haar_subspaces(
     dimension: int, rank: int, draws: int, generator: np.random.Generator
 ) -> Float[np.ndarray, "draws dimension rank"]:
-    """Bases of many independent uniformly distributed subspaces; of rank `dimension`: random rotations.
+    """Bases of many independent uniformly distributed subspaces; of rank ``dimension``: random rotations.
 
     Each is distributed as :func:`haar_subspace`. The first r columns are a Haar basis of rank r, so one set of draws
     serves several ranks.
 
     Args:
-        dimension: Dimension of the space.
-        rank: Dimension of the subspaces, from 1 to `dimension`.
-        draws: Number of subspaces, from 1.
-        generator: Source of randomness.
+        dimension: dimension of the space.
+        rank: dimension of the subspaces, from 1 to ``dimension``.
+        draws: number of subspaces, from 1.
+        generator: source of randomness.
 
     Returns:
         Bases with orthonormal columns, shape (draws, dimension, rank).
 
     Raises:
-        ValueError: If `rank` or `draws` is out of range.
+        ValueError: if ``rank`` or ``draws`` is out of range.
 
     Examples:
         >>> bases = haar_subspaces(6, 2, 3, np.random.default_rng(0))
@@ -175,16 +175,16 @@ def principal_cosines_null(
     As :func:`largest_cosine_null`, but all cosines; the draws of different ranks are nested and so dependent.
 
     Args:
-        dimension: Dimension of the space.
-        ranks: Ranks of both subspaces.
-        draws: Number of random subspaces.
-        generator: Source of randomness.
+        dimension: dimension of the space.
+        ranks: ranks of both subspaces.
+        draws: number of random subspaces.
+        generator: source of randomness.
 
     Returns:
         For each rank r the cosines in [0, 1], descending along the last axis, shape (draws, r).
 
     Raises:
-        ValueError: If a rank is not between 1 and `dimension`, or `draws` is below 1.
+        ValueError: if a rank is not between 1 and ``dimension``, or ``draws`` is below 1.
 
     Examples:
         The mean squared cosine between r-dimensional subspaces of d dimensions is r / d:
@@ -209,13 +209,13 @@ def random_direction_cosine(dimension: int) -> tuple[float, float, float]:
     section 1.5).
 
     Args:
-        dimension: Dimension d of the space, from 2.
+        dimension: dimension d of the space, from 2.
 
     Returns:
         Mean, 2.5 % and 97.5 % quantile.
 
     Raises:
-        ValueError: If `dimension` is below 2.
+        ValueError: if ``dimension`` is below 2.
 
     Examples:
         In the plane the angle is uniform: the mean is 2 / pi, and the quantiles are those of |cos|:
@@ -242,18 +242,18 @@ def random_subspace_energies(
     Multivariate Statistical Theory", section 3.3). So no subspace is formed, whatever the dimension.
 
     Args:
-        gram: Inner products of the vectors.
-        dimension: Dimension d of the space.
-        rank: Dimension k of the subspaces, from 1 to `dimension`.
-        draws: Number of subspaces.
-        generator: Source of randomness.
+        gram: inner products of the vectors.
+        dimension: dimension d of the space.
+        rank: dimension k of the subspaces, from 1 to ``dimension``.
+        draws: number of subspaces.
+        generator: source of randomness.
 
     Returns:
         Squared norms, from 0 to those of the vectors, shape (draws, vectors).
 
     Raises:
-        ValueError: If `rank` or `draws` is out of range, or `gram` holds no inner products: not symmetric, an entry not
-            finite, or a negative eigenvalue.
+        ValueError: if ``rank`` or ``draws`` is out of range, or ``gram`` holds no inner products: not symmetric, an
+            entry not finite, or a negative eigenvalue.
 
     Examples:
         A 60-dimensional subspace of 367,624 dimensions holds a share of 60 / 367,624 of any vector's squared norm:

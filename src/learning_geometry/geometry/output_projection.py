@@ -50,17 +50,17 @@ class WhitenedHeads(NamedTuple):
 
 
 class ProjectionRanks(NamedTuple):
-    """Ranks in shares of the number of directions that there can be: `inner` of z, min(inner, width) of the output.
+    """Ranks in shares of the number of directions that there can be: ``inner`` of z, min(inner, width) of the output.
 
     Attributes:
-        z: Of z, white within heads.
-        output: Of the attention output.
-        white_input: Of the output if z had no correlation between heads.
-        random_reading: Of the output of a W_O that reads random directions; mean over draws.
-        random_writing: Of the output of heads that write in random directions; mean over draws.
-        orthogonal_writing: Of the output of heads that write in orthogonal subspaces; NaN if inner exceeds the width,
+        z: of z, white within heads.
+        output: of the attention output.
+        white_input: of the output if z had no correlation between heads.
+        random_reading: of the output of a W_O that reads random directions; mean over draws.
+        random_writing: of the output of heads that write in random directions; mean over draws.
+        orthogonal_writing: of the output of heads that write in orthogonal subspaces; NaN if inner exceeds the width,
             where there is no room for them.
-        random_weight: Of the output of a W_O of independent Gaussian entries, in the gauge of white heads; mean over
+        random_weight: of the output of a W_O of independent Gaussian entries, in the gauge of white heads; mean over
             draws.
     """
 
@@ -84,10 +84,10 @@ def whitened_within_heads(
     Args:
         covariance: Σ of z.
         weight: W_O of ``torch.nn.Linear`` (y = W z), columns by head.
-        heads: Number of heads.
+        heads: number of heads.
 
     Raises:
-        ValueError: If the heads do not divide `inner`, or an entry is not finite.
+        ValueError: if the heads do not divide ``inner``, or an entry is not finite.
 
     Examples:
         Two heads of one number each: variances become 1, the correlation of .5 between them stays.
@@ -123,7 +123,7 @@ def random_reading(
     """W_O with the same singular values and left singular vectors, and Haar-random right ones.
 
     Raises:
-        ValueError: If an entry is not finite.
+        ValueError: if an entry is not finite.
 
     Examples:
         >>> reading = random_reading(np.diag([3.0, 1.0]), np.random.default_rng(0))
@@ -144,11 +144,11 @@ def random_writing(
 
     Args:
         weight: W_O, columns by head.
-        heads: Number of heads.
-        generator: Source of randomness.
+        heads: number of heads.
+        generator: source of randomness.
 
     Raises:
-        ValueError: If the heads do not divide `inner`, or an entry is not finite.
+        ValueError: if the heads do not divide ``inner``, or an entry is not finite.
 
     Examples:
         Heads of one number each: columns keep their lengths.
@@ -172,13 +172,13 @@ def projection_ranks(
     Args:
         covariance: Σ of z, from any gauge; of at least 10 · inner vectors.
         weight: W_O, columns by head.
-        heads: Number of heads.
-        draws: Number of random W_O of each kind; at a width of some hundreds they hardly differ.
-        generator: Source of randomness.
-        share: Share of the variance that the directions hold.
+        heads: number of heads.
+        draws: number of random W_O of each kind; at a width of some hundreds they hardly differ.
+        generator: source of randomness.
+        share: share of the variance that the directions hold.
 
     Raises:
-        ValueError: If `draws` is below 1, the heads do not divide `inner`, or an entry is not finite.
+        ValueError: if ``draws`` is below 1, the heads do not divide ``inner``, or an entry is not finite.
 
     Examples:
         Two heads that write the same direction: that alone halves the rank of the output.
@@ -221,8 +221,8 @@ def share_of_drop(measured: ProjectionRanks, counterfactual: Ranks) -> Ranks:
     """Share of the drop from z to the output that a counterfactual undoes.
 
     Args:
-        measured: Of :func:`projection_ranks`.
-        counterfactual: One of its ranks.
+        measured: of :func:`projection_ranks`.
+        counterfactual: one of its ranks.
 
     Returns:
         For each kind of rank (counterfactual − output) / (z − output): 0 if it changes nothing, 1 if the rank is that

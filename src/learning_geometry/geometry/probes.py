@@ -31,14 +31,14 @@ def ridge_probe(
 
     Args:
         features: TaskSizes (samples, features).
-        labels: The class of each sample.
+        labels: the class of each sample.
         penalty: λ; features have variance 1.
 
     Returns:
         The probe.
 
     Raises:
-        ValueError: If there is not one label per sample, or only one class.
+        ValueError: if there is not one label per sample, or only one class.
 
     Examples:
         >>> features = np.array([[0.0, 5.0], [1.0, 5.0], [10.0, 5.0], [11.0, 5.0]])
@@ -105,18 +105,18 @@ def mutual_information(
     biased upward by about (codes − 1)(labels − 1) / 2n nats (Miller 1955), so compare it with shuffled labels, whose
     estimate has the same bias.
 
-    `sklearn.metrics.mutual_info_score` gives the same number of one variable; for 256 variables of 2,000 samples it
+    ``sklearn.metrics.mutual_info_score`` gives the same number of one variable; for 256 variables of 2,000 samples it
     takes 123 times as long (0.25 s in place of 2 ms), and there are shuffled labels to do it for.
 
     Args:
-        codes: Non-negative integers, one column per variable; such as those of :func:`quantile_codes`.
-        labels: Non-negative integers.
+        codes: non-negative integers, one column per variable; such as those of :func:`quantile_codes`.
+        labels: non-negative integers.
 
     Returns:
         Nats, from 0 to the smaller of both entropies.
 
     Raises:
-        ValueError: If there is no sample, or a negative code or label.
+        ValueError: if there is no sample, or a negative code or label.
 
     Examples:
         A fair bit tells itself: ln 2 = 0.693 nats; a constant tells nothing.
@@ -146,11 +146,11 @@ def quantile_codes(latents: Real[np.ndarray, "samples variables"], bins: int) ->
     Values in between are told apart as far as the bins do; equal values share a bin.
 
     Args:
-        latents: One column per latent.
-        bins: Number of bins of equal count of the active values of each latent.
+        latents: one column per latent.
+        bins: number of bins of equal count of the active values of each latent.
 
     Raises:
-        ValueError: If ``bins`` is below 1.
+        ValueError: if ``bins`` is below 1.
 
     Examples:
         >>> quantile_codes(np.array([[0.0], [1.0], [2.0], [3.0], [4.0]]), 2).ravel()
@@ -174,7 +174,7 @@ def shuffled_labels(
     """Return random permutations of labels: the null of every number that ties labels to features.
 
     Raises:
-        ValueError: If ``draws`` is below 1.
+        ValueError: if ``draws`` is below 1.
     """
     if draws < 1:
         raise ValueError(f"draws: {draws} shuffled labellings were asked for; pass at least 1")

@@ -2,7 +2,7 @@
 
 A statistic here is a function of counts: of all ones it is the estimate, of random counts a bootstrap resample, of all
 ones but one 0 a jackknife value. The same counts for several statistics (layers, streams, both sets of a contrast) pair
-them: the interval of their difference is that of :func:`difference`. The interval of a mean is in `uncertainty`.
+them: the interval of their difference is that of :func:`difference`. The interval of a mean is in ``uncertainty``.
 """
 
 from collections.abc import Callable
@@ -36,7 +36,7 @@ def bootstrap_counts(units: int, draws: int, generator: np.random.Generator) -> 
     """How often each unit is drawn when as many are drawn as there are, with replacement.
 
     Raises:
-        ValueError: If a number is below 1.
+        ValueError: if a number is below 1.
 
     Examples:
         >>> bootstrap_counts(5, 3, np.random.default_rng(0)).sum(1)
@@ -52,8 +52,8 @@ def resampled(statistic: Statistic, counts: Int64[np.ndarray, "draws units"]) ->
     """Evaluate a statistic on the data, on resamples, and with each unit left out.
 
     Args:
-        statistic: A function of counts.
-        counts: Of the resamples (see :func:`bootstrap_counts`).
+        statistic: a function of counts.
+        counts: of the resamples (see :func:`bootstrap_counts`).
 
     Examples:
         >>> values = np.array([1.0, 2.0, 6.0])
@@ -72,7 +72,7 @@ def difference(first: Resampled, second: Resampled) -> Resampled:
     """Paired difference of two statistics that were resampled with the same counts.
 
     Raises:
-        ValueError: If the numbers of draws or units differ.
+        ValueError: if the numbers of draws or units differ.
     """
     for name, one, other in zip(("draws", "units"), first[1:], second[1:], strict=True):
         if len(one) != len(other):
@@ -82,17 +82,18 @@ def difference(first: Resampled, second: Resampled) -> Resampled:
 
 
 def bca_ends(of: Resampled, level: float = 0.95) -> Float[np.ndarray, "2 *quantities"]:
-    """Ends of the bias-corrected and accelerated (BCa) bootstrap interval of each quantity, by `uncertainty.bca_ends`.
+    """Ends of the bias-corrected and accelerated (BCa) bootstrap interval of each quantity, by
+    ``uncertainty.bca_ends``.
 
     Args:
-        of: Of :func:`resampled`, of at least 10 units.
-        level: Confidence level in (0, 1).
+        of: of :func:`resampled`, of at least 10 units.
+        level: confidence level in (0, 1).
 
     Returns:
         Lower and upper ends; NaN where a value is not finite, the estimate itself where nothing varies.
 
     Raises:
-        ValueError: If there are fewer than 10 units, or `level` is outside (0, 1).
+        ValueError: if there are fewer than 10 units, or ``level`` is outside (0, 1).
 
     Examples:
         Of a large normal sample, the mean plus and minus 1.96 standard errors of 1 / 20:

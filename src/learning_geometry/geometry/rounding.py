@@ -24,9 +24,9 @@ def rounding(scale: Numbers, terms: int = 1, epsilon: float = EPSILON) -> Float6
     error analysis", SIAM J. Sci. Comput. 41, A2815), not like the bound n of the worst case.
 
     Args:
-        scale: Size of what was summed: the norms of two vectors multiplied, the largest of some numbers.
-        terms: Number of terms that were summed, from 1.
-        epsilon: Of the precision of the sum, or of its terms if they are less precise.
+        scale: size of what was summed: the norms of two vectors multiplied, the largest of some numbers.
+        terms: number of terms that were summed, from 1.
+        epsilon: of the precision of the sum, or of its terms if they are less precise.
 
     Returns:
         Of the scale's shape and unit.
@@ -52,9 +52,9 @@ def difference(first: Numbers, second: Numbers, terms: int = 1) -> Float64[np.nd
     """First minus second; 0 where nothing but rounding tells them apart.
 
     Args:
-        first: Any shape.
-        second: Of a shape that fits it.
-        terms: Number of terms that either is a sum of.
+        first: any shape.
+        second: of a shape that fits it.
+        terms: number of terms that either is a sum of.
 
     Examples:
         >>> difference(np.array([0.1 + 0.2, 0.3, np.inf]), 0.3)
@@ -82,8 +82,8 @@ def deviations(
     """Values minus their mean over the samples, in float64; exactly 0 where nothing but rounding is left.
 
     Args:
-        values: Finite, at least one sample.
-        scale: Size of the values before anything was taken from them; None: of each feature the largest.
+        values: finite, at least one sample.
+        scale: size of the values before anything was taken from them; None: of each feature the largest.
 
     Examples:
         >>> deviations(np.array([[0.1, 1.0], [0.1, 2.0], [0.1, 3.0]]))
@@ -101,8 +101,8 @@ def first_largest(values: Float[np.ndarray, "*rows n"], scale: Numbers) -> Int64
     """Index of the largest value along the last axis, the first of those that nothing but rounding tells from it.
 
     Args:
-        values: Finite.
-        scale: Of a shape that fits the values: size of what was summed to each.
+        values: finite.
+        scale: of a shape that fits the values: size of what was summed to each.
 
     Examples:
         >>> first_largest(np.array([0.2, 0.3, 0.1 + 0.2]), 1.0)

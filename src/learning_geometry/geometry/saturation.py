@@ -30,10 +30,10 @@ class Saturating(NamedTuple):
     In the form a + b exp(−x / c): a = asymptote, b = amplitude exp(origin / scale), c = scale.
 
     Attributes:
-        asymptote: What y tends to, in its unit.
+        asymptote: what y tends to, in its unit.
         amplitude: y − asymptote at the origin.
-        scale: By how much x grows while the distance from the asymptote falls to 1/e, in its unit.
-        origin: The smallest x of the fit.
+        scale: by how much x grows while the distance from the asymptote falls to 1/e, in its unit.
+        origin: the smallest x of the fit.
     """
 
     asymptote: float
@@ -50,11 +50,11 @@ def fit_line(x: Real[np.ndarray, " n"], y: Real[np.ndarray, " m"]) -> Line:
     """Least-squares line.
 
     Args:
-        x: Places, shape (n,).
-        y: Values there.
+        x: places, shape (n,).
+        y: values there.
 
     Raises:
-        ValueError: If lengths differ, a number is not finite, or x takes fewer than two values.
+        ValueError: if lengths differ, a number is not finite, or x takes fewer than two values.
 
     Examples:
         >>> fit_line(np.array([0.0, 1.0, 2.0]), np.array([1.0, 3.0, 5.0]))
@@ -74,11 +74,11 @@ def fit_saturating(x: Real[np.ndarray, " n"], y: Real[np.ndarray, " m"]) -> Satu
     bend the other way give the largest scale.
 
     Args:
-        x: Places, shape (n,).
-        y: Values there.
+        x: places, shape (n,).
+        y: values there.
 
     Raises:
-        ValueError: If lengths differ, a number is not finite, or x takes fewer than three values.
+        ValueError: if lengths differ, a number is not finite, or x takes fewer than three values.
 
     Examples:
         >>> x = np.linspace(0.0, 4.0, 9)
@@ -127,17 +127,17 @@ def held_out_error(
     the fit both forms keep their value at the nearest end, since an exponential explodes to its left.
 
     Args:
-        x_train: Places of the fit.
-        y_train: Values there.
-        x_test: Places at which the fit is judged.
-        y_test: Values there.
-        form: One of ``FORMS``.
+        x_train: places of the fit.
+        y_train: values there.
+        x_test: places at which the fit is judged.
+        y_test: values there.
+        form: one of ``FORMS``.
 
     Returns:
         The error in the unit of y.
 
     Raises:
-        ValueError: If the form is unknown, there is nothing to judge on, or the fit cannot be made.
+        ValueError: if the form is unknown, there is nothing to judge on, or the fit cannot be made.
 
     Examples:
         The line through the ends of a parabola misses its middle:

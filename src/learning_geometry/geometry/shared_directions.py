@@ -25,14 +25,14 @@ from learning_geometry.geometry.nulls import haar_subspace
 def output_subspace(weight: Float[np.ndarray, "width inputs"], rank: int) -> Float64[np.ndarray, "width rank"]:
     """Left singular vectors of the largest singular values, from the smaller Gram matrix W Wᵀ.
 
-    As `subspaces.top_left_singular_subspace`, for wide weights several times faster.
+    As ``subspaces.top_left_singular_subspace``, for wide weights several times faster.
 
     Args:
         weight: y = W x.
-        rank: From 1 to `width`.
+        rank: from 1 to ``width``.
 
     Raises:
-        ValueError: If the rank is out of range, or an entry is not finite.
+        ValueError: if the rank is out of range, or an entry is not finite.
 
     Examples:
         >>> np.abs(output_subspace(np.array([[1.0, 1.0, 0.0], [0.0, 0.0, 5.0]]), 1))
@@ -50,7 +50,7 @@ def output_rank(weight: Float[np.ndarray, "width inputs"]) -> int:
     Below it, directions are those of rounding, or of the algorithm, and mean nothing. 0 of a weight of zeros.
 
     Raises:
-        ValueError: If an entry is not finite.
+        ValueError: if an entry is not finite.
 
     Examples:
         >>> output_rank(np.diag([3.0, 1.0, 1e-9]).astype(np.float32)), output_rank(np.zeros((2, 3)))
@@ -67,7 +67,7 @@ def subspace_overlaps(bases: Float[np.ndarray, "layers width rank"]) -> Float64[
     r"""Mean squared cosine of the principal angles between every two subspaces, $\|B_i^\top B_j\|_F^2 / k$.
 
     Args:
-        bases: Orthonormal columns.
+        bases: orthonormal columns.
 
     Returns:
         Overlaps in [0, 1], symmetric, 1 on the diagonal; of random subspaces k / width in the mean.
@@ -87,14 +87,14 @@ def spectral_overlaps(weights: Sequence[Float[np.ndarray, "width _"]]) -> Float6
     r"""Cosine of $W W^\top$ and $V V^\top$ as vectors, for every two weights.
 
     Args:
-        weights: Of one width; numbers of inputs may differ.
+        weights: of one width; numbers of inputs may differ.
 
     Returns:
         Overlaps in [0, 1], symmetric, 1 on the diagonal: 0 if they write to orthogonal subspaces, 1 if they write the
         same covariance.
 
     Raises:
-        ValueError: If a weight is zero or not finite.
+        ValueError: if a weight is zero or not finite.
 
     Examples:
         >>> spectral_overlaps([np.eye(2), np.diag([1.0, 0.0])]).round(4)
@@ -114,7 +114,7 @@ def spectra_matched(
     """A random matrix with given singular values and Haar-random left vectors; right ones do not matter to outputs.
 
     Raises:
-        ValueError: If there are more singular values than the width.
+        ValueError: if there are more singular values than the width.
 
     Examples:
         >>> np.linalg.svd(spectra_matched(np.array([3.0, 1.0]), 5, np.random.default_rng(0)), compute_uv=False)
@@ -145,11 +145,11 @@ def shared_subspace(bases: Float[np.ndarray, "layers width rank"], shared: int) 
     representation for finite collections of subspaces of mixed dimensions").
 
     Args:
-        bases: Orthonormal columns, one subspace per layer.
-        shared: Rank of the result, from 1 to `width`.
+        bases: orthonormal columns, one subspace per layer.
+        shared: rank of the result, from 1 to ``width``.
 
     Raises:
-        ValueError: If the rank is out of range, or no subspace is given.
+        ValueError: if the rank is out of range, or no subspace is given.
 
     Examples:
         >>> np.abs(shared_subspace(np.stack([np.eye(3)[:, :2], np.eye(3)[:, 1:]]), 1))

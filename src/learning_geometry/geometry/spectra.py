@@ -20,7 +20,7 @@ def singular_values(matrix: Float[np.ndarray, "rows columns"]) -> Float[np.ndarr
     Those that are rounding of the largest are 0.
 
     Raises:
-        ValueError: If the matrix is empty or holds non-finite entries.
+        ValueError: if the matrix is empty or holds non-finite entries.
 
     Examples:
         >>> singular_values(np.array([[0.0, 2.0], [3.0, 0.0]]))
@@ -38,13 +38,13 @@ def effective_rank(singular_values: Float[np.ndarray, " rank"]) -> float:
     Roy and Vetterli 2007, "The effective rank: a measure of effective dimensionality", definition 1.
 
     Args:
-        singular_values: Non-negative, shape (rank,), in any order and unit.
+        singular_values: non-negative, shape (rank,), in any order and unit.
 
     Returns:
         A number in [1, rank]; NaN for a zero matrix, whose effective rank is undefined.
 
     Raises:
-        ValueError: If a singular value is negative or not finite.
+        ValueError: if a singular value is negative or not finite.
 
     Examples:
         >>> effective_rank(np.array([2.0, 2.0, 2.0, 0.0])).__round__(12)
@@ -65,13 +65,13 @@ def participation_ratio(singular_values: Float[np.ndarray, " rank"]) -> float:
     eigenvalues of a covariance pass their square roots.
 
     Args:
-        singular_values: Non-negative, shape (rank,), in any order and unit.
+        singular_values: non-negative, shape (rank,), in any order and unit.
 
     Returns:
         A number in [1, rank]; NaN for a zero matrix, whose participation ratio is undefined.
 
     Raises:
-        ValueError: If a singular value is negative or not finite.
+        ValueError: if a singular value is negative or not finite.
 
     Examples:
         >>> participation_ratio(np.array([2.0, 2.0, 2.0, 0.0]))
@@ -92,13 +92,13 @@ def singular_value_gaps(
     r"""Ratios $\sigma_i / \sigma_{i+1} \ge 1$ of successive singular values.
 
     Args:
-        singular_values: Descending along the last axis, non-negative, shape (..., rank).
+        singular_values: descending along the last axis, non-negative, shape (..., rank).
 
     Returns:
         Ratios, shape (..., rank - 1): infinite where only $\sigma_{i+1}$ is zero, NaN where both are.
 
     Raises:
-        ValueError: If the singular values ascend somewhere, or one is negative or not finite.
+        ValueError: if the singular values ascend somewhere, or one is negative or not finite.
 
     Examples:
         >>> singular_value_gaps(np.array([8.0, 4.0, 1.0, 0.0]))
@@ -124,21 +124,21 @@ def gaussian_gap_quantiles(
        tenth. This is the form of the known laws: level repulsion (the Wigner surmise) gives $c = 2$ in the
        bulk, the Tracy-Widom law $c = 3/2$ at the upper edge, the hard edge of a square matrix $c = 1$.
     2. On the other half, $M = \max_i (g_i / s_i)^{c_i}$ is the statistic. Its tail is close to exponential,
-       so its quantile $m$ at `level` is extrapolated from the mean excess over its 95 % quantile.
+       so its quantile $m$ at ``level`` is extrapolated from the mean excess over its 95 % quantile.
     3. The thresholds are $\exp(s_i m^{1 / c_i})$.
 
     Args:
-        shape: Rows and columns of the matrix; the ratios do not depend on its scale.
-        generator: Source of randomness.
-        level: Family-wise level in (.5, 1): 1 minus the chance that any ratio of a Gaussian matrix exceeds
+        shape: rows and columns of the matrix; the ratios do not depend on its scale.
+        generator: source of randomness.
+        level: family-wise level in (.5, 1): 1 minus the chance that any ratio of a Gaussian matrix exceeds
             its own.
-        draws: Simulated matrices, at least 400.
+        draws: simulated matrices, at least 400.
 
     Returns:
         Threshold of each ratio, shape (min(shape) - 1,), all above 1.
 
     Raises:
-        ValueError: If `level`, `draws` or `shape` is out of range.
+        ValueError: if ``level``, ``draws`` or ``shape`` is out of range.
 
     Examples:
         The ratio of a square 2 x 2 Gaussian matrix has the tail P(ratio > x) = 2 x / (1 + x^2):
@@ -184,14 +184,14 @@ def significant_gaps(
     r"""Ranks after which there is a gap: all $i$ (from 1) with $\sigma_i / \sigma_{i+1}$ above its threshold.
 
     Args:
-        singular_values: Descending, shape (rank,).
-        thresholds: One per ratio, as `gaussian_gap_quantiles` of the matrix's shape gives them.
+        singular_values: descending, shape (rank,).
+        thresholds: one per ratio, as ``gaussian_gap_quantiles`` of the matrix's shape gives them.
 
     Returns:
         Ascending ranks: [1, 35] means groups 1, 2 to 35, and 36 on. Empty where there is no gap.
 
     Raises:
-        ValueError: If the singular values are not descending and non-negative.
+        ValueError: if the singular values are not descending and non-negative.
 
     Examples:
         >>> significant_gaps(np.array([9.0, 3.0, 2.9, 1.0]), np.array([2.0, 2.0, 2.0]))

@@ -1,7 +1,7 @@
 """Subspaces: principal angles, shared energy, and singular subspaces of a matrix.
 
 A subspace is given by a basis, the columns of a matrix of shape (dimension, rank). Bases need not be
-orthonormal. Random baselines of these numbers are in `nulls`, and in closed form in the docstrings.
+orthonormal. Random baselines of these numbers are in ``nulls``, and in closed form in the docstrings.
 """
 
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ def orthonormal_basis(basis: Float[np.ndarray, "dimension rank"]) -> Float[np.nd
     """Orthonormal basis of the span of the columns, by QR in float64.
 
     Args:
-        basis: Linearly independent columns, shape (dimension, rank), rank from 1 to dimension.
+        basis: linearly independent columns, shape (dimension, rank), rank from 1 to dimension.
 
     Returns:
         Orthonormal columns of the same span, shape (dimension, rank).
 
     Raises:
-        ValueError: If the columns are none, more than the dimension, not finite, or dependent to rounding.
+        ValueError: if the columns are none, more than the dimension, not finite, or dependent to rounding.
 
     Examples:
         >>> np.abs(orthonormal_basis(np.array([[3.0], [4.0]]))).round(3)
@@ -50,14 +50,14 @@ def principal_cosines(
     Björck and Golub 1973, "Numerical methods for computing angles between linear subspaces".
 
     Args:
-        first: Basis of one subspace, shape (dimension, first_rank).
-        second: Basis of the other, shape (dimension, second_rank).
+        first: basis of one subspace, shape (dimension, first_rank).
+        second: basis of the other, shape (dimension, second_rank).
 
     Returns:
         Cosines in [0, 1], descending, min(first_rank, second_rank) of them.
 
     Raises:
-        ValueError: If a basis is not one (see `orthonormal_basis`).
+        ValueError: if a basis is not one (see ``orthonormal_basis``).
 
     Examples:
         >>> principal_cosines(np.eye(3)[:, :2], np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])).round(4)
@@ -70,14 +70,14 @@ def principal_cosines(
 def largest_cosine(
     first: Float[np.ndarray, "dimension first_rank"], second: Float[np.ndarray, "dimension second_rank"]
 ) -> float:
-    """Cosine in [0, 1] of the smallest principal angle; its chance values are `nulls.largest_cosine_null`.
+    """Cosine in [0, 1] of the smallest principal angle; its chance values are ``nulls.largest_cosine_null``.
 
     Args:
-        first: Basis of one subspace, shape (dimension, first_rank).
-        second: Basis of the other, shape (dimension, second_rank).
+        first: basis of one subspace, shape (dimension, first_rank).
+        second: basis of the other, shape (dimension, second_rank).
 
     Raises:
-        ValueError: If a basis is not one (see `orthonormal_basis`).
+        ValueError: if a basis is not one (see ``orthonormal_basis``).
 
     Examples:
         >>> round(largest_cosine(np.eye(2)[:, :1], np.ones((2, 1))), 4)
@@ -95,11 +95,11 @@ def root_mean_square_cosine(
     in d dimensions, chance is $\sqrt{r / d}$.
 
     Args:
-        first: Basis of one subspace, shape (dimension, first_rank).
-        second: Basis of the other, shape (dimension, second_rank).
+        first: basis of one subspace, shape (dimension, first_rank).
+        second: basis of the other, shape (dimension, second_rank).
 
     Raises:
-        ValueError: If a basis is not one (see `orthonormal_basis`).
+        ValueError: if a basis is not one (see ``orthonormal_basis``).
 
     Examples:
         >>> round(root_mean_square_cosine(np.eye(3)[:, :2], np.eye(3)[:, 1:]), 4)  # cosines 1 and 0
@@ -117,16 +117,16 @@ def nested_energies(
     r"""Energy $\|P V\|_F^2 / r$ of nested subspaces in complementary groups of reference vectors, P projecting on one.
 
     Args:
-        reference: Orthonormal columns that span the space, such as all right singular vectors by descending value.
-        bases: Orthonormal columns; the subspace of rank r is spanned by the first r. Any number of leading axes.
-        ranks: Ranks r, each from 1 to `vectors`.
-        sizes: Numbers of successive reference vectors in each group; they sum to `dimension`.
+        reference: orthonormal columns that span the space, such as all right singular vectors by descending value.
+        bases: orthonormal columns; the subspace of rank r is spanned by the first r. Any number of leading axes.
+        ranks: ranks r, each from 1 to ``vectors``.
+        sizes: numbers of successive reference vectors in each group; they sum to ``dimension``.
 
     Returns:
         Fractions, shape (..., ranks, groups), that sum to 1 over the groups.
 
     Raises:
-        ValueError: If a rank is out of range or the sizes do not fill the space.
+        ValueError: if a rank is out of range or the sizes do not fill the space.
 
     Examples:
         >>> nested_energies(np.eye(3), np.eye(3)[:, ::-1].copy(), [1, 2], [2, 1])
@@ -150,22 +150,22 @@ def nested_energies(
 def right_singular_subspace(
     matrix: Float[np.ndarray, "rows columns"], first: int, last: int
 ) -> Float[np.ndarray, "columns rank"]:
-    r"""Right singular vectors `first` to `last`, counted from 1 by descending singular value, both included.
+    r"""Right singular vectors ``first`` to ``last``, counted from 1 by descending singular value, both included.
 
     There are as many as columns; those past min(rows, columns) span the null space. Groups of an embedding
     separated by gaps after ranks a and b are 1 to a (top), a + 1 to b (medium) and b + 1 to columns (bottom).
 
     Args:
         matrix: TaskSizes (rows, columns).
-        first: Number of the first vector, from 1.
-        last: Number of the last vector, up to `columns`.
+        first: number of the first vector, from 1.
+        last: number of the last vector, up to ``columns``.
 
     Returns:
         Orthonormal basis in float64, shape (columns, last - first + 1). The span is unique only where the
         singular values at both ends differ from their outer neighbours; signs are arbitrary.
 
     Raises:
-        ValueError: If the numbers are no range of singular vectors, or an entry is not finite.
+        ValueError: if the numbers are no range of singular vectors, or an entry is not finite.
 
     Examples:
         >>> np.abs(right_singular_subspace(np.diag([1.0, 3.0, 2.0]), 2, 2))
@@ -186,16 +186,16 @@ def right_singular_subspace(
 def top_right_singular_subspace(
     matrix: Float[np.ndarray, "rows columns"], rank: int
 ) -> Float[np.ndarray, "columns rank"]:
-    """Right singular vectors of the `rank` largest singular values, orthonormal, shape (columns, rank).
+    """Right singular vectors of the ``rank`` largest singular values, orthonormal, shape (columns, rank).
 
-    For a torch `Linear.weight` W (y = W x) these are the input directions it reads most.
+    For a torch ``Linear.weight`` W (y = W x) these are the input directions it reads most.
 
     Args:
         matrix: TaskSizes (rows, columns).
-        rank: From 1 to `columns`.
+        rank: from 1 to ``columns``.
 
     Raises:
-        ValueError: If `rank` is out of range or an entry is not finite.
+        ValueError: if ``rank`` is out of range or an entry is not finite.
 
     Examples:
         >>> np.abs(top_right_singular_subspace(np.array([[0.0, 0.0, 5.0], [1.0, 0.0, 0.0]]), 1))
@@ -207,16 +207,16 @@ def top_right_singular_subspace(
 
 
 def top_left_singular_subspace(matrix: Float[np.ndarray, "rows columns"], rank: int) -> Float[np.ndarray, "rows rank"]:
-    """Left singular vectors of the `rank` largest singular values, orthonormal, shape (rows, rank).
+    """Left singular vectors of the ``rank`` largest singular values, orthonormal, shape (rows, rank).
 
-    For a torch `Linear.weight` W (y = W x) these are the output directions it writes most.
+    For a torch ``Linear.weight`` W (y = W x) these are the output directions it writes most.
 
     Args:
         matrix: TaskSizes (rows, columns).
-        rank: From 1 to `rows`.
+        rank: from 1 to ``rows``.
 
     Raises:
-        ValueError: If `rank` is out of range or an entry is not finite.
+        ValueError: if ``rank`` is out of range or an entry is not finite.
 
     Examples:
         >>> np.abs(top_left_singular_subspace(np.array([[0.0, 0.0, 5.0], [1.0, 0.0, 0.0]]), 1))

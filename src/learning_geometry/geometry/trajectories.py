@@ -38,11 +38,11 @@ def inner_products(blocks: Iterable[Float[np.ndarray, "snapshots _"]]) -> InnerP
     θ₀ is subtracted first, in float64: parameters far larger than their changes lose nothing.
 
     Args:
-        blocks: Some of the parameters at every snapshot, shape (snapshots, entries), any float type. Together the
+        blocks: some of the parameters at every snapshot, shape (snapshots, entries), any float type. Together the
             blocks hold each parameter once.
 
     Raises:
-        ValueError: If there is no block, blocks differ in snapshots, or an entry is not finite.
+        ValueError: if there is no block, blocks differ in snapshots, or an entry is not finite.
 
     Examples:
         >>> moves = inner_products([np.array([[3.0], [4.0]]), np.array([[1.0], [3.0]])])  # (3, 1) to (4, 3)
@@ -56,7 +56,7 @@ def together(parts: Iterable[InnerProducts]) -> InnerProducts:
     """Inner products of the trajectory of several sets of parameters together, disjoint: the sums.
 
     Raises:
-        ValueError: If there is no part, or parts differ in snapshots.
+        ValueError: if there is no part, or parts differ in snapshots.
     """
     listed = list(parts)
     if not listed:
@@ -75,13 +75,13 @@ def together(parts: Iterable[InnerProducts]) -> InnerProducts:
 def gram_matrix(blocks: Iterable[Float[np.ndarray, "snapshots _"]]) -> Float[np.ndarray, "snapshots snapshots"]:
     """Inner products of the snapshots themselves, given block by block, in float64.
 
-    For principal components use `inner_products`, which also serves where snapshots hardly differ.
+    For principal components use ``inner_products``, which also serves where snapshots hardly differ.
 
     Args:
-        blocks: Some of the parameters at every snapshot, shape (snapshots, entries), any float type.
+        blocks: some of the parameters at every snapshot, shape (snapshots, entries), any float type.
 
     Raises:
-        ValueError: If there is no block, blocks differ in snapshots, or an entry is not finite.
+        ValueError: if there is no block, blocks differ in snapshots, or an entry is not finite.
 
     Examples:
         >>> gram_matrix([np.array([[1.0], [0.0]]), np.array([[1.0], [2.0]])])
@@ -129,16 +129,16 @@ def variances(
 ) -> Float[np.ndarray, "*draws snapshots-1"]:
     """Variances along the principal components of a trajectory, from inner products about any origin.
 
-    What rounding leaves of the inner products is 0: take an origin near the snapshots (see `inner_products`).
+    What rounding leaves of the inner products is 0: take an origin near the snapshots (see ``inner_products``).
 
     Args:
-        gram: Inner products of T snapshots; any number of leading axes.
+        gram: inner products of T snapshots; any number of leading axes.
 
     Returns:
         T - 1 variances (sums of squares / (T - 1)), descending, non-negative, in the square of the parameters' unit.
 
     Raises:
-        ValueError: If there are fewer than 3 snapshots, or an entry is not finite.
+        ValueError: if there are fewer than 3 snapshots, or an entry is not finite.
 
     Examples:
         >>> variances(gram_matrix([np.array([[0.0, 0.0], [1.0, 0.0], [2.0, 0.0]])]))
@@ -155,14 +155,14 @@ def dimension(variances: Float[np.ndarray, "*draws components"], share: float) -
     """Smallest number of components that hold at least a share of the variance: r90 for a share of .9.
 
     Args:
-        variances: Descending along the last axis, non-negative.
-        share: In (0, 1).
+        variances: descending along the last axis, non-negative.
+        share: in (0, 1).
 
     Returns:
-        Numbers from 1 to `components`, of the leading axes' shape: an array without axes for one trajectory.
+        Numbers from 1 to ``components``, of the leading axes' shape: an array without axes for one trajectory.
 
     Raises:
-        ValueError: If the share is out of range, or a trajectory does not move.
+        ValueError: if the share is out of range, or a trajectory does not move.
 
     Examples:
         >>> int(dimension(np.array([5.0, 4.0, 1.0]), 0.9))
@@ -179,7 +179,7 @@ def first_component_share(variances: Float[np.ndarray, "*draws components"]) -> 
     """Share of the variance, in (0, 1], on the first principal component.
 
     Raises:
-        ValueError: If a trajectory does not move.
+        ValueError: if a trajectory does not move.
 
     Examples:
         >>> float(first_component_share(np.array([3.0, 1.0])))
@@ -189,13 +189,14 @@ def first_component_share(variances: Float[np.ndarray, "*draws components"]) -> 
 
 
 def effective_components(variances: Float[np.ndarray, "*draws components"]) -> Float[np.ndarray, "*draws"]:
-    r"""Participation ratio $(\sum \lambda)^2 / \sum \lambda^2$ of the variances; `spectra.participation_ratio` of many.
+    r"""Participation ratio $(\sum \lambda)^2 / \sum \lambda^2$ of the variances; ``spectra.participation_ratio`` of
+    many.
 
     Returns:
-        Numbers from 1 to `components`, of the leading axes' shape.
+        Numbers from 1 to ``components``, of the leading axes' shape.
 
     Raises:
-        ValueError: If a trajectory does not move.
+        ValueError: if a trajectory does not move.
 
     Examples:
         >>> float(effective_components(np.array([1.0, 1.0, 0.0])))
@@ -208,7 +209,7 @@ def share_along_start(products: InnerProducts) -> float:
     """Share of the centred snapshots' variance, in [0, 1], along the direction of θ₀; 0 where θ₀ is 0.
 
     Raises:
-        ValueError: If the trajectory does not move.
+        ValueError: if the trajectory does not move.
     """
     total = np.trace(centred(products.displacements))
     _check_moves(total, np.trace(products.displacements))
@@ -229,11 +230,11 @@ def principal_directions(
     The sign is that along which the last snapshot lies above the mean.
 
     Args:
-        snapshots: Parameters at every snapshot, shape (snapshots, entries).
-        directions: How many, from 1 to snapshots - 1 and to entries.
+        snapshots: parameters at every snapshot, shape (snapshots, entries).
+        directions: how many, from 1 to snapshots - 1 and to entries.
 
     Raises:
-        ValueError: If there are fewer than 3 snapshots or too few for the directions, an entry is not finite, or the
+        ValueError: if there are fewer than 3 snapshots or too few for the directions, an entry is not finite, or the
             trajectory spans fewer directions.
 
     Examples:
@@ -261,15 +262,15 @@ def principal_coordinates(
     """Coordinates of the snapshots along their first principal components, about their mean.
 
     Args:
-        gram: Inner products of the snapshots about any origin.
-        directions: Number of components, from 1 to snapshots - 1.
+        gram: inner products of the snapshots about any origin.
+        directions: number of components, from 1 to snapshots - 1.
 
     Returns:
         One column per component, of sum 0 and of sum of squares (T - 1) x variance; the last entry that is more than
         rounding is positive.
 
     Raises:
-        ValueError: If there are fewer than 3 snapshots or too few for the directions, an entry is not finite, or the
+        ValueError: if there are fewer than 3 snapshots or too few for the directions, an entry is not finite, or the
             trajectory spans fewer directions.
 
     Examples:

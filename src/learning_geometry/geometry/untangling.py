@@ -2,7 +2,7 @@
 
 Every number here is a function of vectors and labels. Its null is the same number of the same vectors with shuffled
 labels, which shares the count, the width and the spectrum with what it is compared with. Of contrast pairs the labels
-are swapped within pairs (:func:`swapped_pairs`): sets shuffled as a whole (`probes.shuffled_labels`) are no longer
+are swapped within pairs (:func:`swapped_pairs`): sets shuffled as a whole (``probes.shuffled_labels``) are no longer
 matched in topic, and lie further apart by that alone.
 """
 
@@ -25,13 +25,13 @@ class Untangling(NamedTuple):
     """Geometry of two labelled sets of vectors.
 
     Attributes:
-        between_over_within: Variance between the sets' means over that within the sets, summed over features; 0 up.
-        participation_first: Participation ratio of the principal variances of the first set (of the smaller label).
-        participation_second: The same of the second set.
-        participation_union: The same of all vectors; no shuffling changes it.
-        root_mean_square_cosine: Of the principal angles between the sets' principal subspaces, in [0, 1]; NaN where
+        between_over_within: variance between the sets' means over that within the sets, summed over features; 0 up.
+        participation_first: participation ratio of the principal variances of the first set (of the smaller label).
+        participation_second: the same of the second set.
+        participation_union: the same of all vectors; no shuffling changes it.
+        root_mean_square_cosine: of the principal angles between the sets' principal subspaces, in [0, 1]; NaN where
             a set spans fewer dimensions.
-        largest_cosine: Of the smallest of these angles; NaN likewise.
+        largest_cosine: of the smallest of these angles; NaN likewise.
     """
 
     between_over_within: float
@@ -49,7 +49,7 @@ def swapped_pairs(pairs: int, draws: int, generator: np.random.Generator) -> Int
     good as the true one (0 for the first set, 1 for the second).
 
     Raises:
-        ValueError: If a number is below 1.
+        ValueError: if a number is below 1.
 
     Examples:
         >>> labels = swapped_pairs(3, 2, np.random.default_rng(0))
@@ -78,15 +78,15 @@ def held_out_hits(
     mean over a group is one independent value per pair of prompts.
 
     Args:
-        features: One row per sample.
-        labellings: Class of every sample in each labelling, such as the true one and shuffled ones.
-        groups: Number of the group of every sample.
-        generator: Shuffles the groups into folds, the same for all labellings.
-        folds: Number of parts, from 2 to the number of groups.
-        penalty: Of the ridge regression (see `probes.ridge_probe`).
+        features: one row per sample.
+        labellings: class of every sample in each labelling, such as the true one and shuffled ones.
+        groups: number of the group of every sample.
+        generator: shuffles the groups into folds, the same for all labellings.
+        folds: number of parts, from 2 to the number of groups.
+        penalty: of the ridge regression (see ``probes.ridge_probe``).
 
     Raises:
-        ValueError: If there are fewer groups than folds or fewer than two folds, there is not one group for each
+        ValueError: if there are fewer groups than folds or fewer than two folds, there is not one group for each
             sample, or the samples of a training part are all of one class.
 
     Examples:
@@ -116,7 +116,7 @@ def span_coordinates(vectors: Real[np.ndarray, "samples width"]) -> Float64[np.n
     many shuffled labellings cheap.
 
     Raises:
-        ValueError: If there is no vector, or an entry is not finite.
+        ValueError: if there is no vector, or an entry is not finite.
 
     Examples:
         >>> span_coordinates(np.array([[1.0, 1.0, 7.0], [4.0, 5.0, 7.0]])).shape
@@ -139,14 +139,14 @@ def between_over_within(vectors: Real[np.ndarray, "samples width"], labels: Shap
     numerator is (k − 1) / (n − 1) of the total in the mean, so that the ratio is near (k − 1) / (n − k).
 
     Args:
-        vectors: One row per sample.
-        labels: Class of each sample.
+        vectors: one row per sample.
+        labels: class of each sample.
 
     Returns:
         A number from 0 up: infinite if nothing varies within classes, NaN if nothing varies.
 
     Raises:
-        ValueError: If there is not one label per sample.
+        ValueError: if there is not one label per sample.
 
     Examples:
         >>> between_over_within(np.array([[0.0], [2.0], [10.0], [12.0]]), np.array([0, 0, 1, 1]))  # 4 · 25 / 4
@@ -177,12 +177,12 @@ def untangling(
     of random vectors grow with the rank; the shuffled labelling has the same of both.
 
     Args:
-        vectors: One row per sample.
-        labels: One of two classes for each sample.
-        rank: Dimension of the sets' principal subspaces, below the size of the smaller set.
+        vectors: one row per sample.
+        labels: one of two classes for each sample.
+        rank: dimension of the sets' principal subspaces, below the size of the smaller set.
 
     Raises:
-        ValueError: If there is not one label per sample, there are not two classes, a set has too few samples for the
+        ValueError: if there is not one label per sample, there are not two classes, a set has too few samples for the
             rank, or an entry is not finite.
 
     Examples:

@@ -12,10 +12,10 @@ class LogitVariance(NamedTuple):
     """Variance of attention logits within the rows of a query, and the shares of its sources.
 
     Attributes:
-        total: Variance over keys and lags, averaged over query tokens, in squared logits.
-        content: Share that query and key token explain without the lag, in [0, 1].
-        position: Share that the lag explains without the tokens, in [0, 1].
-        interaction: The rest: how the effect of the lag differs between tokens, in [0, 1].
+        total: variance over keys and lags, averaged over query tokens, in squared logits.
+        content: share that query and key token explain without the lag, in [0, 1].
+        position: share that the lag explains without the tokens, in [0, 1].
+        interaction: the rest: how the effect of the lag differs between tokens, in [0, 1].
     """
 
     total: float
@@ -38,16 +38,16 @@ def logit_variance_shares(
     $l - E_{b\Delta}\, l - P - C$. Tokens and lag are taken as independent, with the weights given.
 
     Args:
-        logits: One logit per query token, key token and lag.
-        query_weights: Probabilities of the query tokens; any positive scale.
-        key_weights: Probabilities of the key tokens.
-        lag_weights: Probabilities of the lags.
+        logits: one logit per query token, key token and lag.
+        query_weights: probabilities of the query tokens; any positive scale.
+        key_weights: probabilities of the key tokens.
+        lag_weights: probabilities of the lags.
 
     Returns:
         Total variance and shares that sum to 1; shares are NaN where the logits do not vary within a row.
 
     Raises:
-        ValueError: If weights are negative or sum to nothing.
+        ValueError: if weights are negative or sum to nothing.
 
     Examples:
         Content and lag add up, each with variance 1: half and half.

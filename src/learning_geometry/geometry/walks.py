@@ -36,13 +36,13 @@ def isotropic_walk(
     random walks with comparison to neural network training").
 
     Args:
-        snapshots: Number T, from 2.
-        entries: Dimension of the space.
-        draws: Number of walks.
-        generator: Source of randomness.
+        snapshots: number T, from 2.
+        entries: dimension of the space.
+        draws: number of walks.
+        generator: source of randomness.
 
     Raises:
-        ValueError: If a number is out of range.
+        ValueError: if a number is out of range.
 
     Examples:
         >>> from learning_geometry.geometry.trajectories import first_component_share, variances
@@ -61,10 +61,10 @@ def step_norm_walk(
     """Random walks whose steps have the run's own norms and independent, uniformly random directions.
 
     Args:
-        gram: Inner products of the run's snapshots about any origin.
-        entries: Dimension of the space.
-        draws: Number of walks.
-        generator: Source of randomness.
+        gram: inner products of the run's snapshots about any origin.
+        entries: dimension of the space.
+        draws: number of walks.
+        generator: source of randomness.
 
     Examples:
         >>> walks = step_norm_walk(np.diag([0.0, 1.0, 4.0]), 50, 3, np.random.default_rng(0))
@@ -86,9 +86,9 @@ def shuffled_increments(
     """The run's own steps in random order: the same end, and the same steps, but no order of time.
 
     Args:
-        gram: Inner products of the run's snapshots about any origin.
-        draws: Number of orders.
-        generator: Source of randomness.
+        gram: inner products of the run's snapshots about any origin.
+        draws: number of orders.
+        generator: source of randomness.
 
     Examples:
         >>> shuffled_increments(np.diag([0.0, 2.0, 2.0]), 2, np.random.default_rng(0))[:, 2, 2]  # the end stays
@@ -105,9 +105,9 @@ def random_signs(
     """The run's own steps in order, each forwards or backwards by the toss of a coin.
 
     Args:
-        gram: Inner products of the run's snapshots about any origin.
-        draws: Number of choices of signs.
-        generator: Source of randomness.
+        gram: inner products of the run's snapshots about any origin.
+        draws: number of choices of signs.
+        generator: source of randomness.
 
     Examples:
         >>> line = np.outer([0.0, 1.0, 2.0], [0.0, 1.0, 2.0])  # two equal steps: the end is at 2, 0 or -2
@@ -128,13 +128,13 @@ def ornstein_uhlenbeck(
     :func:`fit_decay`.
 
     Args:
-        gram: Inner products of the run's snapshots about any origin, at least 4 snapshots.
-        entries: Dimension of the space.
-        draws: Number of trajectories.
-        generator: Source of randomness.
+        gram: inner products of the run's snapshots about any origin, at least 4 snapshots.
+        entries: dimension of the space.
+        draws: number of trajectories.
+        generator: source of randomness.
 
     Raises:
-        ValueError: If there are fewer than 4 snapshots, or the trajectory does not move.
+        ValueError: if there are fewer than 4 snapshots, or the trajectory does not move.
     """
     decay, squared_drift, squared_noise = fit_decay(gram)
     count = len(gram) - 1
@@ -156,10 +156,10 @@ def fit_decay(gram: Float[np.ndarray, "snapshots snapshots"]) -> Decay:
     more than noise alone makes it and the drift is 0. Both are smooth, so their stationary points are roots.
 
     Args:
-        gram: Inner products of the run's snapshots about any origin, at least 4 snapshots.
+        gram: inner products of the run's snapshots about any origin, at least 4 snapshots.
 
     Raises:
-        ValueError: If there are fewer than 4 snapshots, or the trajectory does not move.
+        ValueError: if there are fewer than 4 snapshots, or the trajectory does not move.
 
     Examples:
         >>> x = 1 - 0.8 ** np.arange(6)  # from 0 towards 1, without noise
@@ -206,14 +206,14 @@ def weight_decay(
 
     Args:
         squared_norm: θ₀ · θ₀ of the first snapshot.
-        rate: Share that one training step takes off, learning rate x weight decay, in (0, 1).
-        steps: Training steps of the snapshots, ascending; t counts from the first.
+        rate: share that one training step takes off, learning rate x weight decay, in (0, 1).
+        steps: training steps of the snapshots, ascending; t counts from the first.
 
     Returns:
         Inner products of the displacements from the first snapshot, shape (snapshots, snapshots), of rank one.
 
     Raises:
-        ValueError: If the rate is out of range.
+        ValueError: if the rate is out of range.
 
     Examples:
         >>> weight_decay(1.0, 0.5, np.array([0, 1, 2])).round(4)

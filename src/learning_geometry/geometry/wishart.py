@@ -12,13 +12,13 @@ def wishart(
     Drawn by scipy through Bartlett's decomposition, so that a draw costs the same for any dimension N.
 
     Args:
-        rows: Number of vectors.
-        dimension: Number N of their entries, from 0; below `rows` Z is drawn itself.
-        draws: Number of matrices.
-        generator: Source of randomness.
+        rows: number of vectors.
+        dimension: number N of their entries, from 0; below ``rows`` Z is drawn itself.
+        draws: number of matrices.
+        generator: source of randomness.
 
     Raises:
-        ValueError: If a number is out of range.
+        ValueError: if a number is out of range.
 
     Examples:
         Squared lengths have mean N, inner products variance N:
@@ -44,20 +44,20 @@ def wishart(
 def haar_corners(
     dimension: int, rank: int, draws: int, generator: np.random.Generator
 ) -> Float[np.ndarray, "draws rank rank"]:
-    r"""First `rank` rows of uniformly random orthonormal bases, shape (dimension, rank), without forming the bases.
+    r"""First ``rank`` rows of uniformly random orthonormal bases, shape (dimension, rank), without forming the bases.
 
     A Gaussian matrix's own first rows $Z_1$ and the Gram matrix of the others, a Wishart matrix, fix the triangular
     factor R of its QR decomposition, and $Z_1 R^{-1}$ is the corner. Its singular values are the cosines between a
     fixed and a random subspace of that rank; those of its leading r x r part belong to the first r vectors.
 
     Args:
-        dimension: Dimension of the space.
-        rank: Dimension of the subspaces, from 1 to `dimension`.
-        draws: Number of subspaces.
-        generator: Source of randomness.
+        dimension: dimension of the space.
+        rank: dimension of the subspaces, from 1 to ``dimension``.
+        draws: number of subspaces.
+        generator: source of randomness.
 
     Raises:
-        ValueError: If `rank` or `draws` is out of range.
+        ValueError: if ``rank`` or ``draws`` is out of range.
 
     Examples:
         The mean squared entry is 1 / dimension:

@@ -24,7 +24,7 @@ def blocks(names: Iterable[str]) -> dict[str, list[str]]:
     belongs to the block of its module.
 
     Args:
-        names: Names of parameters, as ``models.transformer.initialise`` gives them.
+        names: names of parameters, as ``models.transformer.initialise`` gives them.
 
     Returns:
         Block -> its parameters, in the order of the names; blocks sorted, layer 2 before layer 10.

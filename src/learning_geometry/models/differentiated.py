@@ -19,9 +19,9 @@ def vector_jacobian(
     inputs, so that ``torch.autograd.grad`` leaves every term through the function out and says nothing.
 
     Args:
-        function: Of all inputs, made of operations that autograd differentiates any number of times.
-        inputs: As saved by the function's forward pass; None where an optional one is absent.
-        cotangents: One of the shape of each output.
+        function: of all inputs, made of operations that autograd differentiates any number of times.
+        inputs: as saved by the function's forward pass; None where an optional one is absent.
+        cotangents: one of the shape of each output.
 
     Returns:
         One gradient per input; None where the input requires no gradient or is absent.

@@ -46,9 +46,9 @@ def projection(
     """Return the orthogonal projection of flat vectors on the span of a basis, or off it.
 
     Args:
-        parameters: All parameters, in the order of the flat vector.
-        basis: Name of a parameter -> orthonormal columns, one row for each of its entries, in row-major order.
-        outside: Return what is orthogonal to the span instead.
+        parameters: all parameters, in the order of the flat vector.
+        basis: name of a parameter -> orthonormal columns, one row for each of its entries, in row-major order.
+        outside: return what is orthogonal to the span instead.
 
     Raises:
         ValueError: a name that is no parameter, columns of another length, or that are not orthonormal.

@@ -22,7 +22,7 @@ class SpectralDensity(NamedTuple):
 
     Attributes:
         nodes: Ritz values, in the unit of the eigenvalues, ascending, shape (probes, steps).
-        weights: Masses, at least 0, each probe's sum is 1. Where a probe's iteration ended early because it had the
+        weights: masses, at least 0, each probe's sum is 1. Where a probe's iteration ended early because it had the
             whole measure, the rest of its row repeats the last node with mass 0.
     """
 
@@ -41,25 +41,25 @@ def spectral_density(
 ) -> SpectralDensity:
     r"""Spectral density by stochastic Lanczos quadrature with full reorthogonalisation.
 
-    `steps` products from each of `probes` random sign vectors give a Gauss quadrature that is exact for polynomials up
-    to degree 2 `steps` - 1 (Golub and Welsch 1969; Ubaru, Chen and Saad 2017, "Fast estimation of tr(f(A)) via
+    ``steps`` products from each of ``probes`` random sign vectors give a Gauss quadrature that is exact for polynomials
+    up to degree 2 ``steps`` - 1 (Golub and Welsch 1969; Ubaru, Chen and Saad 2017, "Fast estimation of tr(f(A)) via
     stochastic Lanczos quadrature"; Ghorbani, Krishnan and Xiao 2019 for Hessians of networks). Without
     reorthogonalisation, large eigenvalues would return as ghosts with mass of their own.
 
     Args:
-        product: Symmetric matrix-vector product of flat vectors.
-        dimension: Number of rows of the matrix.
-        probes: Random vectors, at least 2.
-        steps: Products per probe, from 1 to `dimension`; memory is one vector each.
-        generator: Source of the signs.
-        dtype: Type of the vectors given to `product`, and of the basis. Nodes and weights are float64 always.
-        device: Device of the vectors given to `product`.
+        product: symmetric matrix-vector product of flat vectors.
+        dimension: number of rows of the matrix.
+        probes: random vectors, at least 2.
+        steps: products per probe, from 1 to ``dimension``; memory is one vector each.
+        generator: source of the signs.
+        dtype: type of the vectors given to ``product``, and of the basis. Nodes and weights are float64 always.
+        device: device of the vectors given to ``product``.
 
     Returns:
         Nodes and weights.
 
     Raises:
-        ValueError: If `probes` or `steps` is out of range, or a product is not finite.
+        ValueError: if ``probes`` or ``steps`` is out of range, or a product is not finite.
 
     Examples:
         Half of the eigenvalues of this matrix are -1, and the others 3:
@@ -89,7 +89,7 @@ def mass_below(density: SpectralDensity, threshold: float) -> Estimate:
 
     The standard error is that over probes alone. A node's mass may stand for eigenvalues on both sides of the
     threshold. Where many lie near it, as at 0 of a Hessian, that bias is larger than the noise (a share of .30 came
-    out as .37 ± .01 from 30 steps), so give `mass_bounds` too, or choose a threshold away from them.
+    out as .37 ± .01 from 30 steps), so give ``mass_bounds`` too, or choose a threshold away from them.
 
     Examples:
         >>> density = SpectralDensity(np.array([[-1.0, 1.0]] * 2), np.array([[0.25, 0.75], [0.5, 0.5]]))
@@ -128,12 +128,12 @@ def mass_bounds(density: SpectralDensity, threshold: float) -> tuple[Estimate, E
 
 
 def moments(density: SpectralDensity, order: int) -> Estimate:
-    """Mean of the eigenvalues' powers of `order`: order 1 times the dimension is the trace.
+    """Mean of the eigenvalues' powers of ``order``: order 1 times the dimension is the trace.
 
-    Unbiased up to order 2 `steps` - 1.
+    Unbiased up to order 2 ``steps`` - 1.
 
     Raises:
-        ValueError: If the order is negative.
+        ValueError: if the order is negative.
 
     Examples:
         >>> moments(SpectralDensity(np.array([[-1.0, 3.0]] * 2), np.array([[0.5, 0.5], [0.25, 0.75]])), 2).value
@@ -150,15 +150,15 @@ def smoothed(
     """Density on a grid, every node a normal curve: what a figure shows; its integral is 1.
 
     Args:
-        density: Nodes and weights.
-        grid: Where to evaluate it, in the unit of the eigenvalues.
-        width: Standard deviation of the normal curve, same unit. Nodes further apart than this show as bumps.
+        density: nodes and weights.
+        grid: where to evaluate it, in the unit of the eigenvalues.
+        width: standard deviation of the normal curve, same unit. Nodes further apart than this show as bumps.
 
     Returns:
         Mean over probes and its standard error, both per unit of eigenvalue.
 
     Raises:
-        ValueError: If the width is not positive.
+        ValueError: if the width is not positive.
 
     Examples:
         >>> point = SpectralDensity(np.zeros((2, 1)), np.ones((2, 1)))

@@ -29,8 +29,8 @@ class Reference(NamedTuple):
     """A product with the same matrix and the gradient, by first derivatives alone.
 
     Attributes:
-        product: The difference quotient.
-        gradient: At the point, up to the square of the step.
+        product: the difference quotient.
+        gradient: at the point, up to the square of the step.
     """
 
     product: Float[Tensor, " dimension"]
@@ -53,15 +53,15 @@ class Guarded:
     compiled loss (all zero), or gets wrong (``weight_norm`` of torch 2.13, by 24 to 150 %).
 
     Args:
-        product: Symmetric matrix-vector product of flat vectors.
-        quotient: The reference; None checks the symmetry alone.
-        point: Flat point at which the matrix is taken; None for none.
-        gradient: Flat gradient there.
-        value: The loss there.
-        check: Whether to check at all.
+        product: symmetric matrix-vector product of flat vectors.
+        quotient: the reference; None checks the symmetry alone.
+        point: flat point at which the matrix is taken; None for none.
+        gradient: flat gradient there.
+        value: the loss there.
+        check: whether to check at all.
 
     Raises:
-        ValueError: At the first product, if a check fails; the numbers seen are in the message.
+        ValueError: at the first product, if a check fails; the numbers seen are in the message.
 
     Examples:
         >>> turn = torch.tensor([[0.0, 1.0], [-1.0, 0.0]])
@@ -197,15 +197,15 @@ def check_symmetric(
     """Compare two entries of a matrix across its diagonal, as an iteration sees them at no cost.
 
     Args:
-        forth: An entry in an orthonormal basis.
-        back: The one that mirrors it.
-        norm: Estimate of the matrix's norm.
-        unit: Unit of rounding of the products.
-        rounding: As `rounding_of` the product.
-        name: What an error calls the product.
+        forth: an entry in an orthonormal basis.
+        back: the one that mirrors it.
+        norm: estimate of the matrix's norm.
+        unit: unit of rounding of the products.
+        rounding: as ``rounding_of`` the product.
+        name: what an error calls the product.
 
     Raises:
-        ValueError: If they differ by more than rounding.
+        ValueError: if they differ by more than rounding.
 
     Examples:
         >>> check_symmetric(1.0, 1.0 + 1e-7, 2.0, 1e-7)

@@ -22,20 +22,20 @@ def largest_hessian_eigenpair(
     """Largest eigenvalue of the Hessian at a point: vector by products in the parameters' type, value in float64.
 
     Args:
-        loss: Scalar loss as a function of the named parameters, of their type and of float64.
-        parameters: Point, all of the model or one block.
-        tolerance: Relative error allowed to the eigenvalue of the iteration.
-        start: Eigenvector at the checkpoint before, of any type; None where there is none.
-        generator: Source of the noise added to the start, one for all checkpoints; seed 0 without a start.
-        maximum_products: Products after which the iteration gives up with `converged` False.
-        check: Whether the first product is checked; once is enough for one loss along a run.
+        loss: scalar loss as a function of the named parameters, of their type and of float64.
+        parameters: point, all of the model or one block.
+        tolerance: relative error allowed to the eigenvalue of the iteration.
+        start: eigenvector at the checkpoint before, of any type; None where there is none.
+        generator: source of the noise added to the start, one for all checkpoints; seed 0 without a start.
+        maximum_products: products after which the iteration gives up with ``converged`` False.
+        check: whether the first product is checked; once is enough for one loss along a run.
 
     Returns:
         The pair of :func:`~learning_geometry.geometry.curvature.lanczos.largest_eigenpair`, with value, vector and
         residual of float64 (see :func:`~learning_geometry.geometry.curvature.lanczos.refined`).
 
     Raises:
-        ValueError: As `gradient_with_graph` and `largest_eigenpair`.
+        ValueError: as ``gradient_with_graph`` and ``largest_eigenpair``.
 
     Examples:
         >>> loss = lambda p: (torch.tensor([1.0, 3.0], dtype=p["x"].dtype) * p["x"] ** 2).sum()

@@ -43,12 +43,12 @@ class Eigenpair(NamedTuple):
 
     Attributes:
         value: Ritz value, a lower bound of the largest eigenvalue (an upper bound of the smallest) up to rounding.
-        vector: Unit Ritz vector, shape (dimension,).
+        vector: unit Ritz vector, shape (dimension,).
         residual: ||H v - value v||, an upper bound of the distance to the nearest eigenvalue.
         error: min(residual, residual^2 / gap), the bound of the value's error, if no larger eigenvalue stayed
             hidden.
-        products: Matrix-vector products used.
-        converged: Whether the stopping rule was met.
+        products: matrix-vector products used.
+        converged: whether the stopping rule was met.
     """
 
     value: float
@@ -77,35 +77,35 @@ def largest_eigenpair(
     that some eigenvalue is near, not that it is the largest: near-multiple or newly crossed eigenvalues make
     $\theta_1$ rest on a smaller one for a while.
 
-    From a random start the iteration therefore stops only when the bound has been below `tolerance` times
+    From a random start the iteration therefore stops only when the bound has been below ``tolerance`` times
     $|\theta_1|$ for five products more, over which $\theta_1$ rose by less than that.
 
     A given start, such as the eigenvector at the last checkpoint, saves products. Noise is added to it, of which a
     tenth of the start's norm is along every eigenvector: otherwise an exact eigenvector of another eigenvalue, as after
     a crossing of the two largest, would pass for converged. One product more must confirm the bound, by half of the
     gap as few products see it, and it must be
-    unlikely (`DOUBT`) that an eigenvalue more than `HIDDEN` of $|\theta_1|$ above is hidden: see
+    unlikely (``DOUBT``) that an eigenvalue more than ``HIDDEN`` of $|\theta_1|$ above is hidden: see
     :func:`hidden_probability`. One that is closer above can stay hidden, so give every checkpoint noise of its own.
 
     Args:
-        product: Symmetric matrix-vector product of flat vectors.
-        dimension: Number of rows of the matrix.
-        tolerance: Relative error allowed, positive; below about ten units of rounding it is not reachable.
-        start: Start vector of any length, shape (dimension,); its dtype and device are used. Random by
+        product: symmetric matrix-vector product of flat vectors.
+        dimension: number of rows of the matrix.
+        tolerance: relative error allowed, positive; below about ten units of rounding it is not reachable.
+        start: start vector of any length, shape (dimension,); its dtype and device are used. Random by
             default.
-        generator: Source of the random start and of the noise; by default one of seed 0 on the CPU, which an iteration
+        generator: source of the random start and of the noise; by default one of seed 0 on the CPU, which an iteration
             per checkpoint should share, so that what one draw hides the next does not.
-        maximum_products: Products after which the iteration gives up with `converged` False. Memory is up to
+        maximum_products: products after which the iteration gives up with ``converged`` False. Memory is up to
             two vectors per product.
-        dtype: Type of a random start: float32 or float64. Coefficients are float64 always.
-        device: Device of a random start.
+        dtype: type of a random start: float32 or float64. Coefficients are float64 always.
+        device: device of a random start.
 
     Returns:
         The eigenpair.
 
     Raises:
-        ValueError: If a product is not finite, the start is zero, not finite or of the wrong size, or
-            `tolerance` or a number is not positive.
+        ValueError: if a product is not finite, the start is zero, not finite or of the wrong size, or
+            ``tolerance`` or a number is not positive.
 
     Examples:
         >>> pair = largest_eigenpair(lambda v: torch.tensor([-9.0, 1.0, 4.0]) * v, 3, 1e-6)
@@ -134,21 +134,21 @@ def extreme_eigenpairs(
     relative to the larger of the two in size; a tolerance above about .01 lets the iteration stop inside such an edge.
 
     Args:
-        product: Symmetric matrix-vector product of flat vectors.
-        dimension: Number of rows of the matrix.
-        tolerance: Relative error allowed to the largest eigenvalue, positive.
-        smallest_tolerance: Error allowed to the smallest eigenvalue, as a fraction of the larger of both in size.
-        start: As of :func:`largest_eigenpair`.
-        generator: As of :func:`largest_eigenpair`.
-        maximum_products: Products after which the iteration gives up; each pair tells whether it converged.
-        dtype: Type of a random start.
-        device: Device of a random start.
+        product: symmetric matrix-vector product of flat vectors.
+        dimension: number of rows of the matrix.
+        tolerance: relative error allowed to the largest eigenvalue, positive.
+        smallest_tolerance: error allowed to the smallest eigenvalue, as a fraction of the larger of both in size.
+        start: as of :func:`largest_eigenpair`.
+        generator: as of :func:`largest_eigenpair`.
+        maximum_products: products after which the iteration gives up; each pair tells whether it converged.
+        dtype: type of a random start.
+        device: device of a random start.
 
     Returns:
         The pair of the largest and the pair of the smallest eigenvalue; both count all products.
 
     Raises:
-        ValueError: As :func:`largest_eigenpair`.
+        ValueError: as :func:`largest_eigenpair`.
 
     Examples:
         >>> largest, smallest = extreme_eigenpairs(lambda v: torch.tensor([-9.0, 1.0, 4.0]) * v, 3, 1e-6, 1e-6)
@@ -177,10 +177,10 @@ def hidden_probability(
 
     Args:
         values: Ritz values θ, in any order.
-        above: Off-diagonal β of the tridiagonal matrix; the last entry is the length of the new direction.
-        distance: From the largest Ritz value on, in the unit of the eigenvalues; positive.
-        dimension: Number of rows n of the matrix.
-        share: Norm of the noise in the unit start vector.
+        above: off-diagonal β of the tridiagonal matrix; the last entry is the length of the new direction.
+        distance: from the largest Ritz value on, in the unit of the eigenvalues; positive.
+        dimension: number of rows n of the matrix.
+        share: norm of the noise in the unit start vector.
 
     Returns:
         From 0 to 1.
@@ -203,11 +203,11 @@ def refined(pair: Eigenpair, product: Product) -> Eigenpair:
     and more where terms cancel.
 
     Args:
-        pair: Of an iteration in any precision.
-        product: Of the same matrix in float64, as ``gradient_with_graph`` gives at the parameters in float64.
+        pair: of an iteration in any precision.
+        product: of the same matrix in float64, as ``gradient_with_graph`` gives at the parameters in float64.
 
     Raises:
-        ValueError: If the product is not finite.
+        ValueError: if the product is not finite.
 
     Examples:
         >>> pair = Eigenpair(2.0001, torch.tensor([1.0, 1e-4]), 1e-3, 1e-6, 9, True)  # a gap of 1
@@ -232,13 +232,13 @@ def value_error(pair: Eigenpair, scale: float | None = None) -> float:
     """Return how far an eigenvalue is trusted: its error bound, but never less than the rounding of its products.
 
     The bound is of the iteration: after a few products too many it is far below what float32 products resolve (an
-    error of 1e-10 where float64 products gave a value 3e-6 away). Rounding is taken as `ROUNDING` units of it, which
+    error of 1e-10 where float64 products gave a value 3e-6 away). Rounding is taken as ``ROUNDING`` units of it, which
     products of sums over many samples stay well below; where float32 does not resolve the loss itself, as of one near
-    zero, nothing but float64 products tell: see `refined`.
+    zero, nothing but float64 products tell: see ``refined``.
 
     Args:
-        pair: The eigenvalue; the dtype of its vector is that of the products.
-        scale: The spectrum's largest value in size; by default the pair's own.
+        pair: the eigenvalue; the dtype of its vector is that of the products.
+        scale: the spectrum's largest value in size; by default the pair's own.
 
     Examples:
         >>> value_error(Eigenpair(2.0, torch.ones(1), 0.0, 0.0, 9, True)).__round__(6)
@@ -284,7 +284,7 @@ def _lanczos(
 
 
 class _End:
-    """One end of the spectrum while the iteration runs: the largest eigenvalue of `sign` times the matrix.
+    """One end of the spectrum while the iteration runs: the largest eigenvalue of ``sign`` times the matrix.
 
     A share of noise in the start, if given, lets it stop by the probability that one further out is hidden.
     """

@@ -26,9 +26,9 @@ class Descent(NamedTuple):
     """A point on the way downhill.
 
     Attributes:
-        step: Updates made so far.
-        loss: Loss that is descended, at this point.
-        point: The flat point.
+        step: updates made so far.
+        loss: loss that is descended, at this point.
+        point: the flat point.
     """
 
     step: int
@@ -40,7 +40,7 @@ def mean_of(differences: Float[np.ndarray, " samples"]) -> Estimate:
     """Return the mean over samples with its standard error.
 
     Raises:
-        ValueError: If there are fewer than two samples, or one is not finite.
+        ValueError: if there are fewer than two samples, or one is not finite.
 
     Examples:
         >>> mean_of(np.array([1.0, 3.0]))
@@ -59,13 +59,13 @@ def along_line(
     r"""Loss differences $\ell_i(\theta + s d) - \ell_i(\theta)$ of every sample i at every place s.
 
     Args:
-        losses: Loss of every sample.
-        point: Where the line starts, θ.
+        losses: loss of every sample.
+        point: where the line starts, θ.
         direction: d; places are in units of its length.
         places: s, any order; a place 0 gives exact zeros.
 
     Raises:
-        ValueError: If point and direction differ in size, or a loss is not finite.
+        ValueError: if point and direction differ in size, or a loss is not finite.
 
     Examples:
         Of the saddle (x² − y²) / 2 along y, with one sample:
@@ -93,14 +93,14 @@ def drop_both_ways(
     on the first half of the samples and judged on the second.
 
     Args:
-        forth: Differences to the loss at the point, one row per distance.
-        back: The same at minus these distances.
+        forth: differences to the loss at the point, one row per distance.
+        back: the same at minus these distances.
 
     Returns:
         The drop (positive if the loss falls) over the second half of the samples, and the row chosen.
 
     Raises:
-        ValueError: If the shapes differ, or there are fewer than four samples.
+        ValueError: if the shapes differ, or there are fewer than four samples.
 
     Examples:
         >>> drop_both_ways(np.array([[-1.0] * 4, [-2.0] * 4]), np.array([[-1.0] * 4, [1.0] * 4]))
@@ -136,10 +136,10 @@ def barrier(differences: Float[np.ndarray, "places samples"]) -> tuple[Estimate,
     0 without any error if that is an end: then the line has no barrier.
 
     Args:
-        differences: Losses along the line, first to last place, each less the same sample's loss at one fixed point.
+        differences: losses along the line, first to last place, each less the same sample's loss at one fixed point.
 
     Raises:
-        ValueError: If there are fewer than three places.
+        ValueError: if there are fewer than three places.
 
     Examples:
         >>> barrier(np.array([[0.0, 0.0], [1.0, 3.0], [-1.0, -1.0]]))
@@ -163,7 +163,7 @@ def orthonormal_pair(
         The two, and the cosine between the directions as given.
 
     Raises:
-        ValueError: If one is zero or they are parallel: they span no plane.
+        ValueError: if one is zero or they are parallel: they span no plane.
 
     Examples:
         >>> orthonormal_pair(torch.tensor([2.0, 0.0]), torch.tensor([3.0, 4.0]))
@@ -206,23 +206,23 @@ def descend(
 ) -> Iterator[Descent]:
     r"""Go downhill on one fixed loss, without any noise: Adam's update (Kingma and Ba 2015), no weight decay.
 
-    Each entry moves by about `rate` per step at first, whatever its gradient: plain gradient descent would need
+    Each entry moves by about ``rate`` per step at first, whatever its gradient: plain gradient descent would need
     thousands of steps where curvatures differ by a factor of as much. Deterministic: of the noise of training, the
     sampling of batches and dropout, nothing is left.
 
     Args:
-        loss_and_gradient: The loss that is descended.
-        start: Where to start; left as it is.
-        rate: Learning rate, positive.
-        steps: Number of updates, at least 1.
-        every: The points after multiples of this many updates, and the last, are returned.
+        loss_and_gradient: the loss that is descended.
+        start: where to start; left as it is.
+        rate: learning rate, positive.
+        steps: number of updates, at least 1.
+        every: the points after multiples of this many updates, and the last, are returned.
 
     Yields:
         The points, the start first.
 
     Raises:
-        ValueError: If a number is not positive.
-        FloatingPointError: If the loss is not finite on the way, naming the step.
+        ValueError: if a number is not positive.
+        FloatingPointError: if the loss is not finite on the way, naming the step.
 
     Examples:
         In a bowl it comes to rest at the bottom:

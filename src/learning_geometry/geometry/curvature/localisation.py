@@ -21,15 +21,15 @@ def masses(
     p of $v_p \cdot (H v)_p = \lambda \|v_p\|^2$.
 
     Args:
-        vector: Flat vector, not zero, in the order of `like`.
-        like: Tensors whose names and shapes it has.
-        parts: Part -> names of its parameters.
+        vector: flat vector, not zero, in the order of ``like``.
+        like: tensors whose names and shapes it has.
+        parts: part -> names of its parameters.
 
     Returns:
         A fraction for each part; they sum to 1 if every parameter is in exactly one.
 
     Raises:
-        ValueError: If the vector does not fit, or is zero or not finite.
+        ValueError: if the vector does not fit, or is zero or not finite.
 
     Examples:
         >>> like = {"a": torch.zeros(1), "b": torch.zeros(1), "c": torch.zeros(2)}
@@ -62,17 +62,17 @@ def sine_bound(pair: Eigenpair) -> float:
 
 
 def random_direction_mass(size: int, dimension: int) -> tuple[float, float, float]:
-    r"""Mean and central 95 % range of a random direction's share in `size` out of `dimension` coordinates; exact.
+    r"""Mean and central 95 % range of a random direction's share in ``size`` out of ``dimension`` coordinates; exact.
 
     The share is Beta(size / 2, (dimension - size) / 2) distributed (Muirhead 1982, "Aspects of Multivariate Statistical
     Theory", section 1.5); its mean is the share of coordinates.
 
     Args:
-        size: From 0 to `dimension`.
-        dimension: From 1.
+        size: from 0 to ``dimension``.
+        dimension: from 1.
 
     Raises:
-        ValueError: If a number is out of range.
+        ValueError: if a number is out of range.
 
     Examples:
         >>> [round(float(x), 4) for x in random_direction_mass(1, 2)]  # cos² of a uniform angle
@@ -99,10 +99,10 @@ def subspace_noise(
     subspaces of any rank it has the same mean, that of noise in all directions; the spread is larger in few dimensions.
 
     Args:
-        rows: Number of rows of the weight.
-        basis: Orthonormal columns.
+        rows: number of rows of the weight.
+        basis: orthonormal columns.
         norm: Frobenius norm of the noise.
-        generator: Source of Ξ.
+        generator: source of Ξ.
 
     Examples:
         >>> noise = subspace_noise(4, np.eye(3)[:, :1], 2.0, np.random.default_rng(0))
@@ -125,16 +125,16 @@ def loss_increases(
     Computed in the dtype of the parameters: their rounding of L is the floor of the differences.
 
     Args:
-        loss: Scalar loss as a function of the named parameters; no derivative is taken.
-        parameters: Point.
-        name: The parameter that is moved.
-        noises: Displacements δ of its shape.
+        loss: scalar loss as a function of the named parameters; no derivative is taken.
+        parameters: point.
+        name: the parameter that is moved.
+        noises: displacements δ of its shape.
 
     Returns:
         One increase per displacement, in the unit of the loss.
 
     Raises:
-        ValueError: If a loss is not finite.
+        ValueError: if a loss is not finite.
 
     Examples:
         >>> cube = lambda p: (p["x"] ** 3).sum()

@@ -17,9 +17,9 @@ class Gradient(NamedTuple):
     """A loss at one point, differentiated once, with the graph for further products with its curvature matrix.
 
     Attributes:
-        value: The loss.
-        gradient: Flat gradient, shape (dimension,), in the order of the parameters.
-        product: Product v -> H v of flat vectors with the Hessian. It holds the graph: drop it to free the memory.
+        value: the loss.
+        gradient: flat gradient, shape (dimension,), in the order of the parameters.
+        product: product v -> H v of flat vectors with the Hessian. It holds the graph: drop it to free the memory.
     """
 
     value: float
@@ -31,7 +31,7 @@ def flatten(tensors: Mapping[str, Tensor]) -> Float[Tensor, " dimension"]:
     """Concatenate tensors, row by row and in the mapping's order, to one vector.
 
     Raises:
-        ValueError: If there is no tensor.
+        ValueError: if there is no tensor.
 
     Examples:
         >>> flatten({"weight": torch.tensor([[1.0, 2.0]]), "bias": torch.tensor(3.0)})
@@ -43,10 +43,10 @@ def flatten(tensors: Mapping[str, Tensor]) -> Float[Tensor, " dimension"]:
 
 
 def unflatten(vector: Float[Tensor, " dimension"], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Split a flat vector into views of the names and shapes of `like`; the inverse of `flatten`.
+    """Split a flat vector into views of the names and shapes of ``like``; the inverse of ``flatten``.
 
     Raises:
-        ValueError: If the vector has not as many entries as `like`.
+        ValueError: if the vector has not as many entries as ``like``.
 
     Examples:
         >>> unflatten(torch.arange(3.0), {"weight": torch.zeros(1, 2), "bias": torch.zeros(())})
@@ -72,10 +72,10 @@ def gradient_with_graph(
     through both.
 
     Args:
-        loss: Scalar loss as a function of the named parameters, twice differentiable by autograd, deterministic.
-        parameters: Point, one floating tensor per name; neither changed nor differentiated in place. A
+        loss: scalar loss as a function of the named parameters, twice differentiable by autograd, deterministic.
+        parameters: point, one floating tensor per name; neither changed nor differentiated in place. A
             parameter that the loss does not use has zero gradient and curvature.
-        check: Whether the first product is checked to be symmetric and the derivative of the gradient
+        check: whether the first product is checked to be symmetric and the derivative of the gradient
             (:class:`~learning_geometry.geometry.curvature.guard.Guarded`, the cost of about three products). Once is
             enough for one loss along a trajectory.
 
@@ -83,7 +83,7 @@ def gradient_with_graph(
         Value, flat gradient and product.
 
     Raises:
-        ValueError: If the loss is not a finite scalar, its gradient not finite, or there is no parameter; at the first
+        ValueError: if the loss is not a finite scalar, its gradient not finite, or there is no parameter; at the first
             product, if it fails the check.
 
     Examples:

@@ -19,11 +19,11 @@ class Tridiagonal(NamedTuple):
     """The matrix seen in the Krylov space of a start vector, after some products.
 
     Attributes:
-        diagonal: Diagonal of the tridiagonal matrix, shape (products,), float64.
-        above: Its off-diagonal; the last entry is the length of what the last product has outside of the space.
-        basis: Orthonormal rows, shape (products, dimension); valid until the next product.
-        rounding: Estimate of the matrix's norm times the unit of rounding.
-        exhausted: Whether the space is invariant: a further vector would be rounding noise.
+        diagonal: diagonal of the tridiagonal matrix, shape (products,), float64.
+        above: its off-diagonal; the last entry is the length of what the last product has outside of the space.
+        basis: orthonormal rows, shape (products, dimension); valid until the next product.
+        rounding: estimate of the matrix's norm times the unit of rounding.
+        exhausted: whether the space is invariant: a further vector would be rounding noise.
     """
 
     diagonal: Float[np.ndarray, " products"]
@@ -42,13 +42,13 @@ def lanczos(
     Problem", section 6.9: twice is enough), so that no eigenvalue returns as a ghost.
 
     Args:
-        product: Symmetric matrix-vector product of flat vectors.
-        start: Start vector of any length but zero; its dtype and device are used. Coefficients are float64 always.
-        maximum_products: At most so many products; memory is one vector each, and up to as many more.
-        name: What an error calls the product.
+        product: symmetric matrix-vector product of flat vectors.
+        start: start vector of any length but zero; its dtype and device are used. Coefficients are float64 always.
+        maximum_products: at most so many products; memory is one vector each, and up to as many more.
+        name: what an error calls the product.
 
     Raises:
-        ValueError: If a product is not finite, or the matrix not symmetric.
+        ValueError: if a product is not finite, or the matrix not symmetric.
 
     Examples:
         >>> states = list(lanczos(lambda v: torch.tensor([1.0, 3.0]) * v, torch.ones(2), 5))
@@ -108,15 +108,15 @@ def mixed_start(
     Without the noise an exact eigenvector of another eigenvalue would pass for converged.
 
     Args:
-        start: Of any length; its dtype and device are used. None for noise alone.
-        dimension: Number of entries.
-        generator: Source of the noise; by default one of seed 0 on the CPU.
-        dtype: Type of noise alone; float32 and float64 draw the same direction.
-        device: Device of noise alone.
-        exploration: Norm of the noise relative to that of the start.
+        start: of any length; its dtype and device are used. None for noise alone.
+        dimension: number of entries.
+        generator: source of the noise; by default one of seed 0 on the CPU.
+        dtype: type of noise alone; float32 and float64 draw the same direction.
+        device: device of noise alone.
+        exploration: norm of the noise relative to that of the start.
 
     Raises:
-        ValueError: If the start is zero, not finite, or of another shape.
+        ValueError: if the start is zero, not finite, or of another shape.
 
     Examples:
         >>> first = mixed_start(torch.tensor([0.0, 9.0]), 2, None, torch.float64, "cpu")

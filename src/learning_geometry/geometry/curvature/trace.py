@@ -15,9 +15,9 @@ class Estimate(NamedTuple):
     """A Monte Carlo mean.
 
     Attributes:
-        value: Mean over the draws.
-        standard_error: Standard deviation over the draws, divided by the root of their number.
-        n: Number of draws.
+        value: mean over the draws.
+        standard_error: standard deviation over the draws, divided by the root of their number.
+        n: number of draws.
     """
 
     value: float
@@ -45,23 +45,23 @@ def hutch_plus_plus(
     r"""Trace of a symmetric matrix: exact on a sketched subspace, stochastic on its complement.
 
     $\mathrm{tr}\, Q^\top A Q + E[z^\top (1 - QQ^\top) A (1 - QQ^\top) z]$ with Q a basis of the range of A S, where S
-    holds `sketch` random sign vectors, and z random signs (Meyer, Musco, Musco and Woodruff 2021, "Hutch++: Optimal
-    stochastic trace estimation", algorithm 1). Unbiased; it uses 2 · `sketch` + `probes` products. With `sketch` 0 it
-    is Hutchinson's estimator, the better one for few products where no few eigenvalues dominate.
+    holds ``sketch`` random sign vectors, and z random signs (Meyer, Musco, Musco and Woodruff 2021, "Hutch++: Optimal
+    stochastic trace estimation", algorithm 1). Unbiased; it uses 2 · ``sketch`` + ``probes`` products. With ``sketch``
+    0 it is Hutchinson's estimator, the better one for few products where no few eigenvalues dominate.
 
     Args:
-        product: Symmetric matrix-vector product of flat vectors.
-        dimension: Number of rows of the matrix.
-        probes: Sign vectors z, at least 2.
-        sketch: Dimension of the subspace, from 0 to `dimension`.
-        generator: Source of the signs.
-        dtype: Type of the vectors given to `product`.
+        product: symmetric matrix-vector product of flat vectors.
+        dimension: number of rows of the matrix.
+        probes: sign vectors z, at least 2.
+        sketch: dimension of the subspace, from 0 to ``dimension``.
+        generator: source of the signs.
+        dtype: type of the vectors given to ``product``.
 
     Returns:
         The trace with its standard error, from the spread over probes; n = probes.
 
     Raises:
-        ValueError: If `probes` or `sketch` is out of range, or a product is not finite.
+        ValueError: if ``probes`` or ``sketch`` is out of range, or a product is not finite.
 
     Examples:
         Signs give the trace of a diagonal matrix without any error:
@@ -106,17 +106,17 @@ def mean_loss_increase(
     so everything is computed in float64, whose rounding of L sets the floor, about 1e-16 L.
 
     Args:
-        loss: Scalar loss as a function of the named parameters, in their type; no derivative is taken.
-        parameters: Point; converted to float64.
-        radius: Standard deviation r of each parameter's perturbation, positive.
-        pairs: Number of pairs ±ξ, at least 2.
-        generator: Source of ξ.
+        loss: scalar loss as a function of the named parameters, in their type; no derivative is taken.
+        parameters: point; converted to float64.
+        radius: standard deviation r of each parameter's perturbation, positive.
+        pairs: number of pairs ±ξ, at least 2.
+        generator: source of ξ.
 
     Returns:
         The mean with its standard error over pairs; n = pairs. The unit is that of the loss.
 
     Raises:
-        ValueError: If `radius` or `pairs` is out of range, or a loss is not finite.
+        ValueError: if ``radius`` or ``pairs`` is out of range, or a loss is not finite.
 
     Examples:
         Of a quadratic with Hessian 2 in one dimension: r² ξ² is r² in the mean.

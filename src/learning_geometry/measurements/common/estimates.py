@@ -33,14 +33,14 @@ def check_converged(pair: Eigenpair, run: Run, step: int, name: str, remedy: str
     """Stop the measurement if the iteration for an eigenvalue gave up.
 
     Args:
-        pair: What the iteration returned.
-        run: The run that is measured.
-        step: Its checkpoint.
-        name: Which eigenvalue it is.
-        remedy: Settings to raise.
+        pair: what the iteration returned.
+        run: the run that is measured.
+        step: its checkpoint.
+        name: which eigenvalue it is.
+        remedy: settings to raise.
 
     Raises:
-        ArithmeticError: It did not converge; names all of these.
+        ArithmeticError: it did not converge; names all of these.
     """
     if not pair.converged:
         raise ArithmeticError(

@@ -152,10 +152,10 @@ def answers(
     """Return the model's answer at the last position, with states at the value positions replaced.
 
     Args:
-        layer: Of the same parameters as the states.
-        states: Whose residual stream enters it.
-        before: States to put there before the last attention reads them; None leaves them.
-        final: States to put there after it; None leaves them.
+        layer: of the same parameters as the states.
+        states: whose residual stream enters it.
+        before: states to put there before the last attention reads them; None leaves them.
+        final: states to put there after it; None leaves them.
     """
     predicted = []
     for start in range(0, len(states.stream), BATCH):

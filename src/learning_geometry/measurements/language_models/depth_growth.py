@@ -109,8 +109,8 @@ def random_directions_spread(
     (v_i \cdot v_j)$.
 
     Args:
-        first: What a layer adds, of every prompt.
-        second: What another one adds, in the same order.
+        first: what a layer adds, of every prompt.
+        second: what another one adds, in the same order.
 
     Returns:
         From 0 to 1 / √width, which is that of single directions.

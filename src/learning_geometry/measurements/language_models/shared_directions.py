@@ -221,7 +221,7 @@ def shares_in_earlier(
 ) -> Float64[np.ndarray, "later samples"]:
     """Return the share of what each layer but the first adds within what the weights of all layers before it share.
 
-    As `increments.shares_in_previous`, with several subspaces a layer, and each projector added up once.
+    As ``increments.shares_in_previous``, with several subspaces a layer, and each projector added up once.
     """
     width = added.shape[-1]
     projectors = np.zeros((width, width))

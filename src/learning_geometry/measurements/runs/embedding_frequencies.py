@@ -127,7 +127,7 @@ def frequency_shares(embedding: Float[np.ndarray, "p width"]) -> Float64[np.ndar
 def key_share(prime: int, width: int, level: float = LEVEL) -> float:
     r"""Return the share that the largest share of a Gaussian embedding exceeds with probability ``level``.
 
-    In K = (p − 1) / 2 frequencies such an embedding has independent energies, each a Gamma variable of shape `width`
+    In K = (p − 1) / 2 frequencies such an embedding has independent energies, each a Gamma variable of shape ``width``
     (a cosine and a sine in every column), so the shares are Dirichlet distributed and each is
     Beta(width, (K − 1) width). The limit is the quantile at 1 − level / K: by Bonferroni's inequality the probability
     is at most ``level``, and as the shares are negatively associated (Joag-Dev & Proschan 1983, "Negative association

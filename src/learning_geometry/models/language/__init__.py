@@ -129,7 +129,7 @@ class LanguageModel:
 
         Args:
             tokens: token numbers.
-            mask: False where a sequence is padded; positions are counted from the first True, and the token numbers of
+            mask: false where a sequence is padded; positions are counted from the first True, and the token numbers of
                 padding do not matter. None: nowhere.
             hook: sees, and may replace, every activation of :attr:`names` and ``logits``. What it does not replace
                 it must return as it is. In the workflow's own transformer ``mlp.input`` cannot be replaced.
@@ -181,8 +181,8 @@ class LanguageModel:
         what the attention reads, which is the residual stream after its norm.
 
         Args:
-            layer: Layer, counted from 0.
-            heads: Which heads, counted from 0; None: all. One needs 8 · width² bytes.
+            layer: layer, counted from 0.
+            heads: which heads, counted from 0; None: all. One needs 8 · width² bytes.
 
         Raises:
             ValueError: no such layer or head.
@@ -196,8 +196,8 @@ class LanguageModel:
         """Per head W_OV = W_O W_V of ``geometry.composition``, in float64: what it writes of what it reads.
 
         Args:
-            layer: Layer, counted from 0.
-            heads: Which heads, counted from 0; None: all. One needs 8 · width² bytes.
+            layer: layer, counted from 0.
+            heads: which heads, counted from 0; None: all. One needs 8 · width² bytes.
 
         Raises:
             ValueError: no such layer or head.

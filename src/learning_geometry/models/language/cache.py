@@ -231,7 +231,7 @@ def capture(
         tokens: sequences of tokens.
         names: which activations, of :attr:`LanguageModel.names`.
         directory: where to write; of this capture alone.
-        mask: False where a sequence is padded.
+        mask: false where a sequence is padded.
         keep: at which tokens, such as :func:`beyond_the_first`; None: at all that are not padding.
         batch_size: sequences run together; other sizes round differently.
         shard_bytes: about how large a shard is.

@@ -139,7 +139,7 @@ def chat_prompts(
     Args:
         model: whose tokenizer and template are used.
         prompts: the prompts.
-        template: False: the prompts as they are, such as for a model that was not trained to chat.
+        template: false: the prompts as they are, such as for a model that was not trained to chat.
         prepend_bos: whether each begins with the beginning-of-sequence token; what a template writes itself stays, and
             is not doubled. None: without a template, if the tokenizer puts one; with it, if the template does.
         places: what messages call each prompt, such as its file and line; None: its number.
