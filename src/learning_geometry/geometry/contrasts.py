@@ -90,8 +90,7 @@ def contrast_resampled(
     second: Real[np.ndarray, "pairs width"],
     counts: Int64[np.ndarray, "draws counted"],
 ) -> Resampled:
-    """Contrast of two sets of pairs, with resamples over pairs; its quantities are those of ``Contrast``, in their
-    order.
+    """Contrast of two sets of pairs, with resamples over pairs; its quantities are those of ``Contrast``.
 
     Both of a pair are drawn together. Pass the same counts for all layers and streams, so that differences between
     them are paired over prompts too.

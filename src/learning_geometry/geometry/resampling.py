@@ -82,8 +82,7 @@ def difference(first: Resampled, second: Resampled) -> Resampled:
 
 
 def bca_ends(of: Resampled, level: float = 0.95) -> Float[np.ndarray, "2 *quantities"]:
-    """Ends of the bias-corrected and accelerated (BCa) bootstrap interval of each quantity, by
-    ``uncertainty.bca_ends``.
+    """Ends of the bias-corrected and accelerated (BCa) bootstrap interval of each quantity (``bca_ends``).
 
     Args:
         of: of :func:`resampled`, of at least 10 units.

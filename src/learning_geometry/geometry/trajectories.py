@@ -189,8 +189,7 @@ def first_component_share(variances: Float[np.ndarray, "*draws components"]) -> 
 
 
 def effective_components(variances: Float[np.ndarray, "*draws components"]) -> Float[np.ndarray, "*draws"]:
-    r"""Participation ratio $(\sum \lambda)^2 / \sum \lambda^2$ of the variances; ``spectra.participation_ratio`` of
-    many.
+    r"""Participation ratio $(\sum \lambda)^2 / \sum \lambda^2$ of the variances of many draws.
 
     Returns:
         Numbers from 1 to ``components``, of the leading axes' shape.
