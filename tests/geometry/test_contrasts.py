@@ -120,7 +120,7 @@ def test_a_set_of_one_has_no_variance_and_a_zero_mean_no_cosine():
         (lambda: contrast(np.ones((2, 1)), np.array([[1, -1]]), np.array([[0, 1]])), "first: a count is negative"),
         (
             lambda: contrast_resampled(np.ones((3, 2)), np.ones((2, 2)), np.ones((1, 3), dtype=int)),
-            "3 vectors, 2 pairs",
+            "3 vectors, 2 partners",
         ),
         (lambda: contrast_resampled(np.ones((3, 2)), np.ones((3, 2)), np.ones((1, 2), dtype=int)), "counts of 2"),
     ],

@@ -87,7 +87,7 @@ def contrast(
 
 def contrast_resampled(
     first: Real[np.ndarray, "pairs width"],
-    second: Real[np.ndarray, "pairs width"],
+    second: Real[np.ndarray, "partners width"],
     counts: Int64[np.ndarray, "draws counted"],
 ) -> Resampled:
     """Contrast of two sets of pairs, with resamples over pairs; its quantities are those of ``Contrast``.
