@@ -45,7 +45,7 @@ def run_without(folder, *weights):
         save_file(tensors, file, metadata={"format": "pt"})
         return at
 
-    with pytest.MonkeyPatch.drawn_once() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(language, "write_tiny_language_model", write)
         return language.tiny_language_run(folder)
 

@@ -166,6 +166,8 @@ class LanguageRun:
             KeyError: no prompts were captured.
             ValueError: the model has no norms.
         """
+        from learning_geometry.models.language import Norm
+
         recorded = _opened(self._prompts(TRAINED)).provenance["norm"]
         if recorded is None:
             raise ValueError(f"{self.experiment}: the model has no norms; leave out what is measured after them")
