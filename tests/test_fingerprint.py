@@ -248,9 +248,19 @@ CAPTURE = {
 }
 MAY_USE = {
     "make_dataset": {"files", "tasks"},
-    "train": {"files", "finite", "seeding", "tasks", "models", "training", "tables.tidy", "geometry.rounding"},
+    "train": {
+        "files",
+        "finite",
+        "seeding",
+        "tasks",
+        "models",
+        "training",
+        "tables.tidy",
+        "tables.renamed",
+        "geometry.rounding",
+    },
     "measure": {"failures", "files", "finite", "seeding", "tasks", "models", "training", "geometry.rounding"}
-    | {"measurements.common.run", "tables.tidy"},
+    | {"measurements.common.run", "tables.tidy", "tables.renamed"},
     "capture_text": CAPTURE,
     "capture_prompts": CAPTURE | {"seeding"},
     "summarize": {"failures", "files", "finite", "geometry", "tables"},
@@ -261,6 +271,7 @@ MAY_USE = {
         "finite",
         "claims",
         "tables.tidy",
+        "tables.renamed",
         "geometry.rounding",
         "geometry.uncertainty",
     },

@@ -85,7 +85,7 @@ def test_a_claim_is_judged_by_a_rule_that_is_one_file(add_rule):
 
 
 @pytest.mark.parametrize(
-    ("ablated", "put", "wanted"),
+    ("removed", "put", "wanted"),
     [
         ("def describe", "def described", r"add describe, a function describe\(claim: Claim, parameters: Parameters\)"),
         ("def judge(", "def judged(", r"add judge, a function judge\(evidence: Evidence, parameters: Parameters\)"),

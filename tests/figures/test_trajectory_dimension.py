@@ -3,6 +3,7 @@ import functools
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.legend import Legend
 
 from learning_geometry.figures import style
 from learning_geometry.figures.trajectory_dimension import NULLS, PUBLISHED, ROLES, draw
@@ -83,8 +84,7 @@ def open_circles(axes):
 
 
 def legend(figure):
-    legends = [*figure.legends, *(each for block in figure.subfigs for each in block.legends)]
-    return [text.get_text() for text in legends[0].get_texts()]
+    return [text.get_text() for text in figure.findobj(Legend)[0].get_texts()]
 
 
 def test_each_role_has_its_panel_with_every_layer():

@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.legend import Legend
 
 from learning_geometry.figures import style
 from learning_geometry.figures.trajectory_windows import QUANTITIES, draw
@@ -57,7 +58,7 @@ def nulls(axes):
 
 
 def legend(figure):
-    return [text.get_text() for text in figure.legends[0].get_texts()]
+    return [text.get_text() for text in figure.findobj(Legend)[0].get_texts()]
 
 
 def test_windows_stand_at_their_last_steps_and_reach_back_to_their_first():
