@@ -44,7 +44,7 @@ def train_together(dictionaries: Mapping[str, Entry], stream: Iterable[Batch], s
     """Train all dictionaries on the same batches, until the stream ends.
 
     Each one ends as if it had been trained alone, to the bit, and the same starts and stream give the same bits: draw
-    starts and batches from named random streams.
+    starts and batches from generators by name (``seeding.seeded``).
 
     Args:
         dictionaries: by name.

@@ -102,7 +102,7 @@ def fit(vectors: Float[Tensor, "vectors width"], settings: Settings, *key: int |
     Args:
         vectors: what is to be reconstructed, scaled (see :func:`scale_factor`).
         settings: sizes and training.
-        key: names the random streams: ``seeded(*key, "initialisation")`` and ``seeded(*key, "batches")``.
+        key: names the generators: ``seeded(*key, "initialisation")`` and ``seeded(*key, "batches")``.
 
     Raises:
         ValueError: as :func:`initialise` and :func:`train`.

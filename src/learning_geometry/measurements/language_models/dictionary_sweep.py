@@ -201,7 +201,7 @@ class Pairs:
 
         Args:
             size: vectors of a batch.
-            key: names the random streams, one for each pass over each text.
+            key: names the generators, one for each pass over each text.
 
         Raises:
             ValueError: there are fewer vectors for training.
@@ -267,8 +267,8 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
     r"""Train the dictionaries of a sweep on a layer's activations and judge them on windows held out.
 
     For each seed one dictionary of every entry is trained. All see the same tokens in the same order, scaled to a mean
-    norm of √width. Starts are drawn from one random stream, so that dictionaries of one size start from the same
-    directions wherever their options allow it.
+    norm of √width. Each start is drawn by a generator of the same key, so that dictionaries of one size start from the
+    same directions wherever their options allow it.
     A latent is **dead** if it was active neither for the last ``dead_window`` vectors of training (rounded up to whole
     batches; all of training if it was shorter) nor for any held-out vector.
 
