@@ -11,7 +11,6 @@ from learning_geometry.config.modules import LITERALS, available, settings_schem
 from learning_geometry.config.named_settings import BY_NAME
 from learning_geometry.config.needs import OF_LANGUAGE_MODELS, OF_RUNS, needs
 from learning_geometry.config.problems import ConfigError
-from learning_geometry.files import write_text
 
 BEGIN, END = (f"<!-- {word} of what `python -m learning_geometry.config needs` prints -->" for word in ("begin", "end"))
 """The lines between which the tables stand in CONTRIBUTING.md."""
@@ -142,6 +141,9 @@ def write_needs(path: str | Path) -> None:
     _, end, after = rest.partition(END)
     if not (begin and end):
         raise ConfigError([f"{path}: lacks the lines {BEGIN!r} and {END!r}, between which the tables stand; add them"])
+    # pandas, which it imports, is not needed to check a config
+    from learning_geometry.files import write_text
+
     write_text(path, f"{before}{BEGIN}\n\n{needs_tables().strip()}\n\n{END}{after}")
 
 
