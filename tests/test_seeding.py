@@ -60,7 +60,7 @@ def test_numbers_are_the_same_in_another_process():
         assert process.stdout.strip() == str(draw(3, "batch", 17))
 
 
-def test_neighbouring_streams_are_independent():
+def test_neighbouring_generators_are_independent():
     rows = np.array([seeded(seed, "batch", step).random(2000) for seed in range(4) for step in range(4)])
     assert stats.kstest(rows.ravel(), "uniform").pvalue > 0.01
     correlations = np.corrcoef(rows)[np.triu_indices(16, 1)]
@@ -69,7 +69,7 @@ def test_neighbouring_streams_are_independent():
     assert correlations.std() == pytest.approx(1 / np.sqrt(2000), rel=0.25)
 
 
-def test_streams_leave_no_trace_on_each_other():
+def test_generators_leave_no_trace_on_each_other():
     first = seeded(0, "a")
     expected = seeded(0, "a").random(10)
     numbers = []
@@ -79,12 +79,14 @@ def test_streams_leave_no_trace_on_each_other():
     assert numbers == expected.tolist()
 
 
-def test_first_numbers_of_many_streams_differ():
+def test_first_numbers_of_many_generators_differ():
     keys = itertools.product(range(30), ["batch", "dropout"], range(30))
     assert len({tuple(draw(*key, n=1)) for key in keys}) == 1800
 
 
-@pytest.mark.parametrize(("key", "message"), [((), "empty; name the stream"), ((0, -1), "-1; use integers from 0 up")])
+@pytest.mark.parametrize(
+    ("key", "message"), [((), "empty; name the generator"), ((0, -1), "-1; use integers from 0 up")]
+)
 def test_keys_that_name_nothing_are_refused(key, message):
     with pytest.raises(ValueError, match=message):
         seeded(*key)

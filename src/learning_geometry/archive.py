@@ -361,26 +361,26 @@ def read_description(folder: str | Path) -> dict[str, Any]:
         ValueError: it is no JSON, has another layout, or an entry is of another kind than ``pack`` writes.
     """
     path = Path(folder) / DESCRIPTION
-    found = read_json(path)
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: holds {type(found).__name__}, expected a mapping; pack the run again")
-    if type(found.get("layout")) is not int or found["layout"] not in SINCE_LAYOUT:
+    description = read_json(path)
+    if not isinstance(description, dict):
+        raise ValueError(f"{path}: holds {type(description).__name__}, expected a mapping; pack the run again")
+    if type(description.get("layout")) is not int or description["layout"] not in SINCE_LAYOUT:
         raise ValueError(
-            f"{path}: has layout {found.get('layout')!r:.50}, packed by version {found.get('version')!s:.50}, and this "
-            f"is version {__version__}, which reads layouts {', '.join(map(str, SINCE_LAYOUT))}; redraw it with the "
-            "version that packed it"
+            f"{path}: has layout {description.get('layout')!r:.50}, packed by version "
+            f"{description.get('version')!s:.50}, and this is version {__version__}, which reads layouts "
+            f"{', '.join(map(str, SINCE_LAYOUT))}; redraw it with the version that packed it"
         )
     for key, kind in (("version", str), ("environment", dict), ("provenance", dict), ("drawn", dict)):
-        if not isinstance(found.get(key), kind):
+        if not isinstance(description.get(key), kind):
             raise ValueError(f"{path}: {key} is no {kind.__name__}; pack the run again")
     for key, kind in (("environment", str), ("provenance", dict), ("drawn", str)):
-        for name, entry in found[key].items():
+        for name, entry in description[key].items():
             if not isinstance(entry, kind):
                 raise ValueError(f"{path}: {key} of {name!r:.50} is no {kind.__name__}; pack the run again")
-    outside = [name for name in found["drawn"] if not re.fullmatch(r"(?:[a-z0-9_]+/)*[a-z0-9_]+\.[a-z]+", name)]
+    outside = [name for name in description["drawn"] if not re.fullmatch(r"(?:[a-z0-9_]+/)*[a-z0-9_]+\.[a-z]+", name)]
     if outside:
         raise ValueError(f"{path}: drawn names {outside[0]!r:.50}, which no run draws; pack the run again")
-    return found
+    return description
 
 
 def _runs(description: Mapping[str, Any]) -> dict[str, str]:
@@ -395,12 +395,12 @@ def _check_table(path: Path, columns: Mapping[str, str]) -> None:
         schema = pq.read_schema(path)
     except (ValueError, OSError, pa.ArrowException) as error:
         raise ValueError(f"{path}: is no Parquet table ({error}); pack the run again") from None
-    found = {field.name: str(field.type).removeprefix("large_") for field in schema}
-    if found != dict(columns):
-        differ = sorted(name for name in {*found, *columns} if found.get(name) != columns.get(name)) or ["their order"]
+    types = {field.name: str(field.type).removeprefix("large_") for field in schema}
+    if types != dict(columns):
+        differ = sorted(name for name in {*types, *columns} if types.get(name) != columns.get(name)) or ["their order"]
         name = differ[0]
         raise ValueError(
-            f"{path}: column {name!r:.50} is {found.get(name, 'absent')}, expected {columns.get(name, 'none')}; redraw "
+            f"{path}: column {name!r:.50} is {types.get(name, 'absent')}, expected {columns.get(name, 'none')}; redraw "
             "it with the version that packed it"
         )
 

@@ -1,4 +1,4 @@
-"""Named random streams: the one source of randomness of the package."""
+"""Generators by name: the one source of randomness of the package."""
 
 import numpy as np
 
@@ -21,7 +21,7 @@ def seeded(*key: int | str) -> np.random.Generator:
     np.True_
     """
     if not key:
-        raise ValueError("stream: the key is empty; name the stream, for example seeded(seed, 'batch', step)")
+        raise ValueError("seeded: the key is empty; name the generator, for example seeded(seed, 'batch', step)")
     # SeedSequence pads with zeros and flattens large integers, so lengths are part of the words
     words: list[int] = [len(key)]
     for part in key:
@@ -30,6 +30,6 @@ def seeded(*key: int | str) -> np.random.Generator:
             words += [1, len(data), int.from_bytes(data, "little")]
         else:
             if part < 0:
-                raise ValueError(f"stream: key {key} holds the negative integer {part}; use integers from 0 up")
+                raise ValueError(f"seeded: key {key} holds the negative integer {part}; use integers from 0 up")
             words += [0, int(part).bit_length(), int(part)]
     return np.random.Generator(np.random.SFC64(np.random.SeedSequence(words)))

@@ -188,7 +188,7 @@ def test_the_error_of_a_censored_run_is_no_floor():
     assert (judgement.n, judgement.total, judgement.floor) == (2, 3, pytest.approx(0.1))
 
 
-def test_onset_against_the_event():
+def test_crossing_against_the_event():
     rows = [[event(2000), curve("score", 1.0 / (1 + np.exp(-(STEPS - 2100 - 10 * i) / 50)))] for i in range(5)]
     judgement = apply("crossing", rows, margin=0.25)
     assert judgement.estimate == pytest.approx(2200 / 2000 - 1, abs=0.03)

@@ -135,14 +135,14 @@ def test_first_crossing_takes_the_first_of_several_and_is_strict():
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_half_change_of_a_sigmoid_is_its_middle(sign):
+def test_half_crossing_of_a_sigmoid_is_its_middle(sign):
     steps = np.arange(0, 1000, 10)
     for middle in (205, 500.5, 805):
         crossing = half_crossing(steps, sign / (1 + np.exp(-(steps - middle) / 8)))
         assert crossing.step == steps[steps > middle][0] and not crossing.censored
 
 
-def test_half_change_needs_a_change():
+def test_half_crossing_needs_a_change():
     steps = np.arange(5)
     assert half_crossing(steps, np.ones(5)) == (4.0, True)
     assert half_crossing(steps, np.array([0.0, 5, 5, 5, 1]), noise=1.0) == (4.0, True)

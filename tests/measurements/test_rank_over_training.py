@@ -160,7 +160,7 @@ def test_all_sequences(make_run, measured):
         measured(rank_over_training, run, test_sets=["markers_9"])
 
 
-def test_a_lasting_half_change_is_not_set_off_by_a_dip():
+def test_a_lasting_first_crossing_is_not_set_off_by_a_dip():
     steps = np.arange(0, 60, 10)
     fall = np.array([1.0, 0.1, 0.9, 0.8, 0.3, 0.2])
     assert lasting_first_crossing(steps, fall, 0.1) == (40, False)

@@ -37,7 +37,7 @@ MOST_MARKERS = "most_markers"
 """The test set with most markers, whatever their number, on which latents are judged."""
 
 ABLATED = 16
-"""Latents removed at a time: as many as are active in a state, by the published dictionary's k."""
+"""Latents ablated at a time: as many as are active in a state, by the published dictionary's k."""
 
 GENERALISING = ["add", "subtract", "multiply", "square_sum"]
 NOT_GENERALISING = ["quadratic_form", "cubic_form"]

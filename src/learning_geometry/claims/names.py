@@ -46,8 +46,8 @@ def named(claim: Claim, study: Study, experiments: Sequence[Mapping[str, Any]]) 
 def shared(each: str, experiments: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the names of texts or contrasts that all experiments have; for "first contrast" the first alone."""
     sections = [experiment.get(SECTIONS[each]) or {} for experiment in experiments]
-    found = [name for name in (sections[0] if sections else {}) if all(name in other for other in sections)]
-    return found[:1] if each.startswith("first") else found
+    names = [name for name in (sections[0] if sections else {}) if all(name in other for other in sections)]
+    return names[:1] if each.startswith("first") else names
 
 
 def _for_each(block: Sequence[Comparison], experiments: Sequence[Mapping[str, Any]]) -> Iterator[Comparison]:
@@ -109,7 +109,7 @@ def _dictionaries_of(
     for size in largest_first:
         smallest = sorted(each for each in largest_first if each < size)
         for like in [others(dictionary) for dictionary in dictionaries.values() if dictionary["latents"] == size]:
-            found = {role: playing(role, like, smallest if role.endswith(SMALL) else [size]) for role in roles}
-            if roles and all(found.values()):
-                return {role: names[0] for role, names in found.items()}
+            candidates = {role: playing(role, like, smallest if role.endswith(SMALL) else [size]) for role in roles}
+            if roles and all(candidates.values()):
+                return {role: names[0] for role, names in candidates.items()}
     return {}

@@ -2,7 +2,6 @@
 
 import importlib
 import json
-from collections.abc import Callable
 from typing import Any
 
 from learning_geometry.config import task_data
@@ -12,7 +11,7 @@ from learning_geometry.config.machine import check_sizes
 from learning_geometry.config.measured import check_measurement
 from learning_geometry.config.modules import figure_limits, module_literal, subject, unknown_module
 from learning_geometry.config.places import normal_path, path_problem, results_problem
-from learning_geometry.config.problems import ConfigError, KeyPath, Problems
+from learning_geometry.config.problems import ConfigError, KeyPath, Problems, Report
 from learning_geometry.config.schemas import entries
 from learning_geometry.config.wording import did_you_mean, yaml_text
 
@@ -33,9 +32,22 @@ def check_experiment(
     def report(key: str, problem: str) -> None:
         problems.setdefault((*path, *key.split(".")), problem)
 
-    task, model, training = experiment["task"], experiment["model"], experiment["training"]
-    optimizer, steps, grid = experiment["optimizer"], training["steps"], training["checkpoints"]["every"]
+    if not _check_task(experiment, report, results, new):
+        return  # no test set is drawn, however small, to see what measurements can read
+    _check_heads(experiment["model"], report)
+    _check_optimizer(experiment, report)
+    _check_training(experiment, report, new)
+    for name, settings in experiment["measurements"].items():
+        if subject(name) != "runs":
+            reads = "it measures language models" if subject(name) == "language_models" else "it reads no run"
+            report(f"measurements.{name}", f"{reads}; move it to one under language_models")
+        elif new:
+            check_measurement(name, settings, experiment, report)
 
+
+def _check_task(experiment: dict[str, Any], report: Report, results: str, new: bool) -> bool:
+    """Report what is wrong with the task, and what of the model it does not go with; returns whether sizes fit."""
+    task, model = experiment["task"], experiment["model"]
     module = importlib.import_module(f"learning_geometry.tasks.{task['name']}")
     try:
         module.check(task)
@@ -45,25 +57,31 @@ def check_experiment(
             report(f"task.{key}", problem)
         else:
             report("task", str(error))
-    else:
-        if model.get("tied_readout") and module.outputs(task) != module.vocabulary(task):
-            report(
-                "model.tied_readout",
-                f"the task has {module.vocabulary(task)} tokens but {module.outputs(task)} outputs; set it to false",
-            )
+        return True
+    if model.get("tied_readout") and module.outputs(task) != module.vocabulary(task):
+        report(
+            "model.tied_readout",
+            f"the task has {module.vocabulary(task)} tokens but {module.outputs(task)} outputs; set it to false",
+        )
 
-        readouts = task_data.readouts(json.dumps(task, sort_keys=True))
-        if readouts is not None and model.get("readout", "all") not in readouts:
-            report(
-                "model.readout",
-                f"the task has nothing to learn at the positions that are read out ({model['readout']}); use "
-                f"{' or '.join(sorted(readouts))}",
-            )
+    readouts = task_data.readouts(json.dumps(task, sort_keys=True))
+    if readouts is not None and model.get("readout", "all") not in readouts:
+        report(
+            "model.readout",
+            f"the task has nothing to learn at the positions that are read out ({model['readout']}); use "
+            f"{' or '.join(sorted(readouts))}",
+        )
 
-        known = hasattr(module, "length") and hasattr(module, "outputs")
-        if new and known and not check_sizes(experiment, module, results, report):
-            return  # no test set is drawn, however small, to see what measurements can read
+    known = hasattr(module, "length") and hasattr(module, "outputs")
+    return not new or not known or check_sizes(experiment, module, results, report)
 
+
+LARGEST_DIVISOR = 1000
+"""Up to which numbers of heads are proposed."""
+
+
+def _check_heads(model: dict[str, Any], report: Report) -> None:
+    """Report heads that do not divide the width, or that rotary positions cannot turn."""
     width, heads = model.get("width", 1), model.get("heads", 1)
     if width % heads:
         most = min(width, LARGEST_DIVISOR)
@@ -76,6 +94,9 @@ def check_experiment(
             "change heads or width, or set positions to learned, alibi or none",
         )
 
+
+def _check_optimizer(experiment: dict[str, Any], report: Report) -> None:
+    optimizer, steps = experiment["optimizer"], experiment["training"]["steps"]
     if optimizer["name"] != "sgd" and optimizer["momentum"]:
         report("optimizer.momentum", f"{optimizer['name']} has no momentum; set it to 0, or name to sgd")
     if optimizer["schedule"]["warmup_steps"] > steps:
@@ -84,7 +105,12 @@ def check_experiment(
             f"{optimizer['schedule']['warmup_steps']} is more than the {steps} steps of training; lower it",
         )
 
-    tests = task.get("test_sequences")
+
+def _check_training(experiment: dict[str, Any], report: Report, new: bool) -> None:
+    """Report numbers of steps and of test sequences beyond those that there are."""
+    training = experiment["training"]
+    steps = training["steps"]
+    tests = experiment["task"].get("test_sequences")
     if tests is not None and training["evaluation_sequences"] > tests:
         report(
             "training.evaluation_sequences",
@@ -93,24 +119,13 @@ def check_experiment(
     # a default that is larger than a short training is no slip, and the first and the last step are always there
     for key, spacing, default in (
         ("training.evaluate_every", training["evaluate_every"], 50),
-        ("training.checkpoints.every", grid, 100),
+        ("training.checkpoints.every", training["checkpoints"]["every"], 100),
     ):
         if new and spacing > steps and spacing != default:
             report(key, f"{spacing} is more than the {steps} steps of training; lower it")
     late = [step for step in training["checkpoints"]["steps"] if step > steps]
     if late:
         report("training.checkpoints.steps", f"{late[0]} lies beyond the {steps} steps of training; remove it")
-
-    for name, settings in experiment["measurements"].items():
-        if subject(name) != "runs":
-            reads = "it measures language models" if subject(name) == "language_models" else "it reads no run"
-            report(f"measurements.{name}", f"{reads}; move it to one under language_models")
-        elif new:
-            check_measurement(name, settings, experiment, report)
-
-
-LARGEST_DIVISOR = 1000
-"""Up to which numbers of heads are proposed."""
 
 
 def check_language_model(language_model: dict[str, Any], path: KeyPath, problems: Problems, files: bool = True) -> None:
@@ -124,7 +139,7 @@ def check_language_model(language_model: dict[str, Any], path: KeyPath, problems
     check_settings(language_model, report)
 
 
-def _check_paths(language_model: dict[str, Any], report: Callable[[str, str], None]) -> bool:
+def _check_paths(language_model: dict[str, Any], report: Report) -> bool:
     """Report what no path can be, whatever is there; returns whether all can."""
     model = language_model["model"]
     paths = {"model.source": model["source"], "model.gguf": model["gguf"]}

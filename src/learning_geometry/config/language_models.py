@@ -5,7 +5,6 @@ Weights are not loaded: sizes come from headers (``model_files``), and a text ha
 
 import codecs
 import hashlib
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,10 @@ from typing import Any
 from learning_geometry import model_files
 from learning_geometry.config.modules import subject
 from learning_geometry.config.needs import fewest, needs, reads
+from learning_geometry.config.problems import Report
 from learning_geometry.model_files import ModelFiles
 from learning_geometry.tasks.prompts import read_contrast_pairs
 from learning_geometry.tasks.texts import EMBEDDED, text_files
-
-Report = Callable[[str, str], None]
 
 READ_AT_MOST = 2**26
 """Bytes of a text that are read to see whether it is one; the config is read for every job."""
@@ -29,14 +27,14 @@ COUNTED_BELOW = 16
 def check_files(language_model: dict[str, Any], report: Report) -> None:
     """Report files that cannot be read, texts and prompts that are too short or the same, and what the model is not."""
     captured = bool(language_model["texts"] or language_model["prompts"])
-    found = None
+    model = None
     try:
-        found = model_files.check_files(**language_model["model"], tokenizer=captured)
+        model = model_files.check_files(**language_model["model"], tokenizer=captured)
     except ValueError as error:
         report("model.source", str(error))
-    if found is not None:
-        _check_sizes(language_model, found, report)
-    _check_texts(language_model, found, report)
+    if model is not None:
+        _check_sizes(language_model, model, report)
+    _check_texts(language_model, model, report)
     _check_prompts(language_model, report)
 
 
@@ -98,8 +96,8 @@ def _check_batches(name: str, settings: dict[str, Any], language_model: dict[str
         )
 
 
-def _check_sizes(language_model: dict[str, Any], found: ModelFiles, report: Report) -> None:
-    sizes = found.layout
+def _check_sizes(language_model: dict[str, Any], model: ModelFiles, report: Report) -> None:
+    sizes = model.layout
     text, measurements = language_model["text"], language_model["measurements"]
     windows = {"text.window": text["window"]} if language_model["texts"] else {}
     layers = {"text.layers": text["layers"]} if language_model["texts"] else {}
@@ -123,7 +121,7 @@ def _check_sizes(language_model: dict[str, Any], found: ModelFiles, report: Repo
             report(f"measurements.{name}.rank", f"{rank} is more than the model's width of {sizes.width}; lower it")
 
 
-def _check_texts(language_model: dict[str, Any], found: ModelFiles | None, report: Report) -> None:
+def _check_texts(language_model: dict[str, Any], model: ModelFiles | None, report: Report) -> None:
     same: dict[bytes, str] = {}
     wanted = {"text.tokens": (language_model["text"]["tokens"], list(language_model["texts"]))}
     for name, settings in language_model["measurements"].items():
@@ -145,7 +143,7 @@ def _check_texts(language_model: dict[str, Any], found: ModelFiles | None, repor
         for setting, (tokens, read) in wanted.items():
             if name not in read:
                 continue
-            there = _most_tokens(found, files, size, tokens)
+            there = _most_tokens(model, files, size, tokens)
             if there < tokens and shortest.get(setting, (there + 1,))[0] > there:
                 shortest[setting] = there, name
     for setting, (there, name) in shortest.items():
@@ -162,12 +160,12 @@ def _read(text: str, files: list[Path]) -> tuple[int, bytes]:
     size = sum(path.stat().st_size for path in files)
     if text in EMBEDDED:
         return size, text.encode()
-    found = hashlib.blake2b(str(size).encode())
+    hasher = hashlib.blake2b(str(size).encode())
     blank = True
     for path in files:
         with open(path, "rb") as file:
             start = file.read(READ_AT_MOST)
-        found.update(start)
+        hasher.update(start)
         try:
             # a text that is longer than what is read of it may be cut within a character
             decoded = codecs.getincrementaldecoder("utf-8-sig")().decode(start, len(start) < READ_AT_MOST)
@@ -178,7 +176,7 @@ def _read(text: str, files: list[Path]) -> tuple[int, bytes]:
         blank = blank and not decoded.strip()
     if blank:
         raise ValueError(f"{text}: holds no text; pass a file that does")
-    return size, found.digest()
+    return size, hasher.digest()
 
 
 def _most_tokens(model: ModelFiles | None, files: list[Path], size: int, wanted: int) -> int:
@@ -191,13 +189,13 @@ def _most_tokens(model: ModelFiles | None, files: list[Path], size: int, wanted:
     from tokenizers import Tokenizer
 
     try:
-        found = Tokenizer.from_file(str(tokenizer))
+        loaded = Tokenizer.from_file(str(tokenizer))
     except Exception:  # damaged files raise errors of many kinds, which loading names
         return size + 1
-    found.no_truncation()
-    found.encode_special_tokens = True
+    loaded.no_truncation()
+    loaded.encode_special_tokens = True
     text = "\n\n".join(path.read_text(encoding="utf-8-sig").strip() for path in files)
-    return len(found.encode(text, add_special_tokens=False).ids)
+    return len(loaded.encode(text, add_special_tokens=False).ids)
 
 
 def _check_prompts(language_model: dict[str, Any], report: Report) -> None:

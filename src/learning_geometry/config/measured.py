@@ -4,16 +4,14 @@ Settings that mean the same bear the same name in every measurement, and are che
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from learning_geometry.config import task_data
 from learning_geometry.config.modules import module_literal
 from learning_geometry.config.named_settings import check_named, uniform_checkpoints
 from learning_geometry.config.needs import fewest, listed, needs
-
-Report = Callable[[str, str], None]
-"""Called with a dotted key of the experiment, or of a measurement's settings, and what is wrong there."""
+from learning_geometry.config.problems import Report
 
 DRAWN_AT_MOST = 2_000_000
 """Sequences of a task, or tokens of a batch, up to which batches are drawn to see whether they differ."""

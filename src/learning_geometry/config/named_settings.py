@@ -1,13 +1,11 @@
 """What settings of a measurement of trained runs ask by their name alone, which means the same in all of them."""
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 from learning_geometry.config import task_data
 from learning_geometry.config.needs import listed
-
-Report = Callable[[str, str], None]
+from learning_geometry.config.problems import Report
 
 BY_NAME = {
     "layer, reading_layer, writing_layer": "layers that the model has; the reading one comes after the writing one",

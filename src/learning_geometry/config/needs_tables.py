@@ -141,7 +141,10 @@ def write_needs(path: str | Path) -> None:
     _, end, after = rest.partition(END)
     if not (begin and end):
         raise ConfigError([f"{path}: lacks the lines {BEGIN!r} and {END!r}, between which the tables stand; add them"])
-    Path(path).write_text(f"{before}{BEGIN}\n\n{needs_tables().strip()}\n\n{END}{after}", encoding="utf-8")
+    # pandas, which it imports, is not needed to check a config
+    from learning_geometry.files import write_text
+
+    write_text(path, f"{before}{BEGIN}\n\n{needs_tables().strip()}\n\n{END}{after}")
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

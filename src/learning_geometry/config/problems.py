@@ -1,6 +1,6 @@
 """What is wrong with a config: the error, and where in the config a problem lies."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 SHOWN_PROBLEMS = 10
 
@@ -9,6 +9,9 @@ KeyPath = tuple[str | int, ...]
 
 Problems = dict[KeyPath, str]
 """Key path -> what is wrong there; the first problem of a path counts."""
+
+Report = Callable[[str, str], None]
+"""Called with a dotted key of what is checked, and what is wrong there."""
 
 
 class ConfigError(ValueError):

@@ -117,9 +117,9 @@ def load(directory: str | Path) -> Saved:
     _compare(path, configuration, weights)
     inputs, latents = configuration["d_in"], configuration["d_sae"]
     expected = {"W_enc": (inputs, latents), "b_enc": (latents,), "W_dec": (latents, inputs), "b_dec": (inputs,)}
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if found != expected:
-        raise ValueError(f"{Path(directory) / WEIGHTS}: expected {expected}, found {found}; save the dictionary again")
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if shapes != expected:
+        raise ValueError(f"{Path(directory) / WEIGHTS}: expected {expected}, found {shapes}; save the dictionary again")
     encoder, decoder = tensors["W_enc"].T.contiguous(), tensors["W_dec"]
     bias = tensors["b_enc"]
     # SAELens' own defaults, where a file is silent

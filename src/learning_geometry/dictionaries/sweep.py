@@ -44,7 +44,7 @@ def train_together(dictionaries: Mapping[str, Entry], stream: Iterable[Batch], s
     """Train all dictionaries on the same batches, until the stream ends.
 
     Each one ends as if it had been trained alone, to the bit, and the same starts and stream give the same bits: draw
-    starts and batches from named random streams.
+    starts and batches from generators by name (``seeding.seeded``).
 
     Args:
         dictionaries: by name.
@@ -127,9 +127,9 @@ def _tensor(array: Array) -> Float[Tensor, "_ _"]:
 
 
 def _check_widths(name: str, number: int, dictionary: topk.Dictionary, inputs: Tensor, targets: Tensor) -> None:
-    for role, found, weight in (("vectors", inputs, "encoder.weight"), ("targets", targets, "decoder.weight")):
-        if found.shape[1] != dictionary[weight].shape[1]:
+    for role, batch, weight in (("vectors", inputs, "encoder.weight"), ("targets", targets, "decoder.weight")):
+        if batch.shape[1] != dictionary[weight].shape[1]:
             raise ValueError(
-                f"stream: {role} of batch {number} have width {found.shape[1]}, but those of {name} "
+                f"stream: {role} of batch {number} have width {batch.shape[1]}, but those of {name} "
                 f"{dictionary[weight].shape[1]}; start it from the same activations"
             )

@@ -102,7 +102,7 @@ def fit(vectors: Float[Tensor, "vectors width"], settings: Settings, *key: int |
     Args:
         vectors: what is to be reconstructed, scaled (see :func:`scale_factor`).
         settings: sizes and training.
-        key: names the random streams: ``seeded(*key, "initialisation")`` and ``seeded(*key, "batches")``.
+        key: names the generators: ``seeded(*key, "initialisation")`` and ``seeded(*key, "batches")``.
 
     Raises:
         ValueError: as :func:`initialise` and :func:`train`.
@@ -252,10 +252,10 @@ def variance(targets: Float[Tensor, "vectors outputs"]) -> float:
     >>> variance(torch.tensor([[1.0, 2.0], [-1.0, 2.0]]))
     1.0
     """
-    found = float((targets - targets.mean(0)).square().sum(1).mean())
-    if not varies(found, mean_square(targets), targets.dtype):
+    mean_squared_distance = float((targets - targets.mean(0)).square().sum(1).mean())
+    if not varies(mean_squared_distance, mean_square(targets), targets.dtype):
         raise ValueError("targets: they are all equal, and there is nothing to learn; pass targets that vary")
-    return found
+    return mean_squared_distance
 
 
 def varies(variance: float, square: float, dtype: torch.dtype) -> bool:

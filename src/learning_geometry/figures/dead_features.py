@@ -116,7 +116,7 @@ def _draw_one(
 
 def _dictionaries_of(rows: pd.DataFrame, summary: pd.DataFrame) -> list[Entry]:
     """Return the entries that were measured: autoencoders before transcoders, then by size."""
-    found = []
+    entries = []
     for name, part, latents in rows[["data", "part", "index"]].itertuples(index=False):
 
         def option(key: str, name: str = name, part: str = part) -> int:
@@ -126,10 +126,10 @@ def _dictionaries_of(rows: pd.DataFrame, summary: pd.DataFrame) -> list[Entry]:
 
         subspace = next((each for each in ("active", "random") if option(f"{each}_subspace")), "none")
         centred, tied, sparse_adam = (bool(option(key)) for key in ("centred", "tied", "sparse_adam"))
-        found.append(Entry(name, part, int(latents), subspace, centred, tied, sparse_adam, option("auxiliary")))
+        entries.append(Entry(name, part, int(latents), subspace, centred, tied, sparse_adam, option("auxiliary")))
     starts = list(LOOKS)
     return sorted(
-        found,
+        entries,
         key=lambda dictionary: (
             *(dictionary.transcoder, dictionary.part, starts.index((dictionary.subspace, dictionary.centred))),
             *(not dictionary.tied, dictionary.sparse_adam, dictionary.auxiliary, dictionary.latents, dictionary.name),
@@ -233,7 +233,7 @@ def _draw_gamma(axes: Axes, tables: Mapping[str, pd.DataFrame], dictionaries: li
     axes.set_xlim(left=0.0)
     if len(dictionaries) < FEWEST_ENTRIES:
         text = f"fewer than {FEWEST_ENTRIES} dictionaries:\nno rank correlation"
-    elif min(len(set(found)) for found in values.values()) == 1:
+    elif min(len(set(estimates)) for estimates in values.values()) == 1:
         text = "all equal: no rank correlation"
     else:
         ranks = pd.DataFrame(values).rank()

@@ -54,8 +54,8 @@ def contrast(
 
     Examples:
         >>> vectors = np.array([[1.0, 0.0], [3.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
-        >>> found = contrast(vectors, np.array([[1, 1, 0, 0]]), np.array([[0, 0, 1, 1]]))
-        >>> [number.item() for number in found]
+        >>> statistics = contrast(vectors, np.array([[1, 1, 0, 0]]), np.array([[0, 0, 1, 1]]))
+        >>> [number.item() for number in statistics]
         [0.0, 1.0, 0.0, 2.0, 0.0]
     """
     if not np.isfinite(vectors).all():
@@ -68,7 +68,7 @@ def contrast(
     # an origin near the vectors, so that a large common part costs no digits of the variances
     centred = deviations(exact)
     squares = centred**2
-    found = np.empty((5, len(first)))
+    statistics = np.empty((5, len(first)))
     for start in range(0, len(first), BLOCK):
         block = slice(start, start + BLOCK)
         means = []
@@ -77,12 +77,12 @@ def contrast(
             means.append(counts @ exact / sizes)
             sums = np.maximum(difference(counts @ squares, (counts @ centred) ** 2 / sizes, len(exact)), 0.0)
             variances = sums / np.where(sizes > 1, sizes - 1, np.nan)
-            found[1 + row, block], found[3 + row, block] = variances.mean(1), variances.max(1)
+            statistics[1 + row, block], statistics[3 + row, block] = variances.mean(1), variances.max(1)
         lengths = np.linalg.norm(means, axis=2)
         directed = ~is_rounding(lengths, longest, exact.size).any(0)
         cosine = np.sum(means[0] * means[1], axis=1) / np.where(directed, lengths.prod(0), np.nan)
-        found[0, block] = np.clip(cosine, -1.0, 1.0)
-    return Contrast(*found)
+        statistics[0, block] = np.clip(cosine, -1.0, 1.0)
+    return Contrast(*statistics)
 
 
 def contrast_resampled(

@@ -55,6 +55,8 @@ def ridge_probes(
     if penalty <= 0:
         raise ValueError(f"penalty: {penalty} may leave the regression without a solution; use a number above 0")
     exact = features.astype(np.float64)
+    if not np.isfinite(exact).all():
+        raise ValueError("features: some are not finite; find out where they come from")
     mean, spread = exact.mean(0), exact.std(0)
     floor = SMALLEST_STANDARD_DEVIATION * np.sqrt((exact**2).mean(0).max(initial=0.0))
     spread = np.where(spread > floor, spread, 1.0)

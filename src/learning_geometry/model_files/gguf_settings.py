@@ -82,6 +82,17 @@ GPT2_PARTS = {
     "ffn_up": "mlp.c_fc",
     "ffn_down": "mlp.c_proj",
 }
+NAMES = {
+    "token_embd.weight": "model.embed_tokens.weight",
+    "output_norm.weight": "model.norm.weight",
+}
+GPT2_NAMES = {
+    "token_embd.weight": "transformer.wte.weight",
+    "position_embd.weight": "transformer.wpe.weight",
+    "output_norm.weight": "transformer.ln_f.weight",
+    "output_norm.bias": "transformer.ln_f.bias",
+}
+"""Tensors outside of the blocks, and the names of their weights, but for the read-out."""
 GPT2_TRANSPOSED = ("attn_qkv.weight", "attn_output.weight", "ffn_up.weight", "ffn_down.weight")
 """Weights that GPT-2 has with the input dimension first, and GGUF files have not."""
 
@@ -110,111 +121,45 @@ def gguf_model(header: Gguf) -> GgufModel:
     Raises:
         ValueError: its architecture is not known, a key is missing, or one is there that is not understood.
     """
-    keys = header.keys
-    architecture = keys.get("general.architecture")
-    if architecture not in ARCHITECTURES:
-        more = (
-            "; neither the file nor transformers says all that GPT-NeoX needs: use its safetensors files"
-            if architecture == "gptneox"
-            else ""
-        )
-        raise ValueError(
-            f"general.architecture: {architecture!r} is not read from GGUF, but {', '.join(ARCHITECTURES)} are{more}"
-        )
-    if keys.get("general.type", "model") != "model":
-        raise ValueError(f"general.type: {keys['general.type']!r}, and only whole models are read")
-    if keys.get("split.count", 1) not in (0, 1):
-        raise ValueError(
-            f"split.count: the file is one of {keys['split.count']} parts of a model; merge them with llama-gguf-split"
-        )
-    if adapter := sorted(key for key in keys if key.startswith("adapter.")):
-        raise ValueError(f"{adapter[0]}: the file is an adapter to a model; merge it into the model first")
-    family = ARCHITECTURES[architecture]
-    own = {key.removeprefix(f"{architecture}."): value for key, value in keys.items()}
-    own = {key: own[key] for key in own if f"{architecture}.{key}" in keys}
-    config: dict[str, Any] = {"model_type": family}
-    for key, name in NEEDED[family].items():
-        if key not in own:
-            raise ValueError(f"{architecture}.{key}: the file lacks this key; convert the model again")
-        value = own.pop(key)
-        if isinstance(value, list) and len(set(value)) == 1:  # one for each layer, all alike
-            value = value[0]
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
-            raise ValueError(f"{architecture}.{key}: {value!r}, and one positive number for all layers is read")
-        if "epsilon" not in key and not isinstance(value, int):
-            raise ValueError(f"{architecture}.{key}: {value!r}, and must be an integer")
-        config[name] = value
-    rows = header.tensors["token_embd.weight"].shape[0] if "token_embd.weight" in header.tensors else 0
-    config["vocab_size"] = own.pop("vocab_size", rows)
-    if config["vocab_size"] != rows:
-        raise ValueError(
-            f"{architecture}.vocab_size: {config['vocab_size']}, and token_embd.weight has {rows} rows; convert the "
-            "model again"
-        )
-    for key in ("bos", "eos", "padding"):
-        token = keys.get(f"tokenizer.ggml.{key}_token_id")
-        # random weights have zeros in the row of padding, as transformers draws them
-        if isinstance(token, int) and 0 <= token < rows:
-            config[f"{key.replace('padding', 'pad')}_token_id"] = token
-    config["tie_word_embeddings"] = "output.weight" not in header.tensors
+    architecture = _architecture(header.keys)
+    family, tensors = ARCHITECTURES[architecture], header.tensors
+    own = {
+        key.removeprefix(f"{architecture}."): value
+        for key, value in header.keys.items()
+        if key.startswith(f"{architecture}.")
+    }
+    config = {"model_type": family, **_needed(architecture, NEEDED[family], own)}
+    config |= _vocabulary(architecture, own, header)
+    config["tie_word_embeddings"] = "output.weight" not in tensors
     layers = config[NEEDED[family]["block_count"]]
     if layers > MOST_LAYERS:
         raise ValueError(f"{architecture}.block_count: {layers}, and at most {MOST_LAYERS} are read")
     heads = config[NEEDED[family]["attention.head_count"]]
     shared = own.pop("attention.head_count_kv", heads)
     shared = shared[0] if isinstance(shared, list) and len(set(shared)) == 1 else shared
+    transposed: frozenset[str] = frozenset()
+    interleaved: dict[str, int] = {}
     if family == "gpt2":
         if shared != heads:
             raise ValueError(
                 f"{architecture}.attention.head_count_kv: {shared}, and GPT-2 has as many as heads, {heads}"
             )
-        names = _names(layers, GPT2_PARTS, "transformer.h") | {
-            "token_embd.weight": "transformer.wte.weight",
-            "position_embd.weight": "transformer.wpe.weight",
-            "output_norm.weight": "transformer.ln_f.weight",
-            "output_norm.bias": "transformer.ln_f.bias",
-        }
+        names = _names(layers, GPT2_PARTS, "transformer.h") | GPT2_NAMES
         transposed = frozenset(name for name in names if name.endswith(GPT2_TRANSPOSED) and name.startswith("blk."))
-        interleaved: dict[str, int] = {}
     else:
-        config |= {
-            "num_key_value_heads": shared,
-            "head_dim": _head_width(architecture, own, header, heads, config["hidden_size"]),
-        }
+        config["num_key_value_heads"] = shared
+        config["head_dim"] = _head_width(architecture, own, header, heads, config["hidden_size"])
         config |= _rope(architecture, own, config["max_position_embeddings"])
-        names = _names(layers, PARTS, "model.layers") | {
-            "token_embd.weight": "model.embed_tokens.weight",
-            "output_norm.weight": "model.norm.weight",
-        }
+        names = _names(layers, PARTS, "model.layers") | NAMES
         if family == "llama":
-            config["attention_bias"] = "blk.0.attn_q.bias" in header.tensors
-            config["mlp_bias"] = "blk.0.ffn_down.bias" in header.tensors
-        transposed = frozenset()
-        interleaved = {}
+            config["attention_bias"] = "blk.0.attn_q.bias" in tensors
+            config["mlp_bias"] = "blk.0.ffn_down.bias" in tensors
         if architecture == "llama":
-            for name in names:
-                if ".attn_q." in name or ".attn_k." in name:
-                    interleaved[name] = heads if ".attn_q." in name else shared
+            turned = {".attn_q.": heads, ".attn_k.": shared}
+            interleaved = {name: number for name in names for part, number in turned.items() if part in name}
     names["output.weight"] = "lm_head.weight"
-    window = own.pop("attention.sliding_window", 0)
-    if window and window < own_context(config):
-        raise ValueError(
-            f"{architecture}.attention.sliding_window: {window}, less than the context of {own_context(config)}, and "
-            "none is applied; use the model's safetensors files"
-        )
-    for key, value in own.items():
-        if key not in CHANGES_NOTHING:
-            raise ValueError(
-                f"{architecture}.{key}: {_shown(value)}, and what this key does is not known here, so that the numbers "
-                "might be wrong; use the model's safetensors files"
-            )
-        if value not in CHANGES_NOTHING[key]:
-            allowed = " or ".join(str(each) for each in CHANGES_NOTHING[key])
-            raise ValueError(
-                f"{architecture}.{key}: {_shown(value)}, and what it does is applied for {allowed} alone; use the "
-                "model's safetensors files"
-            )
-    factors = ROPE_FACTORS in header.tensors
+    _check_known(architecture, own, own_context(config))
+    factors = ROPE_FACTORS in tensors
     if factors:
         _check_rope_factors(header, config, architecture)
     return GgufModel(config, names, transposed, interleaved, factors)
@@ -249,6 +194,85 @@ def check_text_splits(keys: Mapping[str, Any]) -> None:
         raise ValueError(f"tokenizer.ggml.model: {kind!r}, and only gpt2 and llama are read; {advice}")
     if "tokenizer.ggml.tokens" not in keys:
         raise ValueError(f"tokenizer.ggml.tokens: the file has none; {advice}")
+
+
+def _architecture(keys: Mapping[str, Any]) -> str:
+    """Return the architecture of a file that holds a whole model of a known one."""
+    architecture = keys.get("general.architecture")
+    if architecture not in ARCHITECTURES:
+        more = (
+            "; neither the file nor transformers says all that GPT-NeoX needs: use its safetensors files"
+            if architecture == "gptneox"
+            else ""
+        )
+        raise ValueError(
+            f"general.architecture: {architecture!r} is not read from GGUF, but {', '.join(ARCHITECTURES)} are{more}"
+        )
+    if keys.get("general.type", "model") != "model":
+        raise ValueError(f"general.type: {keys['general.type']!r}, and only whole models are read")
+    if keys.get("split.count", 1) not in (0, 1):
+        raise ValueError(
+            f"split.count: the file is one of {keys['split.count']} parts of a model; merge them with llama-gguf-split"
+        )
+    if adapter := sorted(key for key in keys if key.startswith("adapter.")):
+        raise ValueError(f"{adapter[0]}: the file is an adapter to a model; merge it into the model first")
+    return architecture
+
+
+def _needed(architecture: str, names: Mapping[str, str], own: dict[str, Any]) -> dict[str, Any]:
+    """Settings that every file must have, by the config's names of them; their keys are taken from ``own``."""
+    config: dict[str, Any] = {}
+    for key, name in names.items():
+        if key not in own:
+            raise ValueError(f"{architecture}.{key}: the file lacks this key; convert the model again")
+        value = own.pop(key)
+        if isinstance(value, list) and len(set(value)) == 1:  # one for each layer, all alike
+            value = value[0]
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
+            raise ValueError(f"{architecture}.{key}: {value!r}, and one positive number for all layers is read")
+        if "epsilon" not in key and not isinstance(value, int):
+            raise ValueError(f"{architecture}.{key}: {value!r}, and must be an integer")
+        config[name] = value
+    return config
+
+
+def _vocabulary(architecture: str, own: dict[str, Any], header: Gguf) -> dict[str, int]:
+    """Number of tokens, whose key is taken from ``own``, and the special ones."""
+    rows = header.tensors["token_embd.weight"].shape[0] if "token_embd.weight" in header.tensors else 0
+    config = {"vocab_size": own.pop("vocab_size", rows)}
+    if config["vocab_size"] != rows:
+        raise ValueError(
+            f"{architecture}.vocab_size: {config['vocab_size']}, and token_embd.weight has {rows} rows; convert the "
+            "model again"
+        )
+    for key in ("bos", "eos", "padding"):
+        token = header.keys.get(f"tokenizer.ggml.{key}_token_id")
+        # random weights have zeros in the row of padding, as transformers draws them
+        if isinstance(token, int) and 0 <= token < rows:
+            config[f"{key.replace('padding', 'pad')}_token_id"] = token
+    return config
+
+
+def _check_known(architecture: str, own: dict[str, Any], context: int) -> None:
+    """Check that the keys that are left in ``own`` change nothing."""
+    window = own.pop("attention.sliding_window", 0)
+    if window and window < context:
+        raise ValueError(
+            f"{architecture}.attention.sliding_window: {window}, less than the context of {context}, and "
+            "none is applied; use the model's safetensors files"
+        )
+    for key, value in own.items():
+        if key not in CHANGES_NOTHING:
+            raise ValueError(
+                f"{architecture}.{key}: {_shown(value)}, and what this key does is not known here, so that the numbers "
+                "might be wrong; use the model's safetensors files"
+            )
+        if value not in CHANGES_NOTHING[key]:
+            allowed = " or ".join(str(each) for each in CHANGES_NOTHING[key])
+            raise ValueError(
+                f"{architecture}.{key}: {_shown(value)}, and what it does is applied for {allowed} alone; use the "
+                "model's safetensors files"
+            )
 
 
 def _names(layers: int, parts: Mapping[str, str], prefix: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Dropout whose mask comes from a named stream, so that no global generator is touched."""
+"""Dropout whose mask comes from a generator that is passed, so that no global one is touched."""
 
 import math
 

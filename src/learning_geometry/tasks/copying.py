@@ -188,7 +188,7 @@ def test_sets(
     """Draw the fixed test sets ``in_distribution`` and ``out_of_distribution``.
 
     They are the same for every seed, except that the in-distribution segments come from the run's pool if it
-    has one (``drawn_once``); the noise around them and their positions come from one stream either way.
+    has one (``drawn_once``); the noise around them and their positions come from one generator either way.
 
     Returns:
         By name of the test set, int64 arrays: ``tokens`` and ``targets`` [test_sequences, length];

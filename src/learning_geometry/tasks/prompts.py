@@ -91,19 +91,19 @@ def read_contrast_pairs(first: str | Path, second: str | Path) -> ContrastPairs:
     >>> [len(prompts) for prompts in read_contrast_pairs("harmful", "harmless")]
     [64, 64]
     """
-    found = ContrastPairs(read_prompts(first), read_prompts(second))
-    counts = [len(prompts) for prompts in found]
+    pairs = ContrastPairs(read_prompts(first), read_prompts(second))
+    counts = [len(prompts) for prompts in pairs]
     if counts[0] != counts[1]:
         short, long = (first, second) if counts[0] < counts[1] else (second, first)
         raise ValueError(
             f"{prompt_file(short)}: holds {min(counts)} prompts, and {prompt_file(long)} {max(counts)}; "
             "write one partner for each, at the same line"
         )
-    places = {prompt: number for number, prompt in enumerate(found.first, start=1)}
-    for number, prompt in enumerate(found.second, start=1):
+    places = {prompt: number for number, prompt in enumerate(pairs.first, start=1)}
+    for number, prompt in enumerate(pairs.second, start=1):
         if prompt in places:
             raise ValueError(
                 f"{prompt_file(second)}, line {number}: the same prompt as in {prompt_file(first)}, "
                 f"line {places[prompt]}, {prompt!r}; a prompt belongs to one set"
             )
-    return found
+    return pairs

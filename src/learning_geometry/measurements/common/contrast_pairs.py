@@ -76,8 +76,8 @@ def over_pairs(of: Resampled) -> dict[str, Any]:
     of a mean is the usual t interval.
 
     >>> values = np.array([1.0, 2.0, 3.0])
-    >>> found = resampled(lambda counts: counts @ values / counts.sum(1), np.ones((1, 3), dtype=np.int64))
-    >>> {name: round(float(column), 2) for name, column in over_pairs(found).items()}  # 2 ± 4.30 · 1 / √3
+    >>> means = resampled(lambda counts: counts @ values / counts.sum(1), np.ones((1, 3), dtype=np.int64))
+    >>> {name: round(float(column), 2) for name, column in over_pairs(means).items()}  # 2 ± 4.30 · 1 / √3
     {'value': 2.0, 'low': -0.48, 'high': 4.48, 'n': 3.0}
     """
     pairs = len(of.left_out)
@@ -96,8 +96,8 @@ def over_pairs_corrected(of: Resampled) -> dict[str, Any]:
     estimate instead (``jackknife_corrected``), the interval Student's t with the jackknife's standard error.
 
     >>> values = np.array([1.0, 2.0, 3.0])
-    >>> found = resampled(lambda counts: counts @ values / counts.sum(1), np.ones((1, 3), dtype=np.int64))
-    >>> {name: round(float(column), 2) for name, column in over_pairs_corrected(found).items()}  # a mean has no bias
+    >>> means = resampled(lambda counts: counts @ values / counts.sum(1), np.ones((1, 3), dtype=np.int64))
+    >>> {name: round(float(column), 2) for name, column in over_pairs_corrected(means).items()}  # a mean has no bias
     {'value': 2.0, 'low': -0.48, 'high': 4.48, 'n': 3.0}
     """
     value, half_width = jackknife_corrected(np.asarray(of.estimate), of.left_out), _half_width(of)

@@ -201,7 +201,7 @@ class Pairs:
 
         Args:
             size: vectors of a batch.
-            key: names the random streams, one for each pass over each text.
+            key: names the generators, one for each pass over each text.
 
         Raises:
             ValueError: there are fewer vectors for training.
@@ -226,10 +226,10 @@ class Pairs:
             for path, rows in text.held_out:
                 yield self._pair({name: torch.tensor(read_tensor(path, name, rows)) for name in set(self.names)})
 
-    def _pair(self, found: Mapping[str, Tensor]) -> Pair:
+    def _pair(self, activations: Mapping[str, Tensor]) -> Pair:
         inputs, outputs = self.names
-        vectors = found[inputs] * self.scales[0]
-        return (vectors, vectors) if inputs == outputs else (vectors, found[outputs] * self.scales[1])
+        vectors = activations[inputs] * self.scales[0]
+        return (vectors, vectors) if inputs == outputs else (vectors, activations[outputs] * self.scales[1])
 
     def _counts(self, size: int) -> list[int]:
         """Return how many vectors of each text are in a batch: as their numbers are, by largest remainders."""
@@ -267,8 +267,8 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
     r"""Train the dictionaries of a sweep on a layer's activations and judge them on windows held out.
 
     For each seed one dictionary of every entry is trained. All see the same tokens in the same order, scaled to a mean
-    norm of √width. Starts are drawn from one random stream, so that dictionaries of one size start from the same
-    directions wherever their options allow it.
+    norm of √width. Each start is drawn by a generator of the same key, so that dictionaries of one size start from the
+    same directions wherever their options allow it.
     A latent is **dead** if it was active neither for the last ``dead_window`` vectors of training (rounded up to whole
     batches; all of training if it was shorter) nor for any held-out vector.
 
@@ -296,10 +296,10 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
     tables = []
     for seed in settings["seeds"]:
         rows: list[dict[str, Any]] = []
-        for name, found in trained(run, settings, seed).items():
-            rows += _rows(name, settings["dictionaries"][name], found)
+        for name, outcome in trained(run, settings, seed).items():
+            rows += _rows(name, settings["dictionaries"][name], outcome)
             if run.output is not None:
-                save(run, settings, name, seed, found)
+                save(run, settings, name, seed, outcome)
         tables.append(tidy(rows, run.experiment, seed))
     return pd.concat(tables, ignore_index=True)
 
@@ -308,7 +308,7 @@ def trained(run: LanguageRun, settings: dict[str, Any], seed: int) -> dict[str, 
     """Train and judge one dictionary of every entry, for one seed; see :func:`measure`."""
     layer = _layer(run, settings)
     texts = _texts(run, settings)
-    found: dict[str, Trained] = {}
+    outcomes: dict[str, Trained] = {}
     for target in TARGETS:
         dictionaries = {
             name: dictionary
@@ -318,11 +318,11 @@ def trained(run: LanguageRun, settings: dict[str, Any], seed: int) -> dict[str, 
         if dictionaries:
             inputs, outputs = (f"layers.{layer}.{name}" for name in NAMES[target])
             pairs = Pairs(texts, (inputs, outputs))
-            found |= _trained(dictionaries, pairs, f"layers.{layer}.{PARTS[target]}", settings, seed)
-    return {name: found[name] for name in settings["dictionaries"]}
+            outcomes |= _trained(dictionaries, pairs, f"layers.{layer}.{PARTS[target]}", settings, seed)
+    return {name: outcomes[name] for name in settings["dictionaries"]}
 
 
-def save(run: LanguageRun, settings: dict[str, Any], name: str, seed: int, found: Trained) -> None:
+def save(run: LanguageRun, settings: dict[str, Any], name: str, seed: int, outcome: Trained) -> None:
     """Write a trained dictionary below ``run.output``, in the layout of SAELens."""
     assert run.output is not None
     texts = _texts(run, settings)
@@ -330,8 +330,8 @@ def save(run: LanguageRun, settings: dict[str, Any], name: str, seed: int, found
     metadata = {
         "model_name": str(run.settings.get("model", {}).get("source", run.experiment)),
         # of our own naming: SAELens knows these places of some models under other names
-        "hook_name": found.names[0],
-        "hook_name_out": found.names[1],
+        "hook_name": outcome.names[0],
+        "hook_name_out": outcome.names[1],
         "dataset_path": ", ".join(texts),
         "context_size": max(text.context for text in texts.values()),
         "prepend_bos": any(each.get("prepend_bos", False) for each in read),
@@ -339,10 +339,10 @@ def save(run: LanguageRun, settings: dict[str, Any], name: str, seed: int, found
         "dictionary": {name: settings["dictionaries"][name]},
         "training": {key: value for key, value in settings.items() if key != "dictionaries"},
     }
-    if found.names[0] == found.names[1]:
+    if outcome.names[0] == outcome.names[1]:
         del metadata["hook_name_out"]
     directory = run.output / f"{name}-seed-{seed}"
-    storage.save(directory, found.fitted.dictionary, settings["k"], metadata, *found.scales)
+    storage.save(directory, outcome.fitted.dictionary, settings["k"], metadata, *outcome.scales)
 
 
 def split(activations: Activations, held_out: float) -> Text:
@@ -417,7 +417,7 @@ def _trained(
     mean = inputs.double().mean(0).numpy()
     held_out = gathered(batch.numpy() for batch, _ in pairs.held_out())
     spread = float(np.sqrt(np.trace(held_out.scatter) / held_out.n))
-    found = {}
+    outcomes = {}
     for name, dictionary in dictionaries.items():
         start = begun[name].start
         initial = sweep.evaluate(start, pairs.held_out(), k)
@@ -425,7 +425,7 @@ def _trained(
         first = sweep.evaluate(start, training_batches(window), k).activations
         silent = fitted[name].silent >= window * size
         shift = mean if _option(dictionary, "centred") else 0.0
-        found[name] = Trained(
+        outcomes[name] = Trained(
             part,
             pairs.names,
             scales,
@@ -438,13 +438,13 @@ def _trained(
             window * size + quality.vectors,
             float(np.linalg.norm(held_out.mean - shift)) / spread,
         )
-    return found
+    return outcomes
 
 
-def _rows(name: str, dictionary: Mapping[str, Any], found: Trained) -> list[dict[str, Any]]:
-    base = {"step": 0, "part": found.part, "index": dictionary["latents"], "data": name}
-    explained = base | {"quantity": "explained_variance", "n": found.quality.vectors, "unit": "fraction"}
-    dead = {"n": found.counted, "unit": "fraction"}
+def _rows(name: str, dictionary: Mapping[str, Any], outcome: Trained) -> list[dict[str, Any]]:
+    base = {"step": 0, "part": outcome.part, "index": dictionary["latents"], "data": name}
+    explained = base | {"quantity": "explained_variance", "n": outcome.quality.vectors, "unit": "fraction"}
+    dead = {"n": outcome.counted, "unit": "fraction"}
     options = {
         "centred": _option(dictionary, "centred"),
         "tied": _option(dictionary, "tied"),
@@ -454,11 +454,11 @@ def _rows(name: str, dictionary: Mapping[str, Any], found: Trained) -> list[dict
         "auxiliary": _option(dictionary, "auxiliary"),
     }
     return [
-        base | dead | {"quantity": "dead_share", "value": found.dead_share},
-        base | dead | {"quantity": "initial_dead_share", "value": found.initial_dead_share},
-        explained | {"value": found.quality.explained_variance},
-        explained | {"value": found.initial.explained_variance, "null": UNTRAINED},
-        base | {"quantity": "mean_over_spread", "value": found.mean_over_spread, "n": found.quality.vectors},
+        base | dead | {"quantity": "dead_share", "value": outcome.dead_share},
+        base | dead | {"quantity": "initial_dead_share", "value": outcome.initial_dead_share},
+        explained | {"value": outcome.quality.explained_variance},
+        explained | {"value": outcome.initial.explained_variance, "null": UNTRAINED},
+        base | {"quantity": "mean_over_spread", "value": outcome.mean_over_spread, "n": outcome.quality.vectors},
         *(base | {"quantity": f"option_{key}", "value": float(value)} for key, value in options.items()),
     ]
 

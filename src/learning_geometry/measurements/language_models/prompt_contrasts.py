@@ -121,12 +121,12 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
             row = here | {"part": part, "quantity": "rogue_dimensions", "unit": "dimensions"}
             rows.append(row | {"value": float(rogue.sum()), "n": pairs})
             for suffix, version in _versions(vectors, rogue, norm):
-                found = contrast_resampled(version[:pairs], version[pairs:], counts)
+                statistics = contrast_resampled(version[:pairs], version[pairs:], counts)
                 swapped = np.stack(contrast(version, 1 - labels, labels), axis=1)
                 swapped[:, COSINE] = _corrected_cosines(version, labels, swapped[:, COSINE])
-                rows += _rows(here | {"part": part}, suffix, found, swapped)
+                rows += _rows(here | {"part": part}, suffix, statistics, swapped)
                 if part in middle:
-                    cosines[suffix].append((_cosine(found), swapped[:, COSINE]))
+                    cosines[suffix].append((_cosine(statistics), swapped[:, COSINE]))
         rows += _log_variance_differences(here, states, (first, second), counts)
         if layers >= FEWEST_LAYERS:
             rows += _cosine_differences(here, cosines)
@@ -169,12 +169,12 @@ def _versions(
 
 
 def _rows(
-    here: dict[str, Any], suffix: str, found: Resampled, swapped: Float[np.ndarray, "draws quantities"]
+    here: dict[str, Any], suffix: str, statistics: Resampled, swapped: Float[np.ndarray, "draws quantities"]
 ) -> list[dict[str, Any]]:
     """Rows of what ``Contrast`` holds, and of its null."""
     rows: list[dict[str, Any]] = []
-    measured, null = over_pairs(found), central_range(swapped, "swapped_pairs")
-    cosine = _within(over_pairs_corrected(_cosine(found)))
+    measured, null = over_pairs(statistics), central_range(swapped, "swapped_pairs")
+    cosine = _within(over_pairs_corrected(_cosine(statistics)))
     cosine_null = _within(central_range(np.minimum(swapped[:, COSINE], 1.0), "swapped_pairs"))
     for i, quantity in enumerate(QUANTITIES):
         unit = "activation²" if "variance" in quantity and suffix != NORMALISED else "1"
@@ -192,8 +192,8 @@ def _within(columns: dict[str, Any]) -> dict[str, Any]:
     return columns | {name: np.clip(columns[name], -1.0, 1.0) for name in ("value", "low", "high")}
 
 
-def _cosine(found: Resampled) -> Resampled:
-    return Resampled(*(np.asarray(part[..., COSINE]) for part in found))
+def _cosine(statistics: Resampled) -> Resampled:
+    return Resampled(*(np.asarray(part[..., COSINE]) for part in statistics))
 
 
 def _corrected_cosines(
@@ -239,15 +239,15 @@ def _cosine_differences(
         parts = thirds(len(by_layer))
         first, middle, last = (averaged([by_layer[layer][0] for layer in part]) for part in parts)
         nulls = [np.mean([by_layer[layer][1] for layer in part], axis=0) for part in parts]
-        for quantity, found, null in (
+        for quantity, change, null in (
             ("cosine_middle_minus_first", difference(middle, first), nulls[1] - nulls[0]),
             ("cosine_last_minus_middle", difference(last, middle), nulls[2] - nulls[1]),
         ):
             row = here | {"quantity": f"{quantity}{suffix}"}
-            if np.isnan(found.estimate):
+            if np.isnan(change.estimate):
                 rows.append(failures.row("model", f"no {row['quantity']}, as in some layer {NO_MEAN}", here["data"]))
                 continue
-            rows += [row | over_pairs_corrected(found), row | central_range(null, "swapped_pairs")]
+            rows += [row | over_pairs_corrected(change), row | central_range(null, "swapped_pairs")]
     return rows
 
 

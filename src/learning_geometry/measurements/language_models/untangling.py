@@ -129,12 +129,12 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
                 numbers: dict[str, dict[str, float]] = {}
                 for weights, labellings in ((TRAINED, np.stack([labels, *swapped])), (UNTRAINED, labels[None])):
                     states = run.prompt_states(weights, part)[chosen]
-                    found = hits_of_pairs(states, labellings, name, settings["folds"])
-                    hits[weights].append(found[0])
+                    hits_by_labelling = hits_of_pairs(states, labellings, name, settings["folds"])
+                    hits[weights].append(hits_by_labelling[0])
                     points = span_coordinates(states)
                     numbers[weights] = lying(points, labels, settings["rank"])
                     if weights == TRAINED:
-                        null = central_range(found[1:].mean(1), "swapped_pairs")
+                        null = central_range(hits_by_labelling[1:].mean(1), "swapped_pairs")
                         rows.append(here | {"quantity": "separability", "unit": "fraction"} | null)
                         rows += _null_rows(here, points, swapped, settings, numbers[TRAINED])
                 for quantity, value in numbers[TRAINED].items():
@@ -144,7 +144,8 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
                     rows.append(here | _described(quantity) | {"value": value, "n": pairs})
                     rows.append(here | _described(quantity) | _untrained(numbers[UNTRAINED][quantity]))
             separability = {
-                weights: mean_over_prompts(np.array(found, dtype=np.float64), counts) for weights, found in hits.items()
+                weights: mean_over_prompts(np.array(by_layer, dtype=np.float64), counts)
+                for weights, by_layer in hits.items()
             }
             row = {"step": 0, "part": parts, "data": name, "quantity": "separability", "unit": "fraction"}
             rows.append(row | over_pairs(separability[TRAINED]))
@@ -187,17 +188,17 @@ def lying(
     Raises:
         ValueError: as ``geometry.untangling.untangling``.
     """
-    found = shapes(points, labels, rank)
+    measured = shapes(points, labels, rank)
     between = cdist(points, points) if distances is None else distances
     members = [np.flatnonzero(labels == label) for label in (0, 1)]
     if distances is None:
         members.append(np.arange(len(points)))
-    numbers = {"between_over_within": found.between_over_within}
-    ratios = (found.participation_first, found.participation_second, found.participation_union)
+    numbers = {"between_over_within": measured.between_over_within}
+    ratios = (measured.participation_first, measured.participation_second, measured.participation_union)
     for name, ratio, these in zip(SETS, ratios, members, strict=False):
         numbers[f"participation_ratio-{name}"] = ratio
         numbers[f"intrinsic_dimension-{name}"] = two_nearest_neighbours_dimension(between[np.ix_(these, these)])
-    return numbers | {"set_cosine_rms": found.root_mean_square_cosine, "set_cosine_largest": found.largest_cosine}
+    return numbers | {"set_cosine_rms": measured.root_mean_square_cosine, "set_cosine_largest": measured.largest_cosine}
 
 
 def two_nearest_neighbours_dimension(distances: Float[np.ndarray, "points points"]) -> float:

@@ -58,7 +58,7 @@ DATA = "out_of_distribution"
 def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
     """Measure errors, losses and both head scores on out-of-distribution sequences of other lengths.
 
-    Test sets come from a stream of their own, for each length, and are the same for all seeds and checkpoints.
+    Test sets come from a generator of their own, for each length, and are the same for all seeds and checkpoints.
     Rows, data ``out_of_distribution``, index = test length (tokens), n = sequences; [low, high] is the 95 % sampling
     interval over sequences:
 

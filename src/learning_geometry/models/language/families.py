@@ -1,6 +1,7 @@
 """Hugging Face models of known families behind the interface: where their parts are, and how to look into them."""
 
 from collections.abc import Callable
+from functools import partial
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -159,45 +160,7 @@ def _wrapped(module: Any, name: str, origin: dict[str, Any] | None, tokenizer: A
     head_width = getattr(config, "head_dim", None) or config.hidden_size // heads
 
     def layer_weights(layer: int) -> LayerWeights:
-        attention, mlp = (attrgetter(part)(blocks[layer]) for part in (family.attention, family.mlp))
-        output = attrgetter(family.output)(attention)
-        down, gate = (attrgetter(part)(mlp) for part in (family.down, family.gate))
-        query, key, value = family.projections(attention, heads, head_width)
-        return LayerWeights(
-            query=query.detach(),
-            key=key.detach(),
-            value=value.detach(),
-            output=_weight(output, family.transposed),
-            output_bias=_bias(output),
-            down=_weight(down, family.transposed),
-            down_bias=_bias(down),
-            gate=_weight(gate, family.transposed),
-            gate_bias=_bias(gate),
-            activation=getattr(config, family.activation),
-            score_scale=float(attention.scaling),
-        )
-
-    def run(tokens: Tensor, mask: Tensor | None, hook: Hook | None) -> Tensor:
-        inputs: dict[str, Any] = {"input_ids": tokens, "use_cache": False}
-        if mask is not None:
-            # padding on the left would otherwise move the positions that are learned
-            positions = (mask.cumsum(1) - 1).clamp_min(0)
-            inputs |= {"attention_mask": mask.long(), "position_ids": positions}
-        handles: list[RemovableHandle] = []
-        try:
-            if hook is not None:
-                for layer, block in enumerate(blocks):
-                    handles += _look_into(block, family, f"layers.{layer}", hook)
-                handles.append(
-                    attrgetter(family.final_norm)(module).register_forward_hook(
-                        lambda _module, _inputs, output: hook("final", output)
-                    )
-                )
-            logits = module(**inputs).logits
-        finally:
-            for handle in handles:
-                handle.remove()
-        return logits if hook is None else hook("logits", logits)
+        return _layer_weights(blocks[layer], family, heads, head_width, getattr(config, family.activation))
 
     return LanguageModel(
         name=name,
@@ -212,7 +175,7 @@ def _wrapped(module: Any, name: str, origin: dict[str, Any] | None, tokenizer: A
             context=config.max_position_embeddings,
         ),
         parallel=bool(getattr(config, "use_parallel_residual", False)),
-        run=run,
+        run=partial(_run, module, family, blocks),
         layer_weights=layer_weights,
         parameters=dict(module.named_parameters()),
         norm=Norm(family.norm, float(getattr(config, family.epsilon))),
@@ -220,6 +183,52 @@ def _wrapped(module: Any, name: str, origin: dict[str, Any] | None, tokenizer: A
         origin=origin or {},
         tokenizer=tokenizer,
     )
+
+
+def _layer_weights(block: Any, family: Family, heads: int, head_width: int, activation: str) -> LayerWeights:
+    attention, mlp = (attrgetter(part)(block) for part in (family.attention, family.mlp))
+    output = attrgetter(family.output)(attention)
+    down, gate = (attrgetter(part)(mlp) for part in (family.down, family.gate))
+    query, key, value = family.projections(attention, heads, head_width)
+    return LayerWeights(
+        query=query.detach(),
+        key=key.detach(),
+        value=value.detach(),
+        output=_weight(output, family.transposed),
+        output_bias=_bias(output),
+        down=_weight(down, family.transposed),
+        down_bias=_bias(down),
+        gate=_weight(gate, family.transposed),
+        gate_bias=_bias(gate),
+        activation=activation,
+        score_scale=float(attention.scaling),
+    )
+
+
+def _run(
+    module: Any, family: Family, blocks: list[Any], tokens: Tensor, mask: Tensor | None, hook: Hook | None
+) -> Tensor:
+    """Return the logits; the hook sees and may replace what is computed on the way."""
+    inputs: dict[str, Any] = {"input_ids": tokens, "use_cache": False}
+    if mask is not None:
+        # padding on the left would otherwise move the positions that are learned
+        positions = (mask.cumsum(1) - 1).clamp_min(0)
+        inputs |= {"attention_mask": mask.long(), "position_ids": positions}
+    handles: list[RemovableHandle] = []
+    try:
+        if hook is not None:
+            for layer, block in enumerate(blocks):
+                handles += _look_into(block, family, f"layers.{layer}", hook)
+            handles.append(
+                attrgetter(family.final_norm)(module).register_forward_hook(
+                    lambda _module, _inputs, output: hook("final", output)
+                )
+            )
+        logits = module(**inputs).logits
+    finally:
+        for handle in handles:
+            handle.remove()
+    return logits if hook is None else hook("logits", logits)
 
 
 def _look_into(block: Any, family: Family, name: str, hook: Hook) -> list[RemovableHandle]:
