@@ -144,10 +144,10 @@ REFUSED_NEEDS = {
     "arrays": (["values"], "it reads the array values of the test set in_distribution, which has first_start, "),
     "errors": (["mistake"], "it reads the error mistake, and the task copying has error, error_published_mask alone"),
     "recorded_errors": ({"held_out": "error"}, "it reads the test set held_out, and the task has in_distribution"),
-    "task_settings": ({"length": 65}, "task.length is 64, and it needs 65 or more; leave it out"),
-    "task_functions": (["walk"], "it calls walk() of a task, and the task copying has none; leave it out"),
+    "task_settings": ({"length": 65}, "task.length is 64, and it needs 65 or more; leave mine out"),
+    "task_functions": (["walk"], "it calls walk() of a task, and the task copying has none; leave mine out"),
     "model_settings": (["experts"], "it reads the setting experts of a model, and the model transformer has none"),
-    "model_without": ({"positions": ["rotary"]}, "positions: rotary; change model.positions, or leave it out"),
+    "model_without": ({"positions": ["rotary"]}, "positions: rotary; change model.positions, or leave mine out"),
     "checkpoints": ({"always": 12}, "11 checkpoints on the uniform grid are too few, it takes 12; lower"),
     "sequences": (["number"], "5001, more than the task's 5000 test_sequences; lower it"),
     "at_most": ({"number": "matrix_entries"}, "5001 is above the 4096 entries of an attention matrix; lower it"),
@@ -222,5 +222,5 @@ def test_the_command_prints_the_tables(capsys: pytest.CaptureFixture[str]) -> No
 def test_files_of_a_users_own_are_none_of_the_projects_tests() -> None:
     """What is parametrised over modules, and expects something planted for each, takes those in git."""
     users = {path.name for path in ROOT.glob("tests/**/*.py") if "available(" in path.read_text(encoding="utf-8")}
-    assert users == {"own.py", "test_config.py", Path(__file__).name}
+    assert users == {"own.py", "test_config.py", "test_config_editors.py", Path(__file__).name}
     assert {"copying", "marker_sums", "binary_operations"} <= set(own("tasks"))

@@ -202,6 +202,8 @@ def test_experiments_find_their_roles():
     assert players(STUDY, "marker_sums", EXPERIMENTS) == ["sums"]
     assert players(STUDY, "shared_initialisation", EXPERIMENTS) == ["shared"]
     assert players(STUDY, "grokking", EXPERIMENTS) == ["grokking"]
+    with pytest.raises(ValueError, match=r"execution_manifolds: a claim names the role 'groking', and its roles are "):
+        players(STUDY, "groking", EXPERIMENTS)
     assert players(STUDY, "not_grokking", EXPERIMENTS) == ["not_grokking"]
     assert "no_decay" not in needed_experiments(EXPERIMENTS)
     for config in ("config.yaml", "paper.yaml"):

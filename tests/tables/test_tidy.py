@@ -9,6 +9,7 @@ from learning_geometry.tables.tidy import (
     central_range,
     check_other_seeds,
     check_table,
+    gathered,
     tidy,
     with_other_seeds,
 )
@@ -157,6 +158,14 @@ def test_ranges_of_null_fractions_stay_inside():
 
 def said(*words):
     return tidy([ROW | {"index": i, "other_seeds": word} for i, word in enumerate(words)], "copying", 0)
+
+
+def test_two_measurements_with_one_row_are_named():
+    tables = {"a.parquet": tidy([ROW], "copying", 0), "b.parquet": tidy([ROW | {"index": 1}], "copying", 0)}
+    assert gathered(tables)["index"].tolist() == [ROW.get("index", 0), 1]
+    tables["c.parquet"] = tidy([ROW | {"value": 2.0}], "copying", 0)
+    with pytest.raises(ValueError, match=r"^a\.parquet and c\.parquet have the same row, quantity 'loss' of part"):
+        gathered(tables)
 
 
 def test_rows_say_what_of_the_other_seeds_is_in_them():

@@ -1,5 +1,6 @@
 """What the README says: its code runs, and what it names is there."""
 
+import ast
 import os
 import re
 import shutil
@@ -12,10 +13,13 @@ import pytest
 import yaml
 
 from learning_geometry import __version__
+from learning_geometry.claims.studies import STUDIES
+from learning_geometry.failures import NOT_MEASURED
 from learning_geometry.files import read_table
 from learning_geometry.paths import ARTIFACTS
 from learning_geometry.tables import summary
 from learning_geometry.tables import tidy as table
+from tests.own import own
 
 from .conftest import FIGURES, REPOSITORY, environment, tiny_config
 
@@ -118,6 +122,13 @@ def test_every_link_of_the_documents_leads_somewhere():
             assert (path.parent / link).exists(), f"{path}: {link}"
 
 
+def test_every_rule_of_claims_is_listed():
+    for path in (REPOSITORY / "src/learning_geometry/claims/rules").glob("[a-z]*.py"):
+        if path.stem in own("rules"):
+            summary = ast.get_docstring(ast.parse(path.read_text())).partition("\n")[0]
+            assert f"| `{path.stem}` | {summary} |" in CONTRIBUTING
+
+
 def test_every_make_target_exists():
     makefile = (REPOSITORY / "Makefile").read_text()
     targets = set(re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE).group(1).split())
@@ -172,9 +183,9 @@ def test_the_table_of_figures_names_what_the_workflow_draws(finished):
 
 
 def test_the_targets_of_snakemake_exist():
-    snakefile = (REPOSITORY / "Snakefile").read_text()
     assert "snakemake --cores N orthogonal_subspaces" in INLINE
-    assert "rule orthogonal_subspaces:" in snakefile
+    listed = re.findall(r"^- `(\w+)`: ", README, re.MULTILINE)
+    assert listed == [study.name for study in STUDIES]
 
 
 def test_the_table_of_columns_is_complete():
@@ -189,6 +200,7 @@ def test_the_table_of_columns_is_complete():
 def test_what_the_columns_may_hold_is_listed(finished):
     results = finished[0].folder / "results"
     rows = pd.concat([read_table(path) for path in sorted(results.glob("*/*.parquet"))])
+    rows = rows[rows["quantity"] != NOT_MEASURED]  # whose data is a reason
     listed = set(inline(RESULTS))
     for column in ("unit", "interval"):
         assert set(rows[column].dropna()) - {""} <= listed, column

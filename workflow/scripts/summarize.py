@@ -7,11 +7,11 @@ from learning_geometry.failures import failure, row
 from learning_geometry.files import atomic_path, read_provenance, read_table, write_table
 from learning_geometry.running import job, mixed
 from learning_geometry.tables.summary import summarize
-from learning_geometry.tables.tidy import check_other_seeds, tidy, with_other_seeds
+from learning_geometry.tables.tidy import check_other_seeds, gathered, tidy, with_other_seeds
 
 with job(snakemake) as running:
     tables = [with_other_seeds(read_table(path)) for path in snakemake.input.tables]
-    measured = pd.concat(tables, ignore_index=True)
+    measured = gathered(dict(zip(snakemake.input.tables, tables, strict=True)))
     there = set(measured["quantity"])
     derived = [load_module("derived", path.stem) for path in module_files("derived")]
     for module in derived:

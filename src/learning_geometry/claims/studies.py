@@ -58,7 +58,13 @@ def _meets(value: Any, wanted: Any) -> bool:
 
 
 def players(study: Study, role: str, experiments: Experiments) -> list[str]:
-    """Return the experiments of the study that play a role, in the order of the config."""
+    """Return the experiments of the study that play a role, in the order of the config.
+
+    Raises:
+        ValueError: the study has no such role.
+    """
+    if role not in study.roles:
+        raise ValueError(f"{study.name}: a claim names the role {role!r}, and its roles are {', '.join(study.roles)}")
     return [
         name
         for name, experiment in experiments.items()

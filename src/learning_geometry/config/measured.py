@@ -25,7 +25,7 @@ def check_measurement(name: str, settings: dict[str, Any], experiment: dict[str,
 
     wanted = needs(name)
     for problem in [*_of_task(wanted, experiment), *_of_model(wanted, experiment)]:
-        at("", f"{problem}; leave it out" if "; " not in problem else f"{problem}, or leave it out")
+        at("", f"{problem}; leave {name} out" if "; " not in problem else f"{problem}, or leave {name} out")
         return
     if wanted.get("other_seeds") == "all" and len(experiment["seeds"]) < 2:
         at("", "it compares seeds, and the experiment has one; add a seed, or leave it out")

@@ -551,11 +551,21 @@ def _legend_width(labels: Sequence[str], columns: int, handle_length: float | No
 def legend_above(axes: Axes, entries: Mapping[str, Any], columns: int = 1) -> None:
     """Put a legend (label: handle) above the axes, where it cannot cover data.
 
+    Args:
+        axes: whose width, before the layout is made, is about that of the panel.
+        entries: label -> handle.
+        columns: side by side, fewer where the labels are too long for the width.
+
     Raises:
         ValueError: there is no entry.
     """
     if not entries:
         raise ValueError("legend_above: no entries; name what the panel shows")
+    of_figure = axes.get_figure(root=False)
+    assert of_figure is not None
+    width = axes.get_position().width * of_figure.bbox.width / of_figure.dpi
+    while columns > 1 and _legend_width(list(entries), columns) > width:
+        columns -= 1
     axes.legend(list(entries.values()), list(entries), loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=columns)
 
 

@@ -153,6 +153,27 @@ def with_other_seeds(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(other_seeds=pd.Series([COMPARED_BEFORE.get(name, "") for name in names], table.index, "str"))
 
 
+def gathered(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return the rows of several measurements, one table below the other.
+
+    Args:
+        tables: what made a table, such as a measurement's name and its seed -> tidy rows.
+
+    Raises:
+        ValueError: two tables have the same row; the message names both and the row.
+    """
+    rows = pd.concat([table.assign(made_by=name) for name, table in tables.items()], ignore_index=True)
+    repeated = rows.duplicated(KEY, keep=False)
+    if repeated.any():
+        first = rows[repeated].iloc[0]
+        same = rows[repeated & (rows[KEY] == first[KEY]).all(axis=1)]
+        raise ValueError(
+            f"{' and '.join(same['made_by'])} have the same row, quantity {first['quantity']!r} of part "
+            f"{first['part']!r}, seed {first['seed']}, step {first['step']}; give the quantity of one another name"
+        )
+    return rows.drop(columns="made_by")
+
+
 def check_other_seeds(table: pd.DataFrame, given: str, made_by: str) -> None:
     """Check that every row says what of the other seeds is in it, where its maker was given any, and no more than that.
 
