@@ -112,6 +112,17 @@ def test_the_example_measurement_needs_its_file_and_its_entry_only(editable):
     assert "stable_rank" in set(read_table(editable.folder / "results/tiny/summary.parquet")["quantity"])
 
 
+def test_the_example_of_a_derived_quantity_derives_it(finished):
+    (block,) = [block for language, block in BLOCKS if language == "python" and "DERIVED_FROM" in block]
+    names = {}
+    exec(block, names)
+    runs = read_table(finished[0].folder / "results/tiny/runs.parquet")
+    derived = names["derive"](runs)
+    table.check_table(derived)
+    table.check_other_seeds(derived, "all", "loss_fall")
+    assert set(derived["seed"]) == {0, 1} and set(derived["data"]) == {"in_distribution", "out_of_distribution"}
+
+
 def test_the_readme_is_short():
     assert len(README.splitlines()) <= 150
 
