@@ -197,3 +197,11 @@ def test_shares_have_the_ends_of_clopper_and_pearson(k, n):
     low = stats.beta.ppf(0.025, k, n - k + 1) if k else 0.0
     high = stats.beta.ppf(0.975, k + 1, n - k) if k < n else 1.0
     np.testing.assert_allclose(share_interval(k, n), (low, high), atol=1e-10)
+
+
+@pytest.mark.parametrize("unit", [0.1, 0.01, 3.0, 1e-9])
+def test_a_bca_interval_does_not_depend_on_the_unit(unit):
+    counts = np.array([0, 0, 1, 1, 2, 3, 1, 2, 0, 4, 1, 2], dtype=float)
+    whole, scaled = interval(counts), interval(counts * unit)
+    assert whole.method == scaled.method == "bca"
+    assert np.array([scaled.low, scaled.high]) / unit == pytest.approx([whole.low, whole.high], rel=1e-9)

@@ -156,10 +156,10 @@ def bca_ends(
     $d_i = \bar\theta_{(\cdot)} - \theta_{(i)}$, an end of the interval is the quantile of $\hat\theta^*$ at
     $\Phi(z_0 + (z_0 + z) / (1 - a (z_0 + z)))$ with $z = \Phi^{-1}((1 \mp \text{level}) / 2)$.
 
-    ``scipy.stats.bootstrap`` gives the same ends of a mean where resamples have no ties, but decides ties by equality
-    of rounded numbers: of seven values 0.1 and five values 0.3 it gives (0.133, 0.250), and of the same values over ten
-    (0.0117, 0.0233). It returns NaN where all resamples are on one side, and takes no statistic of counts, which
-    ``resampling`` needs.
+    ``scipy.stats.bootstrap`` (1.17.1) gives the same ends of a mean where resamples have no ties, but decides ties by
+    equality of rounded numbers: of seven values 0.1 and five values 0.3 it gives (0.133, 0.250), and of the same values
+    over ten (0.0117, 0.0233). It returns NaN where all resamples are on one side, and takes no statistic of counts,
+    which ``resampling`` needs.
 
     Args:
         estimate: the statistic of the data.
