@@ -24,14 +24,20 @@ MAKES_TABLES = [
 
 # `src` is on the path of Snakemake's own scripts: Python runs this at the start of each process
 FORBIDS = """
-import socket, sys
+import importlib.abc, socket, sys
 
 def refuse(self, address):
     if self.family != socket.AF_UNIX:
         raise OSError(f"a redraw connects to {address}")
 
 socket.socket.connect = refuse
-sys.modules["torch"] = None
+
+class WithoutTorch(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "torch":
+            raise ImportError("a redraw imports torch")
+
+sys.meta_path.insert(0, WithoutTorch())
 """
 
 

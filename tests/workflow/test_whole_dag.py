@@ -282,7 +282,7 @@ def test_comments_docstrings_and_layout_rerun_nothing(editable):
 def test_an_edit_of_code_reruns_what_uses_it(editable):
     editable.edit(f"{SOURCE}/figures/transition_timeline.py", "\nimport ", "\nimport os\nimport ")
     assert editable.planned() == {"figure_transition_timeline": 1}
-    editable.edit(f"{SOURCE}/measurements/sharpness.py", "import torch\n", "import os\n\nimport torch\n")
+    editable.edit(f"{SOURCE}/measurements/runs/sharpness.py", "import torch\n", "import os\n\nimport torch\n")
     assert editable.planned() == {"measure": 2, "summarize": 1} | conclusions()
     editable.edit(f"{SOURCE}/training/optimizers.py", "import math\n", "import math\nimport os\n")
     assert editable.planned()["train"] == len(RUNS)

@@ -260,7 +260,7 @@ def bounds(window: Window, transition: float, last: float) -> tuple[float, float
     return start, stop
 
 
-def largest_spacing(steps: Iterable[Float[np.ndarray, " n"]]) -> float:
+def largest_spacing(steps: Iterable[Float[np.ndarray, " _"]]) -> float:
     """Return the largest spacing of the recorded steps of some curves; infinite if one has a single step.
 
     >>> largest_spacing([np.array([0.0, 10.0, 30.0]), np.array([0.0, 5.0])])

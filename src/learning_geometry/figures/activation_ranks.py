@@ -116,7 +116,7 @@ def _with_gaps(rows: pd.DataFrame, part: str, runs: pd.DataFrame) -> pd.DataFram
     """Rows of a part by layer, with gaps at the layers in which it could not be measured."""
     lacking = style.not_measured(runs)
     return style.with_gaps(
-        _by_layer(rows, part), "layer", lacking.loc[lacking["of"] == part, "layer"].unique().tolist()
+        _by_layer(rows, part), "layer", lacking.loc[lacking["of"] == part, "layer"].unique().astype(float).tolist()
     )
 
 
