@@ -317,7 +317,7 @@ def test_lines_break_at_a_layer_that_was_not_measured():
     )
 
     growth = importlib.import_module("learning_geometry.figures.depth_growth")
-    tables, options = test_depth_growth.planted()
+    tables, options = test_depth_growth.planted(), test_depth_growth.OPTIONS
     contrasts = tables["runs"].query("quantity == 'increment_cosine'")["data"].unique()
     reasons = [(f"layers.{at}.residual_post", f"{on}: no increment_cosine, as x") for at in (3, 4) for on in contrasts]
     given = without(tables, reasons, ["increment_cosine"])

@@ -8,11 +8,17 @@ from learning_geometry.files import read_provenance, read_table
 
 from .conftest import copy_workflow
 
-REASON = "are fewer than 10000, and would make any activation look low-dimensional"
+REASON = "two draws do not do"
+
+MEASUREMENT = "src/learning_geometry/measurements/runs/rank_over_training.py"
+FIRST = "    # the first checkpoint is the null, measured or not\n"
+FAILS = f"""    if settings["null_draws"] == 2:
+        raise ValueError("of these data {REASON}")
+"""
 
 
 def config():
-    """Two seeds of copying; rank_over_training finds too few vectors."""
+    """Two seeds of copying; rank_over_training cannot be made with two draws."""
     return {
         "experiments": {
             "tiny": {
@@ -40,7 +46,7 @@ def config():
                         "every": 10,
                         "sequences": 2,
                         "null_draws": 2,
-                        "least_vectors_per_width": 1250,
+                        "least_vectors_per_width": 1,
                     },
                 },
             }
@@ -56,6 +62,7 @@ def config():
 def test_all_else_is_made_and_the_run_is_no_success(tmp_path):
     copy = copy_workflow(tmp_path)
     settings = config()
+    copy.edit(MEASUREMENT, FIRST, FAILS + FIRST)
     copy.write_config(settings)
     first = copy.snakemake("--cores", "2", check=False)
     assert first.returncode != 0, first.stdout
@@ -98,7 +105,7 @@ def test_all_else_is_made_and_the_run_is_no_success(tmp_path):
     assert copy.planned() == {"failed_measurements": 1}
 
     # with other settings it is tried again
-    settings["experiments"]["tiny"]["measurements"]["rank_over_training"]["least_vectors_per_width"] = 1
+    settings["experiments"]["tiny"]["measurements"]["rank_over_training"]["null_draws"] = 3
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(settings))
     mended = copy.snakemake("--cores", "2")
     assert "could not be made" not in mended.stdout

@@ -161,7 +161,7 @@ def _draw_errors(column: Column, axes: Axes) -> dict[str, Any]:
         for number, (what, stream) in enumerate(FITTED):
             row = _of_stream(column, f"held_out_error-{law}-{what}", stream)
             if row is None:
-                _undefined(axes, number)
+                _undefined(axes, float(number))
             elif np.isfinite(row["value"]):
                 _point(axes, number + offset, row, color, marker)
             else:
@@ -178,7 +178,7 @@ def _draw_differences(column: Column, axes: Axes) -> None:
         for number, (what, stream) in enumerate(FITTED if law != "exponential" else ()):
             row = _of_stream(column, f"exponential_minus_{law}-{what}", stream)
             if row is None:
-                _undefined(axes, number)
+                _undefined(axes, float(number))
             elif np.isfinite(row["value"]):
                 _point(axes, number + offset, row, color, marker)
             else:
