@@ -103,9 +103,8 @@ def again(rule):
 
 def must_run(job):
     """Why a job must run, if its outputs are not up to date."""
-    targets = [os.path.relpath(target) for target in workflow.dag_settings.targets]
-    if job.rule in workflow.dag_settings.targets:  # such as archive
-        targets += job.outputs
+    asked = workflow.dag_settings.targets
+    targets = [os.path.relpath(target) for target in asked] + [path for path in job.outputs if job.rule in asked]
     try:
         return PLAN.must_run(job, targets)
     except (ValueError, OSError) as error:
