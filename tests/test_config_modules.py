@@ -222,5 +222,5 @@ def test_the_command_prints_the_tables(capsys: pytest.CaptureFixture[str]) -> No
 def test_files_of_a_users_own_are_none_of_the_projects_tests() -> None:
     """What is parametrised over modules, and expects something planted for each, takes those in git."""
     users = {path.name for path in ROOT.glob("tests/**/*.py") if "available(" in path.read_text(encoding="utf-8")}
-    assert users == {"own.py", "test_config.py", "test_config_editors.py", Path(__file__).name}
+    assert users == {"own.py", "test_config.py", Path(__file__).name}
     assert {"copying", "marker_sums", "binary_operations"} <= set(own("tasks"))
