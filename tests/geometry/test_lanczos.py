@@ -73,7 +73,6 @@ def test_least_squares_has_the_gram_matrix_as_hessian():
 
 
 # torch.func.hessian loads rules that torch itself still scripts
-@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 def test_products_agree_with_the_dense_hessian_of_a_network():
     model, inputs, targets = network()
     parameters = dict(model.named_parameters())
@@ -91,6 +90,7 @@ def test_products_agree_with_the_dense_hessian_of_a_network():
     assert torch.allclose(dense @ top.vector, top.value * top.vector, atol=2 * top.residual + 1e-12)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 def test_agrees_with_curvlinops_and_scipy():
     model, inputs, targets = network(widths=(4, 12, 10, 3))
     parameters = dict(model.named_parameters())
