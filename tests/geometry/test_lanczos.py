@@ -73,6 +73,7 @@ def test_least_squares_has_the_gram_matrix_as_hessian():
 
 
 # torch.func.hessian loads rules that torch itself still scripts
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 def test_products_agree_with_the_dense_hessian_of_a_network():
     model, inputs, targets = network()
     parameters = dict(model.named_parameters())
