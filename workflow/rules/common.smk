@@ -104,7 +104,9 @@ def again(rule):
 def must_run(job):
     """Why a job must run, if its outputs are not up to date."""
     asked = workflow.dag_settings.targets
-    targets = [os.path.relpath(target) for target in asked] + [path for path in job.outputs if job.rule in asked]
+    targets = [os.path.relpath(target) for target in asked] + [
+        path for path in job.outputs if job.rule in asked
+    ]
     try:
         return PLAN.must_run(job, targets)
     except (ValueError, OSError) as error:
