@@ -21,12 +21,16 @@ include: "workflow/rules/archive.smk"
 report: "workflow/report/workflow.rst"
 
 
+onstart:
+    begin()
+
+
 onsuccess:
-    say_failures(success=True)
+    end(success=True)
 
 
 onerror:
-    say_failures(success=False)
+    end(success=False)
 
 
 localrules:

@@ -18,6 +18,18 @@ include: "workflow/rules/claims.smk"
 report: "workflow/report/workflow.rst"
 
 
+onstart:
+    begin()
+
+
+onsuccess:
+    end(success=True)
+
+
+onerror:
+    end(success=False)
+
+
 localrules:
     all,
 
@@ -42,6 +54,7 @@ rule write_summary:
         ),
     log:
         f"{RESULTS}/{{experiment}}/logs/write_summary.log",
+    priority: in_order("write_summary")
     conda:
         "environment.yml"
     params:

@@ -23,6 +23,7 @@ WITHOUT_NUMBERS = {
     "progress": "says on the terminal and in logs how far a job is",
     "known": "keeps digests of files, each of which is that of its file",
     "fingerprint": "compares code; what it compares is stored, and differs if this changes that",
+    "forkserver": "starts the processes of jobs",
     "running": "refuses to write, or records what made a result",
     "discovery": "says where modules lie, each of which is a root of the jobs that use it",
     "paths": "says where artifacts lie, which are known by their keys",

@@ -39,6 +39,9 @@ CONCLUDED_FROM = ("runs", "summary")
 KNOWN, AGAIN, RECORDS = ".known.json", ".to-be-made-again", ".made"
 """In a results folder: the cache of what is known of files, the list of what is out of date, and records."""
 
+RUNS_LOG = "logs/runs.csv"
+"""In a results folder: what each call of Snakemake that ran jobs took, see ``planning.spent``."""
+
 MANIFEST = "manifest.json"
 """Of a folder: what its files are, and what it was made from."""
 

@@ -68,13 +68,13 @@ class Progress:
         self._written = now
         parts = [f"{self._unit} {done}/{self._total} ({100 * done // max(self._total, 1)} %)"]
         if speed := self._speed():
-            parts += [self._per_second(speed), f"{_duration((self._total - done) / speed)} left"]
+            parts += [self._per_second(speed), f"{duration((self._total - done) / speed)} left"]
         self._show(f"{self._label}: {', '.join([*parts, note] if note else parts)}")
 
     def summary(self) -> str:
         """Return one line with the steps done in this process, the time since the start and the speed."""
         first, done = (self._first or self._last)[0], self._last[0]
-        line = f"{self._label}: {done - first} {self._unit}s in {_duration(self._clock() - self._began)}"
+        line = f"{self._label}: {done - first} {self._unit}s in {duration(self._clock() - self._began)}"
         if speed := self._speed():
             line += f", {self._per_second(speed)}"
         return line + (f", resumed at {self._unit} {first}" if first else "")
@@ -143,10 +143,10 @@ def log_to(path: str | Path, rule: str = "") -> Iterator[Log]:
                 os.close(original)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Return a rounded duration.
 
-    >>> [_duration(seconds) for seconds in (0.42, 65.0, 200.0, 7400.0)]
+    >>> [duration(seconds) for seconds in (0.42, 65.0, 200.0, 7400.0)]
     ['0.4 s', '65 s', '3 min 20 s', '2 h 3 min']
     """
     whole = round(seconds)

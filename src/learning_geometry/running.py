@@ -6,7 +6,9 @@ back betrays itself by its time of change.
 """
 
 import platform
+import re
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -35,6 +37,10 @@ LIBRARIES = {
 """Libraries that can decide numbers -> their modules; recorded are those that a job has imported."""
 
 
+PROCESSOR_TIME = re.compile(r"^processor time: ([0-9.]+) s to start, ([0-9.]+) s of work$", re.MULTILINE)
+"""The line at the end of a job's log, the last that it has of the kind: seconds of all its threads."""
+
+
 class Changed(RuntimeError):
     """What a job depends on changed while it ran, or since it was planned; nothing of it is kept."""
 
@@ -54,6 +60,7 @@ class Running:
             Changed: code, a file from outside, or an input is not what the plan says.
         """
         self.terminal, self._derivation = log.terminal, derivation
+        self._ready = 0.0
         self.key: str = derivation["key"]
         self.code: str = derivation["made_from"]["code"]
         roots, known = derivation["roots"], Known(Path(derivation["results"]) / KNOWN)
@@ -71,6 +78,14 @@ class Running:
             stored_key = stored(path).get("key")
             if stored_key != key:
                 raise Changed(f"{path} was made by other settings or other code than now; run the same command again")
+
+    def ready(self) -> None:
+        """Say that the job has only started so far: it imported, and compared what is on disk with the plan."""
+        self._ready = time.process_time()
+
+    def processor_time(self) -> str:
+        """Return the line of the log that tells the job's processor time, as :data:`PROCESSOR_TIME` reads it."""
+        return f"processor time: {self._ready:.2f} s to start, {time.process_time() - self._ready:.2f} s of work"
 
     def unchanged(self) -> None:
         """Check that code and files from outside are as when the job began; call it before anything is kept.
@@ -119,6 +134,7 @@ def job(snakemake: Any) -> Iterator[Running]:
     with log_to(snakemake.log[0]) as log:
         try:
             running = Running(derivation, log, _started())
+            running.ready()
             yield running
             running.unchanged()
         except Changed:
@@ -126,6 +142,7 @@ def job(snakemake: Any) -> Iterator[Running]:
                 rmtree(derivation["works_in"], ignore_errors=True)
             raise
         _write_record(derivation, running)
+        print(running.processor_time())
 
 
 def stored(path: str | Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ rule archive:
         result("archive"),
     log:
         result("log", rule="archive"),
+    priority: in_order("archive")
     conda:
         "../../environment.yml"
     params:

@@ -14,6 +14,7 @@ rule judge_claims:
         ),
     log:
         result("log", rule="judge_claims"),
+    priority: in_order("judge_claims")
     conda:
         "../../environment.yml"
     params:

@@ -18,10 +18,14 @@ from snakemake.logging import logger
 from learning_geometry.claims.studies import STUDIES
 from learning_geometry.config import AFTER_CONFIGFILE, ConfigError, available, load
 from learning_geometry.failures import failures, told
+from learning_geometry.forkserver import Server
 from learning_geometry.paths import artifact
 from learning_geometry.planning import jobs
+from learning_geometry.planning.order import priorities
 from learning_geometry.planning.plan import Plan
+from learning_geometry.planning.remaining import Remaining
 from learning_geometry.planning.rerun import Reruns
+from learning_geometry.planning.spent import record
 
 # redraw.smk says False: the tables of an archive are drawn, and what they were measured on may lie elsewhere
 READS_FILES = globals().get("READS_FILES", True)
@@ -48,6 +52,11 @@ PLAN = Plan(
 )
 # what is planned in the main process is not planned again in the jobs that it starts on a cluster
 RERUNS = Reruns(PLAN, logger.info) if workflow.is_main_process else None
+
+PRIORITIES = priorities(PLAN.jobs)
+# fewer jobs than these end before a server has imported what they share
+ENOUGH_JOBS = 4
+BESIDE = {}
 
 
 wildcard_constraints:
@@ -99,6 +108,11 @@ def again(rule):
         return RERUNS.marker(job, must_run(job))
 
     return paths
+
+
+def in_order(rule):
+    """When a job begins among those that could."""
+    return lambda wildcards: PRIORITIES[PLAN.find(rule, wildcards)]
 
 
 def must_run(job):
@@ -154,6 +168,33 @@ def measured_tables(among=None):
     """The tables of all measurements, or of those among some paths."""
     tables = [job.outputs[0] for job in PLAN.jobs if job.rule in MEASURE]
     return tables if among is None else [path for path in tables if path in among]
+
+
+def begin():
+    """Let the scheduler rest between jobs, and start what they need beside them, if they run on this machine."""
+    # With its limit of 100 jobs a second Snakemake 9.27 looks for jobs once a second for each job that ended while others
+    # waited: 56 times a second after 60 jobs, in a core of its own after 1,000. Without one it looks when a job ends.
+    limiter = workflow.scheduler.job_rate_limiter
+    if limiter is not None and (limiter.max_jobs, limiter.timespan) == (100, 1):
+        workflow.scheduler.job_rate_limiter = None
+    running = {
+        job.jobid: PLAN.made_by(job.output[0]) if job.output else None
+        for job in workflow.dag.needrun_jobs()
+    }
+    cores = workflow.resource_settings.cores or workflow.resource_settings.nodes or 1
+    BESIDE["remaining"] = Remaining(running, cores, logger.info)
+    logger.addHandler(BESIDE["remaining"])
+    if workflow.local_exec and len(running) >= ENOUGH_JOBS:
+        BESIDE["server"] = Server()
+
+
+def end(success):
+    """End what :func:`begin` started, record what the run took, and say what failed."""
+    if "server" in BESIDE:
+        BESIDE["server"].stop()
+    if "remaining" in BESIDE:
+        record(RESULTS, BESIDE["remaining"].jobs, BESIDE["remaining"].seconds)
+    say_failures(success)
 
 
 def say_failures(success):

@@ -18,6 +18,7 @@ for figure in available("figures"):
             ),
         log:
             result("log", rule=f"figure_{figure}"),
+        priority: in_order(f"figure_{figure}")
         conda:
             "../../environment.yml"
         params:

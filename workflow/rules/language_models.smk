@@ -7,7 +7,7 @@ rule capture_text:
         directory(result("text")),
     log:
         result("experiment_log", rule="capture_text_{text}"),
-    priority: 30
+    priority: in_order("capture_text")
     conda:
         "../../environment.yml"
     params:
@@ -30,7 +30,7 @@ rule capture_prompts:
         directory(result("prompts")),
     log:
         result("experiment_log", rule="capture_prompts_{weights}"),
-    priority: 20
+    priority: in_order("capture_prompts")
     conda:
         "../../environment.yml"
     params:
@@ -53,6 +53,7 @@ rule measure_language_model:
         table=result("model_measurement"),
     log:
         result("experiment_log", rule="measure_{measurement}"),
+    priority: in_order("measure_language_model")
     conda:
         "../../environment.yml"
     params:

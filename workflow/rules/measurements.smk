@@ -10,6 +10,7 @@ rule measure:
         result("measurement"),
     log:
         result("run_log", rule="measure_{measurement}"),
+    priority: in_order("measure")
     conda:
         "../../environment.yml"
     params:
@@ -52,6 +53,7 @@ rule summarize:
         ),
     log:
         result("experiment_log", rule="summarize"),
+    priority: in_order("summarize")
     conda:
         "../../environment.yml"
     params:

@@ -13,6 +13,7 @@ rule gather_sweep:
         ),
     log:
         result("experiment_log", rule="gather_sweep"),
+    priority: in_order("gather_sweep")
     conda:
         "../../environment.yml"
     params:

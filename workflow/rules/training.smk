@@ -6,7 +6,7 @@ rule make_dataset:
         result("dataset"),
     log:
         result("run_log", rule="make_dataset"),
-    priority: 20
+    priority: in_order("make_dataset")
     conda:
         "../../environment.yml"
     params:
@@ -27,7 +27,7 @@ rule train:
         metrics=result("metrics"),
     log:
         result("run_log", rule="train"),
-    priority: 10
+    priority: in_order("train")
     conda:
         "../../environment.yml"
     params:

@@ -4,6 +4,10 @@ Work in progress lies in the working directory and becomes the output at the end
 any moment and started again continues from what it had saved.
 """
 
+from learning_geometry.forkserver import run_in_a_fork
+
+run_in_a_fork()
+
 import shutil
 from pathlib import Path
 from time import perf_counter

@@ -1,5 +1,9 @@
 """Draw one figure from the tables of its experiments; writes a PDF and a PNG."""
 
+from learning_geometry.forkserver import run_in_a_fork
+
+run_in_a_fork()
+
 from importlib import import_module
 
 import pandas as pd

@@ -1,5 +1,9 @@
 """Gather the summaries of all experiments of a sweep, with one column for each swept key."""
 
+from learning_geometry.forkserver import run_in_a_fork
+
+run_in_a_fork()
+
 from learning_geometry.files import atomic_path, read_table, write_table
 from learning_geometry.running import job
 from learning_geometry.tables.sweeps import gather

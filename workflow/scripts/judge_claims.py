@@ -1,5 +1,9 @@
 """Judge every claim from the tables of its experiments; writes a CSV, a Markdown and an HTML page."""
 
+from learning_geometry.forkserver import run_in_a_fork
+
+run_in_a_fork()
+
 import os
 
 from learning_geometry.claims.judge import judge

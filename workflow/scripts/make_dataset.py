@@ -1,5 +1,9 @@
 """Draw the fixed test sets, and what a run draws once; writes one safetensors file."""
 
+from learning_geometry.forkserver import run_in_a_fork
+
+run_in_a_fork()
+
 from learning_geometry.running import job
 from learning_geometry.tasks.dataset import make_dataset, write_dataset
 

@@ -3,6 +3,10 @@
 Some measurements compare the run with other seeds of its experiment, and are given these as well.
 """
 
+from learning_geometry.forkserver import run_in_a_fork
+
+run_in_a_fork()
+
 import sys
 from pathlib import Path
 from time import perf_counter
@@ -34,6 +38,7 @@ with job(snakemake) as running:
     # measurements of weights alone do without torch, whose import takes seconds
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(snakemake.threads)
+    running.ready()
     table, failure = attempt(lambda: module.measure(run, params.measurement))
     if failure:
         table = tidy([], run.experiment, run.seed)

@@ -3,6 +3,10 @@
 Files that it leaves beside the table, such as dictionaries, appear in one rename, before the table.
 """
 
+from learning_geometry.forkserver import run_in_a_fork
+
+run_in_a_fork()
+
 import shutil
 import sys
 from pathlib import Path
@@ -31,6 +35,7 @@ with job(snakemake) as running:
     module = load_module("measurements", wildcards.measurement)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(snakemake.threads)
+    running.ready()
     table, failure = attempt(lambda: module.measure(run, params.measurement))
     if failure:
         table = tidy([], run.experiment, 0)

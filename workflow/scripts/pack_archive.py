@@ -1,5 +1,9 @@
 """Pack the tables of every experiment, and the checksums of what was drawn from them, into one file."""
 
+from learning_geometry.forkserver import run_in_a_fork
+
+run_in_a_fork()
+
 import os
 
 from learning_geometry.archive import pack

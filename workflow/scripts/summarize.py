@@ -1,5 +1,9 @@
 """Gather every table of an experiment, add what follows from them alone, and summarise over seeds with intervals."""
 
+from learning_geometry.forkserver import run_in_a_fork
+
+run_in_a_fork()
+
 import pandas as pd
 
 from learning_geometry.discovery import load_module, module_files

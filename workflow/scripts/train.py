@@ -5,6 +5,10 @@ at any moment and started again continues from its last saved state. The checkpo
 saved state has all of them, and after it both outputs are whole.
 """
 
+from learning_geometry.forkserver import run_in_a_fork
+
+run_in_a_fork()
+
 import shutil
 from pathlib import Path
 

@@ -1,0 +1,59 @@
+"""In which order jobs begin, and about how long they take: for who waits, never for a result."""
+
+from collections.abc import Iterable
+from graphlib import TopologicalSorter
+
+from learning_geometry.planning.jobs import Job
+
+SECONDS: dict[str, float] = {}
+"""Processor time of each kind of job as in the default run, see benchmarks/README.md: of training, one step's."""
+
+UNKNOWN = 3.0
+"""Seconds of a kind of job that is not among them, such as a measurement of one's own."""
+
+FIRST = 10**9
+"""Added to the priority of what the first figure needs."""
+
+
+def kind(job: Job) -> str:
+    """Return what tells about how long a job takes: ``train copying``, ``measure sharpness``, ``figure``, a rule."""
+    if job.rule == "train":
+        return f"train {job.settings['experiment']['task']['name']}"
+    if "measurement" in job.wildcards:
+        return f"measure {job.wildcards['measurement']}"
+    return "figure" if job.rule.startswith("figure_") else job.rule
+
+
+def estimated_seconds(job: Job) -> float:
+    """Return about how many seconds of one core a job takes."""
+    seconds = SECONDS.get(kind(job), UNKNOWN)
+    if job.rule == "train" and kind(job) in SECONDS:
+        seconds *= job.settings["experiment"]["training"]["steps"]
+    return seconds
+
+
+def priorities(jobs: Iterable[Job]) -> dict[Job, int]:
+    """Return the priority of each job: the greater, the earlier it begins once it can.
+
+    What the figure with the least work behind it needs comes first, so that there is something to see early. Everything
+    else has the seconds until the last job that waits for it ends, if all that can run at once did: so no long chain
+    of jobs is left for the end, where a core would stand idle beside it.
+    """
+    jobs = list(jobs)
+    made_by = {path: job for job in jobs for path in job.outputs}
+    needed = {
+        job: {made_by[path] for paths in job.inputs.values() for path in paths if path in made_by} for job in jobs
+    }
+    in_order = list(TopologicalSorter(needed).static_order())
+    behind: dict[Job, frozenset[Job]] = {}
+    for job in in_order:
+        behind[job] = frozenset({job}).union(*(behind[each] for each in needed[job]))
+    figures = [job for job in jobs if job.rule.startswith("figure_")]
+    first = min(figures, key=lambda job: sum(map(estimated_seconds, behind[job])), default=None)
+    left = dict.fromkeys(in_order, 0.0)
+    for job in reversed(in_order):
+        left[job] += estimated_seconds(job)
+        for each in needed[job]:
+            left[each] = max(left[each], left[job])
+    sooner = behind[first] if first else frozenset()
+    return {job: round(left[job]) + FIRST * (job in sooner) for job in jobs}

@@ -1,0 +1,129 @@
+"""Scripts that a server runs in forks end, print and die as if Python had been started with them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from learning_geometry.forkserver import THREADS, VARIABLE, Server
+
+SOURCE = Path(__file__).parents[1] / "src"
+BEGIN = "from learning_geometry.forkserver import run_in_a_fork\nrun_in_a_fork()\nimport os, sys, signal, time\n"
+
+
+@pytest.fixture(scope="module")
+def server():
+    threads = {name: os.environ.get(name) for name in THREADS}
+    os.environ["PYTHONPATH"] = str(SOURCE)
+    server = Server(("wave",))
+    yield server
+    server.stop()
+    assert {name: os.environ.get(name) for name in THREADS} == threads
+
+
+@pytest.fixture
+def start(server, tmp_path):
+    def start(body, **environment):
+        script = tmp_path / "script.py"
+        script.write_text(BEGIN + body)
+        return subprocess.Popen(
+            [sys.executable, script],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
+            env={**os.environ, **dict.fromkeys(THREADS, "1"), **environment},
+        )
+
+    return start
+
+
+def ended(process):
+    output, errors = process.communicate(timeout=60)
+    return process.returncode, output, errors
+
+
+def test_a_script_runs_in_a_fork_that_has_the_libraries(start, tmp_path):
+    process = start("print('wave' in sys.modules, os.getpid(), os.getcwd(), sys.argv[0], sys.path[0], __name__)")
+    status, output, errors = ended(process)
+    loaded, number, *rest = output.split()
+    assert (status, errors, loaded) == (0, "", "True")
+    assert int(number) != process.pid
+    assert rest == [str(tmp_path), str(tmp_path / "script.py"), str(tmp_path), "__main__"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "error"),
+    [
+        ("sys.exit(3)", 3, ""),
+        ("sys.exit('no such run')", 1, "no such run\n"),
+        ("sys.exit()", 0, ""),
+        ("1 / 0", 1, "ZeroDivisionError"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL, ""),
+        ("import atexit\natexit.register(print, 'at the end', file=sys.stderr)", 0, "at the end\n"),
+    ],
+)
+def test_it_ends_as_the_script_ended(start, body, status, error):
+    returned, _, errors = ended(start(body))
+    assert returned == status
+    assert error in errors if error else errors == ""
+
+
+def test_the_environment_is_that_of_the_script(start):
+    status, output, _ = ended(start("print(os.environ['ONE'], os.environ.get('" + VARIABLE + "'))", ONE="two"))
+    assert (status, output.split()) == (0, ["two", "None"])
+
+
+@pytest.mark.parametrize("environment", [{"OMP_NUM_THREADS": "2"}, {VARIABLE: "/nowhere"}])
+def test_a_script_that_does_not_fit_or_finds_no_server_runs_itself(start, environment):
+    process = start("print(os.getpid(), 'wave' in sys.modules)", **environment)
+    assert ended(process)[:2] == (0, f"{process.pid} False\n")
+
+
+def test_who_kills_a_script_kills_its_fork(start):
+    process = start("print(os.getpid(), flush=True)\ntime.sleep(60)")
+    fork = psutil.Process(int(process.stdout.readline()))
+    process.kill()
+    assert psutil.wait_procs([fork], timeout=20)[1] == []
+    process.communicate()
+
+
+def test_an_interrupt_of_the_keyboard_reaches_the_fork(start):
+    process = start(
+        "print(os.getpid(), flush=True)\ntry:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    sys.exit(130)"
+    )
+    fork = int(process.stdout.readline())
+    process.send_signal(signal.SIGINT)  # as the terminal does, to all
+    os.kill(fork, signal.SIGINT)
+    assert ended(process)[0] == 130
+
+
+def test_many_at_once_each_get_their_own(server, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(BEGIN + "time.sleep(.1)\nsys.exit(int(os.environ['NUMBER']))")
+    environment = {**os.environ, **dict.fromkeys(THREADS, "1")}
+    processes = [
+        subprocess.Popen([sys.executable, script], env={**environment, "NUMBER": str(number)}) for number in range(12)
+    ]
+    assert [process.wait(timeout=60) for process in processes] == list(range(12))
+
+
+def test_the_server_ends_with_who_started_it_and_leaves_nothing(tmp_path):
+    code = (
+        "import os, signal\nfrom learning_geometry.forkserver import Server, VARIABLE\nserver = Server(())\n"
+        "print(server._process.pid, os.environ[VARIABLE], flush=True)\nos.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(SOURCE)}, stdout=subprocess.PIPE, text=True
+    )
+    number, address = done.stdout.split()
+    deadline = time.monotonic() + 20
+    while psutil.pid_exists(int(number)) and psutil.Process(int(number)).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert not Path(address).parent.exists()
