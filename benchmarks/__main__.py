@@ -26,6 +26,11 @@ def discover(folder: Path = FOLDER) -> list[str]:
     return sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
 
 
+def on_demand(name: str) -> bool:
+    """Whether a benchmark runs only when it is named, as it takes long."""
+    return bool(getattr(import_module(f"benchmarks.{name}"), "ON_DEMAND", False))
+
+
 def main(names: Iterable[str], rounds: int, output: Path = OUTPUT, small: bool = False) -> None:
     """Time the cases of the named benchmarks, print the table and write it to ``output``."""
     rows = []
@@ -45,11 +50,14 @@ if __name__ == "__main__":
         os.execve(sys.executable, [sys.executable, "-m", "benchmarks", *sys.argv[1:]], os.environ | ENVIRONMENT)
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "names", nargs="*", metavar="name", help=f"which to run, of {', '.join(discover())} (default: all)"
+        "names",
+        nargs="*",
+        metavar="name",
+        help=f"which to run, of {', '.join(discover())} (default: all but those that take an hour)",
     )
     parser.add_argument("--rounds", type=int, default=100, help="timings of each side (default: 100)")
     options = parser.parse_args()
     unknown = sorted(set(options.names) - set(discover()))
     if unknown:
         parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(discover())}")
-    main(options.names or discover(), options.rounds)
+    main(options.names or [name for name in discover() if not on_demand(name)], options.rounds)

@@ -185,7 +185,14 @@ def begin():
     BESIDE["remaining"] = Remaining(running, cores, logger.info)
     logger.addHandler(BESIDE["remaining"])
     if workflow.local_exec and len(running) >= ENOUGH_JOBS:
-        BESIDE["server"] = Server()
+        try:
+            BESIDE["server"] = Server()
+        except (
+            OSError
+        ) as error:  # such as a path of temporary files that is too long for a socket
+            logger.info(
+                f"Every job imports its libraries itself, for no server could be started: {error}"
+            )
 
 
 def end(success):
