@@ -49,6 +49,8 @@ LIBRARIES = (
     "scipy.linalg",
     "scipy.sparse.linalg",
     "scipy.stats",
+    "jaxtyping",
+    "xxhash",
     "matplotlib.backends.backend_agg",
     "matplotlib.backends.backend_pdf",
     "snakemake.logging",
