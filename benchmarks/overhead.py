@@ -1,4 +1,7 @@
-"""Where a finished run's processor time went: ``python -m benchmarks.overhead [results]``, or a row of the table."""
+"""Where a finished run's processor time went: ``python -m benchmarks.overhead [results]``, or a row of the table.
+
+``python -m benchmarks.overhead --kinds`` prints what ``planning/order.py`` knows of the default run.
+"""
 
 import sys
 from pathlib import Path
@@ -6,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks._timing import Count
+from learning_geometry.config import load
 from learning_geometry.paths import RUNS_LOG
 from learning_geometry.running import PROCESSOR_TIME
 
@@ -39,6 +43,25 @@ def times(results: Path) -> pd.DataFrame:
     return pd.concat([table, pd.DataFrame(more, columns=table.columns)], ignore_index=True)
 
 
+def seconds_of_kinds(results: Path, config: str) -> dict[str, float]:
+    """Return the mean core-seconds of each kind of job (``planning.order.kind``) of a run; of training, of one step."""
+    experiments = load(config)["experiments"]
+    found: dict[str, list[float]] = {}
+    for path in sorted(results.rglob("logs/*.log")):
+        times = PROCESSOR_TIME.findall(path.read_text(encoding="utf-8", errors="replace"))
+        if not times:
+            continue
+        kind, seconds = path.stem, sum(map(float, times[-1]))
+        if kind == "train":
+            name = path.parents[2].name
+            kind, seconds = f"train {name}", seconds / experiments[name]["training"]["steps"]
+        for rule in ("measure", "figure", "capture_text", "capture_prompts"):
+            if kind.startswith(f"{rule}_"):
+                kind = f"measure {kind.removeprefix('measure_')}" if rule == "measure" else rule
+        found.setdefault(kind, []).append(seconds)
+    return {kind: sum(each) / len(each) for kind, each in sorted(found.items())}
+
+
 def cases(small: bool) -> list[Count]:
     """Return what of the core-seconds of the run in ``results`` is not useful work, against all of them."""
     try:
@@ -51,7 +74,12 @@ def cases(small: bool) -> list[Count]:
 
 
 if __name__ == "__main__":
-    table = times(Path(sys.argv[1]) if len(sys.argv) > 1 else RESULTS)
-    start, work = table["start"].sum(), table["work"].sum()
-    print(table.to_string(index=False, float_format="{:.2f}".format))
-    print(f"{start + work:.0f} core-seconds, {100 * start / (start + work):.1f} % of them no useful work")
+    paths = [Path(argument) for argument in sys.argv[1:] if argument != "--kinds"] or [RESULTS]
+    if "--kinds" in sys.argv:
+        for name, seconds in seconds_of_kinds(paths[0], "config/config.yaml").items():
+            print(f'    "{name}": {seconds:.2g},')
+    else:
+        table = times(paths[0])
+        start, work = table["start"].sum(), table["work"].sum()
+        print(table.to_string(index=False, float_format="{:.2f}".format))
+        print(f"{start + work:.0f} core-seconds, {100 * start / (start + work):.1f} % of them no useful work")

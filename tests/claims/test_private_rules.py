@@ -1,6 +1,7 @@
 """A rule is one file: it is found by its name, and nothing else has to be edited."""
 
 import shutil
+from dataclasses import MISSING, fields
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from learning_geometry import discovery
 from learning_geometry.claims.claim import Comparison
 from learning_geometry.claims.judge import judge
 from learning_geometry.claims.rule import find_rule, rule_of
+from learning_geometry.claims.said import parameters_of
 from learning_geometry.claims.studies import STUDIES, used_rules
 from learning_geometry.config import load
 from learning_geometry.discovery import module_files
@@ -121,6 +123,14 @@ def test_what_a_claim_asks_of_a_rule_is_checked(comparison, says):
         judge({"runs": settings()}, tables([curve("score", 1.0)]), (study(claim(comparison)),))
     with pytest.raises(ValueError, match=says):
         judge({"runs": settings()}, [], (study(claim(comparison)),))
+    with pytest.raises(ValueError, match=says):  # as every job is planned
+        used_rules({"runs": settings()}, (study(claim(comparison)),))
+
+
+@pytest.mark.parametrize("name", [path.stem for path in module_files("rules")])
+def test_parameters_are_read_from_the_source_as_the_class_has_them(name):
+    has = {field.name: field.default is MISSING for field in fields(find_rule(name).parameters)}
+    assert parameters_of(name) == has
 
 
 def test_the_null_of_a_comparison_is_the_baseline_of_a_rule_that_reads_one():

@@ -34,10 +34,9 @@ def test_the_figure_with_the_least_work_comes_first_then_the_longest_chain(jobs)
 
 def test_a_training_is_as_long_as_it_has_steps(monkeypatch):
     monkeypatch.setattr(order, "SECONDS", {"train copying": 0.5})
-    settings = {"task": {"name": "copying"}, "training": {"steps": 30}}
-    assert estimated_seconds(job("train", "a", experiment=settings)) == pytest.approx(15.0)
-    settings = {"task": {"name": "my_own"}, "training": {"steps": 30}}
-    assert estimated_seconds(job("train", "a", experiment=settings)) == order.UNKNOWN
+    settings = {"training": {"steps": 30}}
+    assert estimated_seconds(job("train", "copying", experiment=settings)) == pytest.approx(15.0)
+    assert estimated_seconds(job("train", "mine", experiment=settings)) == pytest.approx(30 * order.UNKNOWN_STEP)
 
 
 def test_every_kind_of_job_of_the_default_run_was_measured():

@@ -5,7 +5,6 @@ import re
 from benchmarks.overhead import times
 
 
-
 def test_the_scheduler_looks_for_jobs_when_one_ends_and_says_how_far_it_is(workflow_copy):
     output = workflow_copy.snakemake("--cores", "2", "--verbose", "results/figures/grokking_timeline.png").stdout
     jobs = int(re.search(r"^total +(\d+)$", output, re.MULTILINE)[1])

@@ -45,11 +45,14 @@ config.clear()
 config.update(read)
 RESULTS = config["results"]
 MEASURE = ("measure", "measure_language_model")
-PLAN = Plan(
-    config,
-    os.path.join(workflow.basedir, "workflow/scripts"),
-    redraw=not READS_FILES,
-)
+try:
+    PLAN = Plan(
+        config,
+        os.path.join(workflow.basedir, "workflow/scripts"),
+        redraw=not READS_FILES,
+    )
+except ValueError as error:
+    raise WorkflowError(f"The claims are not valid.\n{error}") from None
 # what is planned in the main process is not planned again in the jobs that it starts on a cluster
 RERUNS = Reruns(PLAN, logger.info) if workflow.is_main_process else None
 

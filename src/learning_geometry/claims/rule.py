@@ -1,11 +1,12 @@
 """What a rule of the ledger is, and how one is found: a file ``claims/rules/<name>.py``, and nothing else to edit."""
 
 from collections.abc import Callable
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import is_dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
 from learning_geometry.claims.claim import Claim, Comparison
 from learning_geometry.claims.evidence import Evidence
+from learning_geometry.claims.said import parameters_of, said
 from learning_geometry.claims.statistics import Judgement
 from learning_geometry.discovery import load_module, module_file
 
@@ -61,23 +62,9 @@ def find_rule(name: str) -> Rule:
 def rule_of(claim: Claim, comparison: Comparison) -> tuple[Rule, Any]:
     """Return the rule of a comparison, and its ``Parameters`` as the comparison fills them.
 
-    A rule that reads a null of the tables has a parameter ``baseline`` without a default: it is the name of the
-    comparison's null, unless the comparison says otherwise (two of its rows may read nulls of one name).
-
     Raises:
         KeyError: there is no such rule.
-        ValueError: the rule's file lacks something; or the comparison says what the rule does not know, or does not
-            say what it needs, naming the claim.
+        ValueError: the rule's file lacks something; or the comparison does not say what it must, see ``said.said``.
     """
     rule = find_rule(comparison.rule)
-    known = {field.name: field for field in fields(rule.parameters)}
-    needed = {name for name, field in known.items() if field.default is MISSING and field.default_factory is MISSING}
-    said = ({"baseline": comparison.null} if "baseline" in needed else {}) | dict(comparison.parameters)
-    problems = [f"does not know {name!r}" for name in said if name not in known]
-    problems += [f"needs {name!r}" for name in known if name in needed - set(said)]
-    if problems:
-        raise ValueError(
-            f"{claim.name}: the rule {rule.name} {' and '.join(problems)} (in the comparison with "
-            f"{comparison.null}); its parameters: {', '.join(known)}"
-        )
-    return rule, rule.parameters(**said)
+    return rule, rule.parameters(**said(claim, comparison, parameters_of(comparison.rule)))

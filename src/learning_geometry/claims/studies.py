@@ -8,6 +8,7 @@ from learning_geometry.claims.attention_subspaces import STUDY as ATTENTION_SUBS
 from learning_geometry.claims.claim import Role, Study
 from learning_geometry.claims.execution_manifolds import STUDY as EXECUTION_MANIFOLDS
 from learning_geometry.claims.orthogonal_subspaces import STUDY as ORTHOGONAL_SUBSPACES
+from learning_geometry.claims.said import parameters_of, said
 from learning_geometry.discovery import module_files
 
 STUDIES: tuple[Study, ...] = (ORTHOGONAL_SUBSPACES, EXECUTION_MANIFOLDS, ATTENTION_SUBSPACES, ACTIVATION_GEOMETRY)
@@ -95,18 +96,18 @@ def used_rules(experiments: Experiments, studies: tuple[Study, ...] = STUDIES) -
     """Return the rules by which claims are judged, sorted.
 
     Raises:
-        ValueError: a claim names a rule that there is not.
+        ValueError: a claim names a rule that there is not, or says to one what it does not know.
     """
-    known = [path.stem for path in module_files("rules")]
-    used = {
-        comparison.rule: claim.name
-        for study in judged_studies(experiments, studies)
-        for claim in study.claims
-        for comparison in claim.comparisons
-    }
-    for rule, claim in used.items():
-        if rule not in known:
-            raise ValueError(
-                f"{claim}: no rule {rule!r}; rules: {', '.join(known)} (a new one is a file claims/rules/<name>.py)"
-            )
+    known = {path.stem: parameters_of(path.stem) for path in module_files("rules")}
+    used = set()
+    for study in judged_studies(experiments, studies):
+        for claim in study.claims:
+            for comparison in claim.comparisons:
+                if comparison.rule not in known:
+                    raise ValueError(
+                        f"{claim.name}: no rule {comparison.rule!r}; rules: {', '.join(known)} "
+                        "(a new one is a file claims/rules/<name>.py)"
+                    )
+                said(claim, comparison, known[comparison.rule])
+                used.add(comparison.rule)
     return sorted(used)
