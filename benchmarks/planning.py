@@ -79,17 +79,7 @@ def dry_run(arguments: list[str]) -> float:
     """
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    command = [
-        sys.executable,
-        "-m",
-        "snakemake",
-        "--dry-run",
-        "--cores",
-        "2",
-        "--workflow-profile",
-        PROFILE,
-        *arguments,
-    ]
+    command = [sys.executable, "-m", "snakemake", "--dry-run", "--cores", "2", *PROFILE, *arguments]
     subprocess.run(command, cwd=REPOSITORY, env=environment, check=True, stdout=subprocess.DEVNULL)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

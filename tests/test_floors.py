@@ -17,7 +17,18 @@ PACKAGE = Path(learning_geometry.__file__).parent
 REPOSITORY = PACKAGE.parents[1]
 
 BASE = [
-    *("discovery", "failures", "files", "fingerprint", "finite", "known", "model_files", "paths", "progress"),
+    *(
+        "discovery",
+        "failures",
+        "files",
+        "fingerprint",
+        "forkserver",
+        "finite",
+        "known",
+        "model_files",
+        "paths",
+        "progress",
+    ),
     *("running", "seeding"),
 ]
 TRAINING = ["base", "geometry", "tasks", "config", "models", "training"]
