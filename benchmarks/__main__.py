@@ -13,9 +13,10 @@ from benchmarks._timing import COLUMNS, row
 
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
-    # as the workflow sets them: freed memory is kept
+    # as the workflow sets them: freed memory is kept, and memory comes in huge pages where the system lends them
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
 FOLDER = Path(__file__).parent
 OUTPUT = Path("results/benchmarks.csv")

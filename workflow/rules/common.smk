@@ -6,11 +6,12 @@ import sys
 SOURCE = os.path.join(workflow.basedir, "src")
 sys.path.insert(0, SOURCE)
 # scripts run in processes of their own: they find the package without being installed, and keep freed
-# memory (with glibc this saves a tenth of a training step)
+# memory, in huge pages where the system lends them on request (with glibc each saves about a tenth of a training step)
 environment = os.environ
 environment["PYTHONPATH"] = os.pathsep.join([SOURCE, environment.get("PYTHONPATH", "")])
 environment.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**30))
 environment.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**30))
+environment.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
 
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger

@@ -145,21 +145,26 @@ class _FusedAttention(torch.autograd.Function):
             y = normed @ weight.T if linear_bias is None else torch.addmm(linear_bias, normed, weight.T)
             return _by_head(look_up(y), heads)
 
-        query, key, value = (project(w, b) for w, b in zip((w_query, w_key, w_value), biases[:3], strict=True))
+        # everything is used right after it is computed, and written over what is not needed any more, while that is in
+        # the processor's cache: most of this waits for memory
+        value, query = project(w_value, biases[2]), project(w_query, biases[0])
         if factors is not None:
             _pairs(query).mul_(factors)
+        key = project(w_key, biases[1])
+        if factors is not None:
             _pairs(key).mul_(factors)
         bias = bias.repeat(batch, 1, 1) if heads > 1 else bias
         scores = torch.baddbmm(bias, query, key.transpose(1, 2), alpha=math.sqrt(heads / width))
         pattern = torch.softmax(scores, -1, out=scores)
         mixed = _by_position(torch.bmm(pattern, value), heads)
-        update = mixed @ w_output.T if biases[3] is None else torch.addmm(biases[3], mixed, w_output.T)
+        update = (mixed @ w_output.T if biases[3] is None else torch.addmm(biases[3], mixed, w_output.T)).view(shape)
         ctx.options, ctx.x_shape, ctx.biased = options, x.shape, biases[0] is not None
         activations = (rows, normed, query, key, value, pattern, mixed)
         inputs = (x, norm_weight, norm_bias, w_query, w_key, w_value, w_output, *biases)
         ctx.save_for_backward(*inputs, *activations, *moments)
-        residual, update = look_up(rows), update.view(shape)
-        return update.add_(residual) if kept is None else residual.addcmul(update, kept, value=kept_scale)
+        if kept is None:
+            return update.add_(look_up(rows))
+        return torch.addcmul(look_up(rows), update, kept, value=kept_scale, out=update)
 
     @staticmethod
     def backward(ctx, gradient):
@@ -174,29 +179,35 @@ class _FusedAttention(torch.autograd.Function):
             y = y.reshape(-1, width)
             return y if tokens is None else torch.zeros_like(rows).index_add_(0, tokens.flatten(), y)
 
+        def to_linear(y, inputs):  # the gradients of a weight and a bias
+            return y.T @ inputs, y.sum(0) if ctx.biased else None
+
+        # as in the forward pass, everything is used right after it is computed, and its memory given to what comes next
         to_update = gradient if kept is None else (gradient * kept).mul_(kept_scale)
         to_update = to_update.reshape(-1, width)
+        to_output = to_linear(to_update, mixed)
         to_mixed = _by_head((to_update @ w_output).view(gradient.shape), heads)
+        del to_update
         # the scale of the scores enters here once, instead of in the two products that follow
-        to_pattern = torch.baddbmm(
-            to_mixed.new_empty(1, 1, 1),
-            to_mixed,
-            value.transpose(1, 2),
-            beta=0,
-            alpha=math.sqrt(heads / width),
-        )
-        to_scores = torch._softmax_backward_data(to_pattern, pattern, -1, pattern.dtype)
-        to_query, to_key = torch.bmm(to_scores, key), torch.bmm(to_scores.transpose(1, 2), query)
-        to_value = torch.bmm(pattern.transpose(1, 2), to_mixed)
-        if factors is not None:
-            inverse = factors.conj().resolve_conj()
-            _pairs(to_query).mul_(inverse)
-            _pairs(to_key).mul_(inverse)
-        to_query, to_key, to_value = (gather(_by_position(y, heads)) for y in (to_query, to_key, to_value))
-        to_weights = [y.T @ normed for y in (to_query, to_key, to_value)] + [to_update.T @ mixed]
-        to_biases = [y.sum(0) if ctx.biased else None for y in (to_query, to_key, to_value, to_update)]
-        to_x, to_norm = to_query @ w_query, [None, None]
-        to_x.addmm_(to_key, w_key).addmm_(to_value, w_value)
+        empty, scale = to_mixed.new_empty(1, 1, 1), math.sqrt(heads / width)
+        to_pattern = torch.baddbmm(empty, to_mixed, value.transpose(1, 2), beta=0, alpha=scale)
+        to_scores = torch._softmax_backward_data(to_pattern, pattern, -1, pattern.dtype, grad_input=to_pattern)
+        inverse = None if factors is None else factors.conj().resolve_conj()
+        to_x, to_roles = None, []
+        for weight, turn, left, right in (
+            (w_query, inverse, to_scores, key),
+            (w_key, inverse, to_scores.transpose(1, 2), query),
+            (w_value, None, pattern.transpose(1, 2), to_mixed),
+        ):
+            to_role = torch.bmm(left, right)
+            if turn is not None:
+                _pairs(to_role).mul_(turn)
+            to_role = gather(_by_position(to_role, heads))
+            to_x = to_x.addmm_(to_role, weight) if to_roles else to_role @ weight
+            to_roles.append(to_linear(to_role, normed))
+            del to_role
+        (*to_weights,), (*to_biases,) = zip(*to_roles, to_output, strict=True)
+        to_norm = [None, None]
         if norm_weight is not None:
             to_x, *to_norm = torch.ops.aten.native_layer_norm_backward(
                 to_x, rows, [width], *moments, norm_weight, norm_bias, [True, True, True]
