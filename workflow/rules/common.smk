@@ -52,6 +52,7 @@ RERUNS = Reruns(PLAN, logger.info) if workflow.is_main_process else None
 
 wildcard_constraints:
     experiment="[a-z0-9_]+",
+    gguf="[a-z0-9_-]+",
     # the metrics of training lie beside the measurements
     measurement=r"(?!training_metrics\b)[a-z0-9_]+",
     seed="[0-9]+",

@@ -24,7 +24,7 @@ from learning_geometry.geometry.moments import Moments, image, principal_varianc
 from learning_geometry.measurements.common.language_run import ACTIVATIONS, MOMENTS, packed
 from learning_geometry.models.language import LanguageModel, activation_names
 from learning_geometry.models.language.cache import beyond_the_first, capture, shared_prefix
-from learning_geometry.models.language.tokens import chat_prompts, read_windows
+from learning_geometry.models.language.tokens import Windows, chat_prompts, read_windows
 from learning_geometry.tasks.prompts import prompt_file, read_contrast_pairs
 from learning_geometry.tasks.texts import read_text
 
@@ -93,14 +93,7 @@ def capture_text(
         ValueError: the text is too short, a layer or part is not there, an activation is not finite, or what lies in
             the folder is of another capture.
     """
-    windows, reading = read_windows(model, read_text(source), settings["window"], prepend_bos=prepend_bos)
-    wanted = settings["tokens"] // settings["window"]
-    if not 1 <= wanted <= len(windows):
-        raise ValueError(
-            f"{source}: its {windows.size} tokens in windows of {settings['window']} are fewer than the "
-            f"{settings['tokens']} asked for, or those less than one window; lower text.tokens, or give a longer text"
-        )
-    tokens = windows[np.linspace(0, len(windows) - 1, wanted).round().astype(int)]
+    tokens, reading = text_tokens(model, source, settings, prepend_bos)
     layers = model.sizes.layers
     if missing := [layer for layer in settings["layers"] if not -layers <= layer < layers]:
         raise ValueError(f"text.layers: no layers {missing}; the model has 0 to {layers - 1}")
@@ -129,6 +122,20 @@ def capture_text(
         observer=sums,
     )
     sums.finish()
+
+
+def text_tokens(
+    model: LanguageModel, source: str, settings: Mapping[str, Any], prepend_bos: bool | None = None
+) -> Windows:
+    """Return the windows of a text that :func:`capture_text` reads, spread evenly over it; its arguments and errors."""
+    windows, reading = read_windows(model, read_text(source), settings["window"], prepend_bos=prepend_bos)
+    wanted = settings["tokens"] // settings["window"]
+    if not 1 <= wanted <= len(windows):
+        raise ValueError(
+            f"{source}: its {windows.size} tokens in windows of {settings['window']} are fewer than the "
+            f"{settings['tokens']} asked for, or those less than one window; lower text.tokens, or give a longer text"
+        )
+    return Windows(windows[np.linspace(0, len(windows) - 1, wanted).round().astype(int)], reading)
 
 
 class Sums:
