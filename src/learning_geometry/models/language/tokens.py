@@ -358,9 +358,9 @@ def _plain_backend(backend: Any, control: Mapping[str, int]) -> Any:
     It reads only those added tokens as text that it knows to be special, and truncates where its file says so.
     """
     added = backend.get_added_tokens_decoder().values()
-    if all(token.special == (token.content in control) for token in added):
-        if backend.truncation is None and backend.padding is None:
-            return backend  # as it should be; another would take longer to make than a text to read
+    right = all(token.special == (token.content in control) for token in added)
+    if right and backend.truncation is None and backend.padding is None:
+        return backend  # another would take longer to make than a text to read
     described = json.loads(backend.to_str())
     for token in described["added_tokens"]:
         token["special"] = token["content"] in control
