@@ -67,10 +67,12 @@ def make_work(small: bool) -> Work:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     if small:
         module, tokenizer = tiny()
-        return Work(wrap(module, "tiny", tokenizer=tokenizer), module, ("python_source",), SMALL, folder)
+        (folder / "text.txt").write_text("A text of a few words, again and again. " * 20)
+        texts = (str(folder / "text.txt"),)
+        return Work(wrap(module, "tiny", tokenizer=tokenizer), module, texts, SMALL, folder)
     chosen = load_config(CONFIG)["language_models"][EXPERIMENT]
     path = folder / "dequantised.safetensors"
-    dequantise(chosen["model"], path, {})
+    dequantise(chosen["model"], path, dict)
     model, module = load(**chosen["model"], dequantised=path), plain_module(chosen["model"])
     module.load_state_dict(model.parameters, strict=False)
     return Work(model, module, tuple(chosen["texts"].values()), chosen["text"], folder)
@@ -135,7 +137,7 @@ def peak_memory(side: str, small: bool) -> float:
         return peak()
     with tempfile.TemporaryDirectory() as folder:
         chosen = load_config(CONFIG)["language_models"][EXPERIMENT]
-        dequantise(chosen["model"], Path(folder) / "dequantised.safetensors", {})
+        dequantise(chosen["model"], Path(folder) / "dequantised.safetensors", dict)
         command = [sys.executable, "-m", "benchmarks.capture", side, folder]
         return float(subprocess.check_output(command, text=True).split()[-1])
 

@@ -5,4 +5,4 @@ from learning_geometry.running import job
 
 with job(snakemake) as running:
     model = snakemake.params.model
-    dequantise(model, snakemake.output[0], running.provenance(model=model))
+    dequantise(model, snakemake.output[0], lambda: running.provenance(model=model))

@@ -30,7 +30,7 @@ def model(tmp_path):
 
 def written(model, tmp_path):
     path = tmp_path / "written.safetensors"
-    dequantise(model, path, {"key": "of the job"})
+    dequantise(model, path, lambda: {"key": "of the job"})
     return path
 
 
@@ -155,7 +155,7 @@ def test_only_weights_of_gguf_files_are_dequantised(model, tmp_path):
         load(tmp_path / "plain", tokenizer=False, dequantised=path)
     plain = {"source": str(tmp_path / "plain"), "revision": None, "gguf": None, "download": False}
     with pytest.raises(ValueError, match="its weights are in safetensors, and are read in place"):
-        dequantise(plain, tmp_path / "never.safetensors", {})
+        dequantise(plain, tmp_path / "never.safetensors", dict)
     assert not os.path.exists(tmp_path / "never.safetensors")
 
 

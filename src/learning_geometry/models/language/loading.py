@@ -9,7 +9,7 @@ weights are rounded to 4 bits (Q4_1) but for the embedding (8 bits) and the norm
 
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from importlib.util import find_spec
@@ -100,13 +100,13 @@ def load(
     return model
 
 
-def dequantise(model: Mapping[str, Any], path: str | Path, provenance: Mapping[str, Any]) -> None:
+def dequantise(model: Mapping[str, Any], path: str | Path, provenance: Callable[[], Mapping[str, Any]]) -> None:
     """Write the weights of a model's GGUF file as :func:`load` reads them with ``dequantised``, after all its checks.
 
     Args:
         model: the section ``model`` of a language model's config: "source", "revision", "gguf" and "download".
         path: where to write.
-        provenance: kept beside the weights, as JSON can hold it.
+        provenance: called when the model is loaded and checked; kept beside the weights, as JSON can hold it.
 
     Raises:
         ValueError: as :func:`load`, or the weights are not in GGUF.
@@ -116,7 +116,7 @@ def dequantise(model: Mapping[str, Any], path: str | Path, provenance: Mapping[s
     files = check_files(**model, tokenizer=False)
     if files is None or files.gguf is None:
         raise ValueError(f"{model['source']}: its weights are in safetensors, and are read in place")
-    write_dequantised(path, loaded, files.gguf, provenance)
+    write_dequantised(path, loaded, files.gguf, provenance())
 
 
 def _load(
