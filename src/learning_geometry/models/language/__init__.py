@@ -208,8 +208,8 @@ class LanguageModel:
     def after(self, tokens: Int64[Tensor, " position"]) -> "LanguageModel":
         """Return the model that reads all its sequences as if these tokens stood before each, which it reads once.
 
-        Keys and values of the tokens are kept, and sequences attend to them. Sequences are padded on the right, without a
-        mask, with any tokens: none before them sees them. What is computed differs by rounding from what is computed of
+        Keys and values of the tokens are kept, and sequences attend to them. Sequences are padded on the right, without
+        a mask, with any tokens: none before sees them. What is computed differs by rounding from what is computed of
         whole sequences.
 
         Raises:
