@@ -291,7 +291,7 @@ def whole_matrix(products: Float[np.ndarray, " entries"], width: int) -> Float[n
 
 
 def _upper_blocks(width: int) -> list[tuple[slice, slice]]:
-    """Blocks of rows of a symmetric matrix, and where the entries of each from the diagonal on lie, one after the other.
+    """Blocks of rows of a symmetric matrix, and where the entries of each, from the diagonal on, lie in a row.
 
     Products of blocks whose sides are multiples of the kernels' are the same bits as those of the whole.
     """
