@@ -187,6 +187,25 @@ def test_torch_tensors_are_written_like_arrays(tmp_path):
     np.testing.assert_array_equal(files.read_tensors(tmp_path / "torch")["transposed"], as_numpy["transposed"])
 
 
+def test_the_bytes_are_those_of_safetensors(tmp_path):
+    kinds = ["?", *"BbHhIiLl", *"efd", "F"]
+    kept = {f"{kind} {name}": array.astype(kind) for kind in kinds for name, array in arrays().items()}
+    files.write_tensors(tmp_path / "ours", kept, PROVENANCE)
+    ours = (tmp_path / "ours").read_bytes()
+    length = int.from_bytes(ours[:8], "little")
+    header = json.loads(ours[8 : 8 + length])
+    theirs = safetensors.numpy.save({name: np.asarray(array, order="C") for name, array in kept.items()}, {})
+    start = int.from_bytes(theirs[:8], "little")
+    expected = json.loads(theirs[8 : 8 + start])
+    expected.pop("__metadata__", None)
+    # in the same order, too
+    assert list(header.items())[1:] == list(expected.items())
+    assert ours[8 + length :] == theirs[8 + start :] and length % 8 == 0
+    # the other byte order is refused, not taken for this one
+    with pytest.raises(ValueError, match=r"cannot hold one of the types \['>f8'\]"):
+        files.write_tensors(tmp_path / "swapped", {"w": np.zeros(2, ">f8")}, {})
+
+
 def test_types_that_cannot_be_stored_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"tensor 'w' is torch\.bfloat16, which numpy lacks; convert it"):
         files.write_tensors(tmp_path / "a", {"w": torch.zeros(2, dtype=torch.bfloat16)}, {})

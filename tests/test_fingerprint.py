@@ -261,6 +261,8 @@ MAY_USE = {
     },
     "measure": {"failures", "files", "finite", "seeding", "tasks", "models", "training", "geometry.rounding"}
     | {"measurements.common.run", "tables.tidy", "tables.renamed"},
+    "dequantise": {"files", "model_files", "models", "tasks"}
+    | {f"geometry.{module}" for module in ("head_products", "rounding")},
     "capture_text": CAPTURE,
     "capture_prompts": CAPTURE | {"seeding"},
     "summarize": {"failures", "files", "finite", "geometry", "tables"},

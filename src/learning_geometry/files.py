@@ -24,7 +24,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import safetensors
-import safetensors.numpy
 from xxhash import xxh3_64, xxh3_64_hexdigest
 
 from learning_geometry.paths import MANIFEST, how_to_make_again
@@ -46,6 +45,11 @@ _TYPES = {
     "I64": "<i8", "F16": "<f2", "F32": "<f4", "F64": "<f8", "C64": "<c8",
 }  # fmt: skip
 """Types of safetensors, as numpy's."""
+_NAMES = {
+    "b1": "BOOL", "u1": "U8", "i1": "I8", "i2": "I16", "u2": "U16", "f2": "F16", "i4": "I32", "u4": "U32", "f4": "F32",
+    "c8": "C64", "f8": "F64", "i8": "I64", "u8": "U64",
+}  # fmt: skip
+"""Types of numpy, little-endian, as those of safetensors, in the order in which it has them in a file, from the end."""
 
 
 class NoMetadataError(ValueError):
@@ -185,24 +189,18 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Any], metadata: Mappin
         ValueError: an array has a type that numpy or the format lacks, or JSON cannot hold the metadata.
     """
     arrays = {name: _array(name, tensor, path) for name, tensor in tensors.items()}
-    try:
-        digests = {name: "".join(_chunk_digests(_bytes_of(array))) for name, array in sorted(arrays.items())}
-        text = {METADATA_KEY: _to_json(metadata, path)}
-        text[DIGESTS_KEY] = f"{_TENSORS_MARK}{_UNSET} {CHUNK} {json.dumps(digests)}"
-        data = memoryview(safetensors.numpy.save(arrays, text))
-    except (KeyError, safetensors.SafetensorError, TypeError) as error:
+    if any(array.dtype.str.lstrip("<|") not in _NAMES for array in arrays.values()):
         types = sorted({str(array.dtype) for array in arrays.values()})
-        raise ValueError(
-            f"{path}: safetensors cannot hold one of the types {types}; convert to bool, integer or float"
-        ) from error
-    length = 8 + int.from_bytes(data[:8], "little")
-    header = _ordered(bytes(data[8:length]))
+        raise ValueError(f"{path}: safetensors cannot hold one of the types {types}; convert to bool, integer or float")
+    header = _tensors_header(arrays, metadata, path)
     if header.count(_TENSORS_MARK.encode()) != 1:
         raise ValueError(f"{path}: the metadata hold {_TENSORS_MARK!r}, which marks the digests; leave it out")
     place = header.index(_TENSORS_MARK.encode()) + len(_TENSORS_MARK)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         file.write(header[:place] + xxh3_64_hexdigest(header).encode() + header[place + 16 :])
-        file.write(data[length:])
+        # one after the other: a file of gigabytes is never in memory a second time
+        for name in _file_order(arrays):
+            file.write(_bytes_of(arrays[name]).data)
 
 
 def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
@@ -496,13 +494,27 @@ def _parsed(header: bytes) -> _Header:
     return _Header(metadata, arrays, chunk, place >= 0)
 
 
-def _ordered(header: bytes) -> bytes:
-    """Return a header, with its length before it, whose metadata are in order: safetensors leaves that to chance."""
-    entries = json.loads(header)
-    entries["__metadata__"] = dict(sorted(entries["__metadata__"].items()))
-    text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
+def _tensors_header(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any], path: str | Path) -> bytes:
+    """Return the header of a safetensors file, its length before it; the place of its own digest is unset."""
+    digests = {name: "".join(_chunk_digests(_bytes_of(array))) for name, array in sorted(arrays.items())}
+    text = {METADATA_KEY: _to_json(metadata, path)}
+    text[DIGESTS_KEY] = f"{_TENSORS_MARK}{_UNSET} {CHUNK} {json.dumps(digests)}"
+    entries: dict[str, Any] = {"__metadata__": text}
+    start = 0
+    for name in _file_order(arrays):
+        array = arrays[name]
+        kind, stop = _NAMES[array.dtype.str.lstrip("<|")], start + array.nbytes
+        entries[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": [start, stop]}
+        start = stop
+    header = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header
+
+
+def _file_order(arrays: Mapping[str, np.ndarray]) -> list[str]:
+    """Return names in the order in which safetensors itself writes them: large types first, so that all are aligned."""
+    order = list(_NAMES.values())
+    return sorted(arrays, key=lambda name: (-order.index(_NAMES[arrays[name].dtype.str.lstrip("<|")]), name))
 
 
 def _check_undigested(metadata: Mapping[bytes, Any] | None) -> None:

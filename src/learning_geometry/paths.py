@@ -10,6 +10,7 @@ ARTIFACTS = {
     "checkpoints": "{experiment}/seed-{seed}/checkpoints",
     "metrics": "{experiment}/seed-{seed}/training_metrics.parquet",
     "measurement": "{experiment}/seed-{seed}/{measurement}.parquet",
+    "dequantised": "dequantised/{gguf}.safetensors",
     "text": "{experiment}/texts/{text}",
     "prompts": "{experiment}/prompts/{weights}",
     "capturing": "{experiment}/capturing/{captured}",

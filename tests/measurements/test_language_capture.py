@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from learning_geometry.files import finish_folder
+from learning_geometry.files import finish_folder, read_json
 from learning_geometry.geometry.moments import moments
 from learning_geometry.measurements.common import language_capture
 from learning_geometry.measurements.common.language_capture import capture_prompts, capture_text, working_folder
 from learning_geometry.measurements.common.language_run import TRAINED, LanguageRun, packed, unpacked
 from learning_geometry.models.language.cache import INDEX, shard_path
 from learning_geometry.models.language.loading import load
+from learning_geometry.seeding import seeded
 from tests.measurements.language import TEXT
 
 
@@ -59,6 +60,9 @@ def test_prompts_are_seen_at_their_last_token(tiny_language, model):
     tokens = torch.tensor([model.tokenizer(text, add_special_tokens=False)["input_ids"]])
     alone = model.activations(tokens, ["layers.2.residual_mid"])["layers.2.residual_mid"][0, -1]
     np.testing.assert_allclose(states[3], alone.numpy(), atol=1e-5)
+    # what the template writes before the prompt is read once for all of them
+    index = read_json(tiny_language.prompts[TRAINED] / INDEX)
+    assert index["provenance"]["prefix"] == 1
 
 
 class Killed(Exception):
@@ -127,10 +131,35 @@ def test_a_finished_capture_is_read_if_it_is_whole(model, tmp_path):
         run.moment_names("code")
 
 
+@pytest.mark.parametrize("width", [5, 64, 200, 576])
+def test_products_of_columns_are_the_same_by_blocks(width):
+    deviations = [torch.from_numpy(seeded(batch).standard_normal((90, width), dtype="float32")) for batch in range(2)]
+    products = np.zeros(language_capture.entries(width))
+    for batch in deviations:
+        language_capture.add_products(batch, products)
+    found = language_capture.whole_matrix(products, width)
+    exact = sum(batch.double().numpy().T @ batch.double().numpy() for batch in deviations)
+    np.testing.assert_allclose(found, exact, atol=1e-5 * 90)
+    assert (found == found.T).all()
+    # no more is kept than of three blocks of rows, each from the diagonal on
+    assert width**2 / 2 < len(products) <= (width**2 if width < 192 else 0.7 * width**2)
+
+
+@pytest.mark.parametrize("number", [np.inf, -np.inf, np.nan])
+def test_numbers_that_are_not_finite_are_refused(model, tmp_path, number):
+    sums = language_capture.Sums(model, 100, tmp_path, {})
+    sums.add("layers.0.residual_pre", torch.full((2, 16), 3e38))  # their sum overflows in float32
+    sums.add("layers.1.residual_pre", torch.ones(2, 16))
+    with pytest.raises(ValueError, match=r"layers\.1\.residual_pre is not finite somewhere in the text"):
+        sums.add("layers.1.residual_pre", torch.tensor([[number] + [1.0] * 15, [-number] + [1.0] * 15]))
+
+
 def test_sums_of_another_capture_are_not_continued(model, tmp_path, monkeypatch):
     monkeypatch.setattr(language_capture, "SECONDS_BETWEEN_SAVES", 0.0)
     sums = language_capture.Sums(model, 100, tmp_path, {"text": "one"})
-    sums.add({name: torch.ones(2, 16) for name in sums.names})
+    for name in sums.names:
+        sums.add(name, torch.ones(2, 16))
+    sums.added(2)
     sums.saved(1)
     assert language_capture.Sums(model, 100, tmp_path, {"text": "one"}).count == 2
     with pytest.raises(ValueError, match="of another capture; capture into another folder"):

@@ -240,6 +240,46 @@ def test_a_hub_model_is_followed_through_its_links(project, monkeypatch):
         project.again()
 
 
+def of_gguf(project):
+    """Let the language model, and another, be read from one GGUF file."""
+    for name in ("model.safetensors", "model.safetensors.index.json"):
+        Path("model", name).unlink(missing_ok=True)
+    Path("model/tiny.gguf").write_text("weights")
+    read = project.config["language_models"]["read"]
+    read["model"] = {"source": "model", "gguf": "tiny.gguf"}
+    project.config["language_models"]["also"] = read | {"prompts": {}, "measurements": {"activation_ranks": {}}}
+    age("model", 10**7)
+
+
+def test_a_gguf_file_is_dequantised_once_for_all_that_load_it(project):
+    of_gguf(project)
+    jobs = [job for job in project.plan().jobs if job.rule == "dequantise"]
+    assert len(jobs) == 1 and jobs[0].passing
+    readers = {job.title for job in project.plan().jobs if jobs[0].outputs[0] in job.inputs.get("dequantised", ())}
+    # weights that are drawn are not read; activation_ranks reads what was captured alone
+    measured = {f"measure_language_model read {name}" for name in ("shared_directions",)}
+    captured = {"capture_text read letters", "capture_text also letters", "capture_prompts read trained"}
+    assert readers == captured | measured
+    project.finish()
+    assert project.again() == {}
+    Path(jobs[0].outputs[0]).unlink()
+    assert project.again() == {}  # nobody needs it
+    shutil.rmtree("results/read/texts/letters")
+    Path("results/read/measurements/activation_ranks.parquet").unlink()
+    assert project.again() == READ | {"measure_language_model": 1, "capture_text": 1, "dequantise": 1}
+
+
+def test_where_a_gguf_file_lies_is_no_part_of_a_key(project):
+    of_gguf(project)
+    project.finish()
+    Path("model").rename("renamed")
+    for name in ("read", "also"):
+        project.config["language_models"][name]["model"] = {"source": "renamed", "gguf": "tiny.gguf"}
+    assert project.again() == {}, project.reasons()
+    Path("renamed/tiny.gguf").write_text("others!")
+    assert project.again()["capture_text"] == 2 and project.again()["dequantise"] == 1
+
+
 def test_a_missing_file_from_outside_is_named(project):
     write_json("model/model.safetensors.index.json", {"weight_map": {"w": "model-00002-of-00002.safetensors"}})
     Path("model/model.safetensors").unlink()

@@ -65,6 +65,7 @@ BESIDE = {}
 
 wildcard_constraints:
     experiment="[a-z0-9_]+",
+    gguf="[a-z0-9_-]+",
     # the metrics of training lie beside the measurements
     measurement=r"(?!training_metrics\b)[a-z0-9_]+",
     seed="[0-9]+",

@@ -1,7 +1,26 @@
 # Language models are run once over texts and prompts; measurements read what was captured of that.
 # Working directories are not outputs: Snakemake would delete them, and with them what a killed job had saved.
+# A GGUF file is dequantised once, for all captures and measurements that load the model.
+rule dequantise:
+    input:
+        again=again("dequantise"),
+    output:
+        result("dequantised"),
+    log:
+        result("log", rule="dequantise_{gguf}"),
+    priority: in_order("dequantise")
+    conda:
+        "../../environment.yml"
+    params:
+        model=setting("model"),
+        derivation=derivation,
+    script:
+        "../scripts/dequantise.py"
+
+
 rule capture_text:
     input:
+        dequantised=made("capture_text", "dequantised", several=True),
         again=again("capture_text"),
     output:
         directory(result("text")),
@@ -25,6 +44,7 @@ rule capture_text:
 
 rule capture_prompts:
     input:
+        dequantised=made("capture_prompts", "dequantised", several=True),
         again=again("capture_prompts"),
     output:
         directory(result("prompts")),
@@ -48,6 +68,7 @@ rule measure_language_model:
     input:
         texts=made("measure_language_model", "texts", several=True),
         prompts=made("measure_language_model", "prompts", several=True),
+        dequantised=made("measure_language_model", "dequantised", several=True),
         again=again("measure_language_model"),
     output:
         table=result("model_measurement"),

@@ -25,7 +25,9 @@ with job(snakemake) as running:
     started, params, wildcards = perf_counter(), snakemake.params, snakemake.wildcards
     working = working_folder(Path(params.working), {"settings": params.settings, "key": running.key})
     untrained = seeded("untrained") if wildcards.weights == "untrained" else None
-    model = load(**params.settings["model"], untrained=untrained)
+    # of a GGUF file
+    dequantised = next(iter(snakemake.input.get("dequantised", [])), None)
+    model = load(**params.settings["model"], untrained=untrained, dequantised=dequantised)
     settings = params.settings
     capture_prompts(model, settings["prompts"], settings["chat_template"], working, settings["prepend_bos"])
     finish_folder(working, snakemake.output[0], running.provenance(**settings))

@@ -31,7 +31,9 @@ with job(snakemake) as running:
         running.unchanged()
         print(f"{what}: {tokens} tokens after {perf_counter() - started:.0f} s", flush=True)
 
-    model = load(**params.model)
+    # of a GGUF file
+    dequantised = next(iter(snakemake.input.get("dequantised", [])), None)
+    model = load(**params.model, dequantised=dequantised)
     capture_text(model, params.source, params.settings, working, report, prepend_bos=params.prepend_bos)
     finish_folder(working, snakemake.output[0], running.provenance(**of))
     shutil.rmtree(params.working)

@@ -31,6 +31,7 @@ with job(snakemake) as running:
         texts=dict(zip(params.settings.get("texts", {}), map(Path, snakemake.input.get("texts", [])), strict=True)),
         prompts=dict(zip(params.weights, map(Path, snakemake.input.get("prompts", [])), strict=True)),
         output=working,
+        dequantised=next(map(Path, snakemake.input.get("dequantised", [])), None),
     )
     module = load_module("measurements", wildcards.measurement)
     if "torch" in sys.modules:

@@ -166,7 +166,7 @@ def check_results(config: dict[str, Any], problems: Problems) -> None:
         config["results"] = normal_path(results)
 
 
-RESERVED = {"figures": "the figures", "logs": "the logs"}
+RESERVED = {"figures": "the figures", "logs": "the logs", "dequantised": "the weights of GGUF files"}
 """Folders of the results folder that are no experiment's."""
 
 

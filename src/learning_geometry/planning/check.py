@@ -97,6 +97,7 @@ class Usage(NamedTuple):
 
 
 KINDS = {
+    "dequantised weights": "may go; made again, of the GGUF file, when a model must be run or its weights be measured",
     "captures of texts": "may go; made again, by running the model, when a measurement of it must be made",
     "captures of prompts": "may go; made again, by running the model, when a measurement of it must be made",
     "dictionaries": "part of their measurement; without them a next run trains them again",
@@ -145,7 +146,12 @@ def _files(folder: Path) -> Iterator[Path]:
 def _kinds(plan: Plan) -> dict[str, str]:
     """Return path of an artifact -> its kind."""
     kinds = {}
-    rules = {"capture_text": "captures of texts", "capture_prompts": "captures of prompts", "make_dataset": "data"}
+    rules = {
+        "dequantise": "dequantised weights",
+        "capture_text": "captures of texts",
+        "capture_prompts": "captures of prompts",
+        "make_dataset": "data",
+    }
     for job in plan.jobs:
         for path in job.outputs:
             kind = "tables" if path.endswith(".parquet") else "figures and pages"

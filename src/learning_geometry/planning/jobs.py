@@ -11,6 +11,7 @@ from learning_geometry.config.needs import needed_seeds, other_seeds, reads
 from learning_geometry.config.sweeps import sweeps
 from learning_geometry.discovery import module_files, module_name
 from learning_geometry.paths import CONCLUDED_FROM, artifact
+from learning_geometry.planning.outside import gguf_name
 
 NO_NUMBER = ("results", "seconds_between_saves")
 """Keys of a config that change no number."""
@@ -60,7 +61,14 @@ def all_jobs(config: Mapping[str, Any], redraw: bool = False) -> list[Job]:
     drawn = [*_sweeps(config), *_figures(config), *_claims(config)]
     if redraw:
         return [*_written_summaries(config), *drawn]
-    return [*_runs(config), *_language_models(config), *_summaries(config), *drawn, _archive(config)]
+    return [
+        *_runs(config),
+        *_dequantised(config),
+        *_language_models(config),
+        *_summaries(config),
+        *drawn,
+        _archive(config),
+    ]
 
 
 def judged(config: Mapping[str, Any]) -> list[str]:
@@ -176,17 +184,35 @@ def _runs(config: Mapping[str, Any]) -> Iterator[Job]:
                 )
 
 
+def _dequantised(config: Mapping[str, Any]) -> Iterator[Job]:
+    """One job for each GGUF file, however many language models of the config are read from it."""
+    models = {gguf_name(chosen["model"]): chosen["model"] for chosen in config["language_models"].values()}
+    for name, model in models.items():
+        if name:
+            yield Job(
+                "dequantise",
+                {"gguf": name},
+                (artifact(config["results"], "dequantised", gguf=name),),
+                {},
+                {"model": model},
+                reads={"model": model},
+                script="dequantise.py",
+                passing=True,
+            )
+
+
 def _language_models(config: Mapping[str, Any]) -> Iterator[Job]:
     results = config["results"]
     for name, chosen in config["language_models"].items():
-        at = {"experiment": name}
+        at, gguf = {"experiment": name}, gguf_name(chosen["model"])
+        weights_of = (artifact(results, "dequantised", gguf=gguf),) if gguf else ()
         texts = {text: artifact(results, "text", text=text, **at) for text in chosen["texts"]}
         for text, path in texts.items():
             yield Job(
                 "capture_text",
                 at | {"text": text},
                 (path,),
-                {},
+                {"dequantised": weights_of},
                 {
                     "model": chosen["model"],
                     "source": chosen["texts"][text],
@@ -205,7 +231,7 @@ def _language_models(config: Mapping[str, Any]) -> Iterator[Job]:
                 "capture_prompts",
                 at | {"weights": weights},
                 (path,),
-                {},
+                {"dequantised": weights_of if weights == "trained" else ()},
                 {"settings": asked},
                 reads={"model": chosen["model"], "prompts": chosen["prompts"]},
                 script="capture_prompts.py",
@@ -225,6 +251,7 @@ def _language_models(config: Mapping[str, Any]) -> Iterator[Job]:
                 {
                     "texts": tuple(texts.values()) if "texts" in wanted else (),
                     "prompts": tuple(prompts[weights] for weights in weights_read),
+                    "dequantised": weights_of if "model" in wanted else (),
                 },
                 {
                     "weights": weights_read,

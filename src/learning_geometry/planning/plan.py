@@ -96,7 +96,8 @@ class Plan:
         """
         if job not in self._made_from:
             self._made_from[job] = {
-                "job": job.title,
+                # what weights are called tells where their file lies, which is no part of the key
+                "job": job.rule if job.rule == "dequantise" else job.title,
                 "settings": {name: digest_of(value) for name, value in _numbers(job).items()},
                 "code": self.code(job),
                 "outside": self.outside(job),
@@ -241,7 +242,7 @@ def _numbers(job: Job) -> dict[str, Any]:
             | {"model": {key: value for key, value in each["model"].items() if key not in PLACES}}
             for name, each in settings["experiments"].items()
         }
-    if job.rule in ("capture_text", "capture_prompts", "measure_language_model"):
+    if job.rule in ("dequantise", "capture_text", "capture_prompts", "measure_language_model"):
         settings.pop("source", None)
         for name in ("model", "settings.model"):
             if name in settings and not (settings[name]["download"] and not Path(settings[name]["source"]).exists()):

@@ -15,10 +15,18 @@ import torch
 import learning_geometry
 from learning_geometry.models import TaskSizes, build
 from learning_geometry.models.language import cache
-from learning_geometry.models.language.cache import beyond_the_first, capture, open_activations, shard_path
+from learning_geometry.models.language.cache import (
+    beyond_the_first,
+    capture,
+    open_activations,
+    shard_path,
+    shared_prefix,
+)
+from learning_geometry.models.language.families import wrap
 from learning_geometry.models.language.trained import language_model
 from learning_geometry.models.transformer import SETTINGS
 from learning_geometry.seeding import seeded
+from tests.tiny_families import module_of
 
 DEFAULTS = {key: value["default"] for key, value in SETTINGS.items()} | {"name": "transformer"}
 NAMES = ["layers.0.attention.z", "layers.1.residual_post"]
@@ -73,6 +81,50 @@ def test_position_0_and_padding_are_left_out(tmp_path):
         np.testing.assert_allclose(found.read(name), chosen, rtol=1e-5, atol=1e-6)
 
 
+def prompts():
+    """Sequences that begin with the same seven tokens, of 4 to 9 tokens more, padded on the left; the last is kept."""
+    rows = [np.r_[10:17, seeded(3, row).integers(31, size=4 + row)] % 31 for row in range(6)]
+    mask = np.arange(16) >= np.array([[16 - len(row)] for row in rows])
+    tokens = np.full(mask.shape, 30)
+    tokens[mask] = np.concatenate(rows)
+    keep = np.zeros(mask.shape, dtype=bool)
+    keep[:, -2:] = True
+    return {"tokens": tokens, "mask": mask, "keep": keep}
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "gpt2", "gpt_neox"])
+def test_shared_tokens_read_once_give_the_same_but_for_rounding(tmp_path, family):
+    model, of = wrap(module_of(family), family), prompts()
+    assert shared_prefix(**of) == 7
+    options = {"model": model, "names": model.names, "batch_size": 4, "shard_bytes": 1} | of
+    whole = capture(directory=tmp_path / "whole", **options)
+    found = capture(directory=tmp_path / "found", prefix=7, **options)
+    assert len(found.shards) == 2 and found.provenance["prefix"] == 7 and "prefix" not in whole.provenance
+    for left, right in zip(found.labels(), whole.labels(), strict=True):
+        np.testing.assert_array_equal(left, right)
+    for name in model.names:
+        np.testing.assert_allclose(found.read(name), whole.read(name), rtol=1e-5, atol=1e-5)
+    before = contents(tmp_path / "found")
+    shard_path(tmp_path / "found", 1).unlink()  # as of a capture that was killed
+    capture(directory=tmp_path / "found", prefix=7, **options)
+    assert contents(tmp_path / "found") == before
+    with pytest.raises(ValueError, match="of another capture: its prefix is 7, not 5"):
+        capture(directory=tmp_path / "found", prefix=5, **options)
+    with pytest.raises(ValueError, match="prefix: 8 tokens, and 7 are shared and not kept"):
+        capture(directory=tmp_path / "more", prefix=8, **options)
+
+
+def test_what_is_shared_ends_before_what_is_kept_and_before_the_last_token():
+    of = prompts()
+    of["keep"][2] |= of["mask"][2].cumsum() == 5
+    assert shared_prefix(**of) == 4
+    same = np.tile(np.arange(5), (3, 1))
+    assert shared_prefix(same, None, np.arange(5) == np.full((3, 1), 4)) == 4
+    assert shared_prefix(same, None, np.zeros(same.shape, dtype=bool)) == 4
+    assert shared_prefix(same, same < 3, same == 2) == 0  # padded on the right
+    assert shared_prefix(same + np.arange(3)[:, None], None, same == 4) == 0
+
+
 def test_captured_once(tmp_path, monkeypatch):
     small(tmp_path)
     before = contents(tmp_path)
@@ -110,7 +162,7 @@ def test_a_killed_capture_continues_and_ends_with_the_same_bytes(tmp_path, monke
         open_activations(killed)
 
     computed, really = [], cache._capture_shard
-    monkeypatch.setattr(cache, "_capture_shard", lambda *inputs: computed.append(inputs[4].tolist()) or really(*inputs))
+    monkeypatch.setattr(cache, "_capture_shard", lambda *inputs: computed.append(inputs[1].tolist()) or really(*inputs))
     small(killed)
     assert computed == [[12, 13, 14, 15], [16, 17, 18, 19], [20, 21, 22]]
     assert contents(killed) == contents(whole)

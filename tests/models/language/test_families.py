@@ -269,12 +269,51 @@ def test_what_cannot_be_read_is_said():
         )
 
 
+def test_what_follows_shared_tokens_is_as_in_whole_sequences(case):
+    """Of every family, with a window of attention shorter than what is shared, and padding within the batch."""
+    module, model, _ = case
+    shared, lengths = some_tokens(1, 7)[0], (4, 1, 6)
+    rest = torch.from_numpy(seeded(2).integers(31, size=(3, 6)))
+    continued = model.after(shared)
+    for _ in range(2):  # what one batch adds to the keys and values is not there for the next
+        found = continued.activations(rest, model.names)
+        logits = continued.forward(rest)
+        for row, length in enumerate(lengths):
+            whole = torch.cat([shared, rest[row, :length]])[None]
+            alone = model.activations(whole, model.names)
+            for name in model.names:
+                close(found[name][row, :length], alone[name][0, 7:])
+            with torch.no_grad():
+                close(logits[row, :length], module(input_ids=whole).logits[0, 7:])
+    assert continued.sizes.context == 64 - 7
+    with pytest.raises(ValueError, match="58 tokens in a sequence, and the model's context is 57"):
+        continued.forward(some_tokens(1, 58))
+    with pytest.raises(ValueError, match="padded on the right, without a mask"):
+        continued.forward(rest, torch.tensor([[False] + [True] * 5] * 3))
+    with pytest.raises(ValueError, match="keeps no keys and values"):
+        continued.after(shared)
+    with pytest.raises(ValueError, match="tokens from 31 to 31"):
+        model.after(torch.tensor([31]))
+
+
+def test_nothing_is_computed_after_the_last_activation_that_is_shown(case):
+    _, model, found = case
+    seen = []
+    names = ["layers.1.mlp.output", "layers.0.residual_pre"]
+    model.visit(some_tokens(), names, lambda name, value: seen.append(name) or close(value, found[name]))
+    assert seen == names[::-1]
+
+
 def test_the_digest_is_that_of_the_weights():
     models = [wrap(module_of("gpt2"), "first"), wrap(module_of("gpt2"), "second")]
     assert models[0].digest() == models[1].digest() and len(models[0].digest()) == 32
     with torch.no_grad():
         next(reversed(models[1].parameters.values())).view(-1)[-1] += 1e-4
     assert models[0].digest() != models[1].digest()
+    before = models[0].digest()
+    name = next(iter(models[0].parameters))
+    models[0].parameters[name] = models[0].parameters[name] * 2
+    assert models[0].digest() != before
 
 
 def test_names_of_parts():

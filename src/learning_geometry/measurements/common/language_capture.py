@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -22,8 +23,8 @@ from learning_geometry.files import read_tensor_metadata, read_tensors, write_te
 from learning_geometry.geometry.moments import Moments, image, principal_variances
 from learning_geometry.measurements.common.language_run import ACTIVATIONS, MOMENTS, packed
 from learning_geometry.models.language import LanguageModel, activation_names
-from learning_geometry.models.language.cache import beyond_the_first, capture
-from learning_geometry.models.language.tokens import chat_prompts, read_windows
+from learning_geometry.models.language.cache import beyond_the_first, capture, shared_prefix
+from learning_geometry.models.language.tokens import Windows, chat_prompts, read_windows
 from learning_geometry.tasks.prompts import prompt_file, read_contrast_pairs
 from learning_geometry.tasks.texts import read_text
 
@@ -38,6 +39,8 @@ CURVE_LAYERS = 6
 """About how many layers these spectra are taken of."""
 BATCH_SIZE = 8
 SECONDS_BETWEEN_SAVES = 30.0
+BLOCKS = 3
+"""Blocks of rows in which products are computed: a third of all need not be, and smaller blocks take as long."""
 
 Report = Callable[[int, str], None]
 
@@ -90,14 +93,7 @@ def capture_text(
         ValueError: the text is too short, a layer or part is not there, an activation is not finite, or what lies in
             the folder is of another capture.
     """
-    windows, reading = read_windows(model, read_text(source), settings["window"], prepend_bos=prepend_bos)
-    wanted = settings["tokens"] // settings["window"]
-    if not 1 <= wanted <= len(windows):
-        raise ValueError(
-            f"{source}: its {windows.size} tokens in windows of {settings['window']} are fewer than the "
-            f"{settings['tokens']} asked for, or those less than one window; lower text.tokens, or give a longer text"
-        )
-    tokens = windows[np.linspace(0, len(windows) - 1, wanted).round().astype(int)]
+    tokens, reading = text_tokens(model, source, settings, prepend_bos)
     layers = model.sizes.layers
     if missing := [layer for layer in settings["layers"] if not -layers <= layer < layers]:
         raise ValueError(f"text.layers: no layers {missing}; the model has 0 to {layers - 1}")
@@ -126,6 +122,20 @@ def capture_text(
         observer=sums,
     )
     sums.finish()
+
+
+def text_tokens(
+    model: LanguageModel, source: str, settings: Mapping[str, Any], prepend_bos: bool | None = None
+) -> Windows:
+    """Return the windows of a text that :func:`capture_text` reads, spread evenly over it; its arguments and errors."""
+    windows, reading = read_windows(model, read_text(source), settings["window"], prepend_bos=prepend_bos)
+    wanted = settings["tokens"] // settings["window"]
+    if not 1 <= wanted <= len(windows):
+        raise ValueError(
+            f"{source}: its {windows.size} tokens in windows of {settings['window']} are fewer than the "
+            f"{settings['tokens']} asked for, or those less than one window; lower text.tokens, or give a longer text"
+        )
+    return Windows(windows[np.linspace(0, len(windows) - 1, wanted).round().astype(int)], reading)
 
 
 class Sums:
@@ -182,24 +192,29 @@ class Sums:
         """Vectors summed so far."""
         return int(self._sums["count"]) if "count" in self._sums else 0
 
-    def add(self, values: Mapping[str, Float[Tensor, "vectors _"]]) -> None:
-        """Add the vectors of a batch, and take spectra when a part of the whole is there.
+    def add(self, name: str, vectors: Float[Tensor, "vectors _"]) -> None:
+        """Add the vectors of an activation in a batch.
 
         Raises:
             ValueError: a number is not finite.
         """
-        for name in self.names:
-            vectors = values[name].float()
-            if not torch.isfinite(vectors).all():
-                raise ValueError(f"{self._model.name}: {name} is not finite somewhere in the text; leave the text out")
-            if f"{name}.sum" not in self._sums:
-                width = vectors.shape[1]
-                self._sums[f"{name}.origin"] = vectors.double().mean(0).float().numpy()
-                self._sums[f"{name}.sum"], self._sums[f"{name}.products"] = np.zeros(width), np.zeros((width, width))
-            deviations = vectors - torch.from_numpy(self._sums[f"{name}.origin"])
-            self._sums[f"{name}.sum"] += deviations.double().sum(0).numpy()
-            self._sums[f"{name}.products"] += (deviations.T @ deviations).numpy()
-        self._sums["count"] = np.array(self.count + len(vectors))
+        vectors = vectors.float()
+        if f"{name}.sum" not in self._sums:
+            width = vectors.shape[1]
+            self._sums[f"{name}.origin"] = vectors.double().mean(0).float().numpy()
+            self._sums[f"{name}.sum"] = np.zeros(width)
+            self._sums[f"{name}.products"] = np.zeros(entries(width))
+        deviations = vectors - torch.from_numpy(self._sums[f"{name}.origin"])
+        total = deviations.sum(0, dtype=torch.float64).numpy()
+        # what is not finite comes through, and a sum in float64 of numbers in float32 cannot overflow
+        if not np.isfinite(total).all():
+            raise ValueError(f"{self._model.name}: {name} is not finite somewhere in the text; leave the text out")
+        self._sums[f"{name}.sum"] += total
+        add_products(deviations, self._sums[f"{name}.products"])
+
+    def added(self, vectors: int) -> None:
+        """Count the vectors of a batch, and take spectra when a part of the whole is there."""
+        self._sums["count"] = np.array(self.count + vectors)
         if len(self._counts) < len(CURVE) and self.count >= CURVE[len(self._counts)] * self._vectors:
             self._counts.append(self.count)
             for name in self._curve_names():
@@ -226,6 +241,9 @@ class Sums:
         for name in order:
             of = self._moments(name)
             tensors[f"{name}.mean"], tensors[f"{name}.scatter"] = of.mean, packed(of.scatter)
+            # what is packed is summed no more; moments of z are still wanted for those of the output
+            if not name.endswith(".attention.z"):
+                del self._sums[f"{name.replace('.attention.output', '.attention.z')}.products"]
         tensors |= {f"{name}{SPECTRA}": np.stack(spectra) for name, spectra in self._spectra.items()}
         metadata = self._recorded | {"names": order, "vectors": self.count, "counts": self._counts}
         write_tensors(self._folder / MOMENTS, tensors, metadata)
@@ -239,13 +257,51 @@ class Sums:
         layer, _, part = name.partition(".attention.")
         if part != "output":
             total = self._sums[f"{name}.sum"]
-            scatter = self._sums[f"{name}.products"] - np.outer(total, total) / self.count
+            scatter = whole_matrix(self._sums[f"{name}.products"], len(total)) - np.outer(total, total) / self.count
             return Moments(self.count, self._sums[f"{name}.origin"].astype(np.float64) + total / self.count, scatter)
         weights = self._model.layer_weights(int(layer.removeprefix("layers.")))
         of_output = image(self._moments(f"{layer}.attention.z"), weights.output.cpu().double().numpy())
         if weights.output_bias is None:
             return of_output
         return of_output._replace(mean=of_output.mean + weights.output_bias.cpu().double().numpy())
+
+
+def entries(width: int) -> int:
+    """Return how many numbers :func:`add_products` adds to."""
+    return _upper_blocks(width)[-1][1].stop
+
+
+def add_products(deviations: Float[Tensor, "vectors width"], products: Float[np.ndarray, " entries"]) -> None:
+    """Add the inner products of columns, deviationsᵀ deviations, to those of :func:`whole_matrix`.
+
+    They are a symmetric matrix: what is below the blocks on its diagonal is not computed.
+    """
+    for block, place in _upper_blocks(deviations.shape[1]):
+        rows = deviations[:, block].T @ deviations[:, block.start :]
+        products[place].reshape(rows.shape)[...] += rows.numpy()
+
+
+def whole_matrix(products: Float[np.ndarray, " entries"], width: int) -> Float[np.ndarray, "width width"]:
+    """Return the symmetric matrix of which blocks of rows, each from the diagonal on, lie one after the other."""
+    matrix = np.empty((width, width))
+    for block, place in _upper_blocks(width):
+        rows = products[place].reshape(-1, width - block.start)
+        matrix[block, block.start :], matrix[block.start :, block] = rows, rows.T
+    return matrix
+
+
+def _upper_blocks(width: int) -> list[tuple[slice, slice]]:
+    """Blocks of rows of a symmetric matrix, and where the entries of each, from the diagonal on, lie in a row.
+
+    Products of blocks whose sides are multiples of the kernels' are the same bits as those of the whole.
+    """
+    bounds = sorted({0, width, *(64 * (width * part // BLOCKS // 64) for part in range(1, BLOCKS))})
+    blocks, start = [], 0
+    for first, last in pairwise(bounds):
+        stop = start + (last - first) * (width - first)
+        blocks.append((slice(first, last), slice(start, stop)))
+        start = stop
+    return blocks
 
 
 def capture_prompts(
@@ -294,5 +350,13 @@ def capture_prompts(
         "norm": None if model.norm is None else model.norm._asdict(),
     }
     capture(
-        model, tokenized.tokens, names, folder, mask=tokenized.mask, keep=last, batch_size=16, provenance=provenance
+        model,
+        tokenized.tokens,
+        names,
+        folder,
+        mask=tokenized.mask,
+        keep=last,
+        batch_size=16,
+        provenance=provenance,
+        prefix=shared_prefix(tokenized.tokens, tokenized.mask, last) if model.run_after else 0,
     )

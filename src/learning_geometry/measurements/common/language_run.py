@@ -44,6 +44,8 @@ class LanguageRun:
     """``trained`` or ``untrained`` -> folder of the activations at the last token of every prompt."""
     output: Path | None = None
     """A folder where a measurement may leave files beside its table; None: nowhere."""
+    dequantised: Path | None = None
+    """What was dequantised of the model's GGUF file; None: nothing, and :meth:`load` does it, or has none to."""
     _loaded: list[str] = field(default_factory=list, repr=False, compare=False)
     """Hashes of the weights that were loaded."""
 
@@ -55,7 +57,7 @@ class LanguageRun:
         """
         from learning_geometry.models.language.loading import load
 
-        model = load(**self.settings["model"], tokenizer=tokenizer)
+        model = load(**self.settings["model"], tokenizer=tokenizer, dequantised=self.dequantised)
         self._loaded.append(model.digest())
         return model
 

@@ -20,7 +20,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -113,6 +113,12 @@ class LanguageModel:
     """Where the weights come from: what JSON can hold."""
     tokenizer: Any = field(default=None, repr=False)
     """The Hugging Face tokenizer, or None."""
+    run_after: Callable[[Tensor], Callable[[Tensor, Tensor | None, Hook | None], Tensor]] | None = field(
+        default=None, repr=False
+    )
+    """Tokens in, ``run`` for what follows them out; None: the model keeps no keys and values; see :meth:`after`."""
+    digests: dict[tuple[Any, ...], str] = field(default_factory=dict, repr=False, compare=False)
+    """What :meth:`digest` found, by :meth:`state`."""
 
     @property
     def names(self) -> list[str]:
@@ -160,19 +166,62 @@ class LanguageModel:
         Raises:
             ValueError: a name that is not in :attr:`names`, or as :meth:`forward`.
         """
-        check_names(self, names)
-        wanted, seen = set(names), dict[str, Tensor]()
+        seen = dict[str, Tensor]()
+        self.visit(tokens, names, seen.__setitem__, mask)
+        return {name: seen[name] for name in names}
 
-        def see(name: str, value: Tensor) -> Tensor:
-            if name in wanted:
-                seen[name] = value
-                if len(seen) == len(wanted):
+    @torch.no_grad()
+    def visit(
+        self,
+        tokens: Int64[Tensor, "batch position"],
+        names: Sequence[str],
+        see: Callable[[str, Tensor], object],
+        mask: Bool[Tensor, "batch position"] | None = None,
+    ) -> None:
+        """Show the activations of these names one by one as they are computed, and compute none after the last of them.
+
+        Those of all layers then need not be in memory together. Values at padded positions mean nothing.
+
+        Args:
+            tokens: token numbers.
+            names: which activations.
+            see: called with name and value; it must not change the value.
+            mask: as of :meth:`forward`.
+
+        Raises:
+            ValueError: as :meth:`activations`.
+        """
+        check_names(self, names)
+        left = set(names)
+
+        def hook(name: str, value: Tensor) -> Tensor:
+            if name in left:
+                left.remove(name)
+                see(name, value)
+                if not left:
                     raise _AllSeen
             return value
 
         with suppress(_AllSeen):
-            self.forward(tokens, mask, see)
-        return {name: seen[name] for name in names}
+            self.forward(tokens, mask, hook)
+
+    def after(self, tokens: Int64[Tensor, " position"]) -> "LanguageModel":
+        """Return the model that reads all its sequences as if these tokens stood before each, which it reads once.
+
+        Keys and values of the tokens are kept, and sequences attend to them. Sequences are padded on the right, without
+        a mask, with any tokens: none before sees them. What is computed differs by rounding from what is computed of
+        whole sequences.
+
+        Raises:
+            ValueError: as :meth:`forward`, or the model keeps no keys and values.
+        """
+        self._check(tokens[None], None)
+        if self.run_after is None:
+            raise ValueError(f"{self.name}: keeps no keys and values; pass whole sequences")
+        context = self.sizes.context
+        left = self.sizes._replace(context=None if context is None else context - len(tokens))
+        device = next(iter(self.parameters.values())).device
+        return replace(self, run=self.run_after(tokens.to(device)), run_after=None, sizes=left)
 
     def query_key(self, layer: int, heads: Iterable[int] | None = None) -> Float[np.ndarray, "heads width width"]:
         """Per head W_QK of ``geometry.composition``, in float64: scores of a token with itself, without biases.
@@ -210,11 +259,21 @@ class LanguageModel:
 
     def digest(self) -> str:
         """Return a hash, 32 hexadecimal digits, of all parameters: their names, types, shapes and values."""
-        hasher = hashlib.blake2b(digest_size=16)
-        for name, parameter in sorted(self.parameters.items()):
-            hasher.update(f"{name} {parameter.dtype} {tuple(parameter.shape)};".encode())
-            hasher.update(np.ascontiguousarray(_numpy(parameter)).reshape(-1).view(np.uint8).data)
-        return hasher.hexdigest()
+        state = self.state()
+        if state not in self.digests:
+            hasher = hashlib.blake2b(digest_size=16)
+            for name, parameter in sorted(self.parameters.items()):
+                hasher.update(f"{name} {parameter.dtype} {tuple(parameter.shape)};".encode())
+                hasher.update(np.ascontiguousarray(_numpy(parameter)).reshape(-1).view(np.uint8).data)
+            self.digests[state] = hasher.hexdigest()
+        return self.digests[state]
+
+    def state(self) -> tuple[Any, ...]:
+        """Return what is another when a parameter is replaced, or changed in place, which torch counts."""
+        return tuple(
+            (name, parameter.data_ptr(), parameter._version, parameter.dtype, parameter.shape, parameter.stride())
+            for name, parameter in self.parameters.items()
+        )
 
     def _check(self, tokens: Tensor, mask: Tensor | None) -> None:
         sizes = self.sizes

@@ -8,9 +8,10 @@ positions. Only the rows asked for are read, and compared with their digests.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -60,8 +61,11 @@ class Observer(Protocol):
     def names(self) -> Sequence[str]:
         """The activations it looks at, besides those that are kept."""
 
-    def add(self, values: Mapping[str, Float[Tensor, "vectors _"]]) -> None:
-        """Look at the vectors of a batch."""
+    def add(self, name: str, vectors: Float[Tensor, "vectors _"]) -> None:
+        """Look at the vectors of one activation in a batch, as it is computed; those of one batch follow each other."""
+
+    def added(self, vectors: int) -> None:
+        """Know that a batch of so many vectors was shown."""
 
     def saved(self, shards: int) -> None:
         """Save, if it is time to, what it knows after so many shards; called before the last of them is written."""
@@ -208,6 +212,28 @@ def beyond_the_first(
     return there & (there.cumsum(1) > 1)
 
 
+def shared_prefix(
+    tokens: Int64[np.ndarray, "sequences position"],
+    mask: Bool[np.ndarray, "sequences position"] | None,
+    keep: Bool[np.ndarray, "sequences position"],
+) -> int:
+    """Return with how many of the same tokens all sequences begin, none of them kept; padding on the left is passed.
+
+    >>> tokens = np.array([[0, 7, 8, 3], [7, 8, 4, 3]])
+    >>> shared_prefix(tokens, np.array([[False, True, True, True], [True] * 4]), tokens == 3)
+    2
+    """
+    starts = np.zeros(len(tokens), dtype=int) if mask is None else mask.argmax(1)
+    if mask is not None and (np.diff(mask.astype(int), axis=1) < 0).any():
+        return 0  # padded elsewhere
+    kept = keep if mask is None else keep & mask
+    first = np.where(kept.any(1), kept.argmax(1), tokens.shape[1]) - starts
+    most = int(min(first.min(), (tokens.shape[1] - starts).min() - 1))
+    begin = _after_padding(tokens, mask, most)
+    same = (begin == begin[0]).all(0)
+    return most if same.all() else int(same.argmin())
+
+
 def capture(
     model: LanguageModel,
     tokens: Int64[np.ndarray, "sequences position"],
@@ -220,6 +246,7 @@ def capture(
     shard_bytes: int = SHARD_BYTES,
     provenance: Mapping[str, Any] | None = None,
     observer: Observer | None = None,
+    prefix: int = 0,
 ) -> Activations:
     """Run the model over the tokens and write its activations, or open them if they are there.
 
@@ -237,10 +264,12 @@ def capture(
         shard_bytes: about how large a shard is.
         provenance: recorded beside what the capture itself records (model, hash of its weights, tokens, names).
         observer: is shown every batch, in the same pass. A shard on disk that it has not seen is captured again.
+        prefix: with how many tokens all sequences begin after their padding, which is on the left, that are read once
+            for all of them (:func:`shared_prefix`); what is kept differs by rounding from what it is with 0.
 
     Raises:
         ValueError: the model has no such activations or cannot read the tokens, nothing is to be kept, an activation
-            is not finite, or the directory holds another capture.
+            is not finite, the directory holds another capture, or the sequences do not begin with the same tokens.
     """
     check_names(model, names)
     kept = np.ones(tokens.shape, dtype=bool) if keep is None else keep
@@ -249,6 +278,8 @@ def capture(
         raise ValueError(f"keep: {kept.sum()} of the tokens, of shape {kept.shape}; keep some of {tokens.shape}")
     if min(batch_size, shard_bytes) < 1:
         raise ValueError(f"capture: batch_size {batch_size} and shard_bytes {shard_bytes} must be 1 or more")
+    if prefix and not 0 < prefix <= shared_prefix(tokens, mask, kept):
+        raise ValueError(f"prefix: {prefix} tokens, and {shared_prefix(tokens, mask, kept)} are shared and not kept")
     directory = Path(directory)
     widths = {name: activation_width(model.sizes, name) for name in dict.fromkeys(names)}
     sequences = np.flatnonzero(kept.any(1))
@@ -266,11 +297,13 @@ def capture(
                 "names": list(widths),
                 "batch_size": batch_size,
                 "sequences_per_shard": per_shard,
-            },
+            }
+            | ({"prefix": prefix} if prefix else {}),
             default=str,
         )
     )
     directory.mkdir(parents=True, exist_ok=True)
+    runs = _Sequences(model, tokens, mask, kept, prefix)
     for leftover in directory.glob(".shard-*"):  # of a capture that was killed while it wrote
         leftover.unlink()
     for shard, chosen in enumerate(parts):
@@ -278,7 +311,7 @@ def capture(
         unseen = observer is not None and observer.done <= shard
         if unseen or not _is_whole(path, widths, int(kept[chosen].sum()), recorded):
             watching = observer if unseen else None
-            arrays = _capture_shard(model, tokens, mask, kept, chosen, widths, batch_size, watching)
+            arrays = _capture_shard(runs, chosen, widths, batch_size, watching)
             if watching is not None:
                 watching.saved(shard + 1)
             write_tensors(path, arrays, recorded)
@@ -308,36 +341,87 @@ def open_activations(directory: str | Path) -> Activations:
     return Activations(directory, index["widths"], tuple(index["shards"]), tuple(index["digests"]), index["provenance"])
 
 
+def _see(
+    kept: Mapping[str, Float[np.ndarray, "vectors _"]],
+    observed: Collection[str],
+    observer: Observer | None,
+    model: str,
+    where: str,
+    name: str,
+    vectors: Float[Tensor, "vectors _"],
+) -> None:
+    """Show the vectors of an activation to the observer, and keep them if they are to be kept."""
+    if observer is not None and name in observed:
+        observer.add(name, vectors)
+    if name in kept:
+        kept[name][:] = vectors.numpy()
+        if not all_finite(kept[name]):
+            raise ValueError(f"{model}: {name} is not finite in {where}; leave it out")
+
+
+class _Sequences:
+    """What a capture runs: all sequences, or what follows the tokens that they share."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        tokens: Int64[np.ndarray, "sequences position"],
+        mask: Bool[np.ndarray, "sequences position"] | None,
+        kept: Bool[np.ndarray, "sequences position"],
+        prefix: int,
+    ):
+        self.name, self.kept, self._model, self._prefix = model.name, kept, model, prefix
+        self._tokens, self._mask, self._kept = tokens, mask, kept
+        if prefix:
+            self._shared = torch.from_numpy(_after_padding(tokens, mask, prefix)[0])
+            # what follows is padded on the right: between both, padding would count where attention has a window
+            starts = np.zeros((len(tokens), 1), dtype=int) if mask is None else mask.argmax(1)[:, None]
+            columns = starts + np.arange(prefix, tokens.shape[1] - starts.min())
+            there = columns < tokens.shape[1]
+            columns = np.minimum(columns, tokens.shape[1] - 1)
+            self._tokens, self._mask = np.take_along_axis(tokens, columns, 1), None
+            self._kept = np.take_along_axis(kept, columns, 1) & there
+
+    @cached_property
+    def _run(self) -> LanguageModel:
+        return self._model.after(self._shared) if self._prefix else self._model
+
+    def visit(
+        self,
+        batch: Int64[np.ndarray, " batch"],
+        names: Sequence[str],
+        see: Callable[[str, Float[Tensor, "vectors _"]], None],
+    ) -> None:
+        """Show the vectors that are kept of a batch of sequences, name by name."""
+        padding = None if self._mask is None else torch.from_numpy(self._mask[batch])
+        here = torch.from_numpy(np.flatnonzero(self._kept[batch]))
+
+        def chosen(name: str, value: Tensor) -> None:
+            see(name, value.flatten(0, 1).index_select(0, here.to(value.device)).cpu())
+
+        self._run.visit(torch.from_numpy(self._tokens[batch]), names, chosen, padding)
+
+
 def _capture_shard(
-    model: LanguageModel,
-    tokens: Int64[np.ndarray, "sequences position"],
-    mask: Bool[np.ndarray, "sequences position"] | None,
-    kept: Bool[np.ndarray, "sequences position"],
+    runs: _Sequences,
     chosen: Int64[np.ndarray, " chosen"],
     widths: Mapping[str, int],
     batch_size: int,
     observer: Observer | None,
 ) -> dict[str, np.ndarray]:
-    names = [*widths, *(name for name in (observer.names if observer else ()) if name not in widths)]
-    sequence, position = np.nonzero(kept[chosen])
+    observed = set(observer.names) if observer else set()
+    names = [*widths, *(observed - widths.keys())]
+    sequence, position = np.nonzero(runs.kept[chosen])
     arrays = {name: np.empty((len(sequence), width), dtype=np.float32) for name, width in widths.items()}
     filled = 0
     for start in range(0, len(chosen), batch_size):
         batch = chosen[start : start + batch_size]
-        padding = None if mask is None else torch.from_numpy(mask[batch])
-        here = torch.from_numpy(kept[batch])
-        activations = model.activations(torch.from_numpy(tokens[batch]), names, padding)
-        values = {name: activations.pop(name).cpu()[here] for name in names}
-        rows = slice(filled, filled + int(kept[batch].sum()))
+        rows = slice(filled, filled + int(runs.kept[batch].sum()))
+        here = {name: array[rows] for name, array in arrays.items()}
+        where = f"sequences {batch[0]} to {batch[-1]}"
+        runs.visit(batch, names, partial(_see, here, observed, observer, runs.name, where))
         if observer is not None:
-            observer.add({name: values[name] for name in observer.names})
-        for name in widths:
-            vectors = values[name].numpy()
-            if not np.isfinite(vectors).all():
-                raise ValueError(
-                    f"{model.name}: {name} is not finite in sequences {batch[0]} to {batch[-1]}; leave it out"
-                )
-            arrays[name][rows] = vectors
+            observer.added(rows.stop - rows.start)
         filled = rows.stop
     return arrays | {"sequence": chosen[sequence], "position": position}
 
@@ -384,6 +468,23 @@ def _corrupt(path: Path, why: str) -> ValueError:
 def _file_digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def all_finite(array: np.ndarray) -> bool:
+    """Whether every number of a float32 array is finite: their sum in float64 is, as it cannot overflow.
+
+    >>> all_finite(np.float32([3e38, 3e38, 1])), all_finite(np.float32([np.inf, -np.inf, 1]))
+    (True, False)
+    """
+    return bool(np.isfinite(array.sum(dtype=np.float64)))
+
+
+def _after_padding(
+    tokens: Int64[np.ndarray, "sequences position"], mask: Bool[np.ndarray, "sequences position"] | None, count: int
+) -> Int64[np.ndarray, "sequences count"]:
+    """The first tokens of sequences that are padded on the left."""
+    starts = np.zeros((len(tokens), 1), dtype=int) if mask is None else mask.argmax(1)[:, None]
+    return np.take_along_axis(tokens, starts + np.arange(count), 1)
 
 
 def _array_digest(*arrays: np.ndarray) -> str:

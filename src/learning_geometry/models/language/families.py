@@ -1,7 +1,9 @@
 """Hugging Face models of known families behind the interface: where their parts are, and how to look into them."""
 
 from collections.abc import Callable
+from copy import copy
 from functools import partial
+from importlib import import_module
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -176,6 +178,7 @@ def _wrapped(module: Any, name: str, origin: dict[str, Any] | None, tokenizer: A
         ),
         parallel=bool(getattr(config, "use_parallel_residual", False)),
         run=partial(_run, module, family, blocks),
+        run_after=partial(_run_after, module, family, blocks),
         layer_weights=layer_weights,
         parameters=dict(module.named_parameters()),
         norm=Norm(family.norm, float(getattr(config, family.epsilon))),
@@ -205,11 +208,47 @@ def _layer_weights(block: Any, family: Family, heads: int, head_width: int, acti
     )
 
 
+def _run_after(module: Any, family: Family, blocks: list[Any], before: Tensor) -> Callable[..., Tensor]:
+    """Return :func:`_run` for what follows these tokens, whose keys and values are computed once."""
+    past = import_module("transformers").DynamicCache(config=module.config)
+    with torch.no_grad():
+        # without the head, which nobody asks for
+        module.base_model(input_ids=before[None], cache=past, use_cache=True)
+
+    def run(tokens: Tensor, mask: Tensor | None, hook: Hook | None) -> Tensor:
+        if mask is not None:
+            # it would stand between, and count as tokens where attention has a window
+            raise ValueError("after other tokens sequences are padded on the right, without a mask")
+        return _run(module, family, blocks, tokens, None, hook, past)
+
+    return run
+
+
+def _for_batch(past: Any, sequences: int) -> Any:
+    """Keys and values of one sequence as those of several; what these add is not added to the former."""
+    copied = copy(past)
+    copied.layers = [copy(layer) for layer in past.layers]
+    for layer in copied.layers:
+        layer.keys, layer.values = (each.expand(sequences, -1, -1, -1) for each in (layer.keys, layer.values))
+    return copied
+
+
 def _run(
-    module: Any, family: Family, blocks: list[Any], tokens: Tensor, mask: Tensor | None, hook: Hook | None
+    module: Any,
+    family: Family,
+    blocks: list[Any],
+    tokens: Tensor,
+    mask: Tensor | None,
+    hook: Hook | None,
+    past: Any = None,
 ) -> Tensor:
-    """Return the logits; the hook sees and may replace what is computed on the way."""
+    """Return the logits; the hook sees and may replace what is computed on the way.
+
+    ``past`` are keys and values of tokens that stand before each sequence.
+    """
     inputs: dict[str, Any] = {"input_ids": tokens, "use_cache": False}
+    if past is not None:
+        inputs |= {"cache": _for_batch(past, len(tokens)), "use_cache": True}
     if mask is not None:
         # padding on the left would otherwise move the positions that are learned
         positions = (mask.cumsum(1) - 1).clamp_min(0)

@@ -9,7 +9,7 @@ weights are rounded to 4 bits (Q4_1) but for the embedding (8 bits) and the norm
 
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from importlib.util import find_spec
@@ -22,6 +22,7 @@ import torch
 from learning_geometry.model_files import EMBEDDED, ROPE_FACTORS, ModelFiles, check_files, is_hub_id
 from learning_geometry.model_files.headers import Gguf, gguf_header
 from learning_geometry.models.language import LanguageModel
+from learning_geometry.models.language.dequantised import Dequantised, read_dequantised, write_dequantised
 from learning_geometry.models.language.families import wrap
 from learning_geometry.models.language.self_check import check_identities
 from learning_geometry.models.language.tokens import begin_as_the_file_says
@@ -46,6 +47,7 @@ def load(
     tokenizer: bool = True,
     untrained: np.random.Generator | None = None,
     device: str = "cpu",
+    dequantised: str | Path | None = None,
 ) -> LanguageModel:
     """Load a language model with its tokenizer.
 
@@ -58,11 +60,13 @@ def load(
         untrained: draws weights anew as the family's models are initialised, and none are read: a null for trained
             ones. None: the trained weights.
         device: of the weights.
+        dequantised: what :func:`dequantise` wrote of the GGUF file, whose weights are then not dequantised again; nor
+            is checked again what was checked when it was written, if code and libraries are the same. None: nothing.
 
     Raises:
         ValueError: there is no such source or it cannot be read, its family is not known, its weights are not in
-            safetensors or GGUF, not all that its files hold is understood (``model_files.check_files``), or what it
-            computes is not what is named (``self_check.check_identities``).
+            safetensors or GGUF, not all that its files hold is understood (``model_files.check_files``), what it
+            computes is not what is named (``self_check.check_identities``), or what was dequantised is of another file.
         ModuleNotFoundError: ``transformers`` or ``gguf`` is not installed.
     """
     in_gguf = str(source) == EMBEDDED or gguf is not None or Path(source).suffix == ".gguf"
@@ -73,21 +77,55 @@ def load(
         _download(str(source), where, revision, gguf)
     files = check_files(source, **options)
     assert files is not None  # it is None only of what is still to be downloaded
+    written = None
+    if dequantised is not None:
+        if files.gguf is None or untrained is not None:
+            raise ValueError(f"{where}: only weights of a GGUF file are dequantised; leave {dequantised} out")
+        written = read_dequantised(dequantised, files.gguf)
     with ExitStack() as stack:
         stack.enter_context(_offline())
         if files.gguf is not None:
             stack.enter_context(_gguf_read_fast())
-        module, loaded_tokenizer = _load(files, where, tokenizer, untrained)
+        module, loaded_tokenizer = _load(files, where, tokenizer, untrained, written)
     origin = {"source": str(source), "revision": revision, "gguf": gguf, "untrained": untrained is not None}
     model = wrap(
         module, str(source), origin | ({"gguf": files.gguf.name} if files.gguf is not None else {}), loaded_tokenizer
     )
-    check_identities(model, module)
+    known = written is not None and written.checked
+    if not known:
+        check_identities(model, module)
     module.to(device)
+    if known and written is not None:
+        model.digests[model.state()] = written.digest
     return model
 
 
-def _load(files: ModelFiles, where: str, tokenizer: bool, untrained: np.random.Generator | None) -> tuple[Any, Any]:
+def dequantise(model: Mapping[str, Any], path: str | Path, provenance: Callable[[], Mapping[str, Any]]) -> None:
+    """Write the weights of a model's GGUF file as :func:`load` reads them with ``dequantised``, after all its checks.
+
+    Args:
+        model: the section ``model`` of a language model's config: "source", "revision", "gguf" and "download".
+        path: where to write.
+        provenance: called when the model is loaded and checked; kept beside the weights, as JSON can hold it.
+
+    Raises:
+        ValueError: as :func:`load`, or the weights are not in GGUF.
+        ModuleNotFoundError: as :func:`load`.
+    """
+    loaded = load(**model, tokenizer=False)
+    files = check_files(**model, tokenizer=False)
+    if files is None or files.gguf is None:
+        raise ValueError(f"{model['source']}: its weights are in safetensors, and are read in place")
+    write_dequantised(path, loaded, files.gguf, provenance())
+
+
+def _load(
+    files: ModelFiles,
+    where: str,
+    tokenizer: bool,
+    untrained: np.random.Generator | None,
+    written: Dequantised | None,
+) -> tuple[Any, Any]:
     """The Hugging Face model and its tokenizer (None: not asked for)."""
     transformers = import_transformers()
     # bars of loading fill the logs of jobs
@@ -107,9 +145,10 @@ def _load(files: ModelFiles, where: str, tokenizer: bool, untrained: np.random.G
             module = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     else:
         with _reading(where, "weights"):
-            module, report = _trained(files, config)
+            module, report = _trained(files, config, written)
         check_report(report, files, where)
-        check_weights(module, where)
+        if written is None or not written.checked:
+            check_weights(module, where)
         check_extras(files, module, where)
     if files.gguf is not None and files.of_gguf is not None and files.of_gguf.rope_factors:
         _divide_frequencies(module, gguf_header(files.gguf), files.gguf, where)
@@ -125,7 +164,7 @@ def _load(files: ModelFiles, where: str, tokenizer: bool, untrained: np.random.G
     return module, loaded_tokenizer
 
 
-def _trained(files: ModelFiles, config: Any) -> tuple[Any, dict[str, Any]]:
+def _trained(files: ModelFiles, config: Any, written: Dequantised | None) -> tuple[Any, dict[str, Any]]:
     """The model with its weights in float32, and what transformers says of the names."""
     transformers = import_transformers()
     options: dict[str, Any] = {"config": config, "dtype": torch.float32, "output_loading_info": True}
@@ -134,7 +173,8 @@ def _trained(files: ModelFiles, config: Any) -> tuple[Any, dict[str, Any]]:
         loaded = auto.from_pretrained(files.folder, local_files_only=True, use_safetensors=True, **options)
     else:
         made = getattr(transformers, GGUF_CLASSES[files.config["model_type"]])
-        loaded = made.from_pretrained(None, state_dict=gguf_weights(files), **options)
+        weights = gguf_weights(files) if written is None else written.weights
+        loaded = made.from_pretrained(None, state_dict=weights, **options)
     module, report = loaded
     return module, report
 

@@ -335,19 +335,13 @@ def _text_encoder(model: LanguageModel, control: Mapping[str, int]) -> Callable[
     """Return what tokenizes a text, which messages call by a name, as text, without any control token."""
     tokenizer = _tokenizer(model)
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is not None:
-        # it reads only those added tokens as text that it knows to be special, and truncates where its file says so
-        described = json.loads(backend.to_str())
-        for token in described["added_tokens"]:
-            token["special"] = token["content"] in control
-        described |= {"truncation": None, "padding": None}
-        plain = type(backend).from_str(json.dumps(described))
-        plain.encode_special_tokens = True
+    plain = None if backend is None else _plain_backend(backend, control)
     unreadable = {number: spelled for spelled, number in control.items() if number != tokenizer.unk_token_id}
 
     def encode(text: str, name: str) -> list[int]:
-        if backend is not None:
-            tokens: list[int] = plain.encode(text, add_special_tokens=False).ids
+        if plain is not None:
+            with _special_as_text(plain):
+                tokens: list[int] = plain.encode(text, add_special_tokens=False).ids
         else:
             options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
             tokens = tokenizer(text, **options)["input_ids"]
@@ -356,6 +350,31 @@ def _text_encoder(model: LanguageModel, control: Mapping[str, int]) -> Callable[
         return tokens
 
     return encode
+
+
+def _plain_backend(backend: Any, control: Mapping[str, int]) -> Any:
+    """A backend that knows of all control tokens that they are special, of no others, and does not truncate.
+
+    It reads only those added tokens as text that it knows to be special, and truncates where its file says so.
+    """
+    added = backend.get_added_tokens_decoder().values()
+    right = all(token.special == (token.content in control) for token in added)
+    if right and backend.truncation is None and backend.padding is None:
+        return backend  # another would take longer to make than a text to read
+    described = json.loads(backend.to_str())
+    for token in described["added_tokens"]:
+        token["special"] = token["content"] in control
+    described |= {"truncation": None, "padding": None}
+    return type(backend).from_str(json.dumps(described))
+
+
+@contextmanager
+def _special_as_text(backend: Any) -> Iterator[None]:
+    before, backend.encode_special_tokens = backend.encode_special_tokens, True
+    try:
+        yield
+    finally:
+        backend.encode_special_tokens = before
 
 
 def _counts(
