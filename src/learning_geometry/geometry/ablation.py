@@ -43,7 +43,7 @@ def equal_norm_ablation(
     rotation this is a random subspace whose dimension is set by the norm instead of given.
 
     Args:
-        weight: TaskSizes (rows, width); of a weight that writes, its transpose.
+        weight: Shape (rows, width); of a weight that writes, its transpose.
         rotation: orthonormal columns that span the space.
         norm: norm to remove, from 0 to that of the weight.
 

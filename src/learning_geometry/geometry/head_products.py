@@ -11,7 +11,7 @@ def split_heads(weight: Float[np.ndarray, "inner width"], heads: int) -> Float[n
     """Rows of a query, key or value weight by head, in float64.
 
     Args:
-        weight: TaskSizes (heads · head_width, width).
+        weight: Shape (heads · head_width, width).
         heads: number of heads.
 
     Raises:

@@ -20,7 +20,7 @@ class Moments(NamedTuple):
 
     Attributes:
         n: number of vectors.
-        mean: TaskSizes (width,).
+        mean: Shape (width,).
         scatter: sum over vectors of the outer product of their deviations from the mean, shape (width, width).
     """
 

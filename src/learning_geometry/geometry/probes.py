@@ -30,7 +30,7 @@ def ridge_probe(
     Elements of Statistical Learning", section 4.2). Solved by scikit-learn, in float64.
 
     Args:
-        features: TaskSizes (samples, features).
+        features: Shape (samples, features).
         labels: the class of each sample.
         penalty: λ; features have variance 1.
 

@@ -22,9 +22,9 @@ class Resampled(NamedTuple):
     """A statistic of the data, of bootstrap resamples, and with each unit left out.
 
     Attributes:
-        estimate: TaskSizes (*quantities).
-        resamples: TaskSizes (draws, *quantities).
-        left_out: TaskSizes (units, *quantities).
+        estimate: Shape (*quantities).
+        resamples: Shape (draws, *quantities).
+        left_out: Shape (units, *quantities).
     """
 
     estimate: Float[np.ndarray, "*quantities"]

@@ -156,7 +156,7 @@ def right_singular_subspace(
     separated by gaps after ranks a and b are 1 to a (top), a + 1 to b (medium) and b + 1 to columns (bottom).
 
     Args:
-        matrix: TaskSizes (rows, columns).
+        matrix: Shape (rows, columns).
         first: number of the first vector, from 1.
         last: number of the last vector, up to ``columns``.
 
@@ -191,7 +191,7 @@ def top_right_singular_subspace(
     For a torch ``Linear.weight`` W (y = W x) these are the input directions it reads most.
 
     Args:
-        matrix: TaskSizes (rows, columns).
+        matrix: Shape (rows, columns).
         rank: from 1 to ``columns``.
 
     Raises:
@@ -212,7 +212,7 @@ def top_left_singular_subspace(matrix: Float[np.ndarray, "rows columns"], rank: 
     For a torch ``Linear.weight`` W (y = W x) these are the output directions it writes most.
 
     Args:
-        matrix: TaskSizes (rows, columns).
+        matrix: Shape (rows, columns).
         rank: from 1 to ``rows``.
 
     Raises:
