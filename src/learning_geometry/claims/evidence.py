@@ -242,7 +242,8 @@ class Evidence:
             return float(kind)
         if kind not in ("evaluation_noise", "estimator_error"):
             raise ValueError(
-                f'{self.claim.name}: the floor {kind!r} is unknown here; use a number, "evaluation_noise" or "estimator_error"'
+                f"{self.claim.name}: the floor {kind!r} is unknown here; "
+                'use a number, "evaluation_noise" or "estimator_error"'
             )
         total = dict.fromkeys(self.runs, 0.0)
         for window in windows:
