@@ -8,7 +8,7 @@ from learning_geometry.config import read_yaml, validate
 from learning_geometry.planning import order
 from learning_geometry.planning.jobs import Job, all_jobs
 from learning_geometry.planning.order import FIRST, estimated_seconds, kind, priorities
-from learning_geometry.planning.remaining import Remaining
+from learning_geometry.planning.remaining import OF_A_KIND, TRUST, Remaining
 
 
 def job(rule, name, needs=(), **settings):
@@ -66,8 +66,10 @@ def test_what_is_left_is_told_from_how_fast_others_of_the_kind_were(jobs):
     assert lines == []
     at(5.0, "job_started", jobs=[4])
     at(7.0, "job_finished", job_id=4)
-    # the kind of the long one is not known yet: it is taken to be as fast as all, 7 s for an estimate of 12
-    left = (100 * 7 / 12 - 7) + 10 * 5 / 10 + 2 * 2 / 2
+    # no other long one is known: it is taken to be as fast as all, 7 s for an estimate of 12, once that weighs enough
+    overall = (7 + TRUST) / (12 + TRUST)
+    short, figure = ((took + OF_A_KIND * overall) / (estimate + OF_A_KIND) for took, estimate in ((5, 10), (2, 2)))
+    left = (100 * overall - 7) + 10 * short + 2 * figure
     assert lines == [
         f"2 of 5 jobs, 1 of 2 figures are done, {100 * 7 / (7 + left):.0f} % of the work, about {left / 2:.0f} s left"
     ]

@@ -8,6 +8,9 @@ from learning_geometry.planning.jobs import Job
 from learning_geometry.planning.order import estimated_seconds, kind
 from learning_geometry.progress import duration
 
+TRUST, OF_A_KIND = 60.0, 5.0
+"""Seconds of work that must have ended before this machine's speed, and that of a kind of job, count half."""
+
 
 class Remaining(logging.Handler):
     """Listens to Snakemake's log for jobs that begin and end, and says how far the run is."""
@@ -84,6 +87,8 @@ class Remaining(logging.Handler):
     def _left(self, number: int, job: Job, now: float) -> float:
         """Return about how many seconds of one core a job still takes, as fast as others of its kind were."""
         every = [sum(values) for values in zip(*self._taken.values(), strict=True)] or [0.0, 0.0]
-        estimated, took = self._taken.get(kind(job), every)
-        seconds = estimated_seconds(job) * (took / estimated if estimated > 0 else 1.0)
+        estimated, took = self._taken.get(kind(job), (0.0, 0.0))
+        overall = (every[1] + TRUST) / (every[0] + TRUST)
+        speed = (took + OF_A_KIND * overall) / (estimated + OF_A_KIND)
+        seconds = estimated_seconds(job) * speed
         return max(seconds - (now - self._began[number]), 0.0) if number in self._began else seconds
