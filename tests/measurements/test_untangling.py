@@ -3,7 +3,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from scipy.linalg import subspace_angles
-from scipy.spatial.distance import cdist
 from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 from sklearn.metrics import calinski_harabasz_score
@@ -50,17 +49,6 @@ def test_separability_is_that_of_scikit_learn(found, runs, which):
         scores = cross_val_predict(ridge, vectors, 2 * LABELS - 1, cv=PredefinedSplit(np.tile(fold, 2)))
         null = "" if which == "trained" else "untrained"
         assert found.value("separability", part, null) == pytest.approx(((scores > 0) == LABELS).mean())
-
-
-@pytest.mark.parametrize("points", [3, 4, 10, 64, 301])
-def test_the_dimension_is_that_of_scikit_dimension_to_the_last_bit(points):
-    from skdim.id import TwoNN
-
-    for dimension in (1, 2, 7, 40):
-        drawn = seeded(points, dimension).standard_normal((points, dimension))
-        distances = cdist(drawn, drawn)
-        expected = TwoNN(dist=True).fit(np.sort(distances, axis=1)[:, 1:3]).dimension_
-        assert untangling.two_nearest_neighbours_dimension(distances) == expected
 
 
 def test_shapes_are_those_of_scikit_learn(found, runs):

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int, Int64, Real
-from scipy.linalg import lstsq
 from scipy.spatial.distance import cdist
 
 from learning_geometry import failures
@@ -81,8 +80,6 @@ COINCIDE = "prompts of a set coincide, or it spans fewer than {} directions"
 
 NEAREST = 3
 """Points that tell the intrinsic dimension about one: itself and two neighbours."""
-DISCARDED = 0.1
-"""Share of the largest ratios of distances that are left out, as their distribution is known worst."""
 
 
 def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
@@ -207,22 +204,19 @@ def lying(
 def two_nearest_neighbours_dimension(distances: Float[np.ndarray, "points points"]) -> float:
     """Return TwoNN's intrinsic dimension of points from the distances between them; NaN where two coincide.
 
-    The slope through the origin of -log(1 - rank / points) over the logarithm of the ratio of both distances, without
-    the largest tenth of ratios; in the arithmetic of scikit-dimension, whose import takes two seconds.
-
     Source: Facco et al. 2017, "Estimating the intrinsic dimension of datasets by a minimal neighborhood information".
 
     >>> plane = np.random.default_rng(0).random((400, 2))
     >>> round(two_nearest_neighbours_dimension(cdist(plane, plane)))
     2
     """
+    # importing it takes two seconds
+    from skdim.id import TwoNN
+
     nearest = np.sort(distances, axis=1)[:, :NEAREST]
     if len(distances) < NEAREST or is_rounding(nearest[:, 1], distances.max(), len(distances)).any():
         return float("nan")
-    count = int(len(distances) * (1 - DISCARDED))
-    ratios = np.sort(nearest[:, 2] / nearest[:, 1])[:count]
-    shares = np.arange(1, 1 + count) / len(distances)
-    return float(lstsq(np.log(ratios)[:, None], -np.log(1 - shares)[:, None])[0].item())
+    return float(TwoNN(dist=True).fit(nearest[:, 1:]).dimension_)
 
 
 def _null_rows(
