@@ -410,7 +410,7 @@ def _capture_shard(
     observer: Observer | None,
 ) -> dict[str, np.ndarray]:
     observed = set(observer.names) if observer else set()
-    names = [*widths, *(observed - widths.keys())]
+    names = [*widths, *sorted(observed - widths.keys())]
     sequence, position = np.nonzero(runs.kept[chosen])
     arrays = {name: np.empty((len(sequence), width), dtype=np.float32) for name, width in widths.items()}
     filled = 0
