@@ -93,14 +93,16 @@ def test_who_kills_a_script_kills_its_fork(start):
     process.communicate()
 
 
-def test_an_interrupt_of_the_keyboard_reaches_the_fork(start):
+@pytest.mark.parametrize("caught", ["", "\nexcept KeyboardInterrupt:\n    print('stopped')\n    sys.exit(130)"])
+def test_an_interrupt_of_the_keyboard_reaches_the_fork(start, caught):
     process = start(
-        "print(os.getpid(), flush=True)\ntry:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    sys.exit(130)"
+        f"try:\n    print(os.getpid(), flush=True)\n    time.sleep(60){caught or chr(10) + 'finally: pass'}"
     )
     fork = int(process.stdout.readline())
     process.send_signal(signal.SIGINT)  # as the terminal does, to all
     os.kill(fork, signal.SIGINT)
-    assert ended(process)[0] == 130
+    status, output, _ = ended(process)
+    assert (status, output) == (130, "stopped\n" if caught else "")
 
 
 def test_many_at_once_each_get_their_own(server, tmp_path):

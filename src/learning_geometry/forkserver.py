@@ -236,8 +236,9 @@ def _run(script: dict[str, Any]) -> NoReturn:
         status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
         if isinstance(ended.code, str):
             print(ended.code, file=sys.stderr)
-    except BaseException:
+    except BaseException as error:
         traceback.print_exc()
+        status = 130 if isinstance(error, KeyboardInterrupt) else 1
     finally:
         atexit._run_exitfuncs()
         sys.stdout.flush()

@@ -476,7 +476,8 @@ def all_finite(array: np.ndarray) -> bool:
     >>> all_finite(np.float32([3e38, 3e38, 1])), all_finite(np.float32([np.inf, -np.inf, 1]))
     (True, False)
     """
-    return bool(np.isfinite(array.sum(dtype=np.float64)))
+    with np.errstate(invalid="ignore"):  # of infinities of both signs
+        return bool(np.isfinite(array.sum(dtype=np.float64)))
 
 
 def _after_padding(
