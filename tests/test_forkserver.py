@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from learning_geometry.forkserver import THREADS, VARIABLE, Server
+from learning_geometry.forkserver import LIBRARIES, THREADS, VARIABLE, Server
 
 SOURCE = Path(__file__).parents[1] / "src"
 BEGIN = "from learning_geometry.forkserver import run_in_a_fork\nrun_in_a_fork()\nimport os, sys, signal, time\n"
@@ -20,7 +20,7 @@ BEGIN = "from learning_geometry.forkserver import run_in_a_fork\nrun_in_a_fork()
 def server():
     threads = {name: os.environ.get(name) for name in THREADS}
     os.environ["PYTHONPATH"] = str(SOURCE)
-    server = Server(("wave",))
+    server = Server(("wave", *LIBRARIES))
     yield server
     server.stop()
     assert {name: os.environ.get(name) for name in THREADS} == threads
@@ -83,6 +83,13 @@ def test_the_environment_is_that_of_the_script(start):
 def test_a_script_that_does_not_fit_or_finds_no_server_runs_itself(start, environment):
     process = start("print(os.getpid(), 'wave' in sys.modules)", **environment)
     assert ended(process)[:2] == (0, f"{process.pid} False\n")
+
+
+def test_a_result_does_not_tell_how_its_job_was_started(start):
+    body = "from learning_geometry.running import made_with\nprint(sorted(made_with().items()))"
+    forked, alone = ended(start(body)), ended(start(body, **{VARIABLE: "/nowhere"}))
+    assert forked[0] == alone[0] == 0
+    assert "'torch', " in forked[1] and forked[1] == alone[1]
 
 
 def test_who_kills_a_script_kills_its_fork(start):

@@ -3,8 +3,8 @@
 Snakemake starts Python anew for each job, and most jobs then import torch, pandas and pyarrow: 2 to 3 s of processor
 time each, a quarter of a default run. The main process starts one server; a script asks it, in its first line, to run
 it in a fork, hands over its standard streams, and ends as the fork ended. Scripts that reach no server, on a cluster
-or in another environment, run as they are. The server changes when libraries are imported and nothing else: of this
-package it holds no module that a job uses, so that jobs check and import their own code as ever.
+or in another environment, import the same libraries and run as they are, so that what a result records of them does not
+tell how it was started. Of this package the server holds no module that a job uses: jobs check and import their own code.
 
 It serves one user, over a socket in a folder that no other user may enter. It ends when the process that started it
 has ended, after the last of its forks. Who kills a script kills its fork.
@@ -85,12 +85,18 @@ class Server:
 
 
 def run_in_a_fork() -> None:
-    """Let the server run the script that this process runs, and end as it ended; return if no server takes it.
+    """Let the server run the script that this process runs, and end as it ended; if none takes it, import and return.
 
     Raises:
         SystemExit: the script was run, with its status.
         ChildProcessError: the server ended while it ran the script.
     """
+    _hand_over()
+    for library in LIBRARIES:
+        import_module(library)
+
+
+def _hand_over() -> None:
     address = os.environ.pop(VARIABLE, None)
     if address is None:
         return

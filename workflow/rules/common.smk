@@ -58,8 +58,8 @@ except ValueError as error:
 RERUNS = Reruns(PLAN, logger.info) if workflow.is_main_process else None
 
 PRIORITIES = priorities(PLAN.jobs)
-# fewer jobs than these end before a server has imported what they share
-ENOUGH_JOBS = 4
+# one job imports the libraries itself as fast
+ENOUGH_JOBS = 2
 BESIDE = {}
 
 
