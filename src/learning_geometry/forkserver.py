@@ -4,7 +4,7 @@ Snakemake starts Python anew for each job, and most jobs then import torch, pand
 time each, a quarter of a default run. The main process starts one server; a script asks it, in its first line, to run
 it in a fork, hands over its standard streams, and ends as the fork ended. Scripts that reach no server, on a cluster
 or in another environment, import the same libraries and run as they are, so that what a result records of them does not
-tell how it was started. Of this package the server holds no module that a job uses: jobs check and import their own code.
+tell how it was started. The server holds no module of this package that a job uses: jobs check and import their own.
 
 It serves one user, over a socket in a folder that no other user may enter. It ends when the process that started it
 has ended, after the last of its forks. Who kills a script kills its fork.
