@@ -92,8 +92,7 @@ def run_in_a_fork() -> None:
         ChildProcessError: the server ended while it ran the script.
     """
     _hand_over()
-    for library in LIBRARIES:
-        import_module(library)
+    _import(LIBRARIES)
 
 
 def _hand_over() -> None:
@@ -135,8 +134,7 @@ def serve(address: str, listening: socket.socket, libraries: tuple[str, ...]) ->
     with listening:
         for name in (signal.SIGINT, signal.SIGCHLD):
             signal.signal(name, lambda number, frame: None)
-        for library in libraries:
-            import_module(library)
+        _import(libraries)
         gc.collect()
         gc.freeze()  # a collection in a fork need not look at, and so copy, what lies here
         script = _forked(listening)
@@ -250,6 +248,13 @@ def _run(script: dict[str, Any]) -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
+
+
+def _import(libraries: tuple[str, ...]) -> None:
+    """Import what is there; a job that cannot do without says so itself, and tables are drawn again without torch."""
+    for library in libraries:
+        with suppress(ImportError):
+            import_module(library)
 
 
 def _python() -> list[str]:
