@@ -141,8 +141,8 @@ def test_figures_are_there_and_not_blank(finished, figure):
 
 def test_the_terminal_tells_each_finished_job(finished):
     output = finished[1]
-    assert re.search(r"tiny seed 1: 40 steps in \d+ s", output)
-    assert re.search(r"sharpness, tiny seed 0: \d+ numbers in \d+ s", output)
+    assert re.search(r"tiny seed 1: 40 steps in [\d.]+ s", output)
+    assert re.search(r"sharpness, tiny seed 0: \d+ numbers in [\d.]+ s", output)
     assert "100%" in output
     log = finished[0].folder / "results/tiny/seed-0/logs/measure_sharpness.log"
     assert "products" in log.read_text()
