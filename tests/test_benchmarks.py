@@ -128,3 +128,41 @@ def test_a_copying_run_is_trained_once_where_no_finished_one_is_found(tmp_path, 
     assert len(first.points) == 3 and first.tokens.shape == (5, 64)
     assert all(torch.equal(first.points[2][name], again.points[2][name]) for name in first.points[2])
     assert not torch.equal(first.points[0]["readout.weight"], first.points[2]["readout.weight"])
+
+
+def test_tables_of_two_runs_are_compared_by_value_in_what_both_have(tmp_path, capsys):
+    from benchmarks.default_run import different
+
+    for run, value in (("new", 2.0), ("old", 3.0)):
+        folder = tmp_path / run / "results" / "copying"
+        folder.mkdir(parents=True)
+        pd.DataFrame({"step": [0, 1], "value": [1.0, float("nan")]}).to_parquet(folder / "same.parquet")
+        pd.DataFrame({"step": [0, 1], "value": [1.0, value]}).to_parquet(folder / "other.parquet")
+        pd.DataFrame({"step": [0]}).to_parquet(folder / f"{run}_alone.parquet")
+    more = pd.read_parquet(tmp_path / "new/results/copying/same.parquet").assign(other_seeds="none")
+    more.to_parquet(tmp_path / "new/results/copying/same.parquet")
+    assert different(tmp_path / "new", tmp_path / "old") == 1.0
+    assert "other values: copying/other.parquet" in capsys.readouterr().err
+
+
+def test_the_overhead_of_a_run_is_what_no_job_worked(tmp_path):
+    from benchmarks.overhead import seconds_of_kinds, times
+
+    logs = tmp_path / "copying" / "seed-0" / "logs"
+    logs.mkdir(parents=True)
+    (logs / "train.log").write_text("step 1\nprocessor time: 0.50 s to start, 7.00 s of work\n")
+    (logs / "measure_sharpness.log").write_text("processor time: 0.25 s to start, 2.00 s of work\n")
+    (logs / "measure_landscape.log").write_text("killed on the way\n")
+    with pytest.raises(FileNotFoundError, match="no run has ended here"):
+        times(tmp_path)
+    (tmp_path / "logs").mkdir()
+    line = "2026-01-01T00:00:00+00:00,2,9.0,1.0,11.75\n"
+    (tmp_path / "logs" / "runs.csv").write_text(f"ended,jobs,seconds,main_process,all_processes\n{line}{line}")
+    table = times(tmp_path).set_index("rule")
+    assert table.loc[["train", "measure_sharpness"], ["start", "work"]].to_numpy().tolist() == [[0.5, 7.0], [0.25, 2.0]]
+    assert table.loc["Snakemake itself", "start"] == pytest.approx(2.0)
+    assert table.loc["between", "start"] == pytest.approx(2 * 11.75 - 2.0 - 9.75)
+    steps = load(REPOSITORY / "config/config.yaml")["experiments"]["copying"]["training"]["steps"]
+    assert seconds_of_kinds(tmp_path, str(REPOSITORY / "config/config.yaml")) == pytest.approx(
+        {"train copying": 7.5 / steps, "measure sharpness": 2.25}
+    )

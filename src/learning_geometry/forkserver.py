@@ -40,6 +40,9 @@ THREADS = (
 )
 """What libraries read when they are imported, and Snakemake sets for a job: one with other values is not forked."""
 
+PATIENCE = 10.0
+"""Seconds in which a script must say what it asks for; others wait meanwhile."""
+
 LIBRARIES = (
     "numpy",
     "pandas",
@@ -67,11 +70,18 @@ class Server:
 
         Args:
             libraries: the modules to import.
+
+        Raises:
+            OSError: the socket cannot be made, such as below a long path of temporary files.
         """
-        address = os.path.join(tempfile.mkdtemp(prefix="forkserver-"), "socket")
-        environment = {**os.environ, **dict.fromkeys(THREADS, "1")}
+        folder = tempfile.mkdtemp(prefix="forkserver-")
+        address, environment = os.path.join(folder, "socket"), {**os.environ, **dict.fromkeys(THREADS, "1")}
         with socket.socket(socket.AF_UNIX) as listening:
-            listening.bind(address)
+            try:
+                listening.bind(address)
+            except OSError:
+                os.rmdir(folder)
+                raise
             listening.listen(128)
             number = listening.fileno()
             command = [sys.executable, "-m", __name__, address, str(number), *libraries]
@@ -188,6 +198,8 @@ def _readable(files: list[Any]) -> list[Any]:
 def _request(listening: socket.socket) -> dict[str, Any] | None:
     """Return what a script asks to be run, with its connection and standard streams; nothing if it must run itself."""
     connection, _ = listening.accept()
+    connection.settimeout(PATIENCE)
+    descriptors: list[int] = []
     try:
         _, descriptors, _, _ = socket.recv_fds(connection, 1, 3)
         with connection.makefile("rb") as lines:
@@ -197,8 +209,8 @@ def _request(listening: socket.socket) -> dict[str, Any] | None:
         if fits:
             connection.sendall(b"+")
             return script | {"connection": connection, "descriptors": descriptors}
-    except (OSError, ValueError):  # it was killed meanwhile
-        descriptors = []
+    except (OSError, ValueError):  # it was killed or stopped meanwhile
+        pass
     for descriptor in descriptors:
         os.close(descriptor)
     connection.close()
@@ -238,7 +250,7 @@ def _run(script: dict[str, Any]) -> NoReturn:
         status = 0
     except SystemExit as ended:
         status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-        if isinstance(ended.code, str):
+        if ended.code is not None and not isinstance(ended.code, int):
             print(ended.code, file=sys.stderr)
     except BaseException as error:
         traceback.print_exc()

@@ -27,7 +27,6 @@ from learning_geometry.training.optimizers import (
     make_optimizer,
     optimizer_tensors,
     restore_optimizer,
-    update,
 )
 from learning_geometry.training.projected import continue_training
 
@@ -366,26 +365,6 @@ def test_sgd_momentum_state_survives():
             optimizer.step()
         results.append(parameter.item())
     assert results[0] == results[1]
-
-
-@pytest.mark.parametrize("changed", [{}, {"name": "sgd", "momentum": 0.9}])
-@pytest.mark.parametrize("hooked", [False, True])
-def test_an_update_is_the_step_of_torch_bit_for_bit(changed, hooked):
-    runs, calls = {}, []
-    for name in ("step", "update"):
-        generator = torch.Generator().manual_seed(0)
-        parameter = torch.randn(1000, generator=generator)
-        optimizer = make_optimizer(OPTIMIZER | changed, {"all": parameter})
-        if hooked:
-            optimizer.register_step_pre_hook(lambda *_, name=name: calls.append(name))
-        for step in range(5):
-            parameter.grad = torch.randn(1000, generator=generator)
-            optimizer.param_groups[0]["lr"] = 0.1 / (step + 1)
-            update(optimizer) if name == "update" else optimizer.step()
-        runs[name] = {"parameter": parameter} | optimizer_tensors(optimizer)
-    assert len(runs["step"]) == (2 if changed else 4) and runs["step"].keys() == runs["update"].keys()
-    assert same(runs["step"], runs["update"])
-    assert calls == (["step"] * 5 + ["update"] * 5 if hooked else [])
 
 
 @pytest.mark.parametrize("name,middle,end", [("linear", 0.55, 0.1), ("cosine", 0.55, 0.1), ("constant", 1, 1)])

@@ -6,7 +6,7 @@ import sys
 SOURCE = os.path.join(workflow.basedir, "src")
 sys.path.insert(0, SOURCE)
 # scripts run in processes of their own: they find the package without being installed, and keep freed
-# memory, in huge pages where the system lends them on request (with glibc each saves about a tenth of a training step)
+# memory, in huge pages where the system lends them on request (with glibc the first saves a tenth of a training step, the second some hundredths to a tenth)
 environment = os.environ
 environment["PYTHONPATH"] = os.pathsep.join([SOURCE, environment.get("PYTHONPATH", "")])
 environment.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**30))
@@ -53,7 +53,7 @@ try:
         redraw=not READS_FILES,
     )
 except ValueError as error:
-    raise WorkflowError(f"The claims are not valid.\n{error}") from None
+    raise WorkflowError(f"The jobs cannot be planned.\n{error}") from None
 # what is planned in the main process is not planned again in the jobs that it starts on a cluster
 RERUNS = Reruns(PLAN, logger.info) if workflow.is_main_process else None
 
@@ -190,14 +190,11 @@ def begin():
     BESIDE["remaining"] = Remaining(running, cores, logger.info)
     logger.addHandler(BESIDE["remaining"])
     if workflow.local_exec and len(running) >= ENOUGH_JOBS:
+        # a path of temporary files may be too long for a socket
         try:
             BESIDE["server"] = Server()
-        except (
-            OSError
-        ) as error:  # such as a path of temporary files that is too long for a socket
-            logger.info(
-                f"Every job imports its libraries itself, for no server could be started: {error}"
-            )
+        except OSError as error:
+            logger.info(f"No server forks the jobs, each imports for itself: {error}")
 
 
 def end(success):

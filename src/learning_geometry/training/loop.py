@@ -25,7 +25,6 @@ from learning_geometry.training.optimizers import (
     make_optimizer,
     optimizer_tensors,
     restore_optimizer,
-    update,
 )
 
 Rows = list[dict[str, Any]]
@@ -197,7 +196,7 @@ def training_step(
     state.flat.grad = torch.cat([gradient.flatten() for gradient in gradients])
     if settings["clip_norm"] is not None:
         torch.nn.utils.clip_grad_norm_(state.flat, settings["clip_norm"])
-    update(state.optimizer)
+    state.optimizer.step()
     return loss.detach()
 
 

@@ -22,39 +22,6 @@ def make_optimizer(settings: dict[str, Any], parameters: dict[str, Tensor]) -> t
     raise ValueError(f"optimizer.name: {settings['name']!r} is not known; use adamw or sgd")
 
 
-def update(optimizer: torch.optim.Optimizer) -> None:
-    """Make one step of an optimiser of :func:`make_optimizer`, by the kernel that its ``step`` calls: the same bits.
-
-    For AdamW that is done directly, as the rest of ``step`` takes longer than the kernel on a small model. The first
-    step, which makes the state, and steps with hooks are torch's own.
-    """
-    hooks = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
-    if hooks or not optimizer.state or not isinstance(optimizer, torch.optim.AdamW):
-        optimizer.step()
-        return
-    with torch.no_grad():
-        for group in optimizer.param_groups:
-            values = [value for value in group["params"] if value.grad is not None]
-            state = [optimizer.state[value] for value in values]
-            steps = [one["step"] for one in state]
-            torch._foreach_add_(steps, 1)
-            torch._fused_adamw_(
-                values,
-                [value.grad for value in values],
-                [one["exp_avg"] for one in state],
-                [one["exp_avg_sq"] for one in state],
-                [],
-                steps,
-                amsgrad=False,
-                lr=group["lr"],
-                beta1=group["betas"][0],
-                beta2=group["betas"][1],
-                weight_decay=group["weight_decay"],
-                eps=group["eps"],
-                maximize=False,
-            )
-
-
 def learning_rate_factor(settings: dict[str, Any], step: int, steps: int) -> float:
     """Return the factor on the learning rate for the update that follows ``step`` of ``steps``.
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from learning_geometry.files import read_tensor_metadata
+from learning_geometry.fingerprint import PACKAGE, code_fingerprint, imported_modules
 from learning_geometry.models.language import dequantised, loading
 from learning_geometry.models.language.loading import dequantise, load
 from learning_geometry.seeding import seeded
@@ -118,17 +119,27 @@ def test_after_a_change_the_digest_is_computed(model, tmp_path, monkeypatch):
     assert not again.digests and again.digest() == load(**model, tokenizer=False).digest()
 
 
-def test_what_decides_is_the_code_that_reads_names_and_checks(tmp_path, monkeypatch):
-    before = dequantised.checked_by()
-    assert before["transformers"] == transformers.__version__ and before["torch_cpu"]
-    code = tmp_path / "models/language"
-    code.mkdir(parents=True)
-    monkeypatch.setattr(dequantised, "__file__", str(code / "dequantised.py"))
-    digests = []
-    for content in ("TOLERANCE = 1", "TOLERANCE = 2"):
-        (code / "self_check.py").write_text(content)
-        digests.append(dequantised.checked_by()["code"])
-    assert len({before["code"], *digests}) == 3
+def test_what_decides_is_the_code_that_reads_names_and_checks():
+    now = dequantised.checked_by()
+    assert now["transformers"] == transformers.__version__ and now["torch_cpu"]
+    assert now["code"] == code_fingerprint(dequantised.LOADS)
+    covered = imported_modules(dequantised.LOADS)
+    for folder in ("models/language", "model_files"):
+        names = {path.stem for path in (PACKAGE / folder).glob("*.py")} - {"__init__"}
+        prefix = f"learning_geometry.{folder.replace('/', '.')}."
+        # what captures activations, and a run as a language model, read no such weights
+        assert names - {"cache", "trained"} <= {
+            name.removeprefix(prefix) for name in covered if name.startswith(prefix)
+        }
+
+
+@pytest.mark.parametrize("change", ["in place", "past torch's count"])
+def test_a_weight_that_is_changed_is_another_model(model, tmp_path, change):
+    found = load(**model, tokenizer=False, dequantised=written(model, tmp_path))
+    before, weight = found.digest(), next(iter(found.parameters.values()))
+    with torch.no_grad():
+        (weight if change == "in place" else weight.data).mul_(2)
+    assert found.digest() != before
 
 
 def test_another_file_and_a_flipped_bit_are_refused(model, tmp_path):

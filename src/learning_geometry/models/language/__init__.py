@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
+from xxhash import xxh3_128
 
 from learning_geometry.geometry.head_products import output_value_products, query_key_products
 
@@ -117,7 +118,7 @@ class LanguageModel:
         default=None, repr=False
     )
     """Tokens in, ``run`` for what follows them out; None: the model keeps no keys and values; see :meth:`after`."""
-    digests: dict[tuple[Any, ...], str] = field(default_factory=dict, repr=False, compare=False)
+    digests: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
     """What :meth:`digest` found, by :meth:`state`."""
 
     @property
@@ -264,16 +265,17 @@ class LanguageModel:
             hasher = hashlib.blake2b(digest_size=16)
             for name, parameter in sorted(self.parameters.items()):
                 hasher.update(f"{name} {parameter.dtype} {tuple(parameter.shape)};".encode())
-                hasher.update(np.ascontiguousarray(_numpy(parameter)).reshape(-1).view(np.uint8).data)
+                hasher.update(_bytes_of(parameter))
             self.digests[state] = hasher.hexdigest()
         return self.digests[state]
 
-    def state(self) -> tuple[Any, ...]:
-        """Return what is another when a parameter is replaced, or changed in place, which torch counts."""
-        return tuple(
-            (name, parameter.data_ptr(), parameter._version, parameter.dtype, parameter.shape, parameter.stride())
-            for name, parameter in self.parameters.items()
-        )
+    def state(self) -> str:
+        """Return a hash of all that :meth:`digest` looks at, at the speed of memory (XXH3): a tenth of its time."""
+        hasher = xxh3_128()
+        for name, parameter in sorted(self.parameters.items()):
+            hasher.update(f"{name} {parameter.dtype} {tuple(parameter.shape)};".encode())
+            hasher.update(_bytes_of(parameter))
+        return hasher.hexdigest()
 
     def _check(self, tokens: Tensor, mask: Tensor | None) -> None:
         sizes = self.sizes
@@ -352,6 +354,10 @@ class _AllSeen(Exception):
 
 def _rows(weight: Float[Tensor, "inner columns"], heads: int, chosen: list[int]) -> Float[Tensor, "rows columns"]:
     return weight.unflatten(0, (heads, -1))[chosen].flatten(0, 1)
+
+
+def _bytes_of(tensor: Tensor) -> memoryview:
+    return np.ascontiguousarray(_numpy(tensor)).reshape(-1).view(np.uint8).data
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:

@@ -30,6 +30,7 @@ from learning_geometry.files import (
     write_json,
     write_tensors,
 )
+from learning_geometry.known import file_digest
 from learning_geometry.models.language import LanguageModel, activation_width, check_names
 from learning_geometry.paths import how_to_make_again
 
@@ -173,7 +174,7 @@ class Activations:
         """
         for shard, digest in enumerate(self.digests):
             path = shard_path(self.directory, shard)
-            if _file_digest(path) != digest:
+            if file_digest(path) != digest:
                 raise _corrupt(path, "its bytes are not those that were captured")
 
     def _width(self, name: str) -> int:
@@ -318,7 +319,7 @@ def capture(
     written = {
         "widths": widths,
         "shards": [int(kept[chosen].sum()) for chosen in parts],
-        "digests": [_file_digest(shard_path(directory, shard)) for shard in range(len(parts))],
+        "digests": [file_digest(shard_path(directory, shard)) for shard in range(len(parts))],
         "provenance": recorded,
     }
     write_json(directory / INDEX, written)
@@ -463,11 +464,6 @@ def _corrupt(path: Path, why: str) -> ValueError:
         f"{path}: a corrupt shard ({why}); {how_to_make_again(path)} to make it again, or, outside the workflow, "
         "capture into the same directory, which writes this shard alone"
     )
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def all_finite(array: np.ndarray) -> bool:

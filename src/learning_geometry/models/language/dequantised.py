@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float32
 from torch import Tensor
-from xxhash import xxh3_64
 
-from learning_geometry.files import read_tensor_metadata, read_tensors, write_tensors
+from learning_geometry.files import fast_digest, read_tensor_metadata, read_tensors, write_tensors
+from learning_geometry.fingerprint import code_fingerprint
 from learning_geometry.models.language import LanguageModel
 from learning_geometry.paths import how_to_make_again
 
-DECIDES = ("models/language", "model_files")
-"""Folders of the package whose code reads, names and checks weights."""
+LOADS = "learning_geometry.models.language.loading"
+"""The module that, with all it imports, reads, names and checks weights."""
 
 
 class Dequantised(NamedTuple):
@@ -42,7 +42,7 @@ def write_dequantised(path: str | Path, model: LanguageModel, gguf: Path, proven
         gguf: its file.
         provenance: kept beside what is told here.
     """
-    told = {"weights": model.digest(), "gguf": _file_digest(gguf), "checked_by": checked_by()}
+    told = {"weights": model.digest(), "gguf": fast_digest(gguf), "checked_by": checked_by()}
     write_tensors(path, model.parameters, dict(provenance) | told)
 
 
@@ -58,7 +58,7 @@ def read_dequantised(path: str | Path, gguf: Path) -> Dequantised:
         ValueError: it is not as it was written, or of another GGUF file.
     """
     metadata = read_tensor_metadata(path)
-    if metadata.get("gguf") != _file_digest(gguf):
+    if metadata.get("gguf") != fast_digest(gguf):
         raise ValueError(f"{path}: of another file than {gguf}; {how_to_make_again(path)} to make it again")
     weights = {name: torch.from_numpy(array) for name, array in read_tensors(path).items()}
     return Dequantised(weights, metadata["weights"], metadata["checked_by"] == checked_by())
@@ -66,18 +66,5 @@ def read_dequantised(path: str | Path, gguf: Path) -> Dequantised:
 
 def checked_by() -> dict[str, str]:
     """Return what a check of weights depends on: code, libraries, and the kernels that compute."""
-    package, code = Path(__file__).parents[2], xxh3_64()
-    for folder in DECIDES:
-        for file in sorted((package / folder).glob("*.py")):
-            code.update(f"{folder}/{file.name} ".encode() + file.read_bytes())
     libraries = {name: version(name) for name in ("torch", "transformers", "gguf", "numpy")}
-    return {"code": code.hexdigest(), "torch_cpu": torch.backends.cpu.get_cpu_capability()} | libraries
-
-
-def _file_digest(path: Path) -> str:
-    """Return a hash of a file's bytes, at the speed at which it can be read."""
-    hasher = xxh3_64()
-    with path.open("rb") as file:
-        while block := file.read(2**22):
-            hasher.update(block)
-    return hasher.hexdigest()
+    return {"code": code_fingerprint(LOADS), "torch_cpu": torch.backends.cpu.get_cpu_capability()} | libraries
