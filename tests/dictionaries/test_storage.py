@@ -1,9 +1,7 @@
 """Saved dictionaries: SAELens' format key by key, its way to compute from it, and ours back."""
 
 import json
-import subprocess
-import sys
-from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +13,7 @@ from learning_geometry.dictionaries.initialisation import Options, draw
 from learning_geometry.dictionaries.storage import load, save
 from learning_geometry.files import read_json, read_tensor_metadata, write_json
 
+RECORDED = Path(__file__).parent / "saelens"
 WIDTH, LATENTS, ACTIVE, SCALE = 6, 20, 3, 0.25
 METADATA = {"model_name": "some/model", "hook_name": "blocks.3.hook_attn_out", "context_size": 64, "seed": 7}
 
@@ -126,24 +125,30 @@ def test_saelens_own_files_are_read(tmp_path, dictionary, vectors, subtracted, r
     torch.testing.assert_close(topk.decode(found, codes.relu()), reconstructed)
 
 
-@pytest.mark.skipif(find_spec("sae_lens") is None, reason="SAELens is not installed")
-def test_saelens_loads_it(tmp_path, dictionary, vectors):
-    save(tmp_path, dictionary, ACTIVE, METADATA, SCALE)
-    safetensors.torch.save_file({"vectors": vectors}, tmp_path / "vectors.safetensors")
-    script = f"""
-import safetensors.torch
-from sae_lens import SAE
-sae = SAE.load_from_disk({str(tmp_path)!r})
-assert type(sae).__name__ == "TopKSAE" and sae.cfg.metadata.seed == 7 and sae.cfg.k == {ACTIVE}
-vectors = safetensors.torch.load_file({str(tmp_path / "vectors.safetensors")!r})["vectors"]
-found = {{"latents": sae.encode(vectors), "reconstructed": sae(vectors)}}
-safetensors.torch.save_file({{name: x.detach() for name, x in found.items()}}, {str(tmp_path / "found.safetensors")!r})
-"""
-    subprocess.run([sys.executable, "-c", script], check=True)
-    found = safetensors.torch.load_file(tmp_path / "found.safetensors")
-    latents, reconstructed = saelens(tmp_path, vectors)
-    torch.testing.assert_close(found["latents"], latents)
-    torch.testing.assert_close(found["reconstructed"], reconstructed)
+@pytest.mark.parametrize("written_by", ["ours", "theirs"])
+def test_saelens_computed_the_same_of_what_we_wrote(written_by):
+    """``saelens/`` holds what SAELens 6.54.12 read, computed and saved, see ``record_saelens.py``."""
+    found = safetensors.torch.load_file(RECORDED / "found.safetensors")
+    vectors = safetensors.torch.load_file(RECORDED / "vectors.safetensors")["vectors"]
+    latents, reconstructed = saelens(RECORDED / written_by, vectors)
+    torch.testing.assert_close(latents, found["latents"])
+    torch.testing.assert_close(reconstructed, found["reconstructed"])
+    saved = load(RECORDED / written_by)
+    assert saved.k == ACTIVE and saved.metadata.items() >= METADATA.items()
+    codes = topk.encode(saved.dictionary, vectors, ACTIVE)
+    torch.testing.assert_close(codes.relu(), found["latents"])
+    torch.testing.assert_close(topk.decode(saved.dictionary, codes.relu()), found["reconstructed"])
+
+
+def test_what_saelens_read_is_what_is_written_today(tmp_path):
+    read = load(RECORDED / "ours")
+    save(tmp_path, read.dictionary, read.k, METADATA)
+    assert read_json(tmp_path / "cfg.json") == read_json(RECORDED / "ours" / "cfg.json")
+    assert read_json(RECORDED / "theirs" / "cfg.json") == read_json(RECORDED / "ours" / "cfg.json")
+    files = [folder / "sae_weights.safetensors" for folder in (tmp_path, RECORDED / "ours", RECORDED / "theirs")]
+    ours, recorded, theirs = map(safetensors.torch.load_file, files)
+    assert ours.keys() == recorded.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], recorded[name]) and torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 @pytest.mark.parametrize(
