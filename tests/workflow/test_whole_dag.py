@@ -306,6 +306,8 @@ def test_the_report_holds_figures_and_captions(finished):
     labels = [name.replace("_", " ").capitalize() for name in FIGURES]
     for label in (*labels, "summary over seeds", "claims and verdicts"):
         assert label in text
+    # Snakemake writes the targets of links behind every caption: after an empty line, or they are read as its text
+    assert ".. _Workflow" not in text and "javascript:show_panel('workflow')" not in text
 
 
 @pytest.mark.parametrize(
