@@ -201,43 +201,47 @@ def _dequantised(config: Mapping[str, Any]) -> Iterator[Job]:
             )
 
 
+def _captures(results: str, name: str, chosen: Mapping[str, Any], weights_of: tuple[str, ...]) -> Iterator[Job]:
+    """Jobs that run a language model, whose dequantised weights are ``weights_of`` if it is read from a GGUF file."""
+    at = {"experiment": name}
+    for text, source in chosen["texts"].items():
+        yield Job(
+            "capture_text",
+            at | {"text": text},
+            (artifact(results, "text", text=text, **at),),
+            {"dequantised": weights_of},
+            {
+                "model": chosen["model"],
+                "source": source,
+                "settings": chosen["text"],
+                "prepend_bos": chosen["prepend_bos"],
+            },
+            reads={"model": chosen["model"], "text": source},
+            script="capture_text.py",
+            passing=True,
+            works_in=artifact(results, "capturing", captured=f"text_{text}", **at),
+        )
+    asked = {section: chosen[section] for section in ("model", "prompts", "chat_template", "prepend_bos")}
+    for weights in ("trained", "untrained") if chosen["prompts"] else ():
+        yield Job(
+            "capture_prompts",
+            at | {"weights": weights},
+            (artifact(results, "prompts", weights=weights, **at),),
+            {"dequantised": weights_of if weights == "trained" else ()},
+            {"settings": asked},
+            reads={"model": chosen["model"], "prompts": chosen["prompts"]},
+            script="capture_prompts.py",
+            passing=True,
+            works_in=artifact(results, "capturing", captured=f"prompts_{weights}", **at),
+        )
+
+
 def _language_models(config: Mapping[str, Any]) -> Iterator[Job]:
     results = config["results"]
     for name, chosen in config["language_models"].items():
         at, gguf = {"experiment": name}, gguf_name(chosen["model"])
         weights_of = (artifact(results, "dequantised", gguf=gguf),) if gguf else ()
-        texts = {text: artifact(results, "text", text=text, **at) for text in chosen["texts"]}
-        for text, path in texts.items():
-            yield Job(
-                "capture_text",
-                at | {"text": text},
-                (path,),
-                {"dequantised": weights_of},
-                {
-                    "model": chosen["model"],
-                    "source": chosen["texts"][text],
-                    "settings": chosen["text"],
-                    "prepend_bos": chosen["prepend_bos"],
-                },
-                reads={"model": chosen["model"], "text": chosen["texts"][text]},
-                script="capture_text.py",
-                passing=True,
-                works_in=artifact(results, "capturing", captured=f"text_{text}", **at),
-            )
-        asked = {section: chosen[section] for section in ("model", "prompts", "chat_template", "prepend_bos")}
-        prompts = {weights: artifact(results, "prompts", weights=weights, **at) for weights in ("trained", "untrained")}
-        for weights, path in prompts.items() if chosen["prompts"] else ():
-            yield Job(
-                "capture_prompts",
-                at | {"weights": weights},
-                (path,),
-                {"dequantised": weights_of if weights == "trained" else ()},
-                {"settings": asked},
-                reads={"model": chosen["model"], "prompts": chosen["prompts"]},
-                script="capture_prompts.py",
-                passing=True,
-                works_in=artifact(results, "capturing", captured=f"prompts_{weights}", **at),
-            )
+        yield from _captures(results, name, chosen, weights_of)
         for measurement, settings in chosen["measurements"].items():
             wanted = reads(measurement)
             weights_read = ["trained"] * bool({"prompts", "untrained_prompts"} & set(wanted))
@@ -249,8 +253,10 @@ def _language_models(config: Mapping[str, Any]) -> Iterator[Job]:
                 at | {"measurement": measurement},
                 (artifact(results, "model_measurement", measurement=measurement, **at),),
                 {
-                    "texts": tuple(texts.values()) if "texts" in wanted else (),
-                    "prompts": tuple(prompts[weights] for weights in weights_read),
+                    "texts": tuple(
+                        artifact(results, "text", text=text, **at) for text in chosen["texts"] if "texts" in wanted
+                    ),
+                    "prompts": tuple(artifact(results, "prompts", weights=weights, **at) for weights in weights_read),
                     "dequantised": weights_of if "model" in wanted else (),
                 },
                 {
