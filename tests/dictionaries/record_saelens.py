@@ -9,14 +9,21 @@ import shutil
 from pathlib import Path
 
 import safetensors.torch
-from sae_lens import SAE
 
 FOLDER = Path(__file__).parent / "saelens"
 
-sae = SAE.load_from_disk(str(FOLDER / "ours"))
-assert type(sae).__name__ == "TopKSAE"
-vectors = safetensors.torch.load_file(FOLDER / "vectors.safetensors")["vectors"]
-found = {"latents": sae.encode(vectors), "reconstructed": sae(vectors)}
-safetensors.torch.save_file({name: value.detach() for name, value in found.items()}, FOLDER / "found.safetensors")
-shutil.rmtree(FOLDER / "theirs", ignore_errors=True)
-sae.save_model(FOLDER / "theirs")
+
+def record() -> None:
+    from sae_lens import SAE  # here, as the tests' environment lacks it and pytest imports every module
+
+    sae = SAE.load_from_disk(str(FOLDER / "ours"))
+    assert type(sae).__name__ == "TopKSAE"
+    vectors = safetensors.torch.load_file(FOLDER / "vectors.safetensors")["vectors"]
+    found = {"latents": sae.encode(vectors), "reconstructed": sae(vectors)}
+    safetensors.torch.save_file({name: value.detach() for name, value in found.items()}, FOLDER / "found.safetensors")
+    shutil.rmtree(FOLDER / "theirs", ignore_errors=True)
+    sae.save_model(FOLDER / "theirs")
+
+
+if __name__ == "__main__":
+    record()
