@@ -48,17 +48,19 @@ def masses(
 def sine_bound(pair: Eigenpair) -> float:
     r"""Bound of the sine of the angle between a Ritz vector and its eigenvector, in [0, 1]; 1 where none is known.
 
-    $\sin\angle \le r / \delta$ with r the residual and δ the gap (Davis and Kahan 1970; Parlett 1998, theorem 11.7.1),
-    where the pair's error is $r^2 / \delta$. By as much, at most, do the shares of both (see :func:`masses`) differ: a
+    $\sin\angle \le r / \delta$ with r the residual and δ the gap (Davis and Kahan 1970; Parlett 1998, theorem 11.7.1).
+    By as much, at most, do the shares of both (see :func:`masses`) differ: a
     share is the mean of a projector, and the difference of the projectors on both vectors has norm $\sin\angle$.
 
     Examples:
-        >>> sine_bound(Eigenpair(2.0, torch.ones(1), 0.25, 0.125, 9, True))  # a gap of .5
+        >>> sine_bound(Eigenpair(2.0, torch.ones(1), 0.25, 0.125, 9, True, gap=0.5))
         0.5
         >>> sine_bound(Eigenpair(2.0, torch.ones(1), 0.1, 0.1, 9, True))  # no gap was seen
         1.0
     """
-    return 0.0 if pair.residual == 0 else min(pair.error / pair.residual, 1.0)
+    if pair.residual == 0:
+        return 0.0
+    return min(pair.residual / pair.gap, 1.0) if pair.gap > 0 else 1.0
 
 
 def random_direction_mass(size: int, dimension: int) -> tuple[float, float, float]:
