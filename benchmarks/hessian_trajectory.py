@@ -1,17 +1,19 @@
-"""The largest Hessian eigenvalue along a copying run, against curvlinops with scipy's eigsh and against PyHessian."""
+"""The largest Hessian eigenvalue along a copying run, against curvlinops, PyHessian and hessian-eigenthings."""
 
 import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
 import torch
+from scipy.linalg import eigh_tridiagonal
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor, nn
 
@@ -35,6 +37,8 @@ with warnings.catch_warnings():
 
 TOLERANCE = 1e-3
 SEQUENCES = 200
+ORACLE = 20
+"""Lanczos steps after which hessian-eigenthings' value is taken to be exact."""
 STEPS = range(2000, 3501, 100)
 """16 checkpoints: the out-of-distribution error of seed 0 falls through .5 near step 2400."""
 FINISHED = Path("results/copying/seed-0/checkpoints")
@@ -49,6 +53,8 @@ class Work:
     tokens: Tensor
     targets: Tensor
     points: list[dict[str, Tensor]]
+    folder: Path = Path()
+    """Of the checkpoints, if they are of a run."""
     values: dict[str, list[float]] = field(default_factory=dict)
     products: dict[str, int] = field(default_factory=dict)
 
@@ -111,7 +117,7 @@ def check(values: dict[str, list[float]]) -> None:
 
 
 def ours(work: Work) -> Iterator[float]:
-    """As the measurement ``sharpness`` does it, with the product in float64 that verifies a value and counts as two."""
+    """As the measurement ``sharpness`` does it; the losses in float64 that confirm a value count as one product."""
     model, start, noise = build_model(work.experiment), None, torch.Generator().manual_seed(0)
 
     def loss(parameters: dict[str, Tensor]) -> Tensor:
@@ -119,7 +125,7 @@ def ours(work: Work) -> Iterator[float]:
 
     for index, point in enumerate(work.points):
         pair = largest_hessian_eigenpair(loss, point, TOLERANCE, start, noise, check=index == 0)
-        work.products["ours"] = work.products.get("ours", 0) + pair.products + 2
+        work.products["ours"] = work.products.get("ours", 0) + pair.products + 1
         start = pair.vector
         yield pair.value
 
@@ -170,12 +176,54 @@ def pyhessian(work: Work) -> Iterator[float]:
         yield values[0]
 
 
-SIDES = {"ours": ours, "eigsh": eigsh_on_our_products, "curvlinops": curvlinops, "pyhessian": pyhessian}
+def eigenthings(work: Work) -> Iterator[float]:
+    """Its Lanczos iteration, which stops by no error: an oracle, not timed, tells it the fewest steps that are enough."""
+    from hessian_eigenthings.algorithms.lanczos import lanczos
+
+    fewest = [_fewest(_operator(work, point)) for point in work.points]
+
+    def values() -> Iterator[float]:
+        for point, steps in zip(work.points, fewest, strict=True):
+            work.products["eigenthings"] = work.products.get("eigenthings", 0) + steps
+            yield float(lanczos(_operator(work, point), k=1, max_iter=steps, which="LA", seed=0).eigenvalues[0])
+
+    return values()
+
+
+def _operator(work: Work, point: dict[str, Tensor]) -> Any:
+    from hessian_eigenthings.loss_fns.standard import supervised_loss
+    from hessian_eigenthings.operators.hessian import HessianOperator
+
+    model, criterion, data = plain(work, point)
+    return HessianOperator(model, [data], supervised_loss(criterion))
+
+
+def _fewest(operator: Any) -> int:
+    """Return after how many steps the largest Ritz value is within the tolerance of that after ``ORACLE``, for good."""
+    from hessian_eigenthings.algorithms.lanczos import lanczos_tridiagonal
+
+    # as its lanczos draws it
+    start = torch.randn(operator.size, dtype=operator.dtype, generator=torch.Generator().manual_seed(0))
+    seen = lanczos_tridiagonal(operator, start, ORACLE)
+    diagonal, above = seen.alphas.double().numpy(), seen.betas.double().numpy()
+    values = [eigh_tridiagonal(diagonal[:k], above[: k - 1])[0][-1] for k in range(1, len(diagonal) + 1)]
+    return next(k + 1 for k, value in enumerate(values) if abs(value / values[-1] - 1) <= TOLERANCE)
+
+
+SIDES = {
+    "ours": ours,
+    "eigsh": eigsh_on_our_products,
+    "curvlinops": curvlinops,
+    "pyhessian": pyhessian,
+    "eigenthings": eigenthings,
+}
 PEERS = {
     "curvlinops": "curvlinops with scipy's eigsh",
     "pyhessian": "PyHessian's power iteration",
     "eigsh": "scipy's eigsh on our products",
 }
+if find_spec("hessian_eigenthings"):
+    PEERS["eigenthings"] = "hessian-eigenthings' Lanczos, told when to stop"
 
 
 class Flat(nn.Module):
@@ -216,7 +264,8 @@ def default_work() -> Work:
         if not all(checkpoint_path(folder, step).exists() for step in STEPS):
             print("hessian trajectory: training a copying run once, about two minutes", file=sys.stderr)
             train(experiment, 0, dataset, OWN, experiment)
-    return make_work(experiment, dataset, [read_checkpoint(folder, step) for step in STEPS])
+    work = make_work(experiment, dataset, [read_checkpoint(folder, step) for step in STEPS])
+    return replace(work, folder=folder)
 
 
 def small_work() -> Work:
@@ -226,8 +275,10 @@ def small_work() -> Work:
     return make_work(experiment, make_dataset(experiment["task"] | {"test_sequences": 8}, seed=0), points)
 
 
-def make_work(experiment: dict[str, Any], dataset: Dataset, points: list[dict[str, Tensor]]) -> Work:
-    test_set = {name: array[:SEQUENCES] for name, array in dataset.test_sets["in_distribution"].items()}
+def make_work(
+    experiment: dict[str, Any], dataset: Dataset, points: list[dict[str, Tensor]], sequences: int = SEQUENCES
+) -> Work:
+    test_set = {name: array[:sequences] for name, array in dataset.test_sets["in_distribution"].items()}
     return Work(experiment, torch.from_numpy(test_set["tokens"]), torch.from_numpy(test_set["targets"]), points)
 
 

@@ -156,7 +156,7 @@ REFUSED_NEEDS = {
 }
 
 
-@pytest.mark.parametrize("key", [key for key in OF_RUNS if key not in ("other_seeds", "different_batches")])
+@pytest.mark.parametrize("key", [key for key in OF_RUNS if key not in ("other_seeds", "shares", "different_batches")])
 def test_a_measurement_of_ones_own_may_need_what_any_may(package: Path, key: str) -> None:
     wanted, says = REFUSED_NEEDS[key]
     number = {"type": "integer", "default": 1, "description": "A number."}

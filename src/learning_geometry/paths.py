@@ -10,6 +10,7 @@ ARTIFACTS = {
     "checkpoints": "{experiment}/seed-{seed}/checkpoints",
     "metrics": "{experiment}/seed-{seed}/training_metrics.parquet",
     "measurement": "{experiment}/seed-{seed}/{measurement}.parquet",
+    "run_files": "{experiment}/seed-{seed}/{measurement}",
     "dequantised": "dequantised/{gguf}.safetensors",
     "text": "{experiment}/texts/{text}",
     "prompts": "{experiment}/prompts/{weights}",
@@ -100,6 +101,7 @@ def measurement_log(table: str | Path) -> str:
 
 _MADE_WHOLE = {
     r"(.*seed-[0-9]+)/(training|checkpoints)": r"\1/checkpoints",
+    r"(.*seed-[0-9]+/[a-z0-9_]+)": r"\1.parquet",
     r"(.*texts/[a-z0-9_]+)": r"\1",
     r"(.*prompts/(trained|untrained))": r"\1",
     r"(.*)capturing/text_([a-z0-9_]+)": r"\1texts/\2",

@@ -1,11 +1,15 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from learning_geometry.geometry.curvature.products import gradient_with_graph
-from learning_geometry.measurements.runs import sharpness
+from learning_geometry.measurements.runs import landscape, sharpness
 from learning_geometry.models.blocks import blocks, groups, parts
 from learning_geometry.models.evaluation import cross_entropy
+
+from .conftest import write_errors
 
 MODEL = {"layers": 1, "heads": 1, "width": 4}
 SETTINGS = {"sequences": 5, "details_every": 20, "tolerance": 1e-4}
@@ -115,3 +119,63 @@ def test_same_run_same_bits(make_run, measured):
     run = make_run(model=MODEL)
     first, second = (measured(sharpness, run, **SETTINGS).table["value"].to_numpy() for _ in range(2))
     assert np.array_equal(first, second)
+
+
+SHARED = {"sequences": 5, "tolerance": 1e-4, "smallest_tolerance": 1e-4}
+
+
+@pytest.fixture
+def shared(make_run, measured, tmp_path):
+    """A run whose ends of the spectrum ``landscape`` has left, and the table that it wrote."""
+    run = write_errors(make_run(scaled(1.0), scaled(1.5), scaled(0.9), model=MODEL), [0.9, 0.9, 0.4, 0.1, 0.1])
+    small = {"held_out": 4, "descent_sequences": 4, "descent_steps": 1, "slice_points": 3, "line_points": 3}
+    run = replace(run, output=tmp_path / "landscape")
+    table = measured(landscape, run, **SHARED | small)
+    return replace(run, output=None, shared={"landscape": run.output}), table
+
+
+def test_ends_that_the_landscape_found_are_taken_from_there(shared, measured, monkeypatch, capsys):
+    run, of_landscape = shared
+    alone = measured(sharpness, replace(run, shared={}), **SETTINGS | {"smallest_tolerance": 1e-4})
+    capsys.readouterr()
+    monkeypatch.setattr("learning_geometry.measurements.common.eigenpairs.extreme_eigenpairs", None)
+    monkeypatch.setattr("learning_geometry.measurements.runs.sharpness.largest_hessian_eigenpair", None)
+    table = measured(sharpness, run, **SETTINGS | {"smallest_tolerance": 1e-4})
+    assert capsys.readouterr().out.count("products of landscape for the eigenvalues") == 3
+    for end in ("largest", "smallest"):
+        taken = table.find(f"{end}_hessian_eigenvalue").set_index("step")[["value", "low", "high"]]
+        for part, step in (("untrained", 0), ("transition", 10), ("solution", 20)):
+            row = of_landscape.find(f"{end}_eigenvalue", part).iloc[0]
+            if step in taken.index:
+                assert taken.loc[step].tolist() == row[["value", "low", "high"]].tolist()
+        own = alone.find(f"{end}_hessian_eigenvalue")
+        wide = 2e-4 * alone.find("largest_hessian_eigenvalue").set_index("step").loc[own["step"], "value"].to_numpy()
+        assert (np.abs(own["value"].to_numpy() - taken["value"].to_numpy()) <= wide).all()
+    # what does not come from there is as it was
+    for name in ("hessian_trace", "sharpness_proxy"):
+        assert table.find(name)["value"].tolist() == alone.find(name)["value"].tolist()
+    masses = [each.find("top_eigenvector_mass")[["value", "low", "high"]].to_numpy() for each in (table, alone)]
+    np.testing.assert_allclose(*masses, atol=1e-2)
+
+
+def test_ends_less_accurate_than_asked_for_are_not_taken(shared, measured, capsys):
+    run, _ = shared
+    measured(sharpness, run, **SETTINGS | {"tolerance": 1e-9, "smallest_tolerance": 1e-9})
+    assert "of landscape" not in capsys.readouterr().out
+
+
+def test_a_landscape_that_could_not_be_made_leaves_nothing_to_share(shared, measured):
+    run, _ = shared
+    missing = replace(run, shared={"landscape": run.shared["landscape"].with_name("none")})
+    first, second = (measured(sharpness, each, **SETTINGS).table for each in (missing, replace(run, shared={})))
+    assert first["value"].equals(second["value"])
+
+
+def test_damaged_ends_are_refused(shared, measured):
+    run, _ = shared
+    path = sorted(run.shared["landscape"].iterdir())[0]
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=path.name):
+        measured(sharpness, run, **SETTINGS)

@@ -5,6 +5,7 @@ rule measure:
         dataset=made("measure", "dataset"),
         metrics=made("measure", "metrics"),
         others=made("measure", "others", several=True),
+        shared=made("measure", "shared", several=True),
         again=again("measure"),
     output:
         result("measurement"),
@@ -18,6 +19,7 @@ rule measure:
         others=setting("others"),
         run=setting("run"),
         measurement=setting("measurement"),
+        files=lambda wildcards: result("run_files", **wildcards),
         derivation=derivation,
     script:
         "../scripts/measure.py"

@@ -43,6 +43,11 @@ OF_RUNS: dict[str, dict[str, Any]] = {
         "description": "other seeds of the experiment that it reads, in `run.others`: the next one if there is one, "
         "or all, of which there must be one"
     },
+    "shares": {"type": "object", "minProperties": 1, "additionalProperties": _NAMES}
+    | {
+        "description": "other measurement of the run: settings. If the config has it, with these settings the same, it "
+        "comes first, and the files that it leaves are read, in `run.shared`"
+    },
     "checkpoints": _NUMBERS
     | {
         "description": "how many checkpoints on the uniform grid there must be: `always`, and beyond the (largest) "
@@ -126,7 +131,44 @@ def _needs_as_of(measurement: str, path: Path, *stamp: int) -> dict[str, Any]:
     for key, name in named:
         if name not in settings:
             raise ConfigError([f"{path}: NEEDS[{key!r}] names {name}, which is not in SETTINGS; add it, or remove it"])
+    for other, same in wanted.get("shares", {}).items():
+        _check_shared(path, other, same, settings)
     return wanted if isinstance(wanted, dict) else {}
+
+
+def _check_shared(path: Path, other: str, same: Sequence[str], settings: Mapping[str, Any]) -> None:
+    """Refuse to share with what is no measurement, lacks a setting, or itself waits for another one."""
+    try:
+        known = module_literal("measurements", other)
+    except KeyError:
+        raise ConfigError([f"{path}: NEEDS['shares'] names {other}, and there is no such measurement"]) from None
+    missing = [name for name in same if name not in settings or name not in known]
+    if missing:
+        raise ConfigError([f"{path}: NEEDS['shares'] names {missing[0]}, which both SETTINGS must have; correct it"])
+    try:
+        chained = "shares" in module_literal("measurements", other, "NEEDS")
+    except KeyError:
+        chained = False
+    if chained:
+        raise ConfigError([f"{path}: NEEDS['shares'] names {other}, which itself shares; name one that does not"])
+
+
+def shared(measurement: str, asked: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the measurements of the same run whose files a measurement reads.
+
+    Args:
+        measurement: one of those asked for.
+        asked: measurement -> its settings, filled in, of all that an experiment asks for.
+
+    Raises:
+        ConfigError: the module says something else.
+    """
+    wanted = needs(measurement).get("shares", {})
+    return [
+        other
+        for other, same in wanted.items()
+        if other in asked and all(asked[other][name] == asked[measurement][name] for name in same)
+    ]
 
 
 def other_seeds(measurement: str) -> str:

@@ -83,6 +83,10 @@ def _of_experiment(name: str, wanted: Mapping[str, Any]) -> list[str]:
     seeds = {"next": "the next seed, if there is one", "all": "another seed, and reads all"}
     phrases = [seeds[wanted["other_seeds"]]] if "other_seeds" in wanted else []
     phrases += [
+        f"reads what `{other}` leaves, if both have the same {_code(same)}"
+        for other, same in wanted.get("shares", {}).items()
+    ]
+    phrases += [
         f"{number} checkpoints on the uniform grid" if key == "always" else f"{number} more of these than `{key}`"
         for key, number in wanted.get("checkpoints", {}).items()
     ]

@@ -101,6 +101,7 @@ KINDS = {
     "captures of texts": "may go; made again, by running the model, when a measurement of it must be made",
     "captures of prompts": "may go; made again, by running the model, when a measurement of it must be made",
     "dictionaries": "part of their measurement; without them a next run trains them again",
+    "eigenvectors": "part of their measurement; without them a next run makes it again",
     "early checkpoints": "may go; without them a new or changed measurement trains the run again",
     "last checkpoints": "may go; without them a new or changed measurement trains the run again",
     "data": "may go; drawn again, the same, when something needs it",
@@ -159,7 +160,7 @@ def _kinds(plan: Plan) -> dict[str, str]:
             if job.rule == "archive":
                 kinds[path] = "archive"
         if job.leaves:
-            kinds[job.leaves] = "dictionaries"
+            kinds[job.leaves] = "dictionaries" if job.rule == "measure_language_model" else "eigenvectors"
         if job.works_in:
             kinds[job.works_in] = "work in progress"
     return kinds

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from learning_geometry.claims.studies import needed_experiments, used_rules
-from learning_geometry.config.needs import needed_seeds, other_seeds, reads
+from learning_geometry.config.needs import needed_seeds, other_seeds, reads, shared
 from learning_geometry.config.sweeps import sweeps
 from learning_geometry.discovery import module_files, module_name
 from learning_geometry.paths import CONCLUDED_FROM, artifact
@@ -177,10 +177,15 @@ def _runs(config: Mapping[str, Any]) -> Iterator[Job]:
                         "dataset": (dataset,),
                         "metrics": (metrics,),
                         "others": compared,
+                        "shared": tuple(
+                            artifact(config["results"], "measurement", measurement=other, **at)
+                            for other in shared(measurement, experiment["measurements"])
+                        ),
                     },
                     {"seed": seed, "others": others, "run": run, "measurement": settings},
                     (*modules, module_name("measurements", measurement)),
                     script="measure.py",
+                    leaves=artifact(config["results"], "run_files", measurement=measurement, **at),
                 )
 
 

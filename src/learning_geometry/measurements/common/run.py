@@ -4,7 +4,7 @@ Importing this module imports no torch, nor does anything but ``Run.model`` and 
 weights alone starts seconds sooner.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +43,10 @@ class Run:
     metrics_file: Path
     others: tuple["Run", ...] = ()
     """Other seeds of the experiment, for measurements that ask for them (``other_seeds`` of its ``NEEDS``)."""
+    shared: dict[str, Path] = field(default_factory=dict)
+    """Other measurement of this run -> folder of what it left, if anything (``shares`` of its ``NEEDS``)."""
+    output: Path | None = None
+    """A folder where a measurement may leave files for others; None: nowhere."""
 
     @cached_property
     def model(self) -> "learning_geometry.models.Model":

@@ -15,11 +15,12 @@ from learning_geometry.geometry.curvature.density import (
     smoothed,
     spectral_density,
 )
-from learning_geometry.geometry.curvature.lanczos import Eigenpair, extreme_eigenpairs, refined, value_error
+from learning_geometry.geometry.curvature.lanczos import Eigenpair, value_error
 from learning_geometry.geometry.curvature.landscape import along_line, drop_both_ways, mean_of
 from learning_geometry.geometry.curvature.products import flatten, gradient_with_graph
 from learning_geometry.geometry.curvature.trace import Estimate
-from learning_geometry.measurements.common.estimates import bounds, check_converged, clipped, estimate_row, fraction
+from learning_geometry.measurements.common.eigenpairs import Tolerances, ends, leave
+from learning_geometry.measurements.common.estimates import bounds, clipped, estimate_row, fraction
 from learning_geometry.measurements.common.landscape_interpolation import interpolation
 from learning_geometry.measurements.common.landscape_points import HELD_OUT, OWN, Batch, batches, points
 from learning_geometry.measurements.common.run import Run
@@ -166,8 +167,6 @@ SMOOTHING = 0.4
 
 class _Curvature(NamedTuple):
     largest: Eigenpair
-    smallest: Eigenpair
-    density: SpectralDensity
     rows: list[dict[str, Any]]
 
 
@@ -182,7 +181,8 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
     data ``in_distribution``: the fixed batch that is differentiated; ``held_out``: other sequences of the same
     distribution. A direction of negative curvature found on few sequences need not be one of the distribution, so
     steps are judged on the held-out ones. Intervals [low, high]: 95 % over sequences, paired with the point itself,
-    unless said otherwise. n = sequences (probes for the spectrum).
+    unless said otherwise. n = sequences (probes for the spectrum). Both ends of the spectrum, with their eigenvectors,
+    are left for the measurement ``sharpness``.
 
     - ``checkpoint_loss``; ``gradient_norm`` with null ``sampling_noise``, the norm that a batch of this size has where
       the distribution's gradient is zero, from the difference of its two halves.
@@ -252,29 +252,17 @@ def _nulls(rows: list[dict[str, Any]], parts: list[str]) -> list[dict[str, Any]]
 def _curvature(run: Run, settings: dict[str, Any], step: int, own: Batch, held_out: Batch) -> _Curvature:
     parameters = run.parameters(step)
     at = gradient_with_graph(own.loss, parameters)
-    size = at.gradient.numel()
-    largest, smallest = extreme_eigenpairs(
-        at.product,
-        size,
-        settings["tolerance"],
-        settings["smallest_tolerance"],
-        maximum_products=settings["maximum_products"],
-    )
-    for pair, name in ((largest, "largest"), (smallest, "smallest")):
-        key = "tolerance" if name == "largest" else "smallest_tolerance"
-        remedy = f"measurements.landscape.maximum_products or {key}"
-        check_converged(pair, run, step, f"the {name} Hessian eigenvalue", remedy)
-    doubled = {name: tensor.double() for name, tensor in parameters.items()}
-    exact = gradient_with_graph(own.loss, doubled, check=False).product
+    asked = (settings[name] for name in ("tolerance", "smallest_tolerance", "maximum_products"))
+    found = ends(run, step, own.loss, parameters, at, Tolerances(*asked, "landscape"))
+    leave(run, step, found)
+    largest, smallest = found
     generator = seeded("landscape", "density", run.seed)
+    size = at.gradient.numel()
     density = spectral_density(at.product, size, settings["density_probes"], settings["density_steps"], generator)
     print(f"step {step}: eigenvalues {smallest.value:.4g} to {largest.value:.4g} after {largest.products} products")
     batch = {"data": OWN, "n": own.size}
     noise = float(torch.linalg.vector_norm(own.gradient_of_halves(parameters))) / 2
     floor = settings["floor"] * largest.value
-    vectors = largest.vector, smallest.vector
-    # values in float64, vectors in the precision of the parameters
-    largest, smallest = (refined(pair, exact) for pair in (largest, smallest))
     of_largest, of_smallest = value_error(largest), value_error(smallest, largest.value)
     ratio = smallest.value / largest.value
     of_gradient = batch | {"quantity": "gradient_norm"}
@@ -290,9 +278,8 @@ def _curvature(run: Run, settings: dict[str, Any], step: int, own: Batch, held_o
         batch | {"quantity": "spectral_floor", "value": -floor},
     ]
     rows += [batch | row for row in _spectrum(density, floor)]
-    rows += _steps(run, settings, parameters, vectors[1], own, held_out)
-    largest, smallest = (pair._replace(vector=v) for pair, v in zip((largest, smallest), vectors, strict=True))
-    return _Curvature(largest, smallest, density, rows)
+    rows += _steps(run, settings, parameters, smallest.vector.to(at.gradient), own, held_out)
+    return _Curvature(largest._replace(vector=largest.vector.to(at.gradient)), rows)
 
 
 def _spectrum(density: SpectralDensity, floor: float) -> list[dict[str, Any]]:

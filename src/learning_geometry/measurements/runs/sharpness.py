@@ -7,11 +7,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from learning_geometry.geometry.curvature.hessian import double_product, largest_hessian_eigenpair
-from learning_geometry.geometry.curvature.lanczos import Eigenpair, extreme_eigenpairs, refined, value_error
+from learning_geometry.geometry.curvature.hessian import largest_hessian_eigenpair
+from learning_geometry.geometry.curvature.lanczos import Eigenpair, value_error
 from learning_geometry.geometry.curvature.localisation import masses, random_direction_mass, sine_bound
 from learning_geometry.geometry.curvature.products import gradient_with_graph
 from learning_geometry.geometry.curvature.trace import hutch_plus_plus, mean_loss_increase
+from learning_geometry.measurements.common.eigenpairs import Ends, Tolerances, ends, good_enough, shared_ends
 from learning_geometry.measurements.common.estimates import bounds, check_converged
 from learning_geometry.measurements.common.run import Run
 from learning_geometry.models.blocks import parts, sizes
@@ -21,6 +22,7 @@ from learning_geometry.tables.tidy import tidy
 
 NEEDS = {
     "test_sets": ["in_distribution"],
+    "shares": {"landscape": ["sequences"]},
 }
 """What it needs of task, model and experiment, without which the config refuses it (``config.needs``)."""
 
@@ -96,17 +98,21 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
 
     Rows (nats unless said otherwise), n = sequences:
 
-    - ``largest_hessian_eigenvalue``, with [low, high] the value ± its error bound: the Rayleigh quotient in
-      float64 of a vector found in float32. Each checkpoint starts from the eigenvector of the one before
-      and noise of its own.
+    - ``largest_hessian_eigenvalue``, with [low, high] the value ± its error bound: of float32 products, confirmed by
+      losses in float64, or by a product in float64 (``largest_hessian_eigenpair``). Each checkpoint starts from the
+      eigenvector of the one before and noise of its own.
     - ``top_eigenvector_mass`` (fraction), part = block or group of blocks (``models.blocks``): share of the squared
       norm of that eigenvalue's vector, and so of the eigenvalue; sums to 1 over blocks, and over groups. [low, high] is
       the value ± the sine of the vector's largest possible angle to the eigenvector. Null ``random_direction``: the
       part's share of all parameters, and its exact central 95 % range.
-    - ``smallest_hessian_eigenvalue``: the most negative curvature, in the same way, to a fraction of the largest.
+    - ``smallest_hessian_eigenvalue``: the most negative curvature, to a fraction of the largest, and the largest
+      beside it, by products in float64.
     - ``hessian_trace``, with [low, high] its 95 % interval over random vectors (Hutch++), in float32.
     - ``sharpness_proxy``: E[L(θ + rξ) − L(θ)], ξ ~ N(0, 1), antithetic, with [low, high] its 95 % interval over ±ξ;
       in float64, whose rounding, 1e-15 nats, is its floor. To order r⁴ it is r²/2 times the trace.
+
+    Where ``landscape`` has found both ends on the same sequences, with errors within the tolerances here, they are
+    taken from there: both tables then have the same values.
 
     The last three are measured at fewer checkpoints. All checkpoints share their random vectors. Null ``untrained`` of
     all but the mass: the run's own model at its first checkpoint, on the same batch.
@@ -127,9 +133,12 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
     steps = run.steps(settings["every"])
     for step in steps:
         parameters = run.parameters(step)
-        check = step == steps[0]
-        if step % settings["details_every"] == 0 or step in (steps[0], steps[-1]):
-            largest, measured = _details(run, settings, step, loss, parameters, start, check)
+        check, detailed = step == steps[0], step % settings["details_every"] == 0 or step in (steps[0], steps[-1])
+        found = _shared(run, settings, step, detailed)
+        if detailed:
+            largest, measured = _details(run, settings, step, loss, parameters, start, check, found)
+        elif found is not None:
+            largest, measured = found.largest, {}
         else:
             largest = largest_hessian_eigenpair(
                 loss, parameters, settings["tolerance"], start, noise, settings["maximum_products"], check
@@ -153,7 +162,8 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
             for columns in _masses(largest, parameters, settings["sequences"])
         ]
         print(f"step {step}: " + ", ".join(f"{name} {columns['value']:.4g}" for name, columns in measured.items()))
-        print(f"step {step}: {largest.products} products for the eigenvalues")
+        taken = "of landscape " if found is not None else ""
+        print(f"step {step}: {largest.products} products {taken}for the eigenvalues")
     return tidy(rows, run.experiment, run.seed)
 
 
@@ -165,24 +175,20 @@ def _details(
     parameters: dict[str, Tensor],
     start: Tensor | None,
     check: bool,
+    found: Ends | None,
 ) -> tuple[Eigenpair, dict[str, dict[str, float]]]:
     """Return the largest eigenpair and the columns of the quantities that are measured at fewer checkpoints."""
     at = gradient_with_graph(loss, parameters, check)
-    size = at.gradient.numel()
-    largest, smallest = extreme_eigenpairs(
-        at.product,
-        size,
-        settings["tolerance"],
-        settings["smallest_tolerance"],
-        None if start is None else start.to(at.gradient),
-        maximum_products=settings["maximum_products"],
-    )
-    remedy = "measurements.sharpness.maximum_products or smallest_tolerance"
-    check_converged(smallest, run, step, "the smallest Hessian eigenvalue", remedy)
-    exact = double_product(loss, parameters)
-    largest, smallest = refined(largest, exact), refined(smallest, exact)
+    if found is None:
+        asked = (settings[name] for name in ("tolerance", "smallest_tolerance", "maximum_products"))
+        found = ends(run, step, loss, parameters, at, Tolerances(*asked, "sharpness"), start)
+    largest, smallest = found
     trace = hutch_plus_plus(
-        at.product, size, settings["trace_probes"], settings["trace_sketch"], seeded("sharpness", "trace", run.seed)
+        at.product,
+        at.gradient.numel(),
+        settings["trace_probes"],
+        settings["trace_sketch"],
+        seeded("sharpness", "trace", run.seed),
     )
     proxy = mean_loss_increase(
         lambda parameters: loss(parameters, twice=False),
@@ -196,6 +202,13 @@ def _details(
         low, high = estimate.interval()
         measured[name] = {"value": estimate.value, "low": low, "high": high}
     return largest, measured
+
+
+def _shared(run: Run, settings: dict[str, Any], step: int, detailed: bool) -> Ends | None:
+    """Return what ``landscape`` found at a checkpoint, if it is there and as accurate as asked for here."""
+    found = shared_ends(run, "landscape", step)
+    smallest = settings["smallest_tolerance"] if detailed else None
+    return found if found is not None and good_enough(found, settings["tolerance"], smallest) else None
 
 
 def _masses(pair: Eigenpair, parameters: dict[str, Tensor], sequences: int) -> list[dict[str, Any]]:
