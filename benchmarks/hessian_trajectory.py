@@ -177,7 +177,7 @@ def pyhessian(work: Work) -> Iterator[float]:
 
 
 def eigenthings(work: Work) -> Iterator[float]:
-    """Its Lanczos iteration, which stops by no error: an oracle, not timed, tells it the fewest steps that are enough."""
+    """Its Lanczos iteration, which stops by no error: an oracle, not timed, tells it the fewest steps that will do."""
     from hessian_eigenthings.algorithms.lanczos import lanczos
 
     fewest = [_fewest(_operator(work, point)) for point in work.points]

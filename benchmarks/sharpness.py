@@ -33,7 +33,7 @@ class Job:
 
 
 def cases(small: bool) -> list[Case | Count]:
-    """Return a case for each peer, each side once: the checkpoints and sequences of ``config.yaml``, or two and five."""
+    """Return a case for each peer, each side once: checkpoints and sequences of ``config.yaml``, or two and five."""
     job = set_up(small)
     return [
         Case(NAME, peer, job.measure, theirs(job, side), parts=1) for side, peer in PEERS.items() if side != "eigsh"

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from learning_geometry.geometry.curvature.products import gradient_with_graph
+from learning_geometry.measurements.common.eigenpairs import leave, shared_ends
 from learning_geometry.measurements.runs import landscape, sharpness
 from learning_geometry.models.blocks import blocks, groups, parts
 from learning_geometry.models.evaluation import cross_entropy
@@ -154,14 +155,21 @@ def test_ends_that_the_landscape_found_are_taken_from_there(shared, measured, mo
     # what does not come from there is as it was
     for name in ("hessian_trace", "sharpness_proxy"):
         assert table.find(name)["value"].tolist() == alone.find(name)["value"].tolist()
-    masses = [each.find("top_eigenvector_mass")[["value", "low", "high"]].to_numpy() for each in (table, alone)]
+    masses = [each.find("top_eigenvector_mass")["value"].to_numpy() for each in (table, alone)]
     np.testing.assert_allclose(*masses, atol=1e-2)
 
 
 def test_ends_less_accurate_than_asked_for_are_not_taken(shared, measured, capsys):
     run, _ = shared
-    measured(sharpness, run, **SETTINGS | {"tolerance": 1e-9, "smallest_tolerance": 1e-9})
-    assert "of landscape" not in capsys.readouterr().out
+    found = shared_ends(run, "landscape", 10)
+    rough = found._replace(smallest=found.smallest._replace(error=2e-4 * found.largest.value))
+    leave(replace(run, output=run.shared["landscape"]), 10, rough)
+    kept = shared_ends(run, "landscape", 10)
+    assert kept.largest.value == found.largest.value and torch.equal(kept.largest.vector, found.largest.vector)
+    for details_every, taken in ((20, 3), (10, 2)):
+        measured(sharpness, run, **SETTINGS | {"smallest_tolerance": 1e-4, "details_every": details_every})
+        # where the largest alone is asked for, its error is what counts
+        assert capsys.readouterr().out.count("of landscape") == taken
 
 
 def test_a_landscape_that_could_not_be_made_leaves_nothing_to_share(shared, measured):

@@ -19,8 +19,8 @@ HIDDEN = 0.3
 """Fraction by which a hidden eigenvalue may lie above the largest Ritz value of an iteration that follows a start."""
 
 NEAR = 0.01
-"""The same of any other iteration, or its tolerance, if that is less. Where five products more were to confirm a bound, at
-a tolerance of .05, one block of ten had an eigenvalue 3 % above it."""
+"""The same of any other iteration, or its tolerance, if that is less. Where five products more were to confirm a bound
+instead, at a tolerance of .05, one block of ten had an eigenvalue 3 % above it."""
 
 DOUBT = 0.05
 """Probability allowed to one further above."""
@@ -34,8 +34,8 @@ ROUNDING = 2000
 trained transformers of the default size, 440 on a tiny one with weights three times as large."""
 
 SURE = 0.25
-"""Share of the gap between Ritz values that is trusted: few products see the second eigenvalue too low. Of 400 simulated
-spectra followed from a start 3 values were outside of their bounds, at .5 and with one product more to confirm 10."""
+"""Share of the gap between Ritz values that is trusted: few products see the second eigenvalue too low. Of 400
+simulated spectra followed from a start 3 values were outside of their bounds, at .5 with a further product 10."""
 
 
 class Eigenpair(NamedTuple):
@@ -76,12 +76,13 @@ def largest_eigenpair(
     The error of the largest Ritz value $\theta_1$ is bounded by $\min(r, r^2 / \delta)$, with $r$ its
     residual norm and $\delta$ a quarter (``SURE``) of $\theta_1 - (\theta_2 + r_2)$, the gap to the second Ritz value,
     lessened by its own residual (Parlett 1998, "The Symmetric Eigenvalue Problem", sections 11.7 and 13.2; a quarter,
-    as few products see the second too low). A residual tells that some eigenvalue is near, not that it is the largest: near-multiple or
-    newly crossed eigenvalues make $\theta_1$ rest on a smaller one for a while.
+    as few products see the second too low). A residual tells that some eigenvalue is near, not that it is the
+    largest: near-multiple or newly crossed eigenvalues make $\theta_1$ rest on a smaller one for a while.
 
-    The iteration therefore stops only when the bound is below ``tolerance`` times $|\theta_1|$, the last product changed
-    $\theta_1$ by less, and it is unlikely (``DOUBT``) that an eigenvalue further above is hidden, see :func:`hidden_probability`:
-    from a random start further than the tolerance, and never more than ``NEAR``, times $|\theta_1|$.
+    The iteration therefore stops only when the bound is below ``tolerance`` times $|\theta_1|$, the last product
+    changed $\theta_1$ by less, and it is unlikely (``DOUBT``) that an eigenvalue further above is hidden, see
+    :func:`hidden_probability`: from a random start further than the tolerance, and never more than ``NEAR``, times
+    $|\theta_1|$.
 
     A given start, such as the eigenvector at the last checkpoint, saves products. Noise is added to it, of which a
     tenth of the start's norm is along every eigenvector: otherwise an exact eigenvector of another eigenvalue, as after
