@@ -37,9 +37,10 @@ def test_nothing_is_read_without_it_or_with_other_sequences():
 def test_what_itself_shares_is_not_shared(tmp_path, monkeypatch):
     from learning_geometry import discovery
 
-    literal = "SETTINGS = {'sequences': {'type': 'integer', 'default': 1}}\nNEEDS = {'shares': {'sharpness': ['sequences']}}\n"
     path = tmp_path / "mine.py"
-    path.write_text(literal)
+    path.write_text("SETTINGS = {'sequences': {'type': 'integer', 'default': 1}}\n")
+    with path.open("a") as file:
+        file.write("NEEDS = {'shares': {'sharpness': ['sequences']}}\n")
     before = discovery.module_file
     monkeypatch.setattr(discovery, "module_file", lambda kind, name: path if name == "mine" else before(kind, name))
     with pytest.raises(ConfigError, match="names sharpness, which itself shares"):
