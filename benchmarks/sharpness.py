@@ -11,7 +11,7 @@ from learning_geometry.config import load
 from learning_geometry.measurements.common.run import Run
 from learning_geometry.measurements.runs import sharpness
 from learning_geometry.tasks.dataset import Dataset, make_dataset, write_dataset
-from learning_geometry.training.checkpoints import checkpoint_steps, read_checkpoint, write_checkpoint
+from learning_geometry.training.checkpoints import read_checkpoint, write_checkpoint
 
 NAME = "sharpness as the workflow runs it"
 
@@ -69,6 +69,5 @@ def set_up(small: bool) -> Job:
     write_dataset(here / "dataset.safetensors", dataset, {})
     asked = {"task": task, "model": experiment["model"]}
     run = Run("copying", 0, asked, checkpoints, here / "dataset.safetensors", here / "no_metrics.parquet")
-    steps = [step for step in checkpoint_steps(checkpoints) if step in run.steps(settings["every"])]
-    points = [read_checkpoint(checkpoints, step) for step in steps]
+    points = [read_checkpoint(checkpoints, step) for step in run.steps(settings["every"])]
     return Job(run, settings, make_work(experiment, dataset, points, settings["sequences"]), folder)

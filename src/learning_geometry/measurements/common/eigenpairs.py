@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from learning_geometry.files import read_tensor_metadata, read_tensors, write_tensors
@@ -40,7 +41,7 @@ def ends(
     parameters: dict[str, Tensor],
     at: Gradient,
     tolerances: Tolerances,
-    start: Tensor | None = None,
+    start: Float[Tensor, " dimension"] | None = None,
 ) -> Ends:
     """Find both ends of the spectrum: vectors by the products of ``at``, values by one in float64 each.
 
