@@ -37,7 +37,8 @@ def test_nothing_is_read_without_it_or_with_other_sequences():
 def test_what_itself_shares_is_not_shared(tmp_path, monkeypatch):
     from learning_geometry import discovery
 
-    path = tmp_path / "mine.py"
+    path = tmp_path / "runs/mine.py"
+    path.parent.mkdir()
     path.write_text("SETTINGS = {'sequences': {'type': 'integer', 'default': 1}}\n")
     with path.open("a") as file:
         file.write("NEEDS = {'shares': {'sharpness': ['sequences']}}\n")
