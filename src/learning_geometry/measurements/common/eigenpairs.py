@@ -1,6 +1,7 @@
 """Both ends of the Hessian's spectrum at a checkpoint: found once, and left for measurements that share them."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -32,6 +33,11 @@ class Tolerances(NamedTuple):
     maximum_products: int
     measurement: str
     """Which a message names."""
+
+    @classmethod
+    def asked(cls, measurement: str, settings: Mapping[str, Any]) -> "Tolerances":
+        """Return those in the settings of a measurement."""
+        return cls(settings["tolerance"], settings["smallest_tolerance"], settings["maximum_products"], measurement)
 
 
 def ends(

@@ -252,8 +252,7 @@ def _nulls(rows: list[dict[str, Any]], parts: list[str]) -> list[dict[str, Any]]
 def _curvature(run: Run, settings: dict[str, Any], step: int, own: Batch, held_out: Batch) -> _Curvature:
     parameters = run.parameters(step)
     at = gradient_with_graph(own.loss, parameters)
-    asked = (settings[name] for name in ("tolerance", "smallest_tolerance", "maximum_products"))
-    found = ends(run, step, own.loss, parameters, at, Tolerances(*asked, "landscape"))
+    found = ends(run, step, own.loss, parameters, at, Tolerances.asked("landscape", settings))
     leave(run, step, found)
     largest, smallest = found
     generator = seeded("landscape", "density", run.seed)

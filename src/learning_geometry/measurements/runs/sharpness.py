@@ -180,8 +180,7 @@ def _details(
     """Return the largest eigenpair and the columns of the quantities that are measured at fewer checkpoints."""
     at = gradient_with_graph(loss, parameters, check)
     if found is None:
-        asked = (settings[name] for name in ("tolerance", "smallest_tolerance", "maximum_products"))
-        found = ends(run, step, loss, parameters, at, Tolerances(*asked, "sharpness"), start)
+        found = ends(run, step, loss, parameters, at, Tolerances.asked("sharpness", settings), start)
     largest, smallest = found
     trace = hutch_plus_plus(
         at.product,
