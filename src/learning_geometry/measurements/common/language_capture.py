@@ -9,7 +9,6 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
+from scipy.linalg.blas import ssyrk
 from torch import Tensor
 
 from learning_geometry.files import read_tensor_metadata, read_tensors, write_tensors
@@ -39,8 +39,8 @@ CURVE_LAYERS = 6
 """About how many layers these spectra are taken of."""
 BATCH_SIZE = 8
 SECONDS_BETWEEN_SAVES = 30.0
-BLOCKS = 3
-"""Blocks of rows in which products are computed: a third of all need not be, and smaller blocks take as long."""
+BLOCK = 64
+"""Rows of a symmetric matrix that are summed together; what is below their part of the diagonal is left out."""
 
 Report = Callable[[int, str], None]
 
@@ -141,8 +141,8 @@ def text_tokens(
 class Sums:
     """Sums from which the moments of every layer's activations follow; an observer of a capture (``cache.Observer``).
 
-    Products are in float32 of deviations from the first batch's mean, sums in float64. Moments of the attention's
-    output follow from those of z.
+    Sums and products over a batch are in float32 of deviations from the first batch's mean, sums over batches in
+    float64. Moments of the attention's output follow from those of z.
     """
 
     def __init__(
@@ -205,11 +205,13 @@ class Sums:
             self._sums[f"{name}.sum"] = np.zeros(width)
             self._sums[f"{name}.products"] = np.zeros(entries(width))
         deviations = vectors - torch.from_numpy(self._sums[f"{name}.origin"])
-        total = deviations.sum(0, dtype=torch.float64).numpy()
-        # what is not finite comes through, and a sum in float64 of numbers in float32 cannot overflow
-        if not np.isfinite(total).all():
-            raise ValueError(f"{self._model.name}: {name} is not finite somewhere in the text; leave the text out")
-        self._sums[f"{name}.sum"] += total
+        total = deviations.sum(0).double()
+        if not total.isfinite().all():
+            # what is not finite comes through, and a sum in float64 of numbers in float32 cannot overflow
+            total = deviations.sum(0, dtype=torch.float64)
+            if not total.isfinite().all():
+                raise ValueError(f"{self._model.name}: {name} is not finite somewhere in the text; leave the text out")
+        self._sums[f"{name}.sum"] += total.numpy()
         add_products(deviations, self._sums[f"{name}.products"])
 
     def added(self, vectors: int) -> None:
@@ -274,30 +276,35 @@ def entries(width: int) -> int:
 def add_products(deviations: Float[Tensor, "vectors width"], products: Float[np.ndarray, " entries"]) -> None:
     """Add the inner products of columns, deviationsᵀ deviations, to those of :func:`whole_matrix`.
 
-    They are a symmetric matrix: what is below the blocks on its diagonal is not computed.
+    They are a symmetric matrix, of which BLAS computes one half.
     """
-    for block, place in _upper_blocks(deviations.shape[1]):
-        rows = deviations[:, block].T @ deviations[:, block.start :]
-        products[place].reshape(rows.shape)[...] += rows.numpy()
+    # in the order of columns, as of BLAS, the transpose has the lower half: its transpose is the upper half in our own
+    upper = ssyrk(1.0, deviations.contiguous().numpy().T, lower=1).T
+    for block, place in _upper_blocks(len(upper)):
+        rows = upper[block, block.start :]
+        products[place].reshape(rows.shape)[...] += rows
 
 
 def whole_matrix(products: Float[np.ndarray, " entries"], width: int) -> Float[np.ndarray, "width width"]:
-    """Return the symmetric matrix of which blocks of rows, each from the diagonal on, lie one after the other."""
-    matrix = np.empty((width, width))
+    """Return the symmetric matrix of which blocks of rows, each from the diagonal on, lie one after the other.
+
+    What is below the diagonal in a block is not read.
+    """
+    matrix = np.zeros((width, width))
     for block, place in _upper_blocks(width):
         rows = products[place].reshape(-1, width - block.start)
-        matrix[block, block.start :], matrix[block.start :, block] = rows, rows.T
+        matrix[block, block.start :] = rows
+        square = np.triu(rows[:, : len(rows)])
+        matrix[block, block] = square + np.triu(square, 1).T
+        matrix[block.stop :, block] = rows[:, len(rows) :].T
     return matrix
 
 
 def _upper_blocks(width: int) -> list[tuple[slice, slice]]:
-    """Blocks of rows of a symmetric matrix, and where the entries of each, from the diagonal on, lie in a row.
-
-    Products of blocks whose sides are multiples of the kernels' are the same bits as those of the whole.
-    """
-    bounds = sorted({0, width, *(64 * (width * part // BLOCKS // 64) for part in range(1, BLOCKS))})
+    """Blocks of rows of a symmetric matrix, and where the entries of each, from the diagonal on, lie in a row."""
     blocks, start = [], 0
-    for first, last in pairwise(bounds):
+    for first in range(0, width, BLOCK):
+        last = min(first + BLOCK, width)
         stop = start + (last - first) * (width - first)
         blocks.append((slice(first, last), slice(start, stop)))
         start = stop

@@ -400,7 +400,8 @@ class _Sequences:
         def chosen(name: str, value: Tensor) -> None:
             see(name, value.flatten(0, 1).index_select(0, here.to(value.device)).cpu())
 
-        self._run.visit(torch.from_numpy(self._tokens[batch]), names, chosen, padding)
+        with torch.inference_mode():
+            self._run.visit(torch.from_numpy(self._tokens[batch]), names, chosen, padding)
 
 
 def _capture_shard(
