@@ -126,7 +126,7 @@ def test_a_half_written_module_stops_no_config_that_does_not_use_it(package: Pat
         ("NEEDS = {'checkpoints': {'ranks': 1}}", "NEEDS['checkpoints'] names ranks, which is not in SETTINGS"),
         ("NEEDS = {'shares': {'landscapes': ['sequences']}}", "NEEDS['shares'] names landscapes, and there is no such"),
         ("NEEDS = {'shares': {'landscape': ['sequences']}}", "names sequences, which both SETTINGS must have"),
-        ("NEEDS = {'shares': {'sharpness': []}}", "NEEDS['shares']['sharpness']: [] "),
+        ("NEEDS = {'shares': {'sharpness': []}}", "NEEDS['shares']: [] should be non-empty"),
         ("NEEDS = {'different_batches': 'size'}", "NEEDS['different_batches'] names size, which is not in SETTINGS"),
         ("NEEDS = {'reads': ['texts']}", "'reads' was unexpected"),
         ("TEST_SETS = ('x',)", "TEST_SETS is not read; write it as NEEDS = {'test_sets': ['x']}"),
