@@ -1,8 +1,10 @@
 """The measurement ``sharpness`` as a default run makes it, against peers that find its largest eigenvalues alone."""
 
-from dataclasses import dataclass, field
+import atexit
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from typing import Any
 
 from benchmarks._timing import Case, Count
@@ -23,7 +25,6 @@ class Job:
     run: Run
     settings: dict[str, Any]
     work: Work
-    folder: TemporaryDirectory[str] = field(repr=False)
 
     def measure(self) -> None:
         """Measure all that the measurement does: both ends, masses, trace and proxy."""
@@ -55,8 +56,8 @@ def set_up(small: bool) -> Job:
     """Return the run of seed 0, finished or trained once, or two scaled initial models."""
     experiment = load(CONFIG)["experiments"]["copying"]
     settings = experiment["measurements"]["sharpness"]
-    folder = TemporaryDirectory()
-    here, task = Path(folder.name), experiment["task"]
+    here, task = Path(mkdtemp()), experiment["task"]
+    atexit.register(shutil.rmtree, here, ignore_errors=True)
     if small:
         settings = settings | {"every": 1, "sequences": 5}
         task = task | {"test_sequences": 8}
@@ -70,4 +71,4 @@ def set_up(small: bool) -> Job:
     asked = {"task": task, "model": experiment["model"]}
     run = Run("copying", 0, asked, checkpoints, here / "dataset.safetensors", here / "no_metrics.parquet")
     points = [read_checkpoint(checkpoints, step) for step in run.steps(settings["every"])]
-    return Job(run, settings, make_work(experiment, dataset, points, settings["sequences"]), folder)
+    return Job(run, settings, make_work(experiment, dataset, points, settings["sequences"]))
