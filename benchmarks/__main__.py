@@ -54,7 +54,7 @@ if __name__ == "__main__":
         "names",
         nargs="*",
         metavar="name",
-        help=f"which to run, of {', '.join(discover())} (default: all but those that take an hour)",
+        help=f"which to run, of {', '.join(discover())} (default: all but those that take half an hour)",
     )
     parser.add_argument("--rounds", type=int, default=100, help="timings of each side (default: 100)")
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""The default run of an earlier commit and of this one, with the same settings: about an hour, so only if asked for."""
+"""The default run of an earlier commit and of this one, with the same settings: half an hour, so only if asked for."""
 
 import atexit
 import os
