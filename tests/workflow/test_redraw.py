@@ -41,6 +41,10 @@ sys.meta_path.insert(0, WithoutTorch())
 """
 
 
+OF_MAKE = ("ARGS", "MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+"""What `make test ARGS=...` sets for all that it starts, other calls of make among them."""
+
+
 @pytest.fixture(scope="module")
 def archived(finished, tmp_path_factory):
     """A copy of the finished run with its archive, and the path of the archive."""
@@ -84,6 +88,7 @@ def recipe(archive, folder):
         capture_output=True,
         text=True,
         check=True,
+        env={name: value for name, value in environment().items() if name not in OF_MAKE},
     )
     lines = [line for line in done.stdout.splitlines() if "snakemake " in line or "learning_geometry.archive" in line]
     programs = {"python": sys.executable, "snakemake": f"{sys.executable} -m snakemake"}

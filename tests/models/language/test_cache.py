@@ -14,6 +14,7 @@ import torch
 
 import learning_geometry
 from learning_geometry.models import TaskSizes, build
+from learning_geometry.models.attention import rotation
 from learning_geometry.models.language import cache
 from learning_geometry.models.language.cache import (
     beyond_the_first,
@@ -123,6 +124,16 @@ def test_what_is_shared_ends_before_what_is_kept_and_before_the_last_token():
     assert shared_prefix(same, None, np.zeros(same.shape, dtype=bool)) == 4
     assert shared_prefix(same, same < 3, same == 2) == 0  # padded on the right
     assert shared_prefix(same + np.arange(3)[:, None], None, same == 4) == 0
+
+
+def test_what_a_capture_computes_once_for_all_models_can_be_differentiated(tmp_path):
+    # such as rotary positions, whose tables are kept: of inference mode they would serve no training after it
+    rotation.cache_clear()
+    model = make()
+    small(tmp_path, model)
+    parameter = next(iter(model.parameters.values())).requires_grad_()
+    model.forward(torch.from_numpy(some_tokens(1))).sum().backward()
+    assert parameter.grad.isfinite().all()
 
 
 def test_captured_once(tmp_path, monkeypatch):

@@ -400,8 +400,7 @@ class _Sequences:
         def chosen(name: str, value: Tensor) -> None:
             see(name, value.flatten(0, 1).index_select(0, here.to(value.device)).cpu())
 
-        with torch.inference_mode():
-            self._run.visit(torch.from_numpy(self._tokens[batch]), names, chosen, padding)
+        self._run.visit(torch.from_numpy(self._tokens[batch]), names, chosen, padding)
 
 
 def _capture_shard(
