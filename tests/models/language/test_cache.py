@@ -129,11 +129,12 @@ def test_what_is_shared_ends_before_what_is_kept_and_before_the_last_token():
 def test_what_a_capture_computes_once_for_all_models_can_be_differentiated(tmp_path):
     # such as rotary positions, whose tables are kept: of inference mode they would serve no training after it
     rotation.cache_clear()
-    model = make()
-    small(tmp_path, model)
-    parameter = next(iter(model.parameters.values())).requires_grad_()
-    model.forward(torch.from_numpy(some_tokens(1))).sum().backward()
-    assert parameter.grad.isfinite().all()
+    transformer = build(DEFAULTS | {"width": 8, "heads": 2}, TaskSizes(207, 207, 9))
+    parameters = {name: value.requires_grad_() for name, value in transformer.initialise(seeded(0)).items()}
+    small(tmp_path, language_model(transformer, parameters, "ours", {}))
+    logits = transformer.forward(parameters, torch.from_numpy(some_tokens(1)), hook=lambda name, value: value)
+    gradients = torch.autograd.grad(logits.sum(), list(parameters.values()))
+    assert all(gradient.isfinite().all() for gradient in gradients)
 
 
 def test_captured_once(tmp_path, monkeypatch):
