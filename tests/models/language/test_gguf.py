@@ -2,6 +2,7 @@
 
 import math
 import os
+import struct
 
 import numpy as np
 import pytest
@@ -174,6 +175,8 @@ def test_gpt_neox_is_refused_with_the_reason(tmp_path):
         ({"llama.rope.scaling.factor": "4"}, "llama.rope.scaling.factor: '4', and must be a positive number"),
         ({"llama.rope.freq_base": [1.0, 2.0]}, "llama.rope.freq_base: a list of 2, and must be a positive number"),
         ({"llama.block_count": 2.0}, "llama.block_count: 2.0, and must be an integer"),
+        ({"llama.block_count": 20_000}, "llama.block_count: 20000, and at most 10000 are read"),
+        ({"llama.rope.freq_base": 0.0}, "llama.rope.freq_base: 0.0, and must be a positive number"),
         ({"llama.rope.freq_base": -1.0}, "llama.rope.freq_base: -1"),
         ({"llama.rope.dimension_count": 4}, "llama.rope.dimension_count: 4, and heads have a width of 8"),
         ({"llama.attention.key_length": 8, "llama.attention.value_length": 16}, "llama.attention.value_length: 16"),
@@ -212,6 +215,7 @@ def test_keys_that_change_nothing_pass(tmp_path):
     neutral = {f"llama.{key}": values[0] for key, values in CHANGES_NOTHING.items()}
     other = {"mradermacher.quantize_version": "2", "quantize.imatrix.chunks_count": 3, "general.url": "none"}
     keys = LLAMA | neutral | other | {"llama.attention.sliding_window": 64, "llama.attention.key_length": 8}
+    keys |= {"llama.feed_forward_length": [64, 64]}  # one for each layer
     path = write_gguf(tmp_path / "a.gguf", keys, llama_tensors(llama()))
     assert_computes_the_same(path, llama(), tmp_path / "folder")
 
@@ -244,6 +248,28 @@ def test_a_missing_tensor_is_named(tmp_path):
         load(write_gguf(tmp_path / "a.gguf", LLAMA, tensors), tokenizer=False)
 
 
+def test_factors_that_are_not_known_to_go_with_the_rest_are_refused(tmp_path):
+    factors = {"rope_freqs.weight": np.ones(4, dtype=np.float32)}
+    scaling = {"type": "yarn", "factor": 4.0, "original_context_length": 16}
+    keys = LLAMA | {f"llama.rope.scaling.{key}": value for key, value in scaling.items()}
+    with pytest.raises(ValueError, match=r"rope_freqs\.weight: the file has it and YaRN too"):
+        load(write_gguf(tmp_path / "a.gguf", keys, llama_tensors(llama()) | factors), tokenizer=False)
+    config = transformers.GPT2Config(vocab_size=31, n_embd=24, n_layer=2, n_head=6, n_positions=16, n_inner=60)
+    tensors = gpt2_tensors(drawn(transformers.GPT2LMHeadModel(config)))
+    path = write_gguf(tmp_path / "a.gguf", gpt2_keys(16), tensors | factors)
+    with pytest.raises(ValueError, match=r"rope_freqs\.weight: the file has it, and gpt2 has no rotary positions"):
+        load(path, tokenizer=False)
+    path = write_gguf(tmp_path / "a.gguf", gpt2_keys(16) | {"gpt2.attention.head_count_kv": 3}, tensors)
+    with pytest.raises(ValueError, match=r"gpt2\.attention\.head_count_kv: 3, and GPT-2 has as many as heads, 6"):
+        load(path, tokenizer=False)
+
+
+def test_a_file_without_tokens_has_no_tokenizer(tmp_path):
+    keys = LLAMA | {key: value for key, value in TOKENIZER.items() if key != "tokenizer.ggml.tokens"}
+    with pytest.raises(ValueError, match=r"tokenizer\.ggml\.tokens: the file has none"):
+        load(write_gguf(tmp_path / "a.gguf", keys, llama_tensors(llama())))
+
+
 def test_factors_that_are_not_positive_are_refused(tmp_path):
     tensors = llama_tensors(llama()) | {"rope_freqs.weight": np.array([1, 0, 1, 1], dtype=np.float32)}
     with pytest.raises(ValueError, match=r"rope_freqs\.weight holds numbers that are not positive"):
@@ -264,6 +290,50 @@ def test_a_file_that_is_empty_cut_or_another_is_named(tmp_path):
         for read in (load, check_files):
             with pytest.raises(ValueError, match=rf"a\.gguf: cannot be read as GGUF \(.*({says})"):
                 read(path, tokenizer=False)
+
+
+def packed(form, *numbers):
+    return struct.pack(f"<{form}", *numbers)
+
+
+def text(words):
+    return packed("Q", len(words)) + words.encode()
+
+
+def head(keys=(), tensors=(), count=None):
+    """The head of a file of version 3: names and contents of keys, names and shapes of tensors of float32."""
+    content = b"GGUF" + packed("IQQ", 3, len(tensors), len(keys) if count is None else count)
+    content += b"".join(text(name) + value for name, value in keys)
+    return content + b"".join(
+        text(name) + packed(f"I{len(shape)}QIQ", len(shape), *shape, kind, 0) for name, shape, kind in tensors
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (head([("a", packed("IB", 0, 1))] * 2), "the key a is there twice"),
+        (head([("general.alignment", packed("II", 4, 0))]), "general.alignment is 0"),
+        (head([("general.alignment", packed("If", 6, 32.0))]), "general.alignment is 32.0"),
+        (head([], [("a", (2,), 0)] * 2), "the tensor a is there twice"),
+        (head([], [("a", (), 0)]), r"the tensor a of shape \(\) cannot be of type F32"),
+        (head([], [("a", (40, 2), 2)]), r"the tensor a of shape \(2, 40\) cannot be of type Q4_0, with blocks of 32"),
+        (head([("a", packed("I", 13))]), "the key a is of type 13, which there is not"),
+        (head([("a", packed("IIQ", 9, 4, 1000))]), "it ends within the key a"),
+        (head([("a", packed("IIQ", 9, 9, 1))]), "the key a is an array of type 9, which is not read"),
+        (head(count=1) + packed("Q", 1000), "it ends within a text"),
+    ],
+)
+def test_a_head_that_cannot_be_is_refused(tmp_path, content, says):
+    (tmp_path / "a.gguf").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"a\.gguf: cannot be read as GGUF \({says}"):
+        gguf_header(tmp_path / "a.gguf")
+
+
+def test_the_head_of_these_tests_is_read(tmp_path):
+    (tmp_path / "a.gguf").write_bytes(head([("b", packed("IIQI", 9, 4, 1, 7))], [("a", (2,), 0)]) + bytes(100))
+    header = gguf_header(tmp_path / "a.gguf")
+    assert header.keys == {"b": [7]} and header.tensors == {"a": ("F32", (2,))}
 
 
 def test_all_types_that_are_read_are_those_of_the_gguf_package(tmp_path):
