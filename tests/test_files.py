@@ -17,6 +17,7 @@ import torch
 
 from learning_geometry import files
 from learning_geometry.paths import how_to_make_again
+from learning_geometry.tasks.texts import read_text
 
 PROVENANCE = {"config": {"seeds": [0, 1], "rate": 1e-3, "pool": None, "name": "énergie Δ"}, "code": "a1"}
 
@@ -35,6 +36,32 @@ def table():
 
 def names(directory):
     return sorted(path.name for path in directory.iterdir())
+
+
+def test_what_marks_the_digests_cannot_be_in_what_is_written(tmp_path, table):
+    with pytest.raises(ValueError, match=r"a\.parquet: the provenance holds 'pages and footer .* leave it out"):
+        files.write_table(table, tmp_path / "a.parquet", {"note": "pages and footer xxh3_64 "})
+    with pytest.raises(ValueError, match=r"a\.safetensors: the metadata hold 'header .* leave it out"):
+        files.write_tensors(tmp_path / "a.safetensors", {"a": np.ones(2)}, {"note": "header xxh3_64 "})
+    assert names(tmp_path) == []
+
+
+def test_folders_that_are_not_there_are_named(tmp_path):
+    for call in (lambda path: files.finish_folder(path, tmp_path / "b"), files.read_manifest):
+        with pytest.raises(FileNotFoundError, match=r"a: no such folder; .* to make it"):
+            call(tmp_path / "a")
+
+
+def test_an_array_of_another_program_is_read_whole(tmp_path):
+    safetensors.numpy.save_file({"a": np.arange(6.0).reshape(2, 3)}, tmp_path / "theirs.safetensors")
+    np.testing.assert_array_equal(files.read_tensor(tmp_path / "theirs.safetensors", "a"), [[0, 1, 2], [3, 4, 5]])
+
+
+def test_a_text_that_is_none_is_named(tmp_path):
+    for content, says in ((b"\xff\xfe\xfd", "not UTF-8 text"), (b" \n", "holds no text"), (b"a\0b", "holds a NUL")):
+        (tmp_path / "a.txt").write_bytes(content)
+        with pytest.raises(ValueError, match=rf"a\.txt: {says}"):
+            read_text(tmp_path / "a.txt")
 
 
 def test_atomic_path_is_beside_hidden_and_keeps_the_suffix(tmp_path):

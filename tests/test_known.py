@@ -35,6 +35,15 @@ def test_other_bytes_of_the_same_size_and_time_are_seen(tmp_path, later):
     assert known.digest(path) == file_digest(path) != first
 
 
+def test_a_folder_that_cannot_be_written_to_costs_time_alone(tmp_path, later):
+    path = tmp_path / "a"
+    path.write_text("one")
+    known = Known(tmp_path / "no/such/folder/known.json")
+    assert known.digest(path) == file_digest(path)
+    known.save()
+    assert sorted(tmp_path.iterdir()) == [path]
+
+
 def test_what_was_changed_just_now_is_not_kept(tmp_path):
     path = tmp_path / "a"
     path.write_text("one")

@@ -66,6 +66,14 @@ def test_the_configuration_has_saelens_keys_and_no_others(tmp_path, dictionary):
     assert read_tensor_metadata(tmp_path / "new" / "sae" / "sae_weights.safetensors") == configuration
 
 
+def test_weights_of_other_shapes_are_named(tmp_path, dictionary):
+    save(tmp_path, dictionary, ACTIVE, METADATA, SCALE)
+    weights = safetensors.torch.load_file(tmp_path / "sae_weights.safetensors")
+    safetensors.torch.save_file(weights | {"b_enc": torch.zeros(3)}, tmp_path / "sae_weights.safetensors")
+    with pytest.raises(ValueError, match=r"sae_weights\.safetensors: expected .*'b_enc': \(20,\).* found"):
+        load(tmp_path)
+
+
 def test_the_weights_have_saelens_names_and_shapes(tmp_path, dictionary):
     save(tmp_path, dictionary, ACTIVE, METADATA, SCALE)
     weights = safetensors.torch.load_file(tmp_path / "sae_weights.safetensors")

