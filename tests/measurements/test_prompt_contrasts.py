@@ -257,3 +257,8 @@ def test_a_state_that_is_not_finite_is_refused(states, measured):
     for module in (prompt_contrasts, depth_growth, untangling):
         with pytest.raises(ValueError, match="finite"):
             measured(module, planted_run(broken, {"any": PAIRS}), **FEW, swapped_shapes=2)
+
+
+def test_a_norm_that_is_not_known_is_refused():
+    with pytest.raises(ValueError, match="norm: 'batch' is not known; there are root_mean_square and layer"):
+        normalised(np.ones((2, 3)), "batch", 0.0)

@@ -80,6 +80,7 @@ def test_numpy_scalars_and_zero_dimensional_arrays_are_scalars():
         ({"step": 1.5}, "column 'step' must be int64"),
         ({"n": 2.0}, "column 'n' must be int64"),
         ({"value": "high"}, "column 'value' must be float64"),
+        ({"value": {"a": 1}}, "column 'value' must be float64: float"),
         ({"unit": 1}, "column 'unit' must hold strings"),
         ({"censored": 1}, "column 'censored' must be bool"),
         ({"step": -1}, "column 'step' holds a negative"),

@@ -8,7 +8,7 @@ token is kept, in every layer. All of it continues after a kill where it was sav
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -54,15 +54,6 @@ def working_folder(base: Path, of: Mapping[str, Any]) -> Path:
     """
     text = json.dumps(of, sort_keys=True, default=str)
     return base / hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-
-
-def file_digests(paths: Iterable[str | Path]) -> dict[str, str]:
-    """Return the hashes of files, such as of a model's weights and of the prompts that it reads, by path."""
-    digests = {}
-    for path in paths:
-        with open(path, "rb") as file:
-            digests[str(path)] = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-    return digests
 
 
 def capture_text(
