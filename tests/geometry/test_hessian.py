@@ -43,7 +43,9 @@ def test_a_value_that_they_do_not_confirm_is_that_of_a_product_in_double_precisi
 def test_a_loss_or_an_eigenvalue_of_zero_is_not_confirmed():
     pair = largest_hessian_eigenpair(parabola(), {"x": torch.ones(4)}, 1e-3)
     assert confirmed(pair, parabola(), {"x": torch.zeros(4)}) is None
-    assert confirmed(pair._replace(value=0.0), parabola(), {"x": torch.ones(4)}) is None
+    for value in (0.0, 1e-300, 1e-17):
+        assert confirmed(pair._replace(value=value), parabola(), {"x": torch.ones(4)}) is None
+    assert confirmed(pair, lambda parameters: 1e-320 * parabola()(parameters), {"x": torch.ones(4)}) is None
 
 
 def checkpoints(seed, count):

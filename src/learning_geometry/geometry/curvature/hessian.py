@@ -1,5 +1,6 @@
 """Extreme eigenvalues of a loss's Hessian at one checkpoint after the other."""
 
+import sys
 from collections.abc import Callable, Mapping
 
 import torch
@@ -102,12 +103,14 @@ def confirmed(pair: Eigenpair, loss: Loss, parameters: Mapping[str, Tensor]) -> 
     point = flatten(doubled)
     with torch.no_grad():
         here = float(loss(doubled))
-        if not (pair.value and here):
+        # of a loss or a value that is rounding, the quotient does not agree with the value; it must only be computable
+        square = RISE * abs(here) / abs(pair.value) if pair.value else 0.0
+        if not sys.float_info.min <= square <= sys.float_info.max:
             return None
-        step = (RISE * abs(here / pair.value)) ** 0.5
+        step = square**0.5
         rises = [float(loss(unflatten(point + way * vector, doubled))) - here for way in (step, -step)]
     allowed = AGREEMENT * abs(pair.value)
-    if not abs(sum(rises) / step**2 - pair.value) <= allowed:
+    if not abs(sum(rises) / square - pair.value) <= allowed:
         return None
     residual = pair.residual + 2 * allowed
     return pair._replace(vector=vector, residual=residual, error=error_bound(residual, pair.gap) + 2 * allowed)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from learning_geometry.geometry.curvature.lanczos import Eigenpair
 from learning_geometry.geometry.curvature.products import unflatten
+from learning_geometry.geometry.rounding import is_rounding
 
 
 def masses(
@@ -51,16 +52,20 @@ def sine_bound(pair: Eigenpair) -> float:
     $\sin\angle \le r / \delta$ with r the residual and δ the gap (Davis and Kahan 1970; Parlett 1998, theorem 11.7.1).
     By as much, at most, do the shares of both (see :func:`masses`) differ: a
     share is the mean of a projector, and the difference of the projectors on both vectors has norm $\sin\angle$.
+    Where no gap was seen and nothing but rounding is left of the residual, the vector is an eigenvector.
 
     Examples:
         >>> sine_bound(Eigenpair(2.0, torch.ones(1), 0.25, 0.125, 9, True, gap=0.5))
         0.5
         >>> sine_bound(Eigenpair(2.0, torch.ones(1), 0.1, 0.1, 9, True))  # no gap was seen
         1.0
+        >>> [sine_bound(Eigenpair(2.0, torch.ones(1), residual, residual, 1, True)) for residual in (0.0, 1e-7, 1e-4)]
+        [0.0, 0.0, 1.0]
     """
-    if pair.residual == 0:
-        return 0.0
-    return min(pair.residual / pair.gap, 1.0) if pair.gap > 0 else 1.0
+    if pair.gap > 0:
+        return min(pair.residual / pair.gap, 1.0)
+    exact = is_rounding(pair.residual, pair.value, epsilon=torch.finfo(pair.vector.dtype).eps)
+    return 0.0 if exact else 1.0
 
 
 def random_direction_mass(size: int, dimension: int) -> tuple[float, float, float]:
