@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -221,9 +220,8 @@ PEERS = {
     "curvlinops": "curvlinops with scipy's eigsh",
     "pyhessian": "PyHessian's power iteration",
     "eigsh": "scipy's eigsh on our products",
+    "eigenthings": "hessian-eigenthings' Lanczos, told when to stop",
 }
-if find_spec("hessian_eigenthings"):
-    PEERS["eigenthings"] = "hessian-eigenthings' Lanczos, told when to stop"
 
 
 class Flat(nn.Module):

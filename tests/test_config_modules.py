@@ -139,6 +139,16 @@ def test_needs_of_another_form_are_refused(package: Path, source: str, says: str
     assert line.startswith("experiments.copying.measurements.mine: ") and "runs/mine.py: " in line and says in line
 
 
+@pytest.mark.parametrize("name", ["checkpoints", "training", "training_metrics", "logs"])
+def test_no_measurement_is_called_as_what_lies_beside_its_table(package: Path, name: str) -> None:
+    # its folder would take the place of the checkpoints
+    (package / f"measurements/runs/{name}.py").write_text(f"SETTINGS = {{}}\n{MEASURE}")
+    config = using("measurements")
+    config["experiments"]["copying"]["measurements"] = {name: {}}
+    (line,) = problems(config)
+    assert f"runs/{name}.py: the results of a run have {name} already; call the measurement otherwise" in line
+
+
 REFUSED_NEEDS = {
     "test_sets": (
         ["markers_*"],

@@ -41,6 +41,14 @@ CONCLUDED_FROM = ("runs", "summary")
 KNOWN, AGAIN, RECORDS = ".known.json", ".to-be-made-again", ".made"
 """In a results folder: the cache of what is known of files, the list of what is out of date, and records."""
 
+_OF_A_RUN = "{experiment}/seed-{seed}/"
+OF_A_RUN = {
+    Path(place).stem
+    for place in (at.removeprefix(_OF_A_RUN).split("/")[0] for at in ARTIFACTS.values() if at.startswith(_OF_A_RUN))
+    if Path(place).suffix in ("", ".parquet") and "{" not in place
+}
+"""Folders and tables beside those of a run's measurements, none of which may have such a name."""
+
 RUNS_LOG = "logs/runs.csv"
 """In a results folder: what each call of Snakemake that ran jobs took, see ``planning.spent``."""
 

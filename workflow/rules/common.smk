@@ -6,7 +6,8 @@ import sys
 SOURCE = os.path.join(workflow.basedir, "src")
 sys.path.insert(0, SOURCE)
 # scripts run in processes of their own: they find the package without being installed, and keep freed
-# memory, in huge pages where the system lends them on request (with glibc the first saves a tenth of a training step, the second some hundredths to a tenth)
+# memory, in huge pages where the system lends them on request (with glibc the first saves a tenth of a
+# training step, the second some hundredths to a tenth)
 environment = os.environ
 environment["PYTHONPATH"] = os.pathsep.join([SOURCE, environment.get("PYTHONPATH", "")])
 environment.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**30))

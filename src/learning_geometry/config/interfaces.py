@@ -14,6 +14,7 @@ from learning_geometry.config.needs import needs
 from learning_geometry.config.problems import ConfigError
 from learning_geometry.config.schemas import SCHEMA
 from learning_geometry.config.wording import did_you_mean
+from learning_geometry.paths import OF_A_RUN
 
 CALLED: dict[str, dict[str, str]] = {
     "tasks": {
@@ -54,6 +55,8 @@ def interface_problems(kind: str, name: str) -> list[str]:
         ]
         if kind == "measurements":
             needs(name)
+            if name in OF_A_RUN:
+                problems.append(f"{path}: the results of a run have {name} already; call the measurement otherwise")
         elif kind == "derived":
             problems += _derived_problems(path, name)
         elif kind == "figures":
