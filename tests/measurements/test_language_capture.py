@@ -134,10 +134,10 @@ def test_a_finished_capture_is_read_if_it_is_whole(model, tmp_path):
 @pytest.mark.parametrize("width", [5, 64, 200, 576])
 def test_products_of_columns_are_the_same_by_blocks(width):
     deviations = [torch.from_numpy(seeded(batch).standard_normal((90, width), dtype="float32")) for batch in range(2)]
-    products = np.zeros(language_capture.entries(width))
+    products = torch.zeros(language_capture.entries(width))
     for batch in deviations:
         language_capture.add_products(batch, products)
-    found = language_capture.whole_matrix(products, width)
+    found = language_capture.whole_matrix(products.double().numpy(), width)
     exact = sum(batch.double().numpy().T @ batch.double().numpy() for batch in deviations)
     np.testing.assert_allclose(found, exact, atol=1e-5 * 90)
     assert (found == found.T).all()
@@ -263,3 +263,17 @@ def test_nothing_captured_is_said_so():
 def test_packing_keeps_symmetric_matrices():
     square = np.arange(9.0).reshape(3, 3)
     np.testing.assert_array_equal(unpacked(packed(square + square.T), 3), square + square.T)
+
+
+@pytest.mark.parametrize("settle_after", [1, 10**9])
+def test_sums_are_right_however_often_float32_is_settled(tmp_path, monkeypatch, model, settle_after):
+    monkeypatch.setattr(language_capture, "SETTLE_AFTER", settle_after)
+    sums = language_capture.Sums(model, 10**9, tmp_path, {})
+    vectors = seeded(0).standard_normal((40, 7, 16), dtype="float32") + np.float32(100)
+    for batch in torch.from_numpy(vectors).split(5):
+        sums.add("final", batch)
+        sums.added(35)
+    of, exact = sums._moments("final"), moments(vectors.reshape(-1, 16))
+    assert of.n == exact.n == 280
+    np.testing.assert_allclose(of.mean, exact.mean, rtol=1e-6)
+    np.testing.assert_allclose(of.scatter, exact.scatter, atol=2e-6 * exact.scatter.max())

@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -16,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.linalg.blas import ssyrk
 from torch import Tensor
 
 from learning_geometry.files import read_tensor_metadata, read_tensors, write_tensors
@@ -41,6 +41,10 @@ BATCH_SIZE = 8
 SECONDS_BETWEEN_SAVES = 30.0
 BLOCK = 64
 """Rows of a symmetric matrix that are summed together; what is below their part of the diagonal is left out."""
+SETTLE_AFTER = 2**14
+"""Vectors whose products are summed in float32, at most, before they are added to sums in float64."""
+ORIGIN_FROM = 64
+"""Vectors whose mean is the origin of deviations: near the mean is near enough."""
 
 Report = Callable[[int, str], None]
 
@@ -132,8 +136,9 @@ def text_tokens(
 class Sums:
     """Sums from which the moments of every layer's activations follow; an observer of a capture (``cache.Observer``).
 
-    Sums and products over a batch are in float32 of deviations from the first batch's mean, sums over batches in
-    float64. Moments of the attention's output follow from those of z.
+    They are of deviations from the mean of the first vectors. Sums over a batch, and products over the batches of a
+    shard (``SETTLE_AFTER`` vectors at most), are in float32, all others in float64. Moments of the attention's output
+    follow from those of z.
     """
 
     def __init__(
@@ -162,6 +167,8 @@ class Sums:
         self._model, self._vectors, self._folder, self._report = model, vectors, folder, report
         self._recorded = json.loads(json.dumps(recorded, default=str))
         self._sums: dict[str, np.ndarray] = {}
+        self._unsettled: dict[str, Tensor] = {}
+        self._unsettled_vectors = 0
         self._spectra: dict[str, list[np.ndarray]] = {}
         self._counts: list[int] = []
         self._saved_at = monotonic()
@@ -183,19 +190,21 @@ class Sums:
         """Vectors summed so far."""
         return int(self._sums["count"]) if "count" in self._sums else 0
 
-    def add(self, name: str, vectors: Float[Tensor, "vectors _"]) -> None:
+    def add(self, name: str, vectors: Float[Tensor, "*vectors _"]) -> None:
         """Add the vectors of an activation in a batch.
 
         Raises:
             ValueError: a number is not finite.
         """
-        vectors = vectors.float()
+        width = vectors.shape[-1]
         if f"{name}.sum" not in self._sums:
-            width = vectors.shape[1]
-            self._sums[f"{name}.origin"] = vectors.double().mean(0).float().numpy()
+            first = vectors.reshape(-1, width)[:ORIGIN_FROM]
+            self._sums[f"{name}.origin"] = first.double().mean(0).float().numpy()
             self._sums[f"{name}.sum"] = np.zeros(width)
             self._sums[f"{name}.products"] = np.zeros(entries(width))
-        deviations = vectors - torch.from_numpy(self._sums[f"{name}.origin"])
+        if name not in self._unsettled:
+            self._unsettled[name] = torch.zeros(entries(width))
+        deviations = (vectors.float() - torch.from_numpy(self._sums[f"{name}.origin"])).view(-1, width)
         total = deviations.sum(0).double()
         if not total.isfinite().all():
             # what is not finite comes through, and a sum in float64 of numbers in float32 cannot overflow
@@ -203,11 +212,14 @@ class Sums:
             if not total.isfinite().all():
                 raise ValueError(f"{self._model.name}: {name} is not finite somewhere in the text; leave the text out")
         self._sums[f"{name}.sum"] += total.numpy()
-        add_products(deviations, self._sums[f"{name}.products"])
+        add_products(deviations, self._unsettled[name])
 
     def added(self, vectors: int) -> None:
         """Count the vectors of a batch, and take spectra when a part of the whole is there."""
         self._sums["count"] = np.array(self.count + vectors)
+        self._unsettled_vectors += vectors
+        if self._unsettled_vectors >= SETTLE_AFTER:
+            self._settle()
         if len(self._counts) < len(CURVE) and self.count >= CURVE[len(self._counts)] * self._vectors:
             self._counts.append(self.count)
             for name in self._curve_names():
@@ -217,6 +229,8 @@ class Sums:
 
     def saved(self, shards: int) -> None:
         """Save the sums, if half a minute has passed since they were saved last."""
+        # whether they are saved or not, so that a capture that was killed ends with the same bits
+        self._settle()
         if monotonic() - self._saved_at < SECONDS_BETWEEN_SAVES:
             return
         state = self._sums | {f"{name}{SPECTRA}": np.stack(spectra) for name, spectra in self._spectra.items()}
@@ -226,6 +240,8 @@ class Sums:
 
     def finish(self) -> None:
         """Write the moments, and delete what was saved on the way."""
+        self._settle()
+        self._unsettled.clear()
         parts = [*COUNTED, "attention.output"]
         order = [
             name for name in self._model.names if name in (*activation_names(self._model.sizes, parts), self.names[-1])
@@ -242,6 +258,17 @@ class Sums:
         write_tensors(self._folder / MOMENTS, tensors, metadata)
         (self._folder / PARTIAL).unlink(missing_ok=True)
 
+    def _settle(self) -> None:
+        """Add what was summed in float32 to the sums in float64."""
+        for name in self._unsettled:
+            self._settle_one(name)
+        self._unsettled_vectors = 0
+
+    def _settle_one(self, name: str) -> None:
+        if name in self._unsettled:
+            self._sums[f"{name}.products"] += self._unsettled[name].numpy()
+            self._unsettled[name].zero_()
+
     def _curve_names(self) -> list[str]:
         layers = range(0, self._model.sizes.layers, max(1, self._model.sizes.layers // CURVE_LAYERS))
         return activation_names(self._model.sizes, CURVE_PARTS, layers)
@@ -249,8 +276,11 @@ class Sums:
     def _moments(self, name: str) -> Moments:
         layer, _, part = name.partition(".attention.")
         if part != "output":
+            self._settle_one(name)
             total = self._sums[f"{name}.sum"]
-            scatter = whole_matrix(self._sums[f"{name}.products"], len(total)) - np.outer(total, total) / self.count
+            scatter, of_mean = whole_matrix(self._sums[f"{name}.products"], len(total)), np.outer(total, total)
+            of_mean /= self.count
+            scatter -= of_mean
             return Moments(self.count, self._sums[f"{name}.origin"].astype(np.float64) + total / self.count, scatter)
         weights = self._model.layer_weights(int(layer.removeprefix("layers.")))
         of_output = image(self._moments(f"{layer}.attention.z"), weights.output.cpu().double().numpy())
@@ -264,16 +294,14 @@ def entries(width: int) -> int:
     return _upper_blocks(width)[-1][1].stop
 
 
-def add_products(deviations: Float[Tensor, "vectors width"], products: Float[np.ndarray, " entries"]) -> None:
+def add_products(deviations: Float[Tensor, "vectors width"], products: Float[Tensor, " entries"]) -> None:
     """Add the inner products of columns, deviationsᵀ deviations, to those of :func:`whole_matrix`.
 
-    They are a symmetric matrix, of which BLAS computes one half.
+    They are a symmetric matrix, of which little more than one half is computed.
     """
-    # in the order of columns, as of BLAS, the transpose has the lower half: its transpose is the upper half in our own
-    upper = ssyrk(1.0, deviations.contiguous().numpy().T, lower=1).T
-    for block, place in _upper_blocks(len(upper)):
-        rows = upper[block, block.start :]
-        products[place].reshape(rows.shape)[...] += rows
+    for block, place in _upper_blocks(deviations.shape[1]):
+        rows = products[place].view(block.stop - block.start, -1)
+        rows.addmm_(deviations[:, block].T, deviations[:, block.start :])
 
 
 def whole_matrix(products: Float[np.ndarray, " entries"], width: int) -> Float[np.ndarray, "width width"]:
@@ -291,6 +319,7 @@ def whole_matrix(products: Float[np.ndarray, " entries"], width: int) -> Float[n
     return matrix
 
 
+@lru_cache(maxsize=8)
 def _upper_blocks(width: int) -> list[tuple[slice, slice]]:
     """Blocks of rows of a symmetric matrix, and where the entries of each, from the diagonal on, lie in a row."""
     blocks, start = [], 0

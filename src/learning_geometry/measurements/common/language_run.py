@@ -5,12 +5,12 @@ Importing this module imports no torch; loading the model does.
 
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 
 from learning_geometry.files import (
     WithoutDigestsError,
@@ -204,7 +204,7 @@ def packed(scatter: Float[np.ndarray, "width width"]) -> Float[np.ndarray, " ent
     >>> packed(np.array([[1.0, 2.0], [2.0, 3.0]]))
     array([1., 2., 3.])
     """
-    return scatter[np.triu_indices(len(scatter))]
+    return scatter.reshape(-1)[_upper_triangle(len(scatter))]
 
 
 def unpacked(entries: Float[np.ndarray, " entries"], width: int) -> Float[np.ndarray, "width width"]:
@@ -215,8 +215,14 @@ def unpacked(entries: Float[np.ndarray, " entries"], width: int) -> Float[np.nda
            [2., 3.]])
     """
     upper = np.zeros((width, width))
-    upper[np.triu_indices(width)] = entries
+    upper.reshape(-1)[_upper_triangle(width)] = entries
     return upper + np.triu(upper, 1).T
+
+
+@lru_cache(maxsize=4)
+def _upper_triangle(width: int) -> Int64[np.ndarray, " entries"]:
+    """Places of the upper triangle of a square matrix, row by row, in all its entries, row by row."""
+    return np.flatnonzero(np.triu(np.ones((width, width), dtype=bool)))
 
 
 def _whole(folder: Path) -> Path:

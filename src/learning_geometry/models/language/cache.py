@@ -62,7 +62,7 @@ class Observer(Protocol):
     def names(self) -> Sequence[str]:
         """The activations it looks at, besides those that are kept."""
 
-    def add(self, name: str, vectors: Float[Tensor, "vectors _"]) -> None:
+    def add(self, name: str, vectors: Float[Tensor, "*vectors _"]) -> None:
         """Look at the vectors of one activation in a batch, as it is computed; those of one batch follow each other."""
 
     def added(self, vectors: int) -> None:
@@ -349,13 +349,13 @@ def _see(
     model: str,
     where: str,
     name: str,
-    vectors: Float[Tensor, "vectors _"],
+    vectors: Float[Tensor, "*vectors _"],
 ) -> None:
     """Show the vectors of an activation to the observer, and keep them if they are to be kept."""
     if observer is not None and name in observed:
         observer.add(name, vectors)
     if name in kept:
-        kept[name][:] = vectors.numpy()
+        kept[name].reshape(vectors.shape)[...] = vectors.numpy()
         if not all_finite(kept[name]):
             raise ValueError(f"{model}: {name} is not finite in {where}; leave it out")
 
@@ -391,14 +391,19 @@ class _Sequences:
         self,
         batch: Int64[np.ndarray, " batch"],
         names: Sequence[str],
-        see: Callable[[str, Float[Tensor, "vectors _"]], None],
+        see: Callable[[str, Float[Tensor, "*vectors _"]], None],
     ) -> None:
         """Show the vectors that are kept of a batch of sequences, name by name."""
         padding = None if self._mask is None else torch.from_numpy(self._mask[batch])
-        here = torch.from_numpy(np.flatnonzero(self._kept[batch]))
+        kept = self._kept[batch]
+        here, columns = torch.from_numpy(np.flatnonzero(kept)), np.flatnonzero(kept[0])
+        span = slice(int(columns[0]), int(columns[-1]) + 1) if len(columns) else slice(0)
+        # the same neighbours of every sequence need no copy
+        together = bool(kept[:, span].all()) and kept.sum() == kept[:, span].size
 
         def chosen(name: str, value: Tensor) -> None:
-            see(name, value.flatten(0, 1).index_select(0, here.to(value.device)).cpu())
+            some = value[:, span] if together else value.flatten(0, 1).index_select(0, here.to(value.device))
+            see(name, some.cpu())
 
         self._run.visit(torch.from_numpy(self._tokens[batch]), names, chosen, padding)
 
