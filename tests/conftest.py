@@ -1,6 +1,7 @@
 """Shapes in signatures are enforced in every test of the package."""
 
 import hypothesis
+import jaxtyping
 import pytest
 import torch
 from jaxtyping import install_import_hook
@@ -28,3 +29,9 @@ def pytest_xdist_make_scheduler(config, log):
             return "workflow" if nodeid.startswith("tests/workflow/") else nodeid
 
     return WorkflowTogether(config, log)
+
+
+@pytest.fixture
+def unchecked(monkeypatch):
+    """No checks of types and shapes, as users run it: what they would stop is refused by the package itself."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)

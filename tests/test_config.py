@@ -283,6 +283,17 @@ def test_tied_readout_needs_as_many_outputs_as_tokens(monkeypatch: pytest.Monkey
         validate(config)
 
 
+@pytest.mark.parametrize("says", ["pools and lengths do not go together; change one", "pools: too many; use 9"])
+def test_what_a_task_says_of_no_key_in_particular_is_of_the_task(monkeypatch: pytest.MonkeyPatch, says: str) -> None:
+    def check(settings: Config) -> None:
+        raise ValueError(says)
+
+    monkeypatch.setattr("learning_geometry.tasks.copying.check", check)
+    with pytest.raises(ConfigError) as caught:
+        validate(valid())
+    assert caught.value.problems == tuple(f"experiments.{name}.task: {says}" for name in ("copying", "other"))
+
+
 # Good configs
 
 
@@ -371,6 +382,9 @@ def test_a_config_has_something_to_do() -> None:
     for empty in ({}, {"experiments": {}}, {"experiments": {}, "language_models": {}}):
         with pytest.raises(ConfigError, match="experiments: missing, and so are language_models; add an experiment"):
             validate(empty)
+    with pytest.raises(ConfigError) as caught:  # and that a figure shows what is not there follows from it
+        validate({"experiments": {}, "figures": {"embedding_singular_values": {"experiments": ["copying"]}}})
+    assert [line.partition(":")[0] for line in caught.value.problems] == ["experiments"]
 
 
 def test_a_language_model_alone_is_a_config() -> None:

@@ -1,5 +1,7 @@
 """What `config check` says of a language model's files, texts and prompts before any job."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -97,6 +99,22 @@ def test_a_text_that_is_too_short_is_refused(check, tmp_path):
     # without a tokenizer a text has at most one token a byte
     gguf = write_gguf(tmp_path / "model.gguf", LLAMA | TOKENIZER | {"llama.vocab_size": 31}, llama_tensors(llama()))
     assert check(model={"source": str(gguf)}, texts={"short": of_two_bytes}, text=SHORT, measurements=RANKS) == []
+
+
+@pytest.mark.parametrize("lacks", ["package", "sound file"])
+def test_without_a_tokenizer_that_can_be_read_a_text_has_at_most_one_token_a_byte(
+    check, tmp_path, tiny, monkeypatch, lacks
+):
+    texts = {"short": text(tmp_path, "é" * 400)}
+    folder = shutil.copytree(tiny, tmp_path / "model")
+    sections = {"model": {"source": str(folder)}, "texts": texts, "text": SHORT, "measurements": RANKS}
+    (problem,) = check(**sections)
+    assert "the text short has at most 400" in problem
+    if lacks == "package":
+        monkeypatch.setattr("learning_geometry.config.language_models.find_spec", lambda name: None)
+    else:
+        (folder / "tokenizer.json").write_text('{"model": {}}')
+    assert check(**sections) == []
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """What a module that a config names must hold, and must say of itself, before any job."""
 
 import ast
+import runpy
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,9 +24,9 @@ RUNS = "measurements/runs/mine.py"
 TASK = "SETTINGS = {}\n" + "".join(f"def {name}({given}): ...\n" for name, given in CALLED["tasks"].items())
 
 
-def problems(config: Config) -> list[str]:
+def problems(config: Config, files: bool = False) -> list[str]:
     with pytest.raises(ConfigError) as caught:
-        validate(config, files=False)
+        validate(config, files=files)
     return list(caught.value.problems)
 
 
@@ -52,6 +54,9 @@ def using(section: str) -> Config:
         ("figures", "figures/mine.py", "REQUIRES = ('sharpnes',)\n", "",
          "REQUIRES names sharpnes, and there is no such measurement; did you mean sharpness? correct it"),
         ("figures", "figures/mine.py", "REQUIRES = 'sharpness'\n", "", "REQUIRES is 'sharpness'; list names of"),
+        ("figures", "figures/mine.py", "REQUIRES = (\n", "", "line 1: '(' was never closed"),
+        ("figures", "figures/mine.py", "REQUIRES = tuple('ab')\n", "", "REQUIRES is computed; write a plain literal"),
+        ("figures", "figures/mine.py", "SETTINGS = {'a': {'type': 'null'}}\n", "", "lacks default and description"),
     ],
 )  # fmt: skip
 def test_what_a_module_lacks_is_named_with_its_file(
@@ -63,12 +68,37 @@ def test_what_a_module_lacks_is_named_with_its_file(
     assert str(package / file) in line and says in line
 
 
-def test_a_figure_with_its_caption_is_taken(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (package / "figures/mine.py").write_text("REQUIRES = ('head_scores',)\ndef draw(tables, options): ...\n")
+FIGURE = "REQUIRES = ('head_scores',)\ndef draw(tables, options): ...\n"
+
+
+@pytest.fixture
+def captioned(package: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file of a figure of one's own, which has a caption."""
     shutil.copytree(interfaces.CAPTIONS, package / "report")
     (package / "report/mine.rst").write_text("Mine.")
     monkeypatch.setattr(interfaces, "CAPTIONS", package / "report")
-    validate(using("figures"))
+    return package / "figures/mine.py"
+
+
+def test_a_figure_with_its_caption_is_taken(captioned: Path) -> None:
+    for more in ("", "MOST = {'experiments': 1}\n", "SWEPT = False\n"):
+        captioned.write_text(FIGURE + more)
+        validate(using("figures"))
+    captioned.write_text(FIGURE + "SWEPT = True\n")
+    assert problems(using("figures")) == [
+        'figures.mine.experiments[0]: "copying" is no sweep; give experiments.copying a sweep, or leave it out'
+    ]
+
+
+@pytest.mark.parametrize("most", ["['experiments']", "{'layers': 1}", "{'experiments': 1.0}"])
+def test_what_a_figure_can_show_at_most_are_numbers(captioned: Path, most: str) -> None:
+    captioned.write_text(f"{FIGURE}MOST = {most}\n")
+    config = using("figures")
+    config["experiments"]["other"]["seeds"] = []
+    # beside what else is wrong
+    first, second = sorted(problems(config))
+    assert first.startswith("experiments.other.seeds: ")
+    assert second == f"figures.mine: {captioned}: MOST is {most}; use numbers for experiments, texts, prompts"
 
 
 def test_functions_may_be_imported_assigned_or_chosen(package: Path) -> None:
@@ -139,6 +169,15 @@ def test_needs_of_another_form_are_refused(package: Path, source: str, says: str
     assert line.startswith("experiments.copying.measurements.mine: ") and "runs/mine.py: " in line and says in line
 
 
+def test_files_may_be_shared_with_a_measurement_that_needs_nothing(package: Path) -> None:
+    every = {"every": {"type": "integer", "default": 500, "description": "A number of steps."}}
+    (package / RUNS).write_text(
+        f"SETTINGS = {every}\n{MEASURE}NEEDS = {{'shares': {{'embedding_spectrum': ['every']}}}}"
+    )
+    validate(using("measurements"), files=False)
+    assert needs("mine") == {"shares": {"embedding_spectrum": ["every"]}} and needs("embedding_spectrum") == {}
+
+
 @pytest.mark.parametrize("name", ["checkpoints", "training", "training_metrics", "logs"])
 def test_no_measurement_is_called_as_what_lies_beside_its_table(package: Path, name: str) -> None:
     # its folder would take the place of the checkpoints
@@ -180,6 +219,25 @@ def test_a_measurement_of_ones_own_may_need_what_any_may(package: Path, key: str
         validate(config)
     (line,) = caught.value.problems
     assert line.startswith("experiments.copying.measurements.mine") and says in line
+
+
+def test_what_a_model_of_ones_own_does_not_say_bounds_nothing(package: Path) -> None:
+    def number(default: int) -> Config:
+        return {"type": ["integer", "null"], "default": default, "description": "A number."}
+
+    settings = {"number": number(5001), "medium": number(90), "top": number(1)}
+    (package / RUNS).write_text(f"SETTINGS = {settings}\n{MEASURE}NEEDS = {{'at_most': {{'number': 'width'}}}}\n")
+    (package / "models/mine.py").write_text("SETTINGS = {}\ndef initialise(): ...\ndef forward(): ...\n")
+    config = using("measurements")
+    number_line, medium_line = sorted(problems(config, files=True), key=lambda line: "medium" in line)
+    assert number_line.endswith("mine.number: 5001 is above the width 64; lower it")
+    assert medium_line.endswith(
+        "mine.medium: top 1 and medium 90 leave nothing of the width 64 for the bottom subspace; lower it"
+    )
+    config["experiments"]["copying"]["measurements"]["mine"] = {"number": None, "medium": 9}
+    validate(config)
+    config["experiments"]["copying"] |= {"model": {"name": "mine"}, "measurements": {"mine": {}}}
+    validate(config)
 
 
 def test_all_modules_of_the_project_hold_what_is_called() -> None:
@@ -224,12 +282,16 @@ def test_the_tables_are_written_between_the_marks(tmp_path: Path) -> None:
     assert main(["needs", "--into", str(file)]) == 1
 
 
-def test_the_command_prints_the_tables(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_the_tables(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(["needs"]) == 0
     printed = capsys.readouterr().out
     assert printed == needs_tables()
     for name in own("measurements"):
         assert f"| `{name}` |" in printed or name == "change_of_basis"
+    monkeypatch.setattr(sys, "argv", ["config", "needs"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(discovery.PACKAGE / "config/__main__.py"), run_name="__main__")
+    assert not ended.value.code and capsys.readouterr().out == printed
 
 
 def test_files_of_a_users_own_are_none_of_the_projects_tests() -> None:

@@ -5,8 +5,11 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+from unittest.mock import Mock
 
+import numpy as np
 import pytest
 
 from learning_geometry.config import (
@@ -14,17 +17,19 @@ from learning_geometry.config import (
     ConfigError,
     load,
     machine,
+    measured,
     read_yaml,
     reading,
     reads,
     settings_schema,
     subject,
+    task_data,
     validate,
 )
-from learning_geometry.config.places import path_problem
+from learning_geometry.config.places import path_problem, results_problem
 from learning_geometry.config.problems import Problems
 from learning_geometry.config.schemas import LARGEST, check
-from learning_geometry.config.wording import kind
+from learning_geometry.config.wording import hint, kind
 from tests.own import own
 from tests.test_config import Config, E, L, put, valid
 
@@ -222,6 +227,15 @@ REFUSED: list[tuple[str, Any, str | None, str]] = [
      "experiments.pairs.measurements.embedding_frequencies", "task.prime is 3, and it needs 5 or more"),
     ("experiments.learned", measuring(OTHER, "attention_logits", {}, model={"positions": "learned"}),
      "experiments.learned.measurements.attention_logits", "it cannot be measured of a model with positions: learned"),
+    ("experiments.learned", measuring(OTHER, "length_generalisation", {"factors": [1.5, 2.0]},
+                                      model={"positions": "learned"}),
+     "experiments.learned.measurements.length_generalisation.factors",
+     "all of them are longer than the learned position embedding, 64 tokens; add 1.0"),
+    ("experiments.last", measuring(SUMS, "contrast_over_training",
+                                   {"first": "markers_1", "second": "markers_2", "place": "marker_positions"},
+                                   model={"readout": "last"}),
+     "experiments.last.measurements.contrast_over_training.place",
+     "the model reads out at its last position alone, and it is marker_positions; set it to null"),
     ("experiments.one_layer", measuring(OTHER, "bridge_energy", {}, model={"layers": 1}),
      "experiments.one_layer.measurements.bridge_energy.layer", "1 in a model of 1 layers"),
     ("experiments.short", measuring(OTHER, "trajectory_geometry", {}, training={"steps": 100}),
@@ -471,11 +485,84 @@ def test_a_results_folder_that_cannot_be_written_to_is_refused(tmp_path: Path, m
             monkeypatch.setattr("os.access", lambda path, mode: False)
         with pytest.raises(ConfigError, match=says):
             validate({"results": str(tmp_path / folder), "experiments": {"a": OTHER}})
+    # a share that does not answer, or a folder above that may not be entered
+    monkeypatch.setattr(Path, "exists", Mock(side_effect=PermissionError(13, "Permission denied")))
+    assert results_problem("elsewhere/results") == "cannot be used (Permission denied); give another folder"
 
 
 def test_seeds_count_nothing_and_may_be_large() -> None:
     config = validate({"experiments": {"a": OTHER | {"seeds": [20261128, 2**62]}}})
     assert config["experiments"]["a"]["seeds"] == [20261128, 2**62]
+
+
+def test_what_takes_long_to_draw_is_not_drawn_to_be_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = {"experiments": {"a": measuring(PAIRS, "commutators", {"batch_size": 4704})}}
+    with pytest.raises(ConfigError, match="batch_size: batches of 4704 are all the same, and it compares different"):
+        validate(config)
+    monkeypatch.setattr(measured, "DRAWN_AT_MOST", 10_000)
+    validate(config)
+
+
+def test_test_sets_that_cannot_be_drawn_do_not_stop_a_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"place": "first_start", "offset": 63}
+    config = {"experiments": {"a": measuring(OTHER, "contrast_over_training", settings)}}
+    with pytest.raises(ConfigError, match=r"offset: first_start \+ 63 is .* of 64 positions; lower it"):
+        validate(config)
+    for error in (MemoryError, ValueError):
+        monkeypatch.setattr(task_data, "test_sets", Mock(side_effect=error))
+        validate(config)
+
+
+class TaskWithoutLiterals(ModuleType):
+    """A task of a user's own, which says nothing of its test sets: a sequence of each is drawn."""
+
+    lacks = ""
+
+    def drawn_once(self, settings: Config, seed: int) -> Config:
+        return {}
+
+    def test_sets(self, settings: Config, drawn_once: Config, seed: int) -> task_data.TestSets:
+        if self.lacks == "test sets":
+            raise KeyError("pool")
+        tokens = np.zeros((settings["test_sequences"], 4), dtype=np.int64)
+        return {"held_out": {"tokens": tokens, "targets": tokens, "places": tokens[:, 0]}}
+
+    def errors(self, predictions: np.ndarray, test_set: Config) -> Config:
+        assert predictions.shape == (1, 4)
+        return {"error": test_set["lengths" if self.lacks == "errors" else "places"]}
+
+
+@pytest.mark.parametrize(
+    ("lacks", "sizes", "arrays", "errors"),
+    [
+        ("", {"held_out": 7}, {"tokens", "targets", "places"}, {"error"}),
+        ("errors", {"held_out": 7}, {"tokens", "targets", "places"}, None),
+        ("test sets", None, None, None),
+    ],
+)
+def test_what_a_task_without_literals_gives_is_drawn_where_it_can_be(
+    monkeypatch: pytest.MonkeyPatch, lacks: str, sizes: Any, arrays: Any, errors: Any
+) -> None:
+    task = TaskWithoutLiterals("mine")
+    task.lacks = lacks
+    monkeypatch.setattr(task_data, "module_of", lambda settings: task)
+    settings = json.dumps({"name": "mine", "test_sequences": 7, "lacks": lacks})
+    assert (task_data.sizes(settings), task_data.errors(settings)) == (sizes, errors)
+    assert task_data.arrays(settings, "held_out") == arrays
+    assert task_data.arrays(settings, "training") is None
+
+
+def test_what_is_expected_of_one_of_several_forms_is_said() -> None:
+    schema = {"properties": {"a": {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "boolean"}]}}}
+    problems: Problems = {}
+    check({"a": "x"}, schema, (), problems)
+    assert problems == {("a",): 'got "x", expected integer ≥ 1 or true or false'}
+
+
+def test_no_number_is_proposed_that_is_refused_in_turn() -> None:
+    # infinity and NaN are numbers to YAML, and to nothing here
+    for text, says in (("0.5", "write 0.5 without quotes"), ("nan", ""), ("-inf", ""), ("infinity", "")):
+        assert hint(text, ["number"]) == says
 
 
 def test_what_fits_the_machine_is_taken_and_what_does_not_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,8 @@ from learning_geometry.tables.tidy import tidy
 
 from .conftest import ABOVE_CHANCE, ABOVE_OTHER, END, RISE, STEPS, claim, curve, event, settings, study, tables
 
+DURATION = {"first": 0.9, "second": 0.2}
+
 
 def verdicts(ledger):
     """Verdict by claim; every row of a claim must carry the same."""
@@ -67,6 +69,30 @@ def test_above_every_null_needs_all_rows(rising, planted, expected):
     verdict, ledger = verdict_of(rising(**planted), ABOVE_CHANCE, ABOVE_OTHER)
     assert verdict == expected
     assert list(ledger.table["null"]) == ["chance", "other"]
+
+
+def test_a_floor_that_is_not_known_keeps_a_claim_open(rising):
+    # no row has an interval of its own
+    verdict, ledger = verdict_of(rising(), ABOVE_CHANCE, floor="estimator_error")
+    assert verdict == "inconclusive" and ledger.notes["why"].item() == "chance: its numerical floor is not known"
+    assert verdict_of(rising(), ABOVE_CHANCE, floor=0.01)[0] == "supported"
+
+
+@pytest.mark.parametrize(
+    ("last", "verdict", "why"),
+    [(1500, "supported", ""), (2010, "inconclusive", "first_half: not in every unit")],
+)
+def test_one_run_that_does_not_show_it_keeps_open_what_every_run_must(last, verdict, why):
+    made = tables(
+        *(
+            [event(1000, "first_step_below_0.9"), event(second, "first_step_below_0.2"), curve("score", 0.0)]
+            for second in (1400, 1450, 1500, 1550, last)
+        )
+    )
+    series = {name: Series(f"first_step_below_{t}", data="out_of_distribution") for name, t in DURATION.items()}
+    comparison = Comparison("first_half", "duration", series | {"grid": Series("score")})
+    found, ledger = verdict_of(made, comparison)
+    assert (found, ledger.notes["why"].item()) == (verdict, why)
 
 
 def test_the_rows_tell_which_null_failed(rising):

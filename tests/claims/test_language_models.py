@@ -14,6 +14,7 @@ from learning_geometry.claims.judge import judge
 from learning_geometry.claims.models import distinct_models, weights_in
 from learning_geometry.claims.names import named
 from learning_geometry.claims.pages import markdown
+from learning_geometry.claims.rule import rule_of
 from learning_geometry.claims.statistics import LEVEL, judge_measured, judge_most, outcome
 from learning_geometry.claims.studies import needed_experiments, players
 from learning_geometry.config import settings_schema
@@ -334,8 +335,9 @@ def test_claims_on_activations_fail_or_stay_open_where_planted(name, options, ex
 # The rules ------------------------------------------------------------------------------------------------
 
 
-def apply(rule, rows, unit, floor=0.01, **parameters):
-    tables = Tables([tidy(rows, "model", 0)])
+def apply(rule, rows, unit, floor=0.01, others=None, **parameters):
+    """Apply a rule to the rows of a model, and to those of others, by name."""
+    tables = Tables([tidy(each, name, 0) for name, each in ({"model": rows} | (others or {})).items()])
     evidence = Evidence(claim(unit=unit, floor=floor), tables, tuple(tables.runs))
     return judged_by(rule, evidence, "chance", **parameters)
 
@@ -353,6 +355,8 @@ def test_layers_are_compared_one_by_one():
     assert (mean.estimate, mean.kind) == (0.5, "mean") and outcome(mean, LEVEL) == "holds"
     late = apply("layers", rows, "layer", side="above", quantity=SCORE, threshold=24.5, depth=(2 / 3, 1.0))
     assert (late.estimate, late.n) == (0.5, 10)
+    between = apply("layers", rows, "layer", side="above", quantity=SCORE, threshold=0.0, depth=(0.501, 0.502))
+    assert (between.n, between.reason) == (0, "no measured layer lies where the rule looks")
     with pytest.raises(Missing, match=r"score of layers\.\*\.mlp on a with its null chance"):
         apply("layers", rows, "layer", side="above", quantity=SCORE)
     missing = rows[:1] + by_layer("score", 0.0, ".attention", NUMBERS[:-1], data="a")
@@ -364,6 +368,48 @@ def test_layers_are_compared_one_by_one():
         apply("layers", rows, "seed", side="above", quantity=SCORE, other=other)
     with pytest.raises(ValueError, match="use a number"):
         apply("layers", rows, "layer", side="above", quantity=SCORE, other=other, floor="estimator_error")
+
+
+@pytest.mark.parametrize(
+    ("summary", "estimate", "null"),
+    [
+        ("mean", (0.9 - 0.3 + 0.1) / 3, 0.0),  # of the means of the models' layers
+        ("share", (1.0 + 0.0 + 1.0) / 3, 0.5),  # of the shares of their layers
+    ],
+)
+def test_across_models_each_is_one_unit_with_its_mean_or_its_share(summary, estimate, null):
+    def rows(level, layers=NUMBERS):
+        return by_layer("score", level, ".mlp", layers, data="a")
+
+    # a layer without a number is left out
+    others = {"second": rows(-0.3), "third": rows(0.1, NUMBERS[:-1]) + rows(np.nan, NUMBERS[-1:])}
+    said = {"side": "above", "quantity": SCORE, "threshold": 0.0, "summary": summary}
+    judgement = apply("layers", rows(0.9), "model", others=others, **said)
+    assert judgement.estimate == pytest.approx(estimate)
+    assert (judgement.n, judgement.null_low, judgement.kind) == (3, null, "mean")
+
+
+def test_a_mean_over_layers_is_said_to_be_one():
+    said = {"side": "above", "quantity": SCORE, "threshold": 0.5, "summary": "mean", "depth": (0.5, 1.0)}
+    rule, parameters = rule_of(claim(unit="layer"), Comparison("half", "layers", said))
+    words = "mean over layers from 0.5 to 1 of the depth of the difference: score (mlp, a) above 0.5"
+    assert rule.describe(claim(unit="layer"), parameters) == f"{words}, taken as independent"
+
+
+def test_models_are_apart_by_the_shares_of_their_layers():
+    def rows(*values):
+        return [
+            row("score", value, part=f"layers.{layer}.mlp", data="a", low=value - 0.1, high=value + 0.1)
+            for layer, value in enumerate(values)
+        ]
+
+    # 3 of 4 layers lie outside of ±0.5, 1 of 2 from layer 2 on; of the other model none and none
+    model, others = rows(1.0, -1.0, 1.0, 0.55), {"others": {"second": rows(0.0, 0.1, 0.2, 0.3)}}
+    for first, estimate in ((0, 3 / 8), (2, 1 / 4)):
+        judgement = apply("apart", model, "model", margin=0.5, quantity=SCORE, first=first, **others)
+        assert (judgement.estimate, judgement.n, judgement.null_low) == (estimate, 2, 0.5)
+    alone = apply("apart", model, "layer", margin=0.5, quantity=SCORE)
+    assert (alone.estimate, alone.n, alone.kind) == (0.75, 4, "share")
 
 
 def test_layers_that_were_not_all_measured_follow_the_measured_one_before():

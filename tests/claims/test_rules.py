@@ -7,7 +7,7 @@ from learning_geometry.claims.evidence import Evidence, Missing
 from learning_geometry.claims.statistics import outcome
 from learning_geometry.geometry.uncertainty import interval, pseudo_values
 
-from .conftest import AFTER, AT, BEFORE, END, STEPS, claim, curve, event, judged_by, tables
+from .conftest import AFTER, AT, BEFORE, END, EVENT, STEPS, claim, curve, event, judged_by, tables
 
 NOISE = [-0.02, -0.01, 0.0, 0.01, 0.02]
 
@@ -224,6 +224,11 @@ def test_crossed_counts():
     assert (judgement.estimate, judgement.n) == (pytest.approx(1 / 6), 6)
 
 
+def test_a_share_within_one_half_is_refused(unchecked):
+    with pytest.raises(ValueError, match='claim: a share is "above" or "below" one half'):
+        apply("crossed", [[event(2000)]] * 6, event=EVENT, side="within")
+
+
 def test_floors():
     rows = [[event(2000), curve("score", 0.2, low=0.15, high=0.25, n=100)]] * 5
     windows = {"start": BEFORE, "stop": AT, "side": "above"}
@@ -233,6 +238,15 @@ def test_floors():
     assert error.floor == pytest.approx(2 * 0.05)
     unknown = [[event(2000), curve("score", 0.2)]] * 5
     assert np.isnan(apply("change", unknown, fields={"floor": "estimator_error"}, **windows).floor)
+    with pytest.raises(
+        ValueError, match="claim: the floor 'guess' is unknown here; use a number, \"evaluation_noise\""
+    ):
+        apply("change", unknown, fields={"floor": "guess"}, **windows)
+
+
+def test_windows_relative_to_an_event_need_one():
+    with pytest.raises(ValueError, match="claim: its windows are relative to an event; give the claim one"):
+        apply("level", [[curve("score", 1.0)]] * 5, fields={"event": None}, window=BEFORE, side="above", threshold=0.0)
 
 
 def test_what_is_not_measured_is_named():
@@ -266,9 +280,9 @@ def test_contrast_is_paired_within_runs():
     )
 
 
-def compare_with(ours, theirs, rule="difference", role="others", **parameters):
+def compare_with(ours, theirs, rule="difference", role="others", floor=0.01, **parameters):
     """Apply a rule to runs of two experiments; ``theirs`` None if nothing plays the reference role."""
-    stated = claim(reference=role)
+    stated = claim(reference=role, floor=floor)
     collected = Tables(tables(*ours))
     compared = None
     if theirs is not None:
@@ -287,6 +301,14 @@ def test_difference_takes_the_mean_of_the_same_seed_in_the_reference_experiments
     assert compare_with(ours, [(one, "one")], window=END, side="within", margin=3.0).null_high == 3.0
     fewer = compare_with(ours, [(one[:3], "one")], window=END, side="above")
     assert (fewer.kind, fewer.n, fewer.total) == ("share", 3, 5)
+
+
+def test_the_floor_of_a_difference_between_experiments_is_the_error_of_both():
+    ours = [[curve("score", 0.5, low=0.4, high=0.6, n=100)]] * 5
+    theirs = [[curve("score", 0.2, low=0.17, high=0.23, n=400)]] * 5
+    for floor, expected in ((0.01, 0.01), ("estimator_error", 0.1 + 0.03), ("evaluation_noise", 0.05 + 0.02)):
+        judgement = compare_with(ours, [(theirs, "one")], floor=floor, window=END, side="above")
+        assert judgement.floor == pytest.approx(expected)
 
 
 def test_a_missing_reference_is_said():

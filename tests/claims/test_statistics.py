@@ -8,12 +8,14 @@ from learning_geometry.claims.statistics import (
     LEVEL,
     holm_levels,
     judge_mean,
+    judge_measured,
     judge_share,
     outcome,
     p_values,
     tail,
 )
 
+ZEROS = (0.0, 0.0, 0.0, 5, 0.0, 0.0)
 FIVE = np.array([1.0, 1.3, 0.8, 1.1, 0.9])
 
 
@@ -143,6 +145,12 @@ def test_what_cannot_be_compared_is_refused():
         judge_mean(np.array([]), 0.0, 0.0, "above", 0.0)
     with pytest.raises(ValueError, match="exchange"):
         judge_mean(FIVE, 1.0, 0.0, "above", 0.0)
+
+
+def test_a_side_that_there_is_not_is_refused(unchecked):
+    for judged in (lambda side: judge_mean(FIVE, 0.0, 0.0, side, 0.0), lambda side: judge_measured(*ZEROS, side, 0.0)):
+        with pytest.raises(ValueError, match='side: \'beside\' is unknown; use "above", "below" or "within"'):
+            judged("beside")
 
 
 @pytest.mark.parametrize("n", [5, 10])

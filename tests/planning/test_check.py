@@ -101,6 +101,16 @@ def test_a_config_that_is_wrong_is_an_error(project, capsys):
     assert "experiments" in capsys.readouterr().err
 
 
+def test_the_command_ends_with_its_status(project, capsys, monkeypatch):
+    TABLE.write_bytes(b"")
+    for more, status in ((["--remove"], 0), (["--none"], 2)):
+        monkeypatch.setattr(sys, "argv", ["check", "--configfile", "small.yaml", *more])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(Path(check_module.__file__)), run_name="__main__")
+        assert ended.value.code == status
+    assert f"{TABLE}" in capsys.readouterr().out and not TABLE.exists()
+
+
 def test_a_measurement_that_could_not_be_made_is_named_and_removed_to_be_tried_again(project, capsys):
     failure = {"failure": {"error": "ValueError", "message": "a layer of zeros", "experiment": "small", "seed": 0}}
     write_table(read_table(TABLE), TABLE, read_provenance(TABLE) | failure)

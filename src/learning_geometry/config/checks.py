@@ -213,7 +213,11 @@ def check_figure(name: str, figure: dict[str, Any], config: dict[str, Any], prob
     experiments = experiments | (language_models if isinstance(language_models, dict) else {})
     if not experiments:
         return
-    most, controls = figure_limits(name)
+    try:
+        most, controls = figure_limits(name)
+    except ConfigError as error:
+        problems.setdefault(path, error.problems[0])
+        return
     if len(shown) > most.get("experiments", len(shown)):
         problems.setdefault(
             (*path, "experiments"),
