@@ -309,6 +309,12 @@ def test_a_file_twice_and_a_file_that_is_not_listed_are_refused(packed, tmp_path
     refused(packed, tmp_path / "redrawn", r"config\.yaml is in it twice")
 
 
+@pytest.mark.parametrize("name", ["archive.json", "config.yaml"])
+def test_what_lists_neither_a_description_nor_a_config_is_no_archive_of_a_run(packed, tmp_path, name):
+    rewrite(packed, with_checksums({each: data for each, data in members(packed).items() if each != name}))
+    refused(packed, tmp_path / "redrawn", r"holds no archive\.json or no config\.yaml, so it is no archive of a run")
+
+
 ODD = [
     ("archive.json", b"[1]", "holds list, expected a mapping"),
     ("archive.json", b"not JSON", r"not a readable JSON file \(.*\); copy it again from where it came from$"),

@@ -17,6 +17,7 @@ import torch
 
 from learning_geometry import files
 from learning_geometry.paths import how_to_make_again
+from learning_geometry.tasks import texts
 from learning_geometry.tasks.texts import read_text
 
 PROVENANCE = {"config": {"seeds": [0, 1], "rate": 1e-3, "pool": None, "name": "énergie Δ"}, "code": "a1"}
@@ -62,6 +63,15 @@ def test_a_text_that_is_none_is_named(tmp_path):
         (tmp_path / "a.txt").write_bytes(content)
         with pytest.raises(ValueError, match=rf"a\.txt: {says}"):
             read_text(tmp_path / "a.txt")
+
+
+def test_documentation_that_holds_no_topics_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(texts, "text_files", lambda name: [tmp_path / "topics.py"])
+    (tmp_path / "topics.py").write_text("kind = 1\ntopics = {'b': 'Second. ', 'a': 'First.'}\n")
+    assert read_text("python_documentation") == "Second.\n\nFirst."
+    (tmp_path / "topics.py").write_text("topics = dict(a='First.')\n")
+    with pytest.raises(ValueError, match="python_documentation: this version of Python has its topics in another form"):
+        read_text("python_documentation")
 
 
 def test_atomic_path_is_beside_hidden_and_keeps_the_suffix(tmp_path):
@@ -202,6 +212,23 @@ def test_one_tensor_and_some_of_its_rows_are_read(tmp_path):
         files.read_tensor(path, "weight")
 
 
+def test_arrays_that_one_call_of_the_system_does_not_fill_are_read_one_by_one(tmp_path, monkeypatch):
+    # Linux reads 2 GB at once at most, and a file system over a network may read less
+    path = tmp_path / "a.safetensors"
+    files.write_tensors(path, arrays(), {})
+    whole, asked = os.preadv, []
+
+    def part(descriptor, buffers, offset):
+        asked.append(len(buffers))
+        return whole(descriptor, buffers[:2], offset)
+
+    monkeypatch.setattr(os, "preadv", part)
+    read = files.read_tensors(path)
+    assert asked == [len(arrays())]
+    for name, array in arrays().items():
+        np.testing.assert_array_equal(read[name], array, strict=True)
+
+
 def test_torch_tensors_are_written_like_arrays(tmp_path):
     as_torch = {
         "weights": torch.from_numpy(arrays()["weights"]).requires_grad_(),
@@ -279,6 +306,12 @@ def test_reading_a_damaged_file_names_it_and_the_remedy(tmp_path, reader, conten
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"damaged: not a readable \w+ file .*; run `snakemake .*damaged`"):
         reader(path)
+
+
+@pytest.mark.parametrize("reader", [files.read_json, files.read_tensors, files.read_tensor_metadata])
+def test_what_the_system_refuses_is_no_damage(tmp_path, reader):
+    with pytest.raises(IsADirectoryError):
+        reader(tmp_path)
 
 
 def test_a_truncated_file_is_damaged(tmp_path, table):

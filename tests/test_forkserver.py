@@ -1,15 +1,21 @@
 """Scripts that a server runs in forks end, print and die as if Python had been started with them."""
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from pathlib import Path
+from unittest.mock import Mock, call
 
 import psutil
 import pytest
 
+from learning_geometry import forkserver
 from learning_geometry.forkserver import LIBRARIES, THREADS, VARIABLE, Server
 
 SOURCE = Path(__file__).parents[1] / "src"
@@ -136,3 +142,83 @@ def test_the_server_ends_with_who_started_it_and_leaves_nothing(tmp_path):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert not Path(address).parent.exists()
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Let a thread be the server of this process: it takes what is asked for, or not, and answers."""
+    folder = tempfile.TemporaryDirectory(prefix="forkserver-")  # names of sockets are short
+    address = f"{folder.name}/socket"
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(address)
+    listening.listen()
+    threads = []
+    monkeypatch.setattr(signal, "signal", Mock())
+    monkeypatch.setattr(os, "kill", Mock(side_effect=InterruptedError))
+
+    def start(*answers):
+        def serve():
+            connection, _ = listening.accept()
+            with connection:
+                _, descriptors, _, _ = socket.recv_fds(connection, 1, 3)
+                with connection.makefile("rb") as lines:
+                    json.loads(lines.readline())
+                for descriptor in descriptors:
+                    os.close(descriptor)
+                for answer in answers:
+                    connection.sendall(answer)
+
+        monkeypatch.setenv(VARIABLE, address)
+        threads.append(threading.Thread(target=serve))
+        threads[-1].start()
+
+    yield start
+    for thread in threads:
+        thread.join()
+    listening.close()
+    folder.cleanup()
+
+
+def test_a_script_ends_as_it_is_told(asked):
+    asked(b"+", b"3")
+    with pytest.raises(SystemExit, match="3"):
+        forkserver._hand_over()
+    asked(b"+")
+    with pytest.raises(ChildProcessError, match="the process that ran this job ended without a word; run the same"):
+        forkserver._hand_over()
+    signal.signal.reset_mock()
+    asked(b"+", b"-15")
+    with pytest.raises(InterruptedError):
+        forkserver._hand_over()
+    # it kills itself, and handles that no more
+    assert signal.signal.call_args_list[1:] == [call(signal.SIGTERM, signal.SIG_DFL)]
+    os.kill.assert_called_once_with(os.getpid(), signal.SIGTERM)
+    asked()
+    forkserver._hand_over()  # it was not taken, and runs itself
+    assert VARIABLE not in os.environ
+
+
+@pytest.mark.parametrize("request_", [b"", b"{", b'{"python": [], "environment": {}}\n'])
+def test_what_asks_for_nothing_or_from_elsewhere_is_left_alone(request_):
+    with tempfile.TemporaryDirectory(prefix="forkserver-") as folder, socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(f"{folder}/socket")
+        listening.listen()
+        with socket.socket(socket.AF_UNIX) as connection, open(os.devnull) as stream:
+            connection.connect(f"{folder}/socket")
+            socket.send_fds(connection, [b"."], [stream.fileno()] * 3)
+            connection.sendall(request_)
+            connection.shutdown(socket.SHUT_WR)
+            before = len(os.listdir("/proc/self/fd"))
+            assert forkserver._request(listening) is None
+            # its streams and its connection are closed here
+            assert connection.recv(1) == b"" and len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_folder_whose_name_is_too_long_for_a_socket_is_left_as_it_was(tmp_path, monkeypatch):
+    folder = tmp_path / ("long" * 30)
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.delenv(VARIABLE, raising=False)
+    with pytest.raises(OSError, match="too long"):
+        Server(())
+    assert list(folder.iterdir()) == [] and VARIABLE not in os.environ

@@ -1,9 +1,12 @@
 """A job compares what it depends on with the plan, before it begins and before it writes."""
 
 import os
+import platform
 import time
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
@@ -61,11 +64,12 @@ def test_a_job_leaves_a_record_of_files_that_hold_none(planned, tmp_path):
     assert '"key": "4567"' in record and file_digest(tmp_path / "results/page.html") in record
 
 
+@pytest.mark.parametrize("change", [edit_and_put_back, Path.unlink])
 @pytest.mark.parametrize("name", ["train.py", "text"])
-def test_what_was_edited_while_the_job_ran_and_put_back_is_noticed(planned, tmp_path, name):
+def test_what_was_removed_or_edited_and_put_back_while_the_job_ran_is_noticed(planned, tmp_path, name, change):
     snakemake, _ = planned
     with pytest.raises(SystemExit):
-        run(snakemake, lambda: edit_and_put_back(tmp_path / name))
+        run(snakemake, lambda: change(tmp_path / name))
     words = "the code changed while this job ran" if name == "train.py" else "changed while this job ran"
     assert f"{words}" in log(snakemake) and str(tmp_path / name) in log(snakemake)
     assert not (tmp_path / "results").exists() and not (tmp_path / "working").exists()
@@ -114,3 +118,17 @@ def test_libraries_and_processor_are_recorded():
     assert mixed([{"made_with": found}, {"made_with": found | {"openblas": "other"}}]) == {
         "openblas": sorted([found["openblas"], "other"])
     }
+
+
+def test_a_library_without_a_version_and_a_processor_without_a_name_stop_no_job(monkeypatch):
+    def without_numpy(name):
+        if name == "numpy":
+            raise PackageNotFoundError(name)
+        return "1.0"
+
+    monkeypatch.setattr("learning_geometry.running.version", without_numpy)
+    monkeypatch.setattr(Path, "read_text", Mock(side_effect=FileNotFoundError(2, "No such file or directory")))
+    monkeypatch.setattr(platform, "processor", lambda: "")
+    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
+    found = made_with()
+    assert "numpy" not in found and (found["pandas"], found["processor"]) == ("1.0", "riscv64")

@@ -263,8 +263,7 @@ def _extract(path: Path, folder: Path, floor: int) -> None:
                     if name != CHECKSUMS and CHECKSUMS not in written:
                         break
                     file = tar.extractfile(member)
-                    if file is None:
-                        break
+                    assert file is not None  # of a plain file it is one
                     (folder / name).parent.mkdir(parents=True, exist_ok=True)
                     with open(folder / name, "wb") as target:
                         shutil.copyfileobj(file, target)

@@ -1,10 +1,13 @@
 """`make check` names what is damaged or out of date, and removes nothing else."""
 
 import os
+import runpy
+import sys
 from pathlib import Path
 
 import pytest
 
+from learning_geometry import check as command
 from learning_geometry.check import main
 from learning_geometry.files import read_provenance, read_table, write_table
 from learning_geometry.planning.check import disk_usage, removable, report, verified
@@ -106,7 +109,7 @@ def test_the_command_ends_with_its_status(project, capsys, monkeypatch):
     for more, status in ((["--remove"], 0), (["--none"], 2)):
         monkeypatch.setattr(sys, "argv", ["check", "--configfile", "small.yaml", *more])
         with pytest.raises(SystemExit) as ended:
-            runpy.run_path(str(Path(check_module.__file__)), run_name="__main__")
+            runpy.run_path(str(Path(command.__file__)), run_name="__main__")
         assert ended.value.code == status
     assert f"{TABLE}" in capsys.readouterr().out and not TABLE.exists()
 

@@ -3,11 +3,20 @@
 import os
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from learning_geometry.files import read_json, read_tensors, write_json, write_tensors
+from learning_geometry.files import (
+    read_json,
+    read_provenance,
+    read_table,
+    read_tensors,
+    write_json,
+    write_table,
+    write_tensors,
+)
 from learning_geometry.planning.outside import model_files
 from learning_geometry.planning.plan import Plan
 
@@ -81,6 +90,51 @@ def test_a_project_copied_or_moved_is_up_to_date(project, tmp_path, monkeypatch)
     for name in ("copied", "moved"):
         monkeypatch.chdir(tmp_path / name)
         assert Project(tmp_path / name, project.config).again() == {}
+
+
+LOGITS = SEED / "attention_logits.parquet"
+CHECKPOINTS = SEED / "checkpoints"
+
+
+def made_by(job):
+    """Let the table be of another job, or of one that is not told."""
+    provenance = read_provenance(LOGITS)
+    provenance["made_from"]["job"] = job
+    write_table(read_table(LOGITS), LOGITS, provenance | {"key": "0123"})
+
+
+def with_a_checkpoint_of_four_bytes():
+    (CHECKPOINTS / "step-000020.safetensors").write_bytes(b"0123")
+    LOGITS.unlink()
+
+
+def without_a_manifest():
+    (CHECKPOINTS / "manifest.json").unlink()
+    LOGITS.unlink()
+
+
+@pytest.mark.parametrize(
+    ("change", "rule", "reason"),
+    [
+        (without_a_manifest, "train", "holds no manifest.json; its job did not finish, or an older version made it"),
+        (with_a_checkpoint_of_four_bytes, "train", "step-000020.safetensors has 4 bytes, not "),
+        (partial(made_by, "measure another"), "measure", "made by another job, measure another"),
+        (partial(made_by, ""), "measure", "made by a version that did not store what it was made from"),
+    ],
+)
+def test_what_is_not_as_it_was_made_is_said(project, change, rule, reason):
+    assert project.again() == {}
+    change()
+    reasons = [said for job, said in project.plan().to_make.items() if job.rule == rule]
+    assert len(reasons) == 1 and reason in reasons[0]
+
+
+def test_a_config_without_a_study_has_no_claims_to_judge(project):
+    assert [job.rule for job in project.plan().jobs].count("judge_claims") == 1
+    for section in ("experiments", "language_models"):
+        for each in project.config[section].values():
+            del each["study"]
+    assert [job.rule for job in project.plan().jobs].count("judge_claims") == 0
 
 
 @pytest.mark.parametrize(

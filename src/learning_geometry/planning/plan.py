@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from learning_geometry.fingerprint import PACKAGE, code_files, code_fingerprint
+from learning_geometry.fingerprint import PACKAGE, code_fingerprint
 from learning_geometry.known import Known, digest_of
 from learning_geometry.paths import KNOWN, recorded
 from learning_geometry.planning.artifacts import made_from_record
@@ -187,10 +187,6 @@ class Plan:
             "results": str(self.results),
             "works_in": job.works_in,
         }
-
-    def code_files(self, job: Job) -> dict[str, Path]:
-        """Return the files of a job's code by module name."""
-        return code_files(*self.roots(job), package=self._package, known=self.known)
 
     def _difference(self, job: Job, before: Mapping[str, Any]) -> str:
         """Say in what an artifact differs from what is asked for."""
