@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from learning_geometry.failures import row
 from learning_geometry.figures import style
 from learning_geometry.figures.activation_ranks import COUNTERFACTUALS, PARTS, draw
 from learning_geometry.tables.tidy import tidy
@@ -201,6 +202,17 @@ def test_what_was_not_measured_is_left_out_and_so_are_other_models():
     assert len(found.axes[4].get_yticklabels()) == 3
     assert not any("orthogonal" in text.get_text() for text in found.legends[0].get_texts())
     np.testing.assert_allclose(drawn(found.axes[0], style.BLUE)[:, 1], values("directions_99", "attention.output"))
+
+
+def test_where_no_rank_drops_it_is_said():
+    rows = tables(texts=("documentation",))["runs"]
+    reasons = [
+        row(f"layers.1.{name}", "no drop_explained, as the rank does not drop", "documentation") for name in UNDONE
+    ]
+    told = pd.concat([rows[rows["quantity"] != "drop_explained"], tidy(reasons, "tiny_model", 0)], ignore_index=True)
+    shares = draw({"runs": told, "summary": told}, OPTIONS).axes[4]
+    assert [text.get_text() for text in shares.texts if len(text.get_text()) > 1] == ["no rank drops"]
+    assert not [line for line in shares.lines if line.get_marker() == "o"] and len(shares.get_yticklabels()) == 4
 
 
 def overlapping(figure):

@@ -140,3 +140,10 @@ def test_what_is_missing_is_named(quantity):
 def test_experiments_must_be_named():
     with pytest.raises(ValueError, match="experiments"):
         draw(planted(2, ("mood",)), {"experiments": []})
+
+
+def test_cosines_that_are_all_unknown_are_named():
+    runs = planted(2, ("mood",))["runs"]
+    unknown = runs["value"].where(~runs["quantity"].str.startswith("mean_cosine"))
+    with pytest.raises(ValueError, match="mean_cosine of little_chat: every value is NaN, there is nothing to draw"):
+        draw({"runs": runs.assign(value=unknown)}, OPTIONS)

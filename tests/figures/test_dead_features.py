@@ -114,6 +114,15 @@ def test_of_a_few_dictionaries_there_is_no_rank_correlation(dictionaries, messag
     assert any(message in text.get_text() for text in drawn(1, dictionaries).axes[1].texts)
 
 
+@pytest.mark.parametrize("quantity", ["dead_share", "initial_dead_share", "mean_over_spread"])
+def test_of_dictionaries_that_are_all_equal_there_is_none_either(quantity):
+    summary = tables()["summary"]
+    equal = summary["estimate"].where(summary["quantity"] != quantity, 0.1 + 0.2)
+    summary = summary.assign(estimate=equal, low=np.nan, high=np.nan)
+    axes = draw(tables() | {"summary": summary}, OPTIONS).axes[1]
+    assert [text.get_text() for text in axes.texts if len(text.get_text()) > 1] == ["all equal: no rank correlation"]
+
+
 def test_every_cell_has_its_row_transcoders_last():
     figure = drawn()
     _, _, dead, explained = figure.axes

@@ -145,3 +145,11 @@ def test_legends_fit_and_what_is_missing_is_named(figure):
         tables = {name: table[table["quantity"] != quantity] for name, table in make(2).items()}
         with pytest.raises(ValueError, match=quantity):
             figure.draw(tables, OPTIONS)
+
+
+def test_a_landscape_without_a_plateau_is_named():
+    assert landscape.checkpoints(make(1, plateaus=(0.5, 0.25))["runs"]) == [
+        "untrained", "plateau_0.25", "plateau_0.5", "transition", "solution",
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match=r"no part is a plateau, only \['solution', 'transition', 'untrained'\]"):
+        landscape.checkpoints(make(1, plateaus=())["runs"].query("part != 'plateau'"))

@@ -93,6 +93,15 @@ def test_one_marker_has_no_marker_to_tell_apart():
     assert not [line for line in figure.axes[0].lines if line.get_color() == CHOICES["marker"][0]]
 
 
+def test_a_source_of_which_a_label_was_not_read_leaves_its_place_empty():
+    lacking = f"{list(SOURCES)[-1]}-marker"
+    figure = draw({name: table[table["part"] != lacking] for name, table in tables(2).items()}, OPTIONS)
+    for axes, whole in zip(figure.axes[1:], draw(tables(2), OPTIONS).axes[1:], strict=True):
+        shown, all_of_them = ({float(bar.lines[0].get_ydata()[0]) for bar in each.containers} for each in (axes, whole))
+        (empty,) = all_of_them - shown
+        assert list(LABELS)[round(empty)] == "marker"
+
+
 def test_what_is_missing_is_named():
     whole = tables(2)
     for quantity in ("accuracy_after_ablation", "accuracy_after_published_ablation", "best_latent_information"):

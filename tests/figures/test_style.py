@@ -76,6 +76,11 @@ def test_select_names_what_is_missing():
         style.select(table, experiment="copying", quantity="error")
 
 
+def test_a_line_of_no_points_has_no_gaps():
+    assert style.with_gaps(summary_rows([]), "step").empty
+    assert style.with_gaps(summary_rows([]), "step", places=[1.0, 2.0]).empty
+
+
 def test_seeds_text():
     assert style.seeds_text(summary_rows([1.0, 2.0])) == "n = 5"
     assert style.seeds_text(summary_rows([1.0, 2.0], n=[3, 5])) == "n = 3 to 5"

@@ -139,3 +139,15 @@ def test_what_is_missing_is_named(change, says):
     tables, options = planted(rates(0.1, 0.2))
     with pytest.raises(ValueError, match=says):
         draw(tables, options | change)
+
+
+def test_nulls_alone_are_named():
+    tables, options = planted(rates(0.1))
+    nulls = {name: table[(table["quantity"] == "score") | (table["null"] != "")] for name, table in tables.items()}
+    with pytest.raises(ValueError, match="tried_0 holds of quantity running_loss nulls alone"):
+        draw(nulls, options)
+    # at the last step alone
+    nulls = {name: table[(table["step"] == 0) | (table["null"] != "")] for name, table in tables.items()}
+    draw(nulls, options)
+    with pytest.raises(ValueError, match="the summaries hold of quantity running_loss, step 20 nulls alone"):
+        draw(nulls, options | {"quantities": [{"quantity": "running_loss", "step": 20}]})

@@ -186,6 +186,18 @@ def test_a_further_experiment_is_a_control():
     assert "any distractors, n = 5" in legend(figure)
 
 
+def test_a_further_experiment_shows_what_was_measured_of_it():
+    tables, options = planted(experiments=("marker_sums", "any_distractors"))
+    known = ("two_nearest_neighbours_dimension", "maximum_likelihood_dimension")
+    fewer = {
+        name: table[~(table["quantity"].isin(known) & (table["experiment"] == "any_distractors"))]
+        for name, table in tables.items()
+    }
+    share, *_, neighbours = draw(fewer, options).axes[5:9]
+    colors = [{bar.lines[0].get_color() for bar in axes.containers} for axes in (share, neighbours)]
+    assert colors[0] - colors[1] == {style.GREEN} and style.BLUE in colors[1]
+
+
 def test_every_experiment_has_a_block_with_its_seeds_nulls_and_verdicts():
     names = ("marker_sums", "any_distractors")
     tables, options = planted(experiments=names)

@@ -92,6 +92,14 @@ def test_walks_and_their_ratio():
     assert (heights.min(), heights.max()) == pytest.approx((0.98, 1.03))
 
 
+def test_without_walks_there_is_no_null_of_their_ratio():
+    tables, options = planted()
+    tables = {name: table[table["null"] != "step_norm_walk"] for name, table in tables.items()}
+    ratio, _, _, over = draw(tables, options).axes
+    assert set(nulls(ratio)) == {":"} and nulls(over) == {}
+    np.testing.assert_allclose(means(over)[0][:, 1].astype(float), np.divide(RATIOS, WALKS))
+
+
 def test_the_published_collapse_is_shaded_for_marker_sums():
     tables, options = planted()
     figure = draw(tables, options)

@@ -118,6 +118,14 @@ def test_missing_quantity_is_named(copying_tables, timeline_options, quantity):
         draw(without(copying_tables(), quantity), timeline_options)
 
 
+def test_scores_of_heads_belong_to_layers(copying_tables, timeline_options):
+    tables = {
+        name: table.assign(part=table["part"].replace("layers.1", "model")) for name, table in copying_tables().items()
+    }
+    with pytest.raises(ValueError, match=r"head scores belong to 'layers\.<number>', got part 'model'"):
+        draw(tables, timeline_options)
+
+
 def test_missing_errors_experiment_and_options_are_named(copying_tables, timeline_options):
     tables = copying_tables(control=0)
     with pytest.raises(ValueError, match="'error'"):

@@ -219,6 +219,8 @@ def _placed(
     for name, each in values.items():
         rows = style.select(table, experiment=name, **conditions)
         measured = rows[rows["null"] == ""]
+        if measured.empty:
+            raise ValueError(f"{name} holds of {_described(wanted)} nulls alone")
         for column in ("part", "index"):
             there = measured[column].unique().tolist()
             if len(there) > 1:
