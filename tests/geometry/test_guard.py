@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from learning_geometry.geometry.curvature.density import spectral_density
+from learning_geometry.geometry.curvature.guard import Guarded
 from learning_geometry.geometry.curvature.lanczos import extreme_eigenpairs, largest_eigenpair
 from learning_geometry.geometry.curvature.products import gradient_with_graph
 from learning_geometry.geometry.curvature.trace import hutch_plus_plus
@@ -94,6 +95,25 @@ def test_a_loss_that_takes_no_double_precision_is_checked_in_its_own():
     )
     with pytest.raises(ValueError, match="not the derivative of the gradient"):
         gradient_with_graph(lambda p: loss(p, Forgetful.apply), here).product(torch.ones(6))
+
+
+def test_quotients_that_do_not_agree_with_each_other_judge_nothing():
+    # in single precision the steps are long, and this loss turns many times within one of them
+    def loss(p):
+        return ((1e4 * p["w"]).sin().unsqueeze(0) @ torch.arange(1.0, 7.0).unsqueeze(1)).sum()
+
+    here = point(("w", (6,)), dtype=torch.float32)
+    vector = random(6, name="v", dtype=torch.float32)
+    expected = -1e8 * (1e4 * here["w"]).sin() * torch.arange(1.0, 7.0) * vector
+    assert torch.allclose(gradient_with_graph(loss, here).product(vector), expected, rtol=1e-4)
+
+
+def test_without_a_quotient_the_symmetry_alone_is_checked():
+    matrix = random(8, 8, name="m")
+    vector = random(8, name="v")
+    assert torch.equal(Guarded(lambda v: (matrix + matrix.T) @ v)(vector), (matrix + matrix.T) @ vector)
+    with pytest.raises(ValueError, match="product: it is not symmetric"):
+        Guarded(lambda v: matrix @ v)(vector)
 
 
 def test_a_matrix_that_is_not_symmetric_is_refused_by_the_iterations_themselves():

@@ -23,6 +23,11 @@ def quadratic(point):
     return float(point @ (CURVATURES * point)) / 2 + OFFSETS
 
 
+def test_a_direction_of_another_size_is_refused(unchecked):
+    with pytest.raises(ValueError, match=r"direction: \(1,\) entries for a point of \(3,\); pass equal"):
+        along_line(quadratic, X, X[:1], [1.0])  # which torch would stretch
+
+
 def test_the_loss_along_a_line_is_paired_and_exact():
     point = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
     found = along_line(quadratic, point, X, [-1.0, 0.0, 0.5])

@@ -129,6 +129,10 @@ def test_flat_vectors_and_parameters_are_inverse():
         (lambda: gradient_with_graph(lambda p: torch.ones(()), {}), "none to differentiate"),
         (lambda: gradient_with_graph(lambda p: p["x"], {"x": torch.ones(2)}), "not a finite scalar"),
         (lambda: gradient_with_graph(lambda p: p["x"].log().sum(), {"x": -torch.ones(2)}), "not a finite scalar"),
+        (
+            lambda: gradient_with_graph(lambda p: p["x"].sqrt().sum(), {"x": torch.zeros(2)}),
+            "gradient: it is not finite",
+        ),
     ],
 )
 def test_errors_name_what_is_wrong(call, message):

@@ -124,6 +124,11 @@ def test_errors_name_what_is_wrong(call, message):
         call()
 
 
+def test_a_direction_that_there_is_not_is_refused(unchecked):
+    with pytest.raises(ValueError, match='direction: \'beside\' is unknown; pass "below" or "above"'):
+        first_crossing(np.arange(3), np.zeros(3), 0.0, "beside")
+
+
 def test_first_crossing_takes_the_first_of_several_and_is_strict():
     steps, values = np.array([0, 5, 10, 15]), np.array([0.9, 0.5, 0.4, 0.8])
     assert first_crossing(steps, values, 0.5) == (10.0, False)

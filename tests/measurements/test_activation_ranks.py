@@ -128,6 +128,20 @@ def test_without_a_spectrum_of_all_vectors_it_is_computed(run, table):
     assert find(found, *at)["value"] == pytest.approx(find(table, *at)["value"])
 
 
+def test_first_vectors_that_do_not_vary_have_no_rank(run, table):
+    class Late(Planted):
+        def spectra(self, text, name):
+            return super().spectra(text, name) | {100: np.zeros(WIDTH)}
+
+    found = measure(Late(run.experiment, {}, {"prose": run.texts["prose"]}, {}), SETTINGS)
+    part = "layers.0.attention.z"
+    told = found[(found["quantity"] == "not_measured") & (found["part"] == part)]
+    assert told["data"].tolist() == ["prose: no ranks, as it is the same at every token of the first 100"]
+    assert set(found[(found["part"] == part) & (found["quantity"] == "effective_rank")]["index"]) == {0, 200, 400}
+    at = ("effective_rank", part, "", 200)
+    assert find(found, *at) == pytest.approx(find(table, *at), nan_ok=True)
+
+
 def test_activations_that_do_not_vary_have_no_rank(run):
     class Still(Planted):
         def moments(self, text, name):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from learning_geometry.measurements.common.run import Run
 from learning_geometry.measurements.runs import contrast_over_training
 from learning_geometry.measurements.runs.contrast_over_training import two_sample_jackknife
 from learning_geometry.tasks.dataset import Dataset, write_dataset
@@ -137,6 +138,19 @@ def test_only_every_so_often_and_always_the_first_and_last(make_run, measured):
 def test_what_is_missing_is_named(make_run, measured, settings, error, match):
     with pytest.raises(error, match=match):
         measured(contrast_over_training, make_run(), **SETTINGS | settings)
+
+
+def test_test_sets_of_different_lengths_are_refused(make_run, measured, monkeypatch):
+    whole = Run.test_set
+
+    def test_set(run, name, sequences):
+        arrays = whole(run, name, sequences)
+        return arrays | {"tokens": arrays["tokens"][:, :20]} if name == OUT else arrays
+
+    monkeypatch.setattr(Run, "test_set", test_set)
+    lengths = r"sequences of \{'in_distribution': 24, 'out_of_distribution': 20\} positions"
+    with pytest.raises(ValueError, match=rf"{lengths}, .* name two test sets of one length"):
+        measured(contrast_over_training, make_run(), **SETTINGS)
 
 
 def test_a_model_that_reads_at_the_last_position_is_looked_at_there(make_run, measured):

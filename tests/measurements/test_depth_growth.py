@@ -147,3 +147,19 @@ def test_three_layers_are_too_few_for_a_fit(states, measured):
     found = measured(depth_growth, planted_run(three, {"any": PAIRS}), **FEW)
     assert not found.table["quantity"].str.contains("held_out|minus").any()
     assert len(found.find("increment_cosine")) == 2
+
+
+def test_where_no_two_layers_after_one_another_add_something_there_is_no_cosine(states, measured):
+    # every other layer leaves the stream as it was
+    names = [*(f"layers.{layer}.residual_pre" for layer in range(6)), "layers.5.residual_post"]
+    still = dict(states)
+    for before, after in zip(names[1::2], names[2::2], strict=False):
+        still[after] = still[before]
+    found = measured(depth_growth, planted_run(still, {"any": PAIRS}), **FEW)
+    assert not found.table["quantity"].str.contains("increment_cosine").any()
+    told = found.find("not_measured")
+    told = dict(zip(told["part"], told["data"], strict=True))
+    assert set(told) == {"model", *(f"layers.{layer}.residual_post" for layer in range(1, 6))}
+    assert told["model"] == "any: no mean_increment_cosine over all layers, as 5 of them have none"
+    lengths = found.find("increment_norm")["value"].to_numpy()
+    assert len(lengths) == 6 and (lengths[1::2] == 0).all() and (lengths[::2] > 0).all()

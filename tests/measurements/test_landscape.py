@@ -11,7 +11,7 @@ from learning_geometry.measurements.common.landscape_points import batches, poin
 from learning_geometry.measurements.runs import landscape
 from learning_geometry.models.evaluation import cross_entropy, evaluate
 from learning_geometry.tables.tidy import tidy
-from learning_geometry.training.checkpoints import write_checkpoint
+from learning_geometry.training.checkpoints import checkpoint_path, write_checkpoint
 from tests.measurements.conftest import write_run
 
 MODEL = {"layers": 1, "heads": 1, "width": 4}
@@ -154,6 +154,19 @@ def test_the_plane_holds_plateau_and_solution(found):
     assert rows[3] == 0 and columns[1] == pytest.approx(0, abs=1e-6)
     assert grid[3, 1] == pytest.approx(table.value("checkpoint_loss", "plateau_0.5"), abs=1e-5)
     assert abs(table.value("slice_cosine", "plateau_0.5")) < 1
+
+
+def test_one_checkpoint_spans_no_plane(make_trained, measured):
+    run = make_trained()
+    for step in run.steps()[1:]:
+        checkpoint_path(run.checkpoints, step).unlink()
+    coarse = {"tolerance": 0.3, "smallest_tolerance": 0.3, "density_probes": 2, "density_steps": 2}
+    table = measured(landscape, replace(run), **SETTINGS | coarse | {"plateau": [0.5]})
+    rows = table.find("checkpoint_step")
+    assert set(rows["value"]) == {0}
+    kept = {"loss_on_slice", "slice_row", "slice_column", "slice_cosine"} & set(table.table["quantity"])
+    assert kept == set() and (table.find("loss_on_line")["value"] == 0).all()
+    assert table.find("descent_loss", "plateau_0.5", data="held_out")["value"].notna().all()
 
 
 def test_descent_lowers_the_loss_of_its_batch_alone(found):

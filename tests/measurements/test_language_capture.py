@@ -2,20 +2,23 @@
 
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from learning_geometry.files import finish_folder, read_json
+from learning_geometry.files import finish_folder, read_json, read_tensor
 from learning_geometry.geometry.moments import moments
 from learning_geometry.measurements.common import language_capture
-from learning_geometry.measurements.common.language_capture import capture_prompts, capture_text, working_folder
-from learning_geometry.measurements.common.language_run import TRAINED, LanguageRun, packed, unpacked
+from learning_geometry.measurements.common.language_capture import Sums, capture_prompts, capture_text, working_folder
+from learning_geometry.measurements.common.language_run import MOMENTS, TRAINED, LanguageRun, packed, unpacked
 from learning_geometry.models.language.cache import INDEX, shard_path
+from learning_geometry.models.language.families import wrap
 from learning_geometry.models.language.loading import load
 from learning_geometry.seeding import seeded
 from tests.measurements.language import TEXT
+from tests.tiny_families import module_of
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +34,28 @@ def test_moments_are_those_of_the_vectors_that_are_kept(tiny_language):
         assert found.n == exact.n
         np.testing.assert_allclose(found.mean, exact.mean, atol=1e-6)
         np.testing.assert_allclose(found.scatter, exact.scatter, atol=1e-5 * np.abs(exact.scatter).max())
+
+
+def test_moments_of_an_output_with_a_bias_are_those_of_its_vectors(tmp_path):
+    model = wrap(module_of("gpt2"), "gpt2")
+    sums, seen = Sums(model, 40, tmp_path, {}), {}
+
+    def see(name, value):
+        seen.setdefault(name, []).append(value.detach())
+        return value
+
+    for batch in torch.from_numpy(seeded("batches").integers(0, 31, (2, 4, 5))):
+        model.forward(batch, hook=see)
+        for name in sums.names:
+            sums.add(name, seen[name][-1].reshape(20, -1))
+        sums.added(20)
+    sums.finish()
+    for layer in range(3):
+        name = f"layers.{layer}.attention.output"
+        exact = moments(torch.cat(seen[name]).reshape(40, -1).double().numpy())
+        np.testing.assert_allclose(read_tensor(tmp_path / MOMENTS, f"{name}.mean"), exact.mean, atol=1e-5)
+        scatter = unpacked(read_tensor(tmp_path / MOMENTS, f"{name}.scatter"), len(exact.mean))
+        np.testing.assert_allclose(scatter, exact.scatter, atol=1e-5 * np.abs(exact.scatter).max())
 
 
 def test_spectra_are_of_the_first_vectors(tiny_language):
@@ -248,6 +273,21 @@ def test_errors_of_prompts_say_what_to_change(model, tmp_path):
     short.write_text("")
     with pytest.raises(ValueError, match=r"short.txt: holds no prompt"):
         capture_prompts(model, {"length": [str(long), str(short)]}, True, tmp_path / "out")
+
+
+def test_prompts_alone_tell_the_sizes_of_the_model(tiny_language):
+    assert replace(tiny_language, texts={}).sizes() == tiny_language.sizes()
+
+
+def test_a_model_without_norms_is_said_to_have_none(tiny_language, tmp_path, model):
+    files = [str(tmp_path / f"{name}.txt") for name in ("first", "second")]
+    for file in files:
+        Path(file).write_text(f"a {Path(file).stem} prompt")
+    capture_prompts(replace(model, norm=None), {"short": files}, False, tmp_path / "out")
+    with pytest.raises(
+        ValueError, match="tiny_language: the model has no norms; leave out what is measured after them"
+    ):
+        replace(tiny_language, prompts={TRAINED: tmp_path / "out"}).norm()
 
 
 def test_nothing_captured_is_said_so():

@@ -139,6 +139,21 @@ def test_where_nothing_drops_there_is_nothing_to_explain(table):
     assert "prose: no drop_explained, as the rank does not drop" in set(lacking["data"])
 
 
+def test_a_z_that_does_not_vary_has_no_projection(run, table):
+    class Still(Planted):
+        def moments(self, text, name):
+            of = super().moments(text, name)
+            return of._replace(scatter=np.zeros_like(of.scatter)) if name.startswith("layers.1.") else of
+
+    found = measure(Still("still", {}, {"prose": run.texts["prose"]}, {}), SETTINGS)
+    of_layer = found[found["part"].str.startswith("layers.1.")]
+    assert set(of_layer["quantity"]) == {"not_measured"}
+    assert set(of_layer["data"]) == {"prose: no projection, as z is the same at every token"}
+    assert {part.split(".", 2)[2] for part in of_layer["part"]} == {"attention.z", "attention.output", *COUNTERFACTUALS}
+    at = ("projected_effective_rank", "layers.2.attention.output")
+    assert find(found, *at)["value"] == find(table, *at)["value"]
+
+
 def test_heads_wider_than_the_model_cannot_write_orthogonally(run, tmp_path):
     class Narrow(Planted):
         width = INNER - 8

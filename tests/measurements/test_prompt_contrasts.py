@@ -262,3 +262,21 @@ def test_a_state_that_is_not_finite_is_refused(states, measured):
 def test_a_norm_that_is_not_known_is_refused():
     with pytest.raises(ValueError, match="norm: 'batch' is not known; there are root_mean_square and layer"):
         normalised(np.ones((2, 3)), "batch", 0.0)
+
+
+def test_a_mean_state_of_zero_has_no_cosine(states, measured):
+    zero = states["layers.3.residual_mid"].copy()
+    zero[:PAIRS] = 0.0
+    found = measured(prompt_contrasts, planted_run(states | {"layers.3.residual_mid": zero}, {"any": PAIRS}), **FEW)
+    told = found.find("not_measured")
+    why = "the mean state of a set is zero, or that without a pair"
+    of_layer = {f"any: no mean_cosine{suffix}, as {why}" for suffix in ("", "_without_rogues", "_normalised")}
+    assert set(told[told["part"] == "layers.3.residual_mid"]["data"]) == of_layer
+    of_model = {
+        f"any: no {quantity}{suffix}, as in some layer {why}"
+        for suffix in ("", "_without_rogues", "_normalised")
+        for quantity in ("cosine_middle_minus_first", "cosine_last_minus_middle")
+    }
+    assert set(told[told["part"] == "model"]["data"]) == of_model
+    assert "layers.3.residual_mid" not in set(found.find("mean_cosine")["part"])
+    assert found.value("mean_variance-first", "layers.3.residual_mid") == 0.0

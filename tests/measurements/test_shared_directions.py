@@ -234,6 +234,18 @@ def test_a_layer_of_zeros_is_named_and_all_others_are_measured(planted):
     assert means["n"].tolist() == of_others
 
 
+def test_the_only_weight_of_its_role_is_compared_with_the_other_role_alone(planted):
+    weights = dict(planted["weights"])
+    weights["down"] = [weights["down"][0], *(np.zeros_like(weight) for weight in weights["down"][1:])]
+    table, row = measure(planted | {"weights": weights})
+    of_down = table[(table["part"] == "layers.0.down") & (table["null"] == "")]
+    for quantity in ("output_overlap", "spectral_overlap"):
+        assert set(of_down[of_down["quantity"] == quantity]["data"]) == {"output"}
+        assert set(of_down[of_down["quantity"] == f"mean_{quantity}"]["data"]) == {"", "output"}
+        assert row(f"mean_{quantity}", "layers.0.down", data="")["n"] == LAYERS - 1
+    assert table[(table["quantity"] != "not_measured")]["value"].notna().all()
+
+
 def test_weights_that_write_nowhere_are_refused(planted):
     weights = {role: [np.zeros_like(weight) for weight in found] for role, found in planted["weights"].items()}
     with pytest.raises(ValueError, match="fewer than two layers have a weight that writes along 3 directions"):

@@ -10,7 +10,7 @@ import pytest
 
 from learning_geometry.geometry import trajectories as geometry
 from learning_geometry.measurements.common.neighbour_dimension import neighbour_dimensions
-from learning_geometry.measurements.common.trajectory_nulls import RANDOM_NULLS
+from learning_geometry.measurements.common.trajectory_nulls import RANDOM_NULLS, draw
 from learning_geometry.measurements.runs import trajectory_geometry
 from learning_geometry.measurements.runs.trajectory_geometry import cut, measure
 from learning_geometry.training import checkpoints
@@ -253,6 +253,9 @@ def test_what_cannot_be_measured_is_named(tmp_path):
     with pytest.raises(ValueError, match="no attention matrix moves"):
         measure(still, SETTINGS)
     assert cut(41, 5)[-1] == slice(32, 41) and cut(41, 0) == []
+    products = geometry.inner_products([walk(np.random.default_rng(0), 4, 2, 3).reshape(4, -1)])
+    with pytest.raises(ValueError, match=r"null: 'brownian' is not known; use one of \('isotropic_walk', 'step_norm"):
+        draw("brownian", products, 10, np.random.default_rng(0))
 
 
 def test_importing_it_takes_neither_torch_nor_the_neighbours(tmp_path):
