@@ -124,6 +124,14 @@ def test_one_seed_or_few_checkpoints_have_no_rows():
     check_table(saturation_fits(other))
 
 
+def test_data_of_one_seed_alone_have_no_rows():
+    runs = [run(PLANTED["line_step"], seed) for seed in range(3)]
+    alone = pd.concat([runs[0], *(table[table["data"] != "markers_2"] for table in runs[1:])])
+    table, whole = saturation_fits(alone), saturation_fits(pd.concat(runs))
+    assert set(table["data"]) == {"markers_1"} and set(table["seed"]) == {0, 1, 2}
+    pd.testing.assert_frame_equal(table, whole[whole["data"] == "markers_1"].reset_index(drop=True))
+
+
 def test_experiments_are_kept_apart():
     runs = [run(PLANTED["saturating_coordinate"], seed) for seed in range(3)]
     others = [run(lambda seed: np.full(len(STEPS), 9.0), seed, experiment="constant") for seed in range(2)]

@@ -265,8 +265,6 @@ def _check_folder(folder: Path, weights: bool, tokenizer: bool) -> ModelFiles:
     places: dict[str, tuple[Path, str]] = {}
     for file in files:
         header = safetensors_header(file)
-        if twice := sorted(header.keys() & tensors.keys()):
-            raise ValueError(f"{file.name}: the tensor {twice[0]} is in {places[twice[0]][0].name} too; remove one")
         tensors |= header
         places |= {name: (file, name) for name in header}
     whole = normalised_names(list(tensors), model_layout)
@@ -378,7 +376,8 @@ def _weight_files(folder: Path) -> list[Path]:
         if lost := sorted(name for name, place in named.items() if place == file.name and name not in held):
             raise ValueError(f"{INDEX}: {lost[0]} is not in {file.name}; get the files again")
         if more := sorted(name for name in held if named.get(name) != file.name):
-            raise ValueError(f"{file.name}: {more[0]} is not in {INDEX}; get the files again")
+            told = f"in {named[more[0]]} by" if more[0] in named else "not in"
+            raise ValueError(f"{file.name}: {more[0]} is {told} {INDEX}; get the files again")
     return files
 
 

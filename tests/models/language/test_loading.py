@@ -16,13 +16,15 @@ import torch
 import learning_geometry
 from learning_geometry import model_files
 from learning_geometry.files import read_tensors, write_tensors
-from learning_geometry.model_files import embedded_file
+from learning_geometry.model_files import check_files, embedded_file
 from learning_geometry.models.language import loading
 from learning_geometry.models.language.loading import import_transformers, load
 from learning_geometry.models.language.tokens import chat_prompts, read_windows, text_windows
+from learning_geometry.models.language.weights import check_report
 from learning_geometry.seeding import seeded
 from tests import gguf_files
 from tests.gguf_files import CONFIG, llama_tensors, write_gguf
+from tests.tiny_language_model import write_tiny_language_model
 
 transformers = import_transformers()
 
@@ -202,9 +204,38 @@ def test_weights_that_are_absent_or_damaged_are_named(directory):
         load(directory, tokenizer=False)
 
 
+@pytest.mark.parametrize(
+    ("report", "says"),
+    [
+        ({"unexpected_keys": {"b", "a"}}, "2 weights are in its files and not in the model, such as a; get the files"),
+        ({"missing_keys": {"c"}}, "1 weights are not in its files, such as c; get the files again"),
+        (
+            {"mismatched_keys": {("d", (1,), (2,))}},
+            "1 weights have another shape in its files, such as d; get the files",
+        ),
+        ({"error_msgs": ["a shard is cut"]}, r"its weights cannot be read \(a shard is cut\); get the files again"),
+    ],
+)
+def test_what_transformers_did_not_take_or_find_is_named(directory, report, says):
+    files = check_files(directory, tokenizer=False)
+    whole = {"unexpected_keys": set(), "missing_keys": set(), "mismatched_keys": set(), "error_msgs": []}
+    check_report(whole, files, "tiny")
+    with pytest.raises(ValueError, match=f"tiny: {says}"):
+        check_report(whole | report, files, "tiny")
+
+
 def test_a_missing_tokenizer_is_said(directory):
     with pytest.raises(ValueError, match=r"its tokenizer cannot be read: there is none of .*tokenizer=False"):
         load(directory)
+
+
+def test_a_tokenizer_that_cannot_be_read_is_named_and_a_package_that_is_missing_stays_what_it_is(directory):
+    write_tiny_language_model(directory)
+    (directory / "tokenizer.json").write_text('{"version": "1.0",\n "model": {"type": "unheard"}}')
+    with pytest.raises(ValueError, match=r"tiny: its tokenizer cannot be read \(.+\); load without one \(tokenizer=F"):
+        load(directory)
+    with pytest.raises(ImportError, match="sentencepiece is not installed"), loading._reading("tiny", "tokenizer"):
+        raise ImportError("sentencepiece is not installed")
 
 
 def test_untrained_weights_are_drawn_as_the_family_draws_them(directory):
@@ -254,16 +285,23 @@ def test_packages_that_are_missing_are_named(directory, monkeypatch):
         load()
 
 
-def test_a_torchvision_that_cannot_be_imported_is_passed_over(monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "left"),
+    [
+        (RuntimeError("operator torchvision::nms does not exist"), None),
+        (ModuleNotFoundError("No module named 'torchvision'"), "as it was"),
+    ],
+)
+def test_a_torchvision_that_cannot_be_imported_is_passed_over(monkeypatch, error, left):
     def import_module(name):
         if name == "torchvision":
-            raise RuntimeError("operator torchvision::nms does not exist")
+            raise error
         return name
 
     monkeypatch.setattr(loading, "import_module", import_module)
     monkeypatch.delitem(sys.modules, "transformers")
-    monkeypatch.setitem(sys.modules, "torchvision", "half imported")
-    assert import_transformers() == "transformers" and sys.modules["torchvision"] is None
+    monkeypatch.setitem(sys.modules, "torchvision", "as it was")
+    assert import_transformers() == "transformers" and sys.modules["torchvision"] == left
 
 
 @pytest.fixture(scope="module")

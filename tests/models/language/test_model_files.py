@@ -248,7 +248,8 @@ def test_numbers_that_are_no_floats_are_refused(folder):
         ({"transformers_weights": "other.safetensors"}, "transformers_weights is set"),
         ({"auto_map": {"AutoModelForCausalLM": "modeling.Mine"}}, "auto_map names code"),
         ({"num_attention_heads": "6"}, "num_attention_heads is '6', and must be a positive integer"),
-        ({"num_attention_heads": 5}, "5 heads do not divide the width 24|5 query heads"),
+        ({"num_attention_heads": 5}, "config: 2 key and value heads do not divide the 5 query heads"),
+        ({"num_attention_heads": 5, "head_dim": None}, "config: 5 heads do not divide the width 24"),
         ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000, and at most 10000"),
         ({"attention_bias": "yes"}, "attention_bias is 'yes', which is neither true nor false"),
         ({"model_type": "gemma3_text"}, "the family 'gemma3_text', which is not known"),
@@ -337,7 +338,10 @@ WRONG = {
         ("attention.masked_bias", lambda each: each * 0, "no number that hides"),
         ("inv_freq", lambda each: each / 4, "other frequencies than the config's"),
     ],
-    "llama": [("inv_freq", lambda each: each / 4, "other frequencies than the config's")],
+    "llama": [
+        ("inv_freq", lambda each: each / 4, "other frequencies than the config's"),
+        ("inv_freq", lambda each: each[:-1].clone(), "other frequencies than the config's"),
+    ],
 }
 
 
@@ -452,12 +456,24 @@ def test_an_index_that_is_not_that_of_the_files_is_refused(sharded):
     assert_refused(sharded, "there are both model.safetensors and")
 
 
+def test_a_tensor_that_two_files_hold_is_refused(sharded):
+    places = sorted(set(json.loads((sharded / "model.safetensors.index.json").read_text())["weight_map"].values()))
+    tensors = load_file(sharded / places[1])
+    twice = min(load_file(sharded / places[0]))
+    save_file(tensors | {twice: load_file(sharded / places[0])[twice]}, sharded / places[1])
+    assert_refused(sharded, f"{places[1]}: {twice} is in {places[0]} by model.safetensors.index.json")
+
+
 def test_a_hub_id_that_is_not_in_the_cache_is_refused_before_any_job(tmp_path, monkeypatch):
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(ValueError, match="someone/tiny: it is not in the hub's local cache; set download to true"):
         check_files("someone/tiny")
+    with monkeypatch.context() as patch:  # nor where there is no such cache, as its package is not installed
+        patch.setitem(sys.modules, "huggingface_hub.constants", None)
+        with pytest.raises(ValueError, match="someone/tiny: it is not in the hub's local cache"):
+            check_files("someone/tiny")
     assert check_files("someone/tiny", download=True) is None
     snapshot = tmp_path / "models--someone--tiny" / "snapshots" / ("0" * 40)
     module_of("llama").save_pretrained(snapshot)

@@ -143,6 +143,47 @@ def test_hooks_that_see_something_else_are_refused(name):
         check_identities(dataclasses.replace(model, run=run), module)
 
 
+def test_what_is_never_computed_or_of_another_shape_is_refused():
+    module = module_of("llama")
+    model = wrap(module, "tiny")
+
+    def running(see):
+        return dataclasses.replace(model, run=lambda tokens, mask, hook: model.run(tokens, mask, hook and see(hook)))
+
+    def skips(hook):
+        return lambda name, value: value if name == "layers.1.mlp.output" else hook(name, value)
+
+    def cuts(hook):
+        def see(name, value):
+            hook(name, value[:, :-1] if name == "final" else value)
+            return value
+
+        return see
+
+    with pytest.raises(ValueError, match=r"'llama': layers\.1\.mlp\.output is never computed; the architecture is"):
+        check_identities(running(skips), module)
+    with pytest.raises(
+        ValueError, match=r"final = output_hidden_states has shapes \[1, \d+, 24\], \[1, \d+, 24\]; the"
+    ):
+        check_identities(running(cuts), module)
+
+
+def test_another_number_of_hidden_states_is_refused(monkeypatch):
+    module = module_of("llama")
+    model, forward = wrap(module, "tiny"), module.forward
+
+    def with_one_more(*arguments, **options):
+        found = forward(*arguments, **options)
+        if options.get("output_hidden_states"):
+            found.hidden_states = (*found.hidden_states, found.hidden_states[-1])
+        return found
+
+    check_identities(model, module)
+    monkeypatch.setattr(module, "forward", with_one_more)
+    with pytest.raises(ValueError, match="'llama': 5 hidden states for 4; the architecture is another than"):
+        check_identities(model, module)
+
+
 def test_late_positions_are_checked_too():
     """A model that is wrong from some position on, as with wrong rotary frequencies of a cache, say."""
     module = module_of("llama")

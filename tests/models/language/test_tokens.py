@@ -1,6 +1,7 @@
 """Windows of a text and padded prompts, with a tokenizer of whole words."""
 
 import datetime
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -261,6 +262,13 @@ def test_the_tokenizer_of_a_gguf_file_begins_as_the_file_says(with_bos, contents
     assert tokenizer("one")["input_ids"] == ([8, 3] if expected else [3])
 
 
+def test_a_tokenizer_that_does_not_follow_the_file_is_refused(with_bos, monkeypatch):
+    tokenizer = with_bos.tokenizer
+    monkeypatch.setattr(type(tokenizer), "update_post_processor", lambda self: None)
+    with pytest.raises(ValueError, match=r"add_bos_token: the file says True, and its tokenizer does not follow; use"):
+        begin_as_the_file_says(tokenizer, {"tokenizer.ggml.add_bos_token": True})
+
+
 # --- templates that ask for the date
 
 
@@ -285,6 +293,13 @@ def test_a_template_is_told_the_same_date_every_day(tmp_path, asks):
     assert chat_prompts(tiny, ["hallo"]).reading["rendered"] != found.reading["rendered"]
     tiny.tokenizer.chat_template = "Today: {{ messages[0]['content'] }}"
     assert chat_prompts(tiny, ["hello"]).reading["date"] is None
+
+
+def test_a_version_of_transformers_that_takes_no_date_is_named(tmp_path, monkeypatch):
+    tiny = load(write_tiny_language_model(tmp_path))
+    monkeypatch.setattr("learning_geometry.models.language.tokens._told", lambda date: nullcontext())
+    with pytest.raises(ValueError, match="this version of transformers takes no date; install another"):
+        chat_prompts(tiny, ["hello"])
 
 
 def test_templates_that_draw_at_random_or_leave_the_prompt_out_are_refused(model):
