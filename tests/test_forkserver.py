@@ -152,6 +152,7 @@ def asked(monkeypatch):
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(address)
     listening.listen()
+    listening.settimeout(60)  # of a test that asks for nothing
     threads = []
     monkeypatch.setattr(signal, "signal", Mock())
     monkeypatch.setattr(os, "kill", Mock(side_effect=InterruptedError))

@@ -12,6 +12,7 @@ from learning_geometry.dictionaries.topk import (
     decode,
     encode,
     explained_variance,
+    finish,
     fit,
     initialise,
     reconstruct,
@@ -309,3 +310,16 @@ def test_a_loss_that_is_not_finite_is_named():
             SETTINGS._replace(learning_rate=1e30),
             np.random.default_rng(0),
         )
+
+
+def test_a_parameter_that_is_not_finite_after_the_last_step_is_named():
+    # no loss is computed any more that would tell
+    vectors, _ = planted(200)
+    training = begin(initialise(vectors, ATOMS, np.random.default_rng(0)), SETTINGS)
+    step(training, vectors, vectors, variance(vectors))
+    assert finish(training).losses.shape == (1,)
+    training.parameters["decoder.weight"][3, 1] = torch.nan
+    with pytest.raises(
+        FloatingPointError, match=r"decoder\.weight is not finite after step 1; lower its learning rate"
+    ):
+        finish(training)
