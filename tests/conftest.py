@@ -4,11 +4,11 @@ import hypothesis
 import jaxtyping
 import pytest
 import torch
-from jaxtyping import install_import_hook
 
+from . import shapes
 from .kernels import described, in_use
 
-install_import_hook("learning_geometry", "beartype.beartype")
+shapes.install("learning_geometry")
 torch.set_num_threads(1)
 # no timing gates a test: a slow machine is no failure
 hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])

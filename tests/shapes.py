@@ -1,0 +1,108 @@
+"""Shapes in signatures, checked at every call as by ``jaxtyping.jaxtyped``, for a fraction of the time that it takes.
+
+That binds the arguments of each call to their names, checks them, calls the function, and checks them once more, with
+what is returned. :func:`jaxtyped` has beartype check the function itself, in the same context of sizes, and looks
+at the arguments again only where a second look may find something else; what is no plain function is left to jaxtyping.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import jaxtyping
+from beartype import beartype
+from beartype.roar import BeartypeCallHintViolation
+from jaxtyping import AbstractArray
+from jaxtyping._decorator import _make_fn_with_signature
+from jaxtyping._storage import pop_shape_memo, push_shape_memo, shape_str
+
+theirs = jaxtyping.jaxtyped
+
+
+def install(package):
+    """Check every function of a package that is imported from now on, and every dataclass."""
+    jaxtyping.jaxtyped = jaxtyped  # by this name the code that the hook adds calls it
+    jaxtyping.install_import_hook(package, "beartype.beartype")
+
+
+def jaxtyped(function=None, *, typechecker):
+    """As ``jaxtyping.jaxtyped`` with beartype."""
+    if function is None:
+        return functools.partial(jaxtyped, typechecker=typechecker)
+    hints = hints_of(function)
+    if hints is None or any("{" in sizes for sizes in map(sizes_in, hints.values())):  # a size that an argument says
+        return theirs(function, typechecker=typechecker)
+    checked = beartype(function)
+    arguments_alone = [hint for name, hint in hints.items() if name != "return"]
+    if "return" in hints and not all(map(is_seen_at_once, arguments_alone)):
+        checked = looking_twice(function, checked, hints)
+    return in_a_context(checked, function) if any(map(sizes_in, hints.values())) else checked
+
+
+def hints_of(function):
+    """The annotations of a plain function; None for all else, and where one names what is not there yet."""
+    lazy = (inspect.isgeneratorfunction, inspect.iscoroutinefunction, inspect.isasyncgenfunction)
+    if not inspect.isfunction(function) or any(is_one(function) for is_one in lazy):
+        return None
+    try:
+        return get_type_hints(function, include_extras=True)
+    except Exception:  # jaxtyping, too, takes whatever an annotation raises
+        return None
+
+
+def in_a_context(checked, function):
+    """A function in whose calls one name means one size."""
+
+    @functools.wraps(function)
+    def call(*arguments, **named):
+        __tracebackhide__ = True
+        sizes = push_shape_memo({})
+        try:
+            return checked(*arguments, **named)
+        except BeartypeCallHintViolation as error:
+            error.add_note(shape_str(sizes))
+            raise
+        finally:
+            pop_shape_memo()
+
+    return call
+
+
+def looking_twice(function, checked, hints):
+    """A function whose arguments are checked after the call, too, as jaxtyping does."""
+    signature = inspect.signature(function)
+    parameters = [each.replace(annotation=hints.get(name, Any)) for name, each in signature.parameters.items()]
+    signature = inspect.Signature(parameters, return_annotation=Any)
+    names = (function.__name__, function.__qualname__, function.__module__)
+    look = beartype(_make_fn_with_signature(*names, signature, output=False))
+
+    @functools.wraps(function)
+    def call(*arguments, **named):
+        __tracebackhide__ = True
+        returned = checked(*arguments, **named)
+        look(*arguments, **named)
+        return returned
+
+    return call
+
+
+def is_seen_at_once(hint):
+    """Whether one look at an argument says all: it is of a class, or of one of several.
+
+    Of a container a look sees one item, at the next perhaps another, and the call may have put something else there.
+    """
+    if get_origin(hint) in (Union, UnionType):
+        return all(map(is_seen_at_once, get_args(hint)))
+    return (
+        hint is Any or get_origin(hint) in (Literal, Callable) or (get_origin(hint) is None and inspect.isclass(hint))
+    )
+
+
+def sizes_in(hint):
+    """What the shapes in an annotation say, one after the other; empty without an array."""
+    if inspect.isclass(hint) and issubclass(hint, AbstractArray):
+        return f"({hint.dim_str})"
+    # the parameters of a Callable are a list
+    return "".join(map(sizes_in, hint if isinstance(hint, list) else get_args(hint)))
