@@ -31,14 +31,33 @@ def jaxtyped(function=None, *, typechecker):
     """As ``jaxtyping.jaxtyped`` with beartype."""
     if function is None:
         return functools.partial(jaxtyped, typechecker=typechecker)
+    if is_inside_another(function) and function.__code__ in INSIDE:
+        annotations, checking = INSIDE[function.__code__]
+        if annotations == function.__annotations__:
+            return checking(function)
     hints = hints_of(function)
     if hints is None or any("{" in sizes for sizes in map(sizes_in, hints.values())):  # a size that an argument says
         return theirs(function, typechecker=typechecker)
+    if is_inside_another(function):
+        checking = checking_of(function, hints)
+        INSIDE[function.__code__] = function.__annotations__, checking
+        return checking(function)
     checked = beartype(function)
     arguments_alone = [hint for name, hint in hints.items() if name != "return"]
     if "return" in hints and not all(map(is_seen_at_once, arguments_alone)):
         checked = looking_twice(function, checked, hints)
     return in_a_context(checked, function) if any(map(sizes_in, hints.values())) else checked
+
+
+INSIDE = {}
+"""Code of a function inside of another -> its annotations, and what makes it a function that is checked.
+
+Such a function is made anew at each call of the other; its checks, which take a thousand times as long, are made once.
+"""
+
+
+def is_inside_another(function):
+    return inspect.isfunction(function) and "<locals>" in function.__qualname__
 
 
 def hints_of(function):
@@ -72,11 +91,7 @@ def in_a_context(checked, function):
 
 def looking_twice(function, checked, hints):
     """A function whose arguments are checked after the call, too, as jaxtyping does."""
-    signature = inspect.signature(function)
-    parameters = [each.replace(annotation=hints.get(name, Any)) for name, each in signature.parameters.items()]
-    signature = inspect.Signature(parameters, return_annotation=Any)
-    names = (function.__name__, function.__qualname__, function.__module__)
-    look = beartype(_make_fn_with_signature(*names, signature, output=False))
+    look = looks_of(function, hints)[0]
 
     @functools.wraps(function)
     def call(*arguments, **named):
@@ -86,6 +101,36 @@ def looking_twice(function, checked, hints):
         return returned
 
     return call
+
+
+def checking_of(function, hints):
+    """What makes a function with these hints a checked one, as jaxtyping does."""
+    if not hints:
+        return lambda unchecked: unchecked
+    look, look_at_all, name = looks_of(function, hints)
+
+    def checking(unchecked):
+        @functools.wraps(unchecked)
+        def call(*arguments, **named):
+            __tracebackhide__ = True
+            look(*arguments, **named)
+            returned = unchecked(*arguments, **named)
+            look_at_all(*arguments, **named, **{name: returned})
+            return returned
+
+        return in_a_context(call, unchecked) if any(map(sizes_in, hints.values())) else call
+
+    return checking
+
+
+def looks_of(function, hints):
+    """Functions that check the arguments, and these with what is returned, and the name of that argument."""
+    signature = inspect.signature(function)
+    parameters = [each.replace(annotation=hints.get(name, Any)) for name, each in signature.parameters.items()]
+    names = (function.__name__, function.__qualname__, function.__module__)
+    alone, whole = (inspect.Signature(parameters, return_annotation=r) for r in (Any, hints.get("return", Any)))
+    look_at_all, name = _make_fn_with_signature(*names, whole, output=True)
+    return beartype(_make_fn_with_signature(*names, alone, output=False)), beartype(look_at_all), name
 
 
 def is_seen_at_once(hint):

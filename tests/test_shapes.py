@@ -93,6 +93,30 @@ def test_names_of_sizes_mean_one_size_in_a_call_and_any_in_the_next(decorate):
 
 
 @both
+def test_a_function_inside_another_is_checked_each_time_it_is_made(decorate):
+    def make(kind, scale):
+        @decorate
+        def scaled(array: kind, *more: float, by: int = 1) -> kind:
+            return np.concatenate([array, array]) if more else scale * by * array
+
+        return scaled
+
+    Pairs = Float[np.ndarray, "n 2"]
+    for _ in range(2):
+        assert make(Vector, 2.0)(SHORT + 1, by=3).tolist() == [6, 6] and make(Vector, 3.0)(SHORT + 1).sum() == 6
+        assert make(Pairs, 2.0)(np.ones((1, 2))).sum() == 4
+        for wrong in (
+            lambda: make(Vector, 2.0)(SHORT[None]),
+            lambda: make(Pairs, 2.0)(SHORT),
+            lambda: make(Vector, 2.0)(SHORT, 1.0),
+            lambda: make(Vector, 2.0)(SHORT, by="text"),
+            lambda: make(Vector, 2.0)(SHORT, "text"),
+        ):
+            with pytest.raises(WRONG):
+                wrong()
+
+
+@both
 def test_dataclasses_and_methods_are_checked(decorate):
     @decorate
     @dataclasses.dataclass(frozen=True)
