@@ -27,8 +27,11 @@ def module_literal(kind: str, name: str, literal: str = "") -> Any:
         ConfigError: it is not Python, or what it assigns to that name is not a literal.
     """
     path = discovery.module_file(kind, name)
-    wanted = literal or LITERALS[kind]
-    for statement in parsed(path).body:
+    return _literal(path, parsed(path), literal or LITERALS[kind])
+
+
+def _literal(path: Path, tree: ast.Module, wanted: str) -> Any:
+    for statement in tree.body:
         targets: list[ast.expr] = []
         if isinstance(statement, ast.Assign):
             targets = statement.targets
@@ -76,10 +79,18 @@ def settings_schema(kind: str, name: str) -> dict[str, Any]:
         if kind != "figures":
             raise
         settings = {}
-    problems = []
     if not isinstance(settings, dict):
         raise ConfigError([f"{place}: SETTINGS is {type_word(settings)}, expected a mapping of key to JSON Schema"])
-    for key, schema in settings.items():
+    if settings and (problems := _settings_problems(place, parsed(place))):
+        raise ConfigError(problems)
+    return {"type": "object", "additionalProperties": False, "properties": settings}
+
+
+@functools.cache
+def _settings_problems(place: Path, tree: ast.Module) -> tuple[str, ...]:
+    """Return what is wrong with the mapping SETTINGS of a file, looked at once for each of the file's texts."""
+    problems = []
+    for key, schema in _literal(place, tree, "SETTINGS").items():
         if key == "name":
             problems.append(f"{place}: SETTINGS['name'] is reserved for the module's name; use another key")
             continue
@@ -93,9 +104,7 @@ def settings_schema(kind: str, name: str) -> dict[str, Any]:
             problems.append(f"{place}: SETTINGS[{key!r}] lacks {' and '.join(missing)}; add it")
         elif not Validator(schema).is_valid(schema["default"]):
             problems.append(f"{place}: SETTINGS[{key!r}] refuses its own default {yaml_text(schema['default'])}")
-    if problems:
-        raise ConfigError(problems)
-    return {"type": "object", "additionalProperties": False, "properties": settings}
+    return tuple(problems)
 
 
 def figure_limits(figure: str) -> tuple[dict[str, int], bool]:
