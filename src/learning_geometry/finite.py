@@ -1,5 +1,8 @@
 """Which numbers of a table may be something other than finite; all others were computed from a diverged model."""
 
+import re
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 
@@ -38,7 +41,7 @@ def check_finite(table: pd.DataFrame) -> None:
         ValueError: naming experiment, seed, step, part, quantity, data and null of the first one.
     """
     value, quantity = table["value"], table["quantity"]
-    of_predictions = (table["unit"] == "fraction") & quantity.str.contains("error|accuracy")
+    of_predictions = (table["unit"] == "fraction") & _named(quantity, re.compile("error|accuracy").search)
     of_predictions &= ~is_unbounded(table)
     never = table["unit"].isin(ALWAYS_DEFINED) | of_predictions
     bad = (value.isna() & never & ~quantity.isin(UNDEFINED)) | (
@@ -56,4 +59,9 @@ def check_finite(table: pd.DataFrame) -> None:
 
 def is_unbounded(table: pd.DataFrame) -> "pd.Series[bool]":
     """Whether rows of unit fraction are of quantities that may lie outside [0, 1]."""
-    return table["quantity"].str.contains("|".join(UNBOUNDED_FRACTIONS))
+    return _named(table["quantity"], re.compile("|".join(UNBOUNDED_FRACTIONS)).search)
+
+
+def _named(quantities: "pd.Series[str]", is_one: Callable[[str], object]) -> "pd.Series[bool]":
+    """Whether each quantity has a name of some kind; a table has few names and many rows."""
+    return quantities.isin([name for name in quantities.unique() if is_one(name)])

@@ -1,7 +1,8 @@
 """From tidy tables to curves and events, one per run."""
 
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -78,6 +79,8 @@ class Tables:
         self.last_step: dict[Run, int] = dict(zip(self.runs, last.tolist(), strict=True))
         """The last step in the tables of each run."""
         self._curves: dict[tuple[Series, str], dict[Run, Curve]] = {}
+        self._other_seeds: dict[tuple[Series, str], str] = {}
+        self._by_series: dict[str, dict[tuple[str, str, str], pd.DataFrame]] = {}
         self._layers: dict[str, dict[tuple[str, str, str], list[tuple[Run, int, Measured]]]] = {}
         self._by_quantity = dict(iter(table.groupby("quantity", sort=False)))
         failed = table[table["quantity"] == NOT_MEASURED].sort_values(["experiment", "seed", "part"])
@@ -112,10 +115,16 @@ class Tables:
         Raises:
             ValueError: its rows differ in it.
         """
-        comparisons = set(self._rows(series, null)["other_seeds"].replace("", "none")) or {"none"}
-        if len(comparisons) > 1:
-            raise ValueError(f"{series.quantity} of {series.part}: rows differ in other_seeds, {sorted(comparisons)}")
-        return str(comparisons.pop())
+        key = (series, null)
+        if key not in self._other_seeds:
+            rows = self._rows(series, null)
+            comparisons = {str(said) or "none" for said in rows["other_seeds"].unique()} or {"none"}
+            if len(comparisons) > 1:
+                raise ValueError(
+                    f"{series.quantity} of {series.part}: rows differ in other_seeds, {sorted(comparisons)}"
+                )
+            self._other_seeds[key] = comparisons.pop()
+        return self._other_seeds[key]
 
     def events(self, series: Series) -> dict[Run, Event]:
         """Return the event of a series for each run that has it."""
@@ -189,26 +198,31 @@ class Tables:
             rows = _relative(rows, limits)
         # a value at an event that never happened is none, and so is its error
         happened = ~rows["censored"].astype(bool)
-        rows = rows.assign(**{name: rows[name].where(happened) for name in ("value", "low", "high")})
+        if not happened.all():
+            rows = rows.assign(**{name: rows[name].where(happened) for name in ("value", "low", "high")})
         rows = rows.sort_values(["step", "value"], kind="stable", na_position="first").drop_duplicates(
             ["experiment", "seed", "step"], keep="last"
         )
-        curves = {}
-        for _, of_run in rows.groupby(["experiment", "seed"], sort=True):
-            columns = (of_run[name].to_numpy(np.float64) for name in ("step", "value", "low", "high", "n"))
-            experiment, seed = of_run["experiment"].iloc[0], of_run["seed"].iloc[0]
-            curves[str(experiment), int(seed)] = Curve(*columns)
-        return curves
+        columns = [rows[name].to_numpy(np.float64) for name in ("step", "value", "low", "high", "n")]
+        runs = rows.groupby(["experiment", "seed"]).indices
+        return {
+            (str(experiment), int(seed)): Curve(*(column[runs[experiment, seed]] for column in columns))
+            for experiment, seed in sorted(runs)
+        }
 
     def _rows(self, series: Series, null: str) -> pd.DataFrame:
-        rows = self._by_quantity.get(series.quantity)
-        if rows is None:
+        of_quantity = self._by_quantity.get(series.quantity)
+        if of_quantity is None:
             return pd.DataFrame(
                 columns=["experiment", "seed", "step", "index", "value", "low", "high", "n", "censored", "other_seeds"]
             )
+        if series.quantity not in self._by_series:  # split once, not searched for each part and null
+            self._by_series[series.quantity] = dict(iter(of_quantity.groupby(["part", "data", "null"], sort=False)))
+        rows = self._by_series[series.quantity].get((series.part, series.data, null))
+        if rows is None:
+            return of_quantity.iloc[:0]
         first, last = series.index if isinstance(series.index, tuple) else (series.index, series.index)
-        chosen = (rows["part"] == series.part) & (rows["data"] == series.data) & (rows["null"] == null)
-        return rows[chosen & rows["index"].between(first, last)]
+        return rows[rows["index"].between(first, last)]
 
 
 def _relative(rows: pd.DataFrame, limits: pd.DataFrame) -> pd.DataFrame:
@@ -227,19 +241,32 @@ def window_mean(steps: Float[np.ndarray, " n"], values: Float[np.ndarray, " n"],
     >>> window_mean(np.array([0.0, 10.0]), np.array([0.0, 1.0]), 2.0, 6.0)
     0.4
     """
-    if not np.isfinite([start, stop]).all() or steps.size == 0:
-        return float("nan")
+    return window_means(steps, (values,), start, stop)[0]
+
+
+def window_means(
+    steps: Float[np.ndarray, " n"], several: Sequence[Float[np.ndarray, " n"]], start: float, stop: float
+) -> list[float]:
+    """Return ``window_mean`` of several curves that are known at the same steps."""
+    nothing = [float("nan")] * len(several)
+    if not (math.isfinite(start) and math.isfinite(stop)) or steps.size == 0:
+        return nothing
     if steps.size == 1:
-        return float(values[0])
+        return [float(values[0]) for values in several]
     # a window of 1.1 times 3000 steps ends at 3300.0000000000005
-    if exceeds(steps[0], start) or exceeds(stop, steps[-1]) or start > stop:
-        return float("nan")
+    if start > stop or _exceeds(float(steps[0]), start) or _exceeds(stop, float(steps[-1])):
+        return nothing
     start, stop = (float(np.clip(end, steps[0], steps[-1])) for end in (start, stop))
     if start == stop:
-        return float(np.interp(start, steps, values))
+        return [float(np.interp(start, steps, values)) for values in several]
     inside = steps[(steps > start) & (steps < stop)]
     knots = np.concatenate([[start], inside, [stop]])
-    return float(np.trapezoid(np.interp(knots, steps, values), knots) / (stop - start))
+    return [float(np.trapezoid(np.interp(knots, steps, values), knots) / (stop - start)) for values in several]
+
+
+def _exceeds(first: float, second: float) -> bool:
+    """Whether a number is above another by more than rounding; what is no larger is not looked at again."""
+    return first > second and bool(exceeds(first, second))
 
 
 def bounds(window: Window, transition: float, last: float) -> tuple[float, float]:

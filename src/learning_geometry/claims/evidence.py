@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from learning_geometry.claims.claim import Claim, Series, Window
-from learning_geometry.claims.curves import Curve, Event, Measured, Run, Tables, bounds, window_mean
+from learning_geometry.claims.curves import Curve, Event, Measured, Run, Tables, bounds, window_means
 from learning_geometry.claims.words import series_words
 from learning_geometry.geometry.uncertainty import pseudo_values
 
@@ -217,8 +217,8 @@ class Evidence:
         for run, curve in self._curves(series, null).items():
             transition = events[run].step if run in events else NAN
             start, stop = bounds(window, transition, float(self.tables.last_step[run]))
-            means = (np.array([window_mean(curve.steps, field, start, stop)]) for field in curve[1:])
-            result[run] = Curve(np.array([(start + stop) / 2]), *means)
+            means = window_means(curve.steps, curve[1:], start, stop)
+            result[run] = Curve(np.array([(start + stop) / 2]), *(np.array([mean]) for mean in means))
         return result
 
     def value(self, series: Series, window: Window, null: str = "") -> Float[np.ndarray, " units"]:

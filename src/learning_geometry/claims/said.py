@@ -1,19 +1,25 @@
 """What a comparison says to its rule, compared with the rule's parameters before any job, and so without imports."""
 
 import ast
+import functools
 from collections.abc import Mapping
 
 from learning_geometry.claims.claim import Claim, Comparison
 from learning_geometry.discovery import module_file
 
 
-def parameters_of(rule: str) -> dict[str, bool]:
+def parameters_of(rule: str) -> Mapping[str, bool]:
     """Return the parameters of a rule, read from the source of its file -> whether a comparison must say them.
 
     Raises:
         KeyError: there is no such file.
     """
-    tree = ast.parse(module_file("rules", rule).read_text(encoding="utf-8"))
+    return _parameters_in(module_file("rules", rule).read_text(encoding="utf-8"))
+
+
+@functools.cache
+def _parameters_in(source: str) -> Mapping[str, bool]:
+    tree = ast.parse(source)
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Parameters"]
     return {
         field.target.id: field.value is None

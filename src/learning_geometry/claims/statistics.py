@@ -102,7 +102,9 @@ def exceeds(first: rounding.Numbers, second: rounding.Numbers, by: float = 0.0) 
     >>> exceeds(np.array([0.1 + 0.2, 0.4]), 0.3), bool(exceeds(0.15, 0.1, 0.05))
     (array([False,  True]), False)
     """
-    return np.asarray(rounding.difference(rounding.difference(first, second), by) > 0)
+    apart = rounding.difference(first, second)
+    # nothing is within rounding of 0 but 0
+    return np.asarray((rounding.difference(apart, by) if np.any(by) else apart) > 0)
 
 
 def mean_of_observed(values: Float[np.ndarray, " n"]) -> float:
@@ -172,7 +174,7 @@ def judge_mean(
 
 
 def _check(null_low: float, null_high: float, side: Side) -> None:
-    if exceeds(null_low, null_high):
+    if null_low > null_high and exceeds(null_low, null_high):
         raise ValueError(f"null: its lower end {null_low} is above its upper end {null_high}; exchange them")
     if side not in ("above", "below", "within"):
         raise ValueError(f'side: {side!r} is unknown; use "above", "below" or "within"')
@@ -199,17 +201,21 @@ def _p_of_both_sides(over_low: float, over_high: float, side: Side) -> tuple[flo
 def _on_side(
     values: Float[np.ndarray, " n"], null_low: float, null_high: float, side: Side, floor: float
 ) -> Bool[np.ndarray, " n"]:
-    above, below = exceeds(values, null_high, floor), exceeds(null_low, values, floor)
-    inside = exceeds(values, null_low, floor) & exceeds(null_high, values, floor)
-    return {"above": above, "below": below, "within": inside}[side]
+    if side == "above":
+        return exceeds(values, null_high, floor)
+    if side == "below":
+        return exceeds(null_low, values, floor)
+    return exceeds(values, null_low, floor) & exceeds(null_high, values, floor)
 
 
 def _contrary(
     values: Float[np.ndarray, " n"], null_low: float, null_high: float, side: Side, floor: float
 ) -> Bool[np.ndarray, " n"]:
-    below, above = exceeds(null_high, values, floor), exceeds(values, null_low, floor)
-    outside = exceeds(values, null_high, floor) | exceeds(null_low, values, floor)
-    return {"above": below, "below": above, "within": outside}[side]
+    if side == "above":
+        return exceeds(null_high, values, floor)
+    if side == "below":
+        return exceeds(values, null_low, floor)
+    return exceeds(values, null_high, floor) | exceeds(null_low, values, floor)
 
 
 def judge_share(
@@ -331,22 +337,28 @@ def outcome(judgement: Judgement, level: float, rows: int = 1) -> Outcome:
     if not np.isfinite([j.low, j.high, j.null_low, j.null_high, j.floor]).all():
         return "open"
     floor = 0.0 if j.kind == "share" else j.floor  # the successes already respect it
-    above = bool(exceeds(j.low, j.null_high) & exceeds(j.estimate, j.null_high, floor))
-    below = bool(exceeds(j.null_low, j.high) & exceeds(j.null_low, j.estimate, floor))
     # against "above" it is enough to lie below the upper end of the null, and vice versa
-    not_above = bool(exceeds(j.null_high, j.high) & exceeds(j.null_high, j.estimate, floor))
-    not_below = bool(exceeds(j.low, j.null_low) & exceeds(j.estimate, j.null_low, floor))
-    inside = not_above and not_below
-    shown, contradicted = {
-        "above": (above, not_above),
-        "below": (below, not_below),
-        "within": (inside, above or below),
-    }[j.side]
+    if j.side == "above":
+        shown, contradicted = _over(j, j.null_high, floor), _under(j, j.null_high, floor)
+    elif j.side == "below":
+        shown, contradicted = _under(j, j.null_low, floor), _over(j, j.null_low, floor)
+    else:
+        shown = _under(j, j.null_high, floor) and _over(j, j.null_low, floor)
+        contradicted = _over(j, j.null_high, floor) or _under(j, j.null_low, floor)
     if shown and j.p_for < level and j.n >= FEWEST_UNITS and j.each:
         return "holds"
     if contradicted and j.p_against * rows < level:
         return "fails"
     return "open"
+
+
+def _over(judgement: Judgement, limit: float, floor: float) -> bool:
+    """Whether interval and estimate lie above a limit, the estimate by more than a floor."""
+    return bool(exceeds(judgement.low, limit) and exceeds(judgement.estimate, limit, floor))
+
+
+def _under(judgement: Judgement, limit: float, floor: float) -> bool:
+    return bool(exceeds(limit, judgement.high) and exceeds(limit, judgement.estimate, floor))
 
 
 def p_values(judgements: list[Judgement]) -> tuple[float, float]:

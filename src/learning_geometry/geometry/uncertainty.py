@@ -1,9 +1,11 @@
 """Confidence intervals that are right for few repetitions; first crossings of a threshold and of half a change."""
 
+import functools
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Real
+from jaxtyping import Float, Int64, Real
 from scipy import special
 
 from learning_geometry.geometry.rounding import difference, equal, is_rounding
@@ -13,6 +15,9 @@ SMALLEST_BOOTSTRAP_SAMPLE = 10
 
 RESAMPLES = 10_000
 BOOTSTRAP_SEED = 20_240_229
+
+LARGEST_KEPT_SAMPLE = 100
+"""Up to this many values the resamples of the fixed seed are kept: 8 MB of indices."""
 
 
 class Interval(NamedTuple):
@@ -128,6 +133,11 @@ def bca_interval(
     _check_level(level)
     if resamples < 1:
         raise ValueError(f"resamples: {resamples} bootstrap resamples were asked for; pass at least 1")
+    return _bca_interval(values, lambda: generator.integers(values.size, size=(resamples, values.size)), level)
+
+
+def _bca_interval(values: Real[np.ndarray, " n"], draw: Callable[[], np.ndarray], level: float) -> Interval:
+    """Return the interval of ``bca_interval`` from the indices that are drawn, if they are needed."""
     degenerate = _without_interval(values)
     if degenerate is not None:
         return degenerate
@@ -135,7 +145,7 @@ def bca_interval(
     if equal(values):
         return Interval(float(values[0]), float(values[0]), float(values[0]), n, "bca")
     mean = float(np.mean(values))
-    means = values[generator.integers(n, size=(resamples, n))].mean(axis=1)
+    means = values[draw()].mean(axis=1)
     low, high = bca_ends(mean, means, mean - (values - mean) / (n - 1), level)
     return Interval(mean, low, high, n, "bca")
 
@@ -225,7 +235,16 @@ def interval(
     """
     if values.size < SMALLEST_BOOTSTRAP_SAMPLE:
         return student_t_interval(values, level)
-    return bca_interval(values, generator or np.random.default_rng(BOOTSTRAP_SEED), level)
+    if generator is not None or values.size > LARGEST_KEPT_SAMPLE:
+        return bca_interval(values, generator or np.random.default_rng(BOOTSTRAP_SEED), level)
+    _check_level(level)
+    return _bca_interval(values, lambda: _draws(values.size), level)
+
+
+@functools.lru_cache(maxsize=8)
+def _draws(n: int) -> Int64[np.ndarray, "resamples n"]:
+    """Return the indices that the generator of the fixed seed draws, which are the same for all samples of one size."""
+    return np.random.default_rng(BOOTSTRAP_SEED).integers(n, size=(RESAMPLES, n))
 
 
 def pseudo_values(
