@@ -1,16 +1,27 @@
 """Planted runs: tables in which it is known what is true."""
 
+import functools
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from learning_geometry.claims.claim import Claim, Comparison, Role, Series, Study, Window
 from learning_geometry.claims.rule import rule_of
+from learning_geometry.config import load
 from learning_geometry.tables.tidy import tidy
 
+CONFIG = Path(__file__).parents[2] / "config"
 STEPS = np.arange(0, 4001, 100)
 EVENT = Series("first_step_below_0.5", data="out_of_distribution")
 BEFORE, AT, AFTER = Window(0.5, 0.75), Window(0.9, 1.1), Window(1.1, 1.5)
 END = Window(0.9, 1.0, "training")
+
+
+@functools.cache
+def shipped(name):
+    """The experiments of a config of the repository, read once; not to be changed."""
+    return load(CONFIG / name)["experiments"]
 
 
 def event(value, quantity="first_step_below_0.5", last=4000):

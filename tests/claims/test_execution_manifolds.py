@@ -1,18 +1,14 @@
 """The claims on execution manifolds: found by the experiments of the configs, judged on planted runs."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from learning_geometry.claims.execution_manifolds import CLAIMS, MARKERS, MATRICES, MOST_MARKERS, STUDY, WALKS
 from learning_geometry.claims.judge import judge
 from learning_geometry.claims.studies import needed_experiments, players, plays
-from learning_geometry.config import load
 
-from .conftest import curve, tables
+from .conftest import curve, shipped, tables
 
-CONFIG = Path(__file__).parents[2] / "config"
 LAST = 20_000
 STEPS = np.arange(0, LAST + 1, 500)
 WINDOW_ENDS = np.arange(2000, LAST + 1, 2000)
@@ -207,7 +203,7 @@ def test_experiments_find_their_roles():
     assert players(STUDY, "not_grokking", EXPERIMENTS) == ["not_grokking"]
     assert "no_decay" not in needed_experiments(EXPERIMENTS)
     for config in ("config.yaml", "paper.yaml"):
-        experiments = load(CONFIG / config)["experiments"]
+        experiments = shipped(config)
         for role in ("marker_sums", "routed_marker_sums", "shared_initialisation", "grokking", "not_grokking"):
             assert players(STUDY, role, experiments), (config, role)
     assert players(STUDY, "marker_sums", experiments) == ["marker_sums"]

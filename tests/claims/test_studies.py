@@ -1,6 +1,7 @@
 """The claims themselves: well-formed data, found by the experiments of the configs, judged on planted runs."""
 
 import ast
+import functools
 import os
 import subprocess
 import sys
@@ -21,11 +22,9 @@ from learning_geometry.claims.judge import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTE
 from learning_geometry.claims.orthogonal_subspaces import CLAIMS, STUDY
 from learning_geometry.claims.rule import rule_of
 from learning_geometry.claims.studies import STUDIES, needed_experiments, players, plays
-from learning_geometry.config import load
 
-from .conftest import curve, event, tables
+from .conftest import curve, event, shipped, tables
 
-CONFIG = Path(__file__).parents[2] / "config"
 OUT, IN = "out_of_distribution", "in_distribution"
 
 
@@ -64,12 +63,12 @@ def test_parsing_the_snakefile_stays_fast():
 
 
 def test_experiments_find_their_roles():
-    default = load(CONFIG / "config.yaml")["experiments"]
+    default = shipped("config.yaml")
     assert players(STUDY, "two_layers", default)[:1] == ["copying"]
     assert players(STUDY, "one_layer", default) == ["copying_one_layer"]
     # the reduced runs of positions and pools are no runs of the published task
     assert not any(name.startswith("small_") for name in needed_experiments(default))
-    paper = load(CONFIG / "paper.yaml")["experiments"]
+    paper = shipped("paper.yaml")
     assert players(STUDY, "two_layers", paper) == ["copying"]
     assert players(STUDY, "small_pool", paper) == [f"copying_pool_{size}" for size in (300, 500, 600, 700)]
     assert "copying_mlp" not in needed_experiments(paper) and "copying_pool_750" not in needed_experiments(paper)
@@ -204,13 +203,19 @@ def landscape_rows(seed, saddle=True, effort=True, censored=False):
     ]
 
 
+@functools.cache
+def without_circuit(experiment, seeds):
+    """Runs in which nothing happens, the same in every planted study; not to be changed."""
+    return tuple(tables(*(seed_rows(seed, layers=1) for seed in range(seeds)), experiment=experiment))
+
+
 def planted_study(seeds=10, **options):
-    experiments = load(CONFIG / "paper.yaml")["experiments"]
+    experiments = shipped("paper.yaml")
     chosen = {name: experiments[name] for name in ("copying", "copying_one_layer", "copying_pool_300")}
     made = [
         *tables(*(seed_rows(seed, **options) for seed in range(seeds)), experiment="copying"),
-        *tables(*(seed_rows(seed, layers=1) for seed in range(seeds)), experiment="copying_one_layer"),
-        *tables(*(seed_rows(seed, layers=1) for seed in range(seeds)), experiment="copying_pool_300"),
+        *without_circuit("copying_one_layer", seeds),
+        *without_circuit("copying_pool_300", seeds),
     ]
     ledger = judge(chosen, made)
     return dict(zip(ledger.table["claim"], ledger.table["verdict"], strict=True)), ledger
@@ -233,7 +238,7 @@ def test_subspaces_without_a_dissociation_are_not_distinct(contrast):
 
 
 def test_both_halves_of_the_dissociation_must_hold():
-    experiments = {"copying": load(CONFIG / "paper.yaml")["experiments"]["copying"]}
+    experiments = {"copying": shipped("paper.yaml")["copying"]}
     made = dissociated(5)
     assert verdict(experiments, made, "subspaces_are_functionally_distinct") == "supported"
     for table in made:
@@ -244,7 +249,7 @@ def test_both_halves_of_the_dissociation_must_hold():
 
 
 def test_short_training_cannot_speak_against_the_dissociation_but_for_it():
-    experiment = load(CONFIG / "config.yaml")["experiments"]["copying"]
+    experiment = shipped("config.yaml")["copying"]
     for contrast, expected in ((0.5, "supported"), (-0.5, "inconclusive")):
         made = dissociated(5, contrast=contrast)
         for table in made:
@@ -258,7 +263,7 @@ def test_short_training_cannot_speak_against_the_dissociation_but_for_it():
 )
 def test_removing_the_bridge(seeds, bridge, expected):
     # without an effect the error is above that of a random subspace, but not of an ablation of equal norm
-    experiments = {"copying": load(CONFIG / "paper.yaml")["experiments"]["copying"]}
+    experiments = {"copying": shipped("paper.yaml")["copying"]}
     assert verdict(experiments, dissociated(seeds, bridge=bridge), "removing_the_bridge_destroys_copying") == expected
 
 
@@ -279,7 +284,7 @@ def test_a_slow_transition_is_not_sharp():
 def test_sharpness_that_rises_everywhere_alike_rises_in_no_blocks():
     """A rise of a group alone is no evidence; nor is one that the rest shares."""
     names = ["sharpness_rises_in_positional_blocks", "sharpness_rises_in_matching_blocks"]
-    experiments = {"copying": load(CONFIG / "paper.yaml")["experiments"]["copying"]}
+    experiments = {"copying": shipped("paper.yaml")["copying"]}
 
     def verdicts(positional, matching, rest, seeds=10):
         factors = {"positional": positional, "matching": matching, "rest": rest}
@@ -312,14 +317,14 @@ def test_sharpness_that_rises_everywhere_alike_rises_in_no_blocks():
     ],
 )
 def test_the_plateau_is_a_saddle_where_it_is_one(seeds, options, expected):
-    experiments = {"copying": load(CONFIG / "paper.yaml")["experiments"]["copying"]}
+    experiments = {"copying": shipped("paper.yaml")["copying"]}
     made = tables(*(landscape_rows(seed, **options) for seed in range(seeds)), experiment="copying")
     assert verdict(experiments, made, "plateau_is_a_saddle") == expected
 
 
 @pytest.mark.parametrize("weak", ["solution", "random_direction"])
 def test_a_saddle_needs_more_than_each_null(weak):
-    experiments = {"copying": load(CONFIG / "paper.yaml")["experiments"]["copying"]}
+    experiments = {"copying": shipped("paper.yaml")["copying"]}
     made = tables(*(landscape_rows(seed) for seed in range(5)), experiment="copying")
     for table in made:
         table.loc[table["null"] == weak, ["value", "low", "high"]] = [0.01, 0.009, 0.011]
@@ -332,7 +337,7 @@ def test_a_saddle_needs_more_than_each_null(weak):
 
 
 def test_without_a_transition_nothing_was_observed():
-    experiments = {"copying": load(CONFIG / "paper.yaml")["experiments"]["copying"]}
+    experiments = {"copying": shipped("paper.yaml")["copying"]}
     made = tables(*(landscape_rows(seed, censored=True) for seed in range(5)), experiment="copying")
     ledger = judge(experiments, made).table
     assert (ledger.loc[ledger["claim"] == "plateau_is_a_saddle", "n"] == 0).all()

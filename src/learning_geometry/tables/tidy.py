@@ -265,7 +265,7 @@ def _typed(name: str, entries: list[Any]) -> "pd.Series[Any]":
     """Convert one column without losing anything: no rounding, no numbers turned into strings."""
     dtype = COLUMNS[name]
     if dtype == "str":
-        if not all(isinstance(entry, str) for entry in entries):
+        if not all(issubclass(kind, str) for kind in set(map(type, entries))):
             raise ValueError(f"tidy: column {name!r} must hold strings")
         return pd.Series(entries, dtype="str")
     array = np.asarray(entries) if entries else np.empty(0, dtype)
