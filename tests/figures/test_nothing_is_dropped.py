@@ -4,6 +4,7 @@ import importlib
 import inspect
 import re
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -138,7 +139,8 @@ def test_each_experiment_is_drawn_under_its_name_or_refused(figure, request):
         return
     module = importlib.import_module(f"learning_geometry.figures.{figure}")
     given = planted(figure, request)
-    one, two = (module.draw(*as_experiments(*given, names)) for names in (NAMES[:1], NAMES))
+    tables, options = as_experiments(*given, NAMES)
+    one, two = module.draw(*as_experiments(*given, NAMES[:1])), module.draw(tables, options)
     written = texts(two)
     # pools stand at their sizes, and are named where two have the same
     for name in NAMES:
@@ -146,9 +148,9 @@ def test_each_experiment_is_drawn_under_its_name_or_refused(figure, request):
     assert dots_and_lines(two) > dots_and_lines(one)
     two.draw_without_rendering()
     assert np.isfinite(two.get_size_inches()).all()
-    absent = {name: table[table["experiment"] != NAMES[1]] for name, table in as_experiments(*given, NAMES)[0].items()}
+    absent = {name: table[table["experiment"] != NAMES[1]] for name, table in tables.items()}
     with pytest.raises(ValueError, match=NAMES[1]):
-        module.draw(absent, as_experiments(*given, NAMES)[1])
+        module.draw(absent, options)
 
 
 @pytest.mark.parametrize("figure", own("figures"))
@@ -357,7 +359,7 @@ def more(section, number):
     ],
 )
 def test_more_than_a_figure_can_show_is_refused_before_any_job(figure, section, entries, message):
-    config = read_yaml(conftest.__file__.partition("tests")[0] + "config/config.yaml")
+    config = read_yaml(Path(__file__).parents[2] / "config/config.yaml")
     (name,) = config["figures"][figure]["experiments"]
     where = config["experiments"] if name in config["experiments"] else config["language_models"]
     if section:
@@ -370,7 +372,7 @@ def test_more_than_a_figure_can_show_is_refused_before_any_job(figure, section, 
 
 
 def test_what_a_further_experiment_lacks_is_refused_unless_it_is_a_control():
-    config = read_yaml(conftest.__file__.partition("tests")[0] + "config/config.yaml")
+    config = read_yaml(Path(__file__).parents[2] / "config/config.yaml")
     config["figures"] = {"transition_timeline": {"experiments": ["copying", "copying_one_layer"]}}
     validate(config, files=False)
     config["figures"] = {"sharpness": {"experiments": ["copying", "copying_one_layer"]}}

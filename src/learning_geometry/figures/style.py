@@ -297,18 +297,18 @@ def select(table: pd.DataFrame, **conditions: str | int) -> pd.DataFrame:
     Raises:
         ValueError: no row is left; the message names the conditions, and how far they can be met.
     """
-    rows = table
+    chosen = np.ones(len(table), dtype=bool)
     for column, value in conditions.items():
-        matching = rows[rows[column] == value]
-        if matching.empty:
+        matching = chosen & (table[column] == value).to_numpy(dtype=bool)
+        if not matching.any():
             wanted = ", ".join(f"{name}={wish!r}" for name, wish in conditions.items())
-            present = sorted(rows[column].unique().tolist())
+            present = sorted(table.loc[chosen, column].unique().tolist())
             raise ValueError(
                 f"the tables hold no row with {wanted}: {column} takes the values {present} only; "
                 "measure it, or leave it out of the figure's settings"
             )
-        rows = matching
-    return rows
+        chosen = matching
+    return table[chosen]
 
 
 def seeds_text(rows: pd.DataFrame) -> str:
