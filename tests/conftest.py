@@ -1,5 +1,8 @@
 """Shapes in signatures are enforced in every test of the package."""
 
+import functools
+from pathlib import Path
+
 import hypothesis
 import jaxtyping
 import pytest
@@ -21,14 +24,27 @@ def pytest_report_header():
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Give the tests of whole workflows to one process, and first: they share a finished run, and take longest."""
+    """Give tests that share what takes long to one process: those of whole workflows, and those of files with fixtures.
+
+    Whole workflows come first, as they take longest.
+    """
     from xdist.scheduler import LoadScopeScheduling
 
-    class WorkflowTogether(LoadScopeScheduling):
+    class Together(LoadScopeScheduling):
         def _split_scope(self, nodeid):
-            return "workflow" if nodeid.startswith("tests/workflow/") else nodeid
+            path = nodeid.partition("::")[0]
+            if path.startswith("tests/workflow/"):
+                return "workflow"
+            return path if has_fixtures_of_its_own(path) else nodeid
 
-    return WorkflowTogether(config, log)
+    return Together(config, log)
+
+
+@functools.cache
+def has_fixtures_of_its_own(path):
+    """Whether a file of tests makes something once for all of them."""
+    file = Path(__file__).parents[1] / path
+    return file.is_file() and 'scope="module"' in file.read_text()
 
 
 @pytest.fixture
