@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -204,10 +204,10 @@ class Tables:
             ["experiment", "seed", "step"], keep="last"
         )
         columns = [rows[name].to_numpy(np.float64) for name in ("step", "value", "low", "high", "n")]
-        runs = rows.groupby(["experiment", "seed"]).indices
+        places = cast(dict[Run, np.ndarray], rows.groupby(["experiment", "seed"]).indices)
         return {
-            (str(experiment), int(seed)): Curve(*(column[runs[experiment, seed]] for column in columns))
-            for experiment, seed in sorted(runs)
+            (str(experiment), int(seed)): Curve(*(column[places[experiment, seed]] for column in columns))
+            for experiment, seed in sorted(places)
         }
 
     def _rows(self, series: Series, null: str) -> pd.DataFrame:
@@ -217,7 +217,10 @@ class Tables:
                 columns=["experiment", "seed", "step", "index", "value", "low", "high", "n", "censored", "other_seeds"]
             )
         if series.quantity not in self._by_series:  # split once, not searched for each part and null
-            self._by_series[series.quantity] = dict(iter(of_quantity.groupby(["part", "data", "null"], sort=False)))
+            groups = of_quantity.groupby(["part", "data", "null"], sort=False)
+            self._by_series[series.quantity] = {
+                (str(part), str(data), str(name)): rows for (part, data, name), rows in groups
+            }
         rows = self._by_series[series.quantity].get((series.part, series.data, null))
         if rows is None:
             return of_quantity.iloc[:0]
