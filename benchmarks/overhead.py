@@ -11,7 +11,10 @@ import pandas as pd
 from benchmarks._timing import Count
 from learning_geometry.config import load
 from learning_geometry.paths import RUNS_LOG
-from learning_geometry.running import PROCESSOR_TIME
+from learning_geometry.planning.jobs import Job, all_jobs
+from learning_geometry.planning.order import kind
+from learning_geometry.planning.work import work
+from learning_geometry.running import PEAK_MEMORY, PROCESSOR_TIME
 
 RESULTS = Path("results")
 
@@ -43,23 +46,32 @@ def times(results: Path) -> pd.DataFrame:
     return pd.concat([table, pd.DataFrame(more, columns=table.columns)], ignore_index=True)
 
 
-def seconds_of_kinds(results: Path, config: str) -> dict[str, float]:
-    """Return the mean core-seconds of each kind of job (``planning.order.kind``) of a run; of training, of one step."""
-    experiments = load(config)["experiments"]
-    found: dict[str, list[float]] = {}
-    for path in sorted(results.rglob("logs/*.log")):
-        times = PROCESSOR_TIME.findall(path.read_text(encoding="utf-8", errors="replace"))
-        if not times:
-            continue
-        kind, seconds = path.stem, sum(map(float, times[-1]))
-        if kind == "train":
-            name = path.parents[2].name
-            kind, seconds = f"train {name}", seconds / experiments[name]["training"]["steps"]
-        for rule in ("measure", "figure", "capture_text", "capture_prompts"):
-            if kind.startswith(f"{rule}_"):
-                kind = f"measure {kind.removeprefix('measure_')}" if rule == "measure" else rule
-        found.setdefault(kind, []).append(seconds)
-    return {kind: sum(each) / len(each) for kind, each in sorted(found.items())}
+def kinds(results: Path, config: str) -> pd.DataFrame:
+    """Return what each kind of job (``planning.order.kind``) of a run took: mean core-seconds, work, peak memory (MB).
+
+    What a measurement had to do is in the unit of ``planning.work``; trainings need no table (``training_seconds``).
+    """
+    rows = []
+    for job in all_jobs(load(config)):
+        text = _log(results, job)
+        times, memory = PROCESSOR_TIME.findall(text), PEAK_MEMORY.findall(text)
+        if times:
+            seconds = sum(map(float, times[-1]))
+            rows.append(
+                ("train" if job.rule == "train" else kind(job), seconds, work(job), int(memory[-1]) if memory else 0)
+            )
+    table = pd.DataFrame(rows, columns=["kind", "seconds", "work", "memory"]).groupby("kind")
+    return pd.concat([table[["seconds", "work"]].mean(), table["memory"].max()], axis=1)
+
+
+def _log(results: Path, job: Job) -> str:
+    """The text of a job's log, wherever it lies below the results."""
+    folder = results / job.wildcards.get("experiment", "")
+    folder = folder / f"seed-{job.wildcards['seed']}" if "seed" in job.wildcards else folder
+    rule = "measure" if job.rule == "measure_language_model" else job.rule
+    rest = [value for name, value in job.wildcards.items() if name not in ("experiment", "seed")]
+    path = folder / "logs" / f"{'_'.join([rule, *rest])}.log"
+    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
 
 def cases(small: bool) -> list[Count]:
@@ -76,8 +88,8 @@ def cases(small: bool) -> list[Count]:
 if __name__ == "__main__":
     paths = [Path(argument) for argument in sys.argv[1:] if argument != "--kinds"] or [RESULTS]
     if "--kinds" in sys.argv:
-        for name, seconds in seconds_of_kinds(paths[0], "config/config.yaml").items():
-            print(f'    "{name}": {seconds:.2g},')
+        for name, seen in kinds(paths[0], "config/config.yaml").iterrows():
+            print(f'    "{name}": Seen({seen.seconds:.2g}, {seen.work:.3g}, {seen.memory:.0f}),')
     else:
         table = times(paths[0])
         start, work = table["start"].sum(), table["work"].sum()

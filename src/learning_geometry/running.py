@@ -5,8 +5,10 @@ artifacts that it reads with the plan before it begins, and again before it writ
 back betrays itself by its time of change.
 """
 
+import math
 import platform
 import re
+import resource
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -36,6 +38,9 @@ LIBRARIES = {
 }
 """Libraries that can decide numbers -> their modules; recorded are those that a job has imported."""
 
+
+PEAK_MEMORY = re.compile(r"^peak memory: ([0-9]+) MB$", re.MULTILINE)
+"""The line before it: the most that the process held, libraries among it."""
 
 PROCESSOR_TIME = re.compile(r"^processor time: ([0-9.]+) s to start, ([0-9.]+) s of work$", re.MULTILINE)
 """The line at the end of a job's log, the last that it has of the kind: seconds of all its threads."""
@@ -142,6 +147,7 @@ def job(snakemake: Any) -> Iterator[Running]:
                 rmtree(derivation["works_in"], ignore_errors=True)
             raise
         _write_record(derivation, running)
+        print(f"peak memory: {_peak_memory()} MB")
         print(running.processor_time())
 
 
@@ -196,6 +202,12 @@ def mixed(provenances: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
         for name, value in provenance.get("made_with", {}).items():
             by_name.setdefault(name, set()).add(value)
     return {name: sorted(values) for name, values in sorted(by_name.items()) if len(values) > 1}
+
+
+def _peak_memory() -> int:
+    """The most memory that this process held so far (MB)."""
+    unit = 1 if sys.platform == "darwin" else 1024  # in which the system counts
+    return math.ceil(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20)
 
 
 def _processor() -> str:

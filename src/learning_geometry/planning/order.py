@@ -4,64 +4,11 @@ from collections.abc import Iterable
 from graphlib import TopologicalSorter
 
 from learning_geometry.planning.jobs import Job
+from learning_geometry.planning.seen import SEEN
+from learning_geometry.planning.work import training_seconds, work
 
-SECONDS: dict[str, float] = {
-    "capture_prompts": 27,
-    "capture_text": 28,
-    "dequantise": 3.0,
-    "figure": 1.4,
-    "judge_claims": 2.3,
-    "make_dataset": 0.09,
-    "measure activation_patterns_by_layer": 4.9,
-    "measure activation_ranks": 12,
-    "measure attention_entropy": 0.39,
-    "measure attention_logits": 0.44,
-    "measure attention_patterns": 0.28,
-    "measure block_curvature": 14,
-    "measure bridge_energy": 0.55,
-    "measure change_of_basis": 1.3,
-    "measure commutators": 3.3,
-    "measure composition": 0.71,
-    "measure contrast_over_training": 3.7,
-    "measure copying_errors": 4,
-    "measure depth_growth": 1.1,
-    "measure dictionary_sweep": 17,
-    "measure downstream_loss": 18,
-    "measure embedding_frequencies": 0.4,
-    "measure embedding_spectrum": 1.1,
-    "measure head_scores": 1.2,
-    "measure landscape": 14,
-    "measure length_generalisation": 0.68,
-    "measure output_projection": 11,
-    "measure prompt_contrasts": 13,
-    "measure rank_over_training": 2.7,
-    "measure routing_coordinate": 0.34,
-    "measure shared_directions": 26,
-    "measure sharpness": 8.3,
-    "measure sparse_execution": 6.1,
-    "measure subspace_function": 6,
-    "measure subspace_training": 3.8,
-    "measure trajectory_geometry": 1.2,
-    "measure trajectory_orientation": 1.3,
-    "measure untangling": 13,
-    "summarize": 0.57,
-    "train copying": 0.022,
-    "train copying_one_layer": 0.011,
-    "train grokking_addition": 0.0083,
-    "train marker_sums": 0.01,
-    "train marker_sums_any_distractors": 0.0093,
-    "train marker_sums_shared_initialisation": 0.01,
-    "train not_grokking_cubic_form": 0.0086,
-    "train small_alibi": 0.0054,
-    "train small_learned_positions": 0.0056,
-    "train small_no_positions": 0.0052,
-    "train small_pool_10": 0.0068,
-    "train small_rotary": 0.0054,
-}
-"""Core-seconds of each kind of job in a default run, of training of a step; `python -m benchmarks.overhead --kinds`."""
-
-UNKNOWN, UNKNOWN_STEP = 3.0, 0.01
-"""Of a kind that is not among them, such as a measurement of one's own; and of a step of a training that is not."""
+UNKNOWN = 3.0
+"""Seconds of a kind that the default run has none of, such as a measurement of one's own."""
 
 FIRST = 10**9
 """Added to the priority of what the first figure needs."""
@@ -77,10 +24,11 @@ def kind(job: Job) -> str:
 
 
 def estimated_seconds(job: Job) -> float:
-    """Return about how many seconds of one core a job takes."""
+    """Return about how many seconds of one core a job takes: a measurement in proportion to what it has to do."""
     if job.rule == "train":
-        return SECONDS.get(kind(job), UNKNOWN_STEP) * float(job.settings["experiment"]["training"]["steps"])
-    return SECONDS.get(kind(job), UNKNOWN)
+        return training_seconds(job.settings["experiment"])
+    seen = SEEN.get(kind(job))
+    return UNKNOWN if seen is None else seen.seconds * work(job) / seen.work
 
 
 def priorities(jobs: Iterable[Job]) -> dict[Job, int]:

@@ -18,7 +18,7 @@ class Remaining(logging.Handler):
     def __init__(
         self,
         jobs: Mapping[int, Job | None],
-        cores: int,
+        cores: int | None,
         show: Callable[[str], None],
         interval: float = 15.0,
         clock: Callable[[], float] = time.monotonic,
@@ -27,7 +27,7 @@ class Remaining(logging.Handler):
 
         Args:
             jobs: what is to run, by Snakemake's number; None stands for what takes no time.
-            cores: how many jobs run at once.
+            cores: how many jobs run at once; None: nobody knows, as on a cluster, and no time is told.
             show: takes each line.
             interval: seconds between two lines, at least; the end of a figure is told at once.
             clock: returns seconds; replaced in tests.
@@ -67,21 +67,26 @@ class Remaining(logging.Handler):
             return
         estimated, took = self._taken.setdefault(kind(job), [0.0, 0.0])
         self._taken[kind(job)] = [estimated + estimated_seconds(job), took + now - self._began.get(number, now)]
-        if job.rule.startswith("figure_") or now - self._shown >= self._interval:
+        # those of a bundle end together
+        alone = job.rule.startswith("figure_") and self._cores is not None
+        if alone or now - self._shown >= self._interval:
             self._shown = now
             self._show(self.line(now))
 
     def line(self, now: float) -> str:
         """Return how many jobs and figures are done, and about how long the rest takes."""
         jobs = {number: job for number, job in self._jobs.items() if job is not None}
-        left = sum(self._left(number, job, now) for number, job in jobs.items() if number not in self._done)
-        taken = sum(took for _, took in self._taken.values())
         counted = [f"{len(self._done & jobs.keys())} of {len(jobs)} jobs"]
         figures = [number for number, job in jobs.items() if job.rule.startswith("figure_")]
         if figures:
             counted.append(f"{len(self._done.intersection(figures))} of {len(figures)} figures")
+        told = ", ".join(counted) + " are done"
+        if self._cores is None:
+            return told
+        left = sum(self._left(number, job, now) for number, job in jobs.items() if number not in self._done)
+        taken = sum(took for _, took in self._taken.values())
         share = f"{100 * taken / (taken + left):.0f} % of the work" if taken + left > 0 else ""
-        parts = [", ".join(counted) + " are done", share, f"about {duration(left / self._cores)} left" if left else ""]
+        parts = [told, share, f"about {duration(left / self._cores)} left" if left else ""]
         return ", ".join(part for part in parts if part)
 
     def _left(self, number: int, job: Job, now: float) -> float:
