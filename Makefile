@@ -14,7 +14,7 @@ REDRAW = $(BIN)/snakemake --snakefile redraw.smk --configfile "$(TO)/config.yaml
 WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: figures report archive redraw check test test-kernels test-slow lint format benchmarks clean
+.PHONY: figures report archive redraw check test test-kernels test-slow lint format benchmarks clean slurm-check slurm-demo
 
 figures: $(VENV)/run
 	$(BIN)/snakemake --cores $(CORES) $(ARGS)
@@ -35,6 +35,14 @@ redraw: $(VENV)/run
 	$(REDRAW) --cores 1 --report "$(TO)/report.html" $(STYLE)
 	$(BIN)/python -m learning_geometry.archive compare "$(TO)"
 
+# what a Slurm cluster lacks for a run, seen from its login node
+slurm-check: $(VENV)/run
+	$(BIN)/python -m learning_geometry.slurm
+
+# a cluster of two nodes on this machine, a small run on it, and the same without it
+slurm-demo: $(VENV)/develop
+	$(BIN)/python -m tests.slurm_demo
+
 test: $(VENV)/develop
 	$(PYTEST) -n $(WORKERS) -m "not slow" $(ARGS)
 
@@ -51,8 +59,8 @@ lint: $(VENV)/develop
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile redraw.smk workflow/rules
 	$(BIN)/mypy
-	$(BIN)/snakemake --lint
-	$(BIN)/snakemake --lint --configfile config/paper.yaml
+	$(BIN)/snakemake --lint --sdm conda
+	$(BIN)/snakemake --lint --sdm conda --configfile config/paper.yaml
 
 format: $(VENV)/develop
 	$(BIN)/ruff check --fix .

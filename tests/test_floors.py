@@ -47,6 +47,7 @@ MAY_IMPORT = {
     "measurements": [*TRAINING, "dictionaries", "tables", "measurements"],
     "archive": ["base", "tasks", "config", "tables", "archive"],
     "planning": ["base", "tasks", "config", "geometry", "tables", "claims", "planning"],
+    "slurm": ["slurm"],
     "check": ["base", "tasks", "config", "geometry", "tables", "claims", "planning", "check"],
 }
 """The floors of the package that each floor may use, directly or through others."""

@@ -233,8 +233,9 @@ def test_the_slurm_profile_has_the_section_that_the_readme_names():
     profile = yaml.safe_load((REPOSITORY / "profiles/slurm/config.yaml").read_text())
     assert {"mem_mb", "runtime"} <= profile["default-resources"].keys()
     local = re.search(r"^localrules:\n((?:    \w+,\n)+)", (REPOSITORY / "Snakefile").read_text(), re.M).group(1)
-    submitted = set(RULES) - set(re.findall(r"\w+", local))
-    assert profile["set-threads"].keys() == profile["set-resources"].keys() == submitted
+    for rule in set(RULES) - set(re.findall(r"\w+", local)):
+        of_rule = rf'mem_mb=memory_of\("{rule}"\),\s+runtime=time_of\("{rule}"\),'
+        assert any(re.search(of_rule, file.read_text()) for file in (REPOSITORY / "workflow/rules").glob("*.smk")), rule
 
 
 def test_results_readme_names_every_artifact():

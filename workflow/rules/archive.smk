@@ -9,8 +9,13 @@ rule archive:
     log:
         result("log", rule="archive"),
     priority: in_order("archive")
+    group:
+        bundle("archive")
     conda:
-        "../../environment.yml"
+        ENVIRONMENT
+    resources:
+        mem_mb=memory_of("archive"),
+        runtime=time_of("archive"),
     params:
         config=setting("config"),
         derivation=derivation,

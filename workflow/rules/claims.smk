@@ -15,8 +15,13 @@ rule judge_claims:
     log:
         result("log", rule="judge_claims"),
     priority: in_order("judge_claims")
+    group:
+        bundle("judge_claims")
     conda:
-        "../../environment.yml"
+        ENVIRONMENT
+    resources:
+        mem_mb=memory_of("judge_claims"),
+        runtime=time_of("judge_claims"),
     params:
         experiments=setting("experiments"),
         figures=setting("figures"),

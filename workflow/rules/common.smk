@@ -1,5 +1,6 @@
 # Every helper function of the workflow; the other rule files hold rules alone. What each job is made from stands in
 # learning_geometry.planning.jobs.
+import inspect
 import os
 import sys
 
@@ -16,6 +17,7 @@ environment.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
 
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
+from snakemake.settings.types import DeploymentMethod
 
 from learning_geometry.claims.studies import STUDIES
 from learning_geometry.config import AFTER_CONFIGFILE, ConfigError, available, load
@@ -23,11 +25,19 @@ from learning_geometry.failures import failures, told
 from learning_geometry.forkserver import Server
 from learning_geometry.paths import artifact
 from learning_geometry.planning import jobs
+from learning_geometry.planning.bundles import bundles
 from learning_geometry.planning.order import priorities
 from learning_geometry.planning.plan import Plan
 from learning_geometry.planning.remaining import Remaining
 from learning_geometry.planning.rerun import Reruns
+from learning_geometry.planning.resources import megabytes, minutes
 from learning_geometry.planning.spent import record
+from learning_geometry.slurm import (
+    SlurmError,
+    keep_configuration,
+    read_site,
+    status,
+)
 
 # redraw.smk says False: the tables of an archive are drawn, and what they were measured on may lie elsewhere
 READS_FILES = globals().get("READS_FILES", True)
@@ -43,6 +53,8 @@ except ConfigError as error:
     hint = f"\nConfig files: {', '.join(map(str, workflow.configfiles))}.{AFTER_CONFIGFILE}"
     raise WorkflowError(f"The config is not valid.\n{error}{hint * several}") from None
 
+if workflow.remote_exec:
+    keep_configuration()
 config.clear()
 config.update(read)
 RESULTS = config["results"]
@@ -58,6 +70,12 @@ except ValueError as error:
 # what is planned in the main process is not planned again in the jobs that it starts on a cluster
 RERUNS = Reruns(PLAN, logger.info) if workflow.is_main_process else None
 
+# asked for with `--sdm conda` alone: with it Snakemake works out the parameters of every job as it plans, a sixth of its time
+ENVIRONMENT = (
+    "../../environment.yml"
+    if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
+    else None
+)
 PRIORITIES = priorities(PLAN.jobs)
 # one job imports the libraries itself as fast
 ENOUGH_JOBS = 2
@@ -72,6 +90,12 @@ wildcard_constraints:
     seed="[0-9]+",
     text="[a-z0-9_]+",
     weights="trained|untrained",
+
+
+def signed(function):
+    """A function that carries its signature, for which Snakemake 9.27 looks at each of its calls: a sixth of planning."""
+    function.__signature__ = inspect.signature(function)
+    return function
 
 
 def result(name, **wildcards):
@@ -93,6 +117,7 @@ def made(rule, role, several=False):
     is then no input, or the job would run when it is made again.
     """
 
+    @signed
     def paths(wildcards):
         job = PLAN.find(rule, wildcards)
         inputs = list(job.inputs[role])
@@ -107,6 +132,7 @@ def made(rule, role, several=False):
 def again(rule):
     """A file that is newer than the outputs of a job that are not up to date; none for other jobs."""
 
+    @signed
     def paths(wildcards):
         if RERUNS is None:
             return []
@@ -118,7 +144,64 @@ def again(rule):
 
 def in_order(rule):
     """When a job begins among those that could."""
-    return lambda wildcards: PRIORITIES[PLAN.find(rule, wildcards)]
+    return signed(lambda wildcards: PRIORITIES[PLAN.find(rule, wildcards)])
+
+
+def bundle(rule):
+    """With which other jobs a job is sent to a cluster; with none on this machine."""
+    if workflow.resource_settings.nodes is None:
+        return None
+
+    @signed
+    def name(wildcards):
+        if workflow.local_exec:
+            return None
+        if workflow.remote_exec:  # on a node: all jobs that it was sent
+            number = 0
+        else:
+            number = sent()[0].get(PLAN.find(rule, wildcards))
+            if number is None:
+                return None
+        group = f"bundle_{number}"
+        workflow.parent_groupids[group] = "bundle"
+        return group
+
+    return name
+
+
+def sent():
+    """Of what must run, in which bundle each short job is, and how many minutes each job asks for; computed once."""
+    if "sent" not in BESIDE:
+        running = [job for job in PLAN.jobs if must_run(job)]
+        numbers = bundles(running)
+        together = {}
+        for job in running:
+            together.setdefault(numbers.get(job, job), []).append(job)
+        asked = {}
+        for each in together.values():
+            asked |= minutes(each)
+        BESIDE["sent"] = numbers, asked
+    return BESIDE["sent"]
+
+
+def time_of(rule):
+    """The minutes that a job asks a cluster for: more at each attempt."""
+
+    @signed
+    def asked(wildcards, attempt):
+        job = PLAN.find(rule, wildcards)
+        if RERUNS is None or workflow.local_exec:
+            return minutes([job])[job]
+        return attempt**2 * sent()[1].get(job, minutes([job])[job])
+
+    return asked
+
+
+def memory_of(rule):
+    """The memory that a job asks a cluster for (MB): more at each attempt."""
+    return signed(
+        lambda wildcards, attempt: attempt * megabytes(PLAN.find(rule, wildcards))
+    )
 
 
 def must_run(job):
@@ -135,11 +218,13 @@ def must_run(job):
 
 def setting(name):
     """One of the settings of a job."""
-    return lambda wildcards, output: PLAN.made_by(output[0]).settings[name]
+    return signed(lambda wildcards, output: PLAN.made_by(output[0]).settings[name])
 
 
+@signed
 def derivation(wildcards, output):
     """What a job checks itself against, and stores in its outputs."""
+    serve_bundle()
     try:
         return PLAN.derivation(PLAN.made_by(output[0]))
     except (ValueError, OSError) as error:
@@ -183,19 +268,52 @@ def begin():
     limiter = workflow.scheduler.job_rate_limiter
     if limiter is not None and (limiter.max_jobs, limiter.timespan) == (100, 1):
         workflow.scheduler.job_rate_limiter = None
+    if workflow.executor_plugin.name == "slurm":
+        follow_slurm()
     running = {
         job.jobid: PLAN.made_by(job.output[0]) if job.output else None
         for job in workflow.dag.needrun_jobs()
     }
-    cores = workflow.resource_settings.cores or workflow.resource_settings.nodes or 1
+    cores = workflow.resource_settings.cores or 1 if workflow.local_exec else None
     BESIDE["remaining"] = Remaining(running, cores, logger.info)
     logger.addHandler(BESIDE["remaining"])
     if workflow.local_exec and len(running) >= ENOUGH_JOBS:
-        # a path of temporary files may be too long for a socket
-        try:
-            BESIDE["server"] = Server()
-        except OSError as error:
-            logger.info(f"No server forks the jobs, each imports for itself: {error}")
+        serve()
+
+
+def follow_slurm():
+    """Learn what became of jobs as this cluster lets one."""
+    try:
+        site = read_site()
+        learned, settings = status(site), workflow.executor_settings
+    except SlurmError as error:
+        raise WorkflowError(f"The cluster cannot be used.\n{error}") from None
+    settings.status_command = learned.command
+    settings.init_seconds_before_status_checks = min(
+        learned.seconds, settings.init_seconds_before_status_checks
+    )
+    # without accounting there are none; a guess of one ends in error messages, which the plugin's own
+    # --slurm-no-account does not prevent (2.8.0)
+    if not site.accounting:
+        workflow.scheduler._executor._fallback_account_arg = ""
+
+
+def serve():
+    """Start the server that forks the jobs of this process."""
+    # a path of temporary files may be too long for a socket
+    try:
+        BESIDE["server"] = Server()
+    except OSError as error:
+        logger.info(f"No server forks the jobs, each imports for itself: {error}")
+
+
+def serve_bundle():
+    """Start the server on a node of a cluster, for the jobs that were sent there together."""
+    # Snakemake calls no `onstart` there
+    several = len(workflow.dag_settings.target_jobs) >= ENOUGH_JOBS
+    if workflow.remote_exec and workflow.local_exec and several and not BESIDE:
+        BESIDE["bundle"] = True
+        serve()
 
 
 def end(success):

@@ -19,8 +19,13 @@ for figure in available("figures"):
         log:
             result("log", rule=f"figure_{figure}"),
         priority: in_order(f"figure_{figure}")
+        group:
+            bundle(f"figure_{figure}")
         conda:
-            "../../environment.yml"
+            ENVIRONMENT
+        resources:
+            mem_mb=memory_of(f"figure_{figure}"),
+            runtime=time_of(f"figure_{figure}"),
         params:
             figure=figure,
             options=setting("options"),

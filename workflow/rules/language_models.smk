@@ -9,8 +9,13 @@ rule dequantise:
     log:
         result("log", rule="dequantise_{gguf}"),
     priority: in_order("dequantise")
+    group:
+        bundle("dequantise")
     conda:
-        "../../environment.yml"
+        ENVIRONMENT
+    resources:
+        mem_mb=memory_of("dequantise"),
+        runtime=time_of("dequantise"),
     params:
         model=setting("model"),
         derivation=derivation,
@@ -27,8 +32,13 @@ rule capture_text:
     log:
         result("experiment_log", rule="capture_text_{text}"),
     priority: in_order("capture_text")
+    group:
+        bundle("capture_text")
     conda:
-        "../../environment.yml"
+        ENVIRONMENT
+    resources:
+        mem_mb=memory_of("capture_text"),
+        runtime=time_of("capture_text"),
     params:
         model=setting("model"),
         source=setting("source"),
@@ -51,8 +61,13 @@ rule capture_prompts:
     log:
         result("experiment_log", rule="capture_prompts_{weights}"),
     priority: in_order("capture_prompts")
+    group:
+        bundle("capture_prompts")
     conda:
-        "../../environment.yml"
+        ENVIRONMENT
+    resources:
+        mem_mb=memory_of("capture_prompts"),
+        runtime=time_of("capture_prompts"),
     params:
         settings=setting("settings"),
         working=lambda wildcards: result(
@@ -75,8 +90,13 @@ rule measure_language_model:
     log:
         result("experiment_log", rule="measure_{measurement}"),
     priority: in_order("measure_language_model")
+    group:
+        bundle("measure_language_model")
     conda:
-        "../../environment.yml"
+        ENVIRONMENT
+    resources:
+        mem_mb=memory_of("measure_language_model"),
+        runtime=time_of("measure_language_model"),
     params:
         weights=setting("weights"),
         settings=setting("settings"),

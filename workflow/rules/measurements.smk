@@ -12,8 +12,13 @@ rule measure:
     log:
         result("run_log", rule="measure_{measurement}"),
     priority: in_order("measure")
+    group:
+        bundle("measure")
     conda:
-        "../../environment.yml"
+        ENVIRONMENT
+    resources:
+        mem_mb=memory_of("measure"),
+        runtime=time_of("measure"),
     params:
         seed=setting("seed"),
         others=setting("others"),
@@ -34,7 +39,7 @@ rule failed_measurements:
     log:
         result("log", rule="failed_measurements"),
     conda:
-        "../../environment.yml"
+        ENVIRONMENT
     script:
         "../scripts/failed_measurements.py"
 
@@ -56,8 +61,13 @@ rule summarize:
     log:
         result("experiment_log", rule="summarize"),
     priority: in_order("summarize")
+    group:
+        bundle("summarize")
     conda:
-        "../../environment.yml"
+        ENVIRONMENT
+    resources:
+        mem_mb=memory_of("summarize"),
+        runtime=time_of("summarize"),
     params:
         derivation=derivation,
     script:

@@ -14,8 +14,13 @@ rule gather_sweep:
     log:
         result("experiment_log", rule="gather_sweep"),
     priority: in_order("gather_sweep")
+    group:
+        bundle("gather_sweep")
     conda:
-        "../../environment.yml"
+        ENVIRONMENT
+    resources:
+        mem_mb=memory_of("gather_sweep"),
+        runtime=time_of("gather_sweep"),
     params:
         values=setting("values"),
         derivation=derivation,

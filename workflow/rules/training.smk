@@ -7,8 +7,13 @@ rule make_dataset:
     log:
         result("run_log", rule="make_dataset"),
     priority: in_order("make_dataset")
+    group:
+        bundle("make_dataset")
     conda:
-        "../../environment.yml"
+        ENVIRONMENT
+    resources:
+        mem_mb=memory_of("make_dataset"),
+        runtime=time_of("make_dataset"),
     params:
         seed=setting("seed"),
         task=setting("task"),
@@ -28,8 +33,13 @@ rule train:
     log:
         result("run_log", rule="train"),
     priority: in_order("train")
+    group:
+        bundle("train")
     conda:
-        "../../environment.yml"
+        ENVIRONMENT
+    resources:
+        mem_mb=memory_of("train"),
+        runtime=time_of("train"),
     params:
         seed=setting("seed"),
         experiment=setting("experiment"),
