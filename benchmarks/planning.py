@@ -1,12 +1,12 @@
-"""Planning a thousand training runs: our workflow, which compares content, and bare rules of the same shape."""
+"""Planning up to 5,000 training runs: our workflow, which compares content, and bare rules of the same shape."""
 
 import atexit
 import os
-import resource
 import shutil
 import subprocess
 import sys
 import tempfile
+from functools import cache, partial
 from pathlib import Path
 
 import yaml
@@ -14,7 +14,7 @@ import yaml
 from benchmarks._timing import Count
 
 REPOSITORY = Path(__file__).parents[1]
-RUNS = 1000
+RUNS = (100, 1000, 5000)
 PROFILE = ["--workflow-profile", str(REPOSITORY / "profiles/default")]
 MEASUREMENTS = ("composition", "embedding_spectrum", "rank_over_training")
 
@@ -43,10 +43,23 @@ rule summarize:
 
 
 def cases(small: bool) -> list[Count]:
-    """Return the row: processor time of planning runs of a dataset, a training and three measurements each."""
-    runs = 3 if small else RUNS
+    """Return the rows: planning of runs of a dataset, a training and three measurements each, time and memory."""
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    rows = []
+    for runs in (3,) if small else RUNS:
+        ours, theirs = (cache(partial(dry_run, arguments)) for arguments in written(folder / str(runs), runs))
+        name, peer = f"planning {runs} runs", "bare rules of the same shape, planned by times"
+        rows.append(Count(name, peer, lambda ours=ours: ours()[0], lambda theirs=theirs: theirs()[0], "s"))
+        rows.append(
+            Count(f"{name}, memory", peer, lambda ours=ours: ours()[1], lambda theirs=theirs: theirs()[1], "MB")
+        )
+    return rows
+
+
+def written(folder: Path, runs: int) -> tuple[list[str], list[str]]:
+    """Write a config of so many runs, and bare rules of the same shape; return what Snakemake needs for each."""
+    folder.mkdir()
     experiment = {
         "study": "orthogonal_subspaces",
         "seeds": list(range(runs)),
@@ -59,27 +72,19 @@ def cases(small: bool) -> list[Count]:
     )
     (folder / "bare.smk").write_text(BARE.format(runs=runs, measurements=MEASUREMENTS))
     ours = ["--configfile", str(folder / "many.yaml")]
-    theirs = ["--snakefile", str(folder / "bare.smk"), "--directory", str(folder)]
-    return [
-        Count(
-            f"planning {runs} runs",
-            "bare rules of the same shape, planned by times",
-            lambda: dry_run(ours),
-            lambda: dry_run(theirs),
-            "s",
-        )
-    ]
+    return ours, ["--snakefile", str(folder / "bare.smk"), "--directory", str(folder)]
 
 
-def dry_run(arguments: list[str]) -> float:
-    """Return the processor time of a dry run (s).
+def dry_run(arguments: list[str]) -> tuple[float, float]:
+    """Return the processor time (s) and the peak memory (MB) of a dry run.
 
     Raises:
         subprocess.CalledProcessError: it failed.
     """
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [sys.executable, "-m", "snakemake", "--dry-run", "--cores", "2", *PROFILE, *arguments]
-    subprocess.run(command, cwd=REPOSITORY, env=environment, check=True, stdout=subprocess.DEVNULL)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    if status:
+        raise subprocess.CalledProcessError(os.waitstatus_to_exitcode(status), command)
+    return used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
