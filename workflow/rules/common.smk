@@ -135,6 +135,9 @@ def again(rule):
     @signed
     def paths(wildcards):
         if RERUNS is None:
+            if workflow.remote_exec:
+                # as in `begin`, which Snakemake does not call on a node; what schedules there is not made yet
+                workflow.scheduling_settings.max_jobs_per_timespan = None
             return []
         job = PLAN.find(rule, wildcards)
         return RERUNS.marker(job, must_run(job))
@@ -162,8 +165,10 @@ def bundle(rule):
             number = sent()[0].get(PLAN.find(rule, wildcards))
             if number is None:
                 return None
+        # jobs of a bundle need not depend on each other; on a node Snakemake is not told of the number either
         group = f"bundle_{number}"
         workflow.parent_groupids[group] = "bundle"
+        workflow.group_settings.group_components = {"bundle": sys.maxsize}
         return group
 
     return name
@@ -189,10 +194,11 @@ def time_of(rule):
 
     @signed
     def asked(wildcards, attempt):
+        if workflow.local_exec:  # nobody asks
+            return 1
         job = PLAN.find(rule, wildcards)
-        if RERUNS is None or workflow.local_exec:
-            return minutes([job])[job]
-        return attempt**2 * sent()[1].get(job, minutes([job])[job])
+        known = {} if RERUNS is None else sent()[1]
+        return attempt**2 * (known[job] if job in known else minutes([job])[job])
 
     return asked
 
