@@ -85,6 +85,7 @@ def dry_run(arguments: list[str]) -> tuple[float, float]:
     command = [sys.executable, "-m", "snakemake", "--dry-run", "--cores", "2", *PROFILE, *arguments]
     process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=subprocess.DEVNULL)
     _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
     if status:
-        raise subprocess.CalledProcessError(os.waitstatus_to_exitcode(status), command)
+        raise subprocess.CalledProcessError(process.returncode, command)
     return used.ru_utime + used.ru_stime, used.ru_maxrss / 1024

@@ -46,7 +46,8 @@ def jaxtyped(function=None, *, typechecker):
     arguments_alone = [hint for name, hint in hints.items() if name != "return"]
     if "return" in hints and not all(map(is_seen_at_once, arguments_alone)):
         checked = looking_twice(function, checked, hints)
-    return in_a_context(checked, function) if any(map(sizes_in, hints.values())) else checked
+    wrapped = in_a_context if any(map(sizes_in, hints.values())) else without_a_context
+    return wrapped(checked, function)
 
 
 INSIDE = {}
@@ -77,6 +78,8 @@ def in_a_context(checked, function):
     @functools.wraps(function)
     def call(*arguments, **named):
         __tracebackhide__ = True
+        if jaxtyping.config.jaxtyping_disable:  # for a test, as users run it
+            return function(*arguments, **named)
         sizes = push_shape_memo({})
         try:
             return checked(*arguments, **named)
@@ -85,6 +88,17 @@ def in_a_context(checked, function):
             raise
         finally:
             pop_shape_memo()
+
+    return call
+
+
+def without_a_context(checked, function):
+    """A function that names no size."""
+
+    @functools.wraps(function)
+    def call(*arguments, **named):
+        __tracebackhide__ = True
+        return (function if jaxtyping.config.jaxtyping_disable else checked)(*arguments, **named)
 
     return call
 

@@ -146,11 +146,11 @@ def test_tables_of_two_runs_are_compared_by_value_in_what_both_have(tmp_path, ca
 
 
 def test_the_overhead_of_a_run_is_what_no_job_worked(tmp_path):
-    from benchmarks.overhead import seconds_of_kinds, times
+    from benchmarks.overhead import kinds, times
 
     logs = tmp_path / "copying" / "seed-0" / "logs"
     logs.mkdir(parents=True)
-    (logs / "train.log").write_text("step 1\nprocessor time: 0.50 s to start, 7.00 s of work\n")
+    (logs / "train.log").write_text("step 1\npeak memory: 506 MB\nprocessor time: 0.50 s to start, 7.00 s of work\n")
     (logs / "measure_sharpness.log").write_text("processor time: 0.25 s to start, 2.00 s of work\n")
     (logs / "measure_landscape.log").write_text("killed on the way\n")
     with pytest.raises(FileNotFoundError, match="no run has ended here"):
@@ -162,7 +162,7 @@ def test_the_overhead_of_a_run_is_what_no_job_worked(tmp_path):
     assert table.loc[["train", "measure_sharpness"], ["start", "work"]].to_numpy().tolist() == [[0.5, 7.0], [0.25, 2.0]]
     assert table.loc["Snakemake itself", "start"] == pytest.approx(2.0)
     assert table.loc["between", "start"] == pytest.approx(2 * 11.75 - 2.0 - 9.75)
-    steps = load(REPOSITORY / "config/config.yaml")["experiments"]["copying"]["training"]["steps"]
-    assert seconds_of_kinds(tmp_path, str(REPOSITORY / "config/config.yaml")) == pytest.approx(
-        {"train copying": 7.5 / steps, "measure sharpness": 2.25}
-    )
+    found = kinds(tmp_path, str(REPOSITORY / "config/config.yaml"))
+    assert found["seconds"].to_dict() == {"train": 7.5, "measure sharpness": 2.25}
+    assert found.loc["train", ["work", "memory"]].tolist() == [1.0, 506.0]
+    assert found.loc["measure sharpness", "work"] > 1e6 and found.loc["measure sharpness", "memory"] == 0
