@@ -33,7 +33,8 @@ def prepared(folder: Path) -> Copy:
 def start(copy: Copy, up: Cluster, *arguments: str, config: str = "tiny.yaml") -> subprocess.Popen[str]:
     """Start Snakemake as a user of the cluster does; its output is one stream."""
     return subprocess.Popen(
-        copy.command(*PROFILE, *arguments, config=config),
+        # what runs in the background ignores interrupts, and hands that on
+        ["env", "--default-signal=INT", *copy.command(*PROFILE, *arguments, config=config)],
         cwd=copy.folder,
         env=environment() | up.environment | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
