@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
 import torch
+from xxhash import xxh3_64_hexdigest
 
 from learning_geometry import files
 from learning_geometry.paths import how_to_make_again
@@ -550,3 +551,18 @@ def flip(path, place):
 )
 def test_the_command_that_makes_an_artifact_again(path, target):
     assert f"`snakemake --cores 1 --force {target}`" in how_to_make_again(path)
+
+
+def test_an_array_with_digests_of_a_type_that_numpy_lacks_is_refused(tmp_path):
+    path = tmp_path / "a.safetensors"
+    files.write_tensors(path, {"w": np.ones(8, dtype=np.float16)}, {})
+    content = path.read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = content[8:end].replace(b'"F16"', b'"BF16"').rstrip()
+    header = len(header).to_bytes(8, "little") + header
+    header = re.sub(rb"xxh3_64 \w{16}", b"xxh3_64 " + b"0" * 16, header)
+    written = xxh3_64_hexdigest(header).encode()
+    path.write_bytes(header.replace(b"xxh3_64 " + b"0" * 16, b"xxh3_64 " + written) + content[end:])
+    for read in (files.read_tensors, lambda path: files.read_tensor(path, "w")):
+        with pytest.raises(ValueError, match=r"'w' is of a type that numpy lacks"):
+            read(path)

@@ -60,7 +60,6 @@ def test_a_machine_without_slurm_is_told(monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(SlurmError, match=r"^no sbatch, srun, squeue, .* on the PATH: run this on a login node"):
         read_site()
-    assert next(slurm.found(Path("any"), Path("any")))[0] is False
 
 
 @pytest.mark.parametrize(
@@ -99,9 +98,9 @@ def test_nobody_to_ask_is_refused():
 def test_an_account_is_asked_for_where_one_is_needed(answers, account, accounts, well, words):
     answers["sacctmgr"] = accounts
     resources = {"slurm_account": account} if account else {}
-    ((there, said),) = slurm._account(SITE._replace(needs_account=True), resources)
+    ((there, said),) = slurm._account(SITE._replace(needs_account=True), resources, Path("profile.yaml"))
     assert there is well and words in said
-    assert next(slurm._account(SITE, {}))[0] is True
+    assert next(slurm._account(SITE, {}, Path("profile.yaml")))[0] is True
 
 
 def test_a_partition_is_asked_for_where_none_is_the_default(profile):
@@ -112,14 +111,55 @@ def test_a_partition_is_asked_for_where_none_is_the_default(profile):
     assert not there and said.endswith("jobs of at most 1560 minutes; it is down")
 
 
-def test_a_job_that_is_refused_says_why(answers, profile, tmp_path, monkeypatch):
+def test_what_a_command_refuses_is_an_answer_among_the_others(answers, profile, tmp_path, monkeypatch):
+    answers["scontrol"] = CONFIG.format(enforced="associations", storage="none", age=2)
+    told = slurm._output
+
     def refuse(*command):
-        raise SlurmError("sbatch: error: Batch job submission failed: Invalid account")
+        if command[0] in ("sbatch", "sacctmgr"):
+            raise SlurmError(f"{command[0]}: error: not today")
+        return told(*command)
 
     monkeypatch.setattr(slurm, "_output", refuse)
-    ((there, said),) = slurm._trial({}, tmp_path / "results")
-    assert not there and said.endswith("Invalid account")
+    found = list(slurm.found(profile(), tmp_path / "results"))
+    assert [well for well, _ in found] == [True, False, False, True, False]
+    assert [said for well, said in found if not well][1:] == [
+        "sacctmgr: error: not today",
+        "sbatch: error: not today",
+    ]
     assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("state", "log", "words"),
+    [
+        ("FAILED NonZeroExitCode", "python: not found", "FAILED NonZeroExitCode"),
+        ("CANCELLED None", "", "is that folder, and"),
+        ("PENDING Resources", "", "a job has waited for 0.5 s (PENDING Resources)"),
+    ],
+)
+def test_a_job_that_writes_nothing_says_why(answers, tmp_path, monkeypatch, state, log, words):
+    monkeypatch.setattr(slurm, "PATIENCE", 0.5)
+    answers["squeue"] = state
+    path = tmp_path / "slurm-check"
+    if log:
+        (tmp_path / "slurm-check.log").write_text(log)
+    well, said = slurm._outcome("7", path)
+    assert not well and words in said and said.endswith(log)
+
+
+def test_a_job_that_writes_is_seen(tmp_path):
+    (tmp_path / "slurm-check").write_text("3.11.7")
+    assert slurm._outcome("7", tmp_path / "slurm-check") == (
+        True,
+        "a node writes where this machine reads, with Python 3.11.7",
+    )
+
+
+def test_another_folder_is_told(tmp_path):
+    assert list(slurm.found(tmp_path / "profile.yaml", tmp_path)) == [
+        (False, f"{tmp_path / 'profile.yaml'}: no such file; run this in the folder of the workflow")
+    ]
 
 
 def test_srun_on_a_node_finds_the_configuration(tmp_path, monkeypatch):

@@ -491,6 +491,8 @@ def _parsed(header: bytes) -> _Header:
     # in the order of the bytes, so that a file is read from its beginning to its end
     for name, entry in sorted(entries.items(), key=lambda item: item[1]["data_offsets"]):
         start, stop = (len(header) + int(offset) for offset in entry["data_offsets"])
+        if place >= 0 and entry["dtype"] not in _TYPES:
+            raise ValueError(f"{name!r} is of a type that numpy lacks")
         arrays[name] = _Entry(_TYPES.get(entry["dtype"]), tuple(entry["shape"]), start, stop, digests.get(name, ""))
     return _Header(metadata, arrays, chunk, place >= 0)
 
@@ -544,7 +546,7 @@ def _read_arrays(file: BinaryIO, header: _Header) -> dict[str, np.ndarray]:
 def _read_array(file: BinaryIO, header: _Header, name: str, rows: slice = slice(None)) -> np.ndarray:
     """Read rows of an array and compare the chunks of bytes in which they lie with their digests."""
     entry, chunk = header.arrays[name], header.chunk
-    assert entry.dtype is not None  # only what this module writes has digests
+    assert entry.dtype is not None  # the header of a file with digests holds no other
     if rows == slice(None):
         content = _read_verified(file, entry, 0, entry.stop - entry.start, chunk, name)
         return content.view(entry.dtype).reshape(entry.shape)

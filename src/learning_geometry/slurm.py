@@ -83,7 +83,7 @@ def read_site() -> Site:
     return Site(
         accounting=config.get("AccountingStorageType", "").endswith("slurmdbd"),
         needs_account="associations" in enforced,
-        min_job_age=int(re.findall(r"\d+", config.get("MinJobAge", "0"))[0]),
+        min_job_age=int(next(iter(re.findall(r"\d+", config.get("MinJobAge", ""))), 0)),
         partitions=tuple(_partition(line) for line in listed.splitlines()),
     )
 
@@ -133,21 +133,26 @@ def found(profile: Path, folder: Path) -> Iterator[tuple[bool, str]]:
         profile: the file of the Slurm profile.
         folder: where results will be; a job writes a file there, which is deleted.
     """
+    if not profile.is_file():
+        yield False, f"{profile}: no such file; run this in the folder of the workflow"
+        return
     try:
         site = read_site()
     except SlurmError as error:
         yield False, str(error)
         return
     yield True, f"the controller answers; accounting: {'yes' if site.accounting else 'no'}"
-    try:
-        learned = status(site)
-        yield True, f"what became of jobs is asked of {learned.command}, first after {learned.seconds} s"
-    except SlurmError as error:
-        yield False, str(error)
     resources = _resources(profile)
-    yield from _account(site, resources)
-    yield from _place(site, resources, profile)
-    yield from _trial(resources, folder)
+    for answers in (
+        _status(site),
+        _account(site, resources, profile),
+        _place(site, resources, profile),
+        _trial(resources, folder),
+    ):
+        try:
+            yield from answers
+        except SlurmError as error:
+            yield False, str(error)
 
 
 def main() -> int:
@@ -158,7 +163,12 @@ def main() -> int:
     return int(not all(there for there, _ in answers))
 
 
-def _account(site: Site, resources: dict[str, str]) -> Iterator[tuple[bool, str]]:
+def _status(site: Site) -> Iterator[tuple[bool, str]]:
+    learned = status(site)
+    yield True, f"what became of jobs is asked of {learned.command}, first after {learned.seconds} s"
+
+
+def _account(site: Site, resources: dict[str, str], profile: Path) -> Iterator[tuple[bool, str]]:
     account = resources.get("slurm_account", "")
     if not site.needs_account:
         yield True, f"account: {account or 'none, and none is needed'}"
@@ -172,7 +182,7 @@ def _account(site: Site, resources: dict[str, str]) -> Iterator[tuple[bool, str]
         yield (
             False,
             f"account: {account!r}, and jobs of {user} may be of {accounts or 'none'}; add slurm_account: NAME below "
-            f"default-resources of {PROFILE}",
+            f"default-resources of {profile}",
         )
 
 
@@ -209,8 +219,6 @@ def _trial(resources: dict[str, str], folder: Path) -> Iterator[tuple[bool, str]
     try:
         number = _output(*command, "--job-name=slurm-check", f"--wrap={wrapped}").strip().split(";")[0]
         yield _outcome(number, path)
-    except SlurmError as error:
-        yield False, f"a job is refused: {error}"
     finally:
         if number:
             subprocess.run(["scancel", number], check=False, capture_output=True)
@@ -227,7 +235,7 @@ def _outcome(number: str, path: Path) -> tuple[bool, str]:
         if path.exists() and path.read_text(encoding="utf-8"):
             return True, f"a node writes where this machine reads, with Python {path.read_text(encoding='utf-8')}"
         state = _output("squeue", "--noheader", "--states=all", f"--jobs={number}", "--format=%T %r").strip()
-        if state.split(" ")[0] in ("FAILED", "COMPLETED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL"):
+        if state and state.split(" ")[0] not in ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING"):
             os.listdir(path.parent)  # a file system over the network may need to be asked
             time.sleep(1)
             if path.exists():

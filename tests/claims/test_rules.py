@@ -28,6 +28,14 @@ def test_window_mean_is_the_integral_of_the_broken_line():
     assert window_mean(steps[:1], values[:1] + 3, 5.0, 15.0) == 3.0
 
 
+def test_a_series_has_the_indices_that_it_names_alone():
+    collected = Tables(tables([curve("gap", float(index), index=index) for index in range(5)]))
+    ((_, found),) = collected.curves(Series("gap", index=(1, 3))).items()
+    assert set(found.values) == {3.0}  # of several indices the largest counts
+    ((_, found),) = collected.curves(Series("gap", index=2)).items()
+    assert set(found.values) == {2.0}
+
+
 def test_windows_follow_the_event():
     assert bounds(Window(0.5, 2.0), 1000.0, 4000.0) == (500.0, 2000.0)
     assert np.isnan(bounds(Window(0.5, 2.0), float("nan"), 4000.0)[0])

@@ -41,12 +41,13 @@ def default_jobs():
 
 
 @pytest.mark.parametrize(
-    ("experiment", "seconds"),
+    ("experiment", "recorded"),
     [("copying", 48.2), ("marker_sums", 6.9), ("grokking_addition", 4.3), ("small_alibi", 2.4)],
 )
-def test_a_training_takes_about_what_it_was_seen_to_take(default_jobs, experiment, seconds):
+def test_the_estimate_of_a_training_is_near_what_a_log_had_recorded(default_jobs, experiment, recorded):
+    # core-seconds of a run in the past; nothing is timed here
     found = next(each for each in default_jobs if kind(each) == f"train {experiment}")
-    assert seconds / 1.5 < estimated_seconds(found) < seconds * 1.5
+    assert recorded / 1.5 < estimated_seconds(found) < recorded * 1.5
     twice = copy.deepcopy(found.settings)
     twice["experiment"]["training"]["steps"] *= 2
     assert estimated_seconds(found._replace(settings=twice)) == pytest.approx(2 * estimated_seconds(found))

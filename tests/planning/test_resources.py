@@ -1,6 +1,7 @@
 """What jobs ask a cluster for: enough, more for more work, and not a minute each for jobs of a second."""
 
 import math
+from pathlib import Path
 
 import pytest
 
@@ -41,3 +42,13 @@ def test_memory_is_what_was_seen_and_room():
     assert ROOM * seen + BESIDE <= megabytes(job("judge_claims")) < ROOM * seen + BESIDE + 100
     assert megabytes(job("somebody's own")) >= ROOM * UNKNOWN_MEMORY + BESIDE
     assert megabytes(job("train", "somebody's own")) == megabytes(job("train", "copying"))
+
+
+def test_the_docs_say_what_is_asked_for():
+    words = {2: "two", 3: "three", 4: "four", 9: "nine", 10: "ten"}
+    docs = " ".join((Path(__file__).parents[2] / "docs/cluster.md").read_text().split())
+    assert f"{words[MARGIN]} times the estimate and {words[STARTS]} minutes" in docs
+    assert ROOM == 1.5 and "half as much memory again as was seen" in docs
+    rules = (Path(__file__).parents[2] / "workflow/rules/common.smk").read_text()
+    assert "attempt * megabytes(" in rules and "two and three times the memory" in docs
+    assert "attempt**2 *" in rules and "four and nine times the time" in docs

@@ -258,10 +258,8 @@ def test_what_is_missing_is_said_before_a_run(here, up, tmp_path, monkeypatch):
         monkeypatch.setenv(name, value)
     profile = yaml.safe_load((REPOSITORY / "profiles/slurm/config.yaml").read_text())
     Path("profile.yaml").write_text(yaml.safe_dump(profile))
-    began = time.monotonic()
     answers = list(slurm.found(Path("profile.yaml"), Path("results")))
     assert all(well for well, _ in answers), answers
-    assert time.monotonic() - began < 2 * slurm.PATIENCE
     assert not Path("results").exists()
     profile["default-resources"]["slurm_partition"] = "nowhere"
     Path("profile.yaml").write_text(yaml.safe_dump(profile))
@@ -269,4 +267,4 @@ def test_what_is_missing_is_said_before_a_run(here, up, tmp_path, monkeypatch):
     assert said[0] == (
         "no partition 'nowhere'; set slurm_partition below default-resources of profile.yaml, to one of main"
     )
-    assert said[1].startswith("a job is refused: sbatch: ")
+    assert said[1].startswith("sbatch: ")

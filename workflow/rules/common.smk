@@ -70,7 +70,7 @@ except ValueError as error:
 # what is planned in the main process is not planned again in the jobs that it starts on a cluster
 RERUNS = Reruns(PLAN, logger.info) if workflow.is_main_process else None
 
-# asked for with `--sdm conda` alone: with it Snakemake works out the parameters of every job as it plans, a sixth of its time
+# for `--sdm conda` alone: with it Snakemake works out the parameters of every job as it plans, whether it will run or not
 ENVIRONMENT = (
     "../../environment.yml"
     if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
@@ -93,7 +93,7 @@ wildcard_constraints:
 
 
 def signed(function):
-    """A function that carries its signature, for which Snakemake 9.27 looks at each of its calls: a sixth of planning."""
+    """A function that carries its signature, for which Snakemake 9.27 looks at each of its calls."""
     function.__signature__ = inspect.signature(function)
     return function
 
@@ -300,8 +300,9 @@ def follow_slurm():
     )
     # without accounting there are none; a guess of one ends in error messages, which the plugin's own
     # --slurm-no-account does not prevent (2.8.0)
-    if not site.accounting:
-        workflow.scheduler._executor._fallback_account_arg = ""
+    executor = getattr(workflow.scheduler, "_executor", None)
+    if not site.accounting and executor is not None:
+        executor._fallback_account_arg = ""
 
 
 def serve():

@@ -27,7 +27,8 @@ def bundles(jobs: Iterable[Job], seconds: Callable[[Job], float] = estimated_sec
     reads = {
         job: {made_by[path] for paths in job.inputs.values() for path in paths if path in made_by} for job in listed
     }
-    short = {job for job in listed if seconds(job) < SHORT}
+    takes = {job: seconds(job) for job in listed}
+    short = {job for job in listed if takes[job] < SHORT}
     stages: dict[Job, int] = {}
 
     def together(one: Job, other: Job) -> bool:
@@ -44,15 +45,16 @@ def bundles(jobs: Iterable[Job], seconds: Callable[[Job], float] = estimated_sec
             of_stage.setdefault(stage(job), {}).setdefault(_run(job), []).append(job)
     result: list[list[Job]] = []
     for runs in of_stage.values():
-        whole = sum(seconds(job) for of_run in runs.values() for job in of_run)
-        most = min(max(whole / AT_ONCE, SHORTEST), LONGEST)
+        whole = sum(takes[job] for of_run in runs.values() for job in of_run)
+        most, total = min(max(whole / AT_ONCE, SHORTEST), LONGEST), 0.0
         result.append([])
         for of_run in runs.values():
-            bundle = result[-1]
-            total = sum(map(seconds, [*bundle, *of_run]))
-            if bundle and (len(bundle) + len(of_run) > MOST or total > most):
+            more = sum(takes[job] for job in of_run)
+            if result[-1] and (len(result[-1]) + len(of_run) > MOST or total + more > most):
                 result.append([])
+                total = 0.0
             result[-1].extend(of_run)
+            total += more
     several = [bundle for bundle in result if len(bundle) > 1]
     return {job: number for number, bundle in enumerate(several) for job in bundle}
 

@@ -39,6 +39,7 @@ def priorities(jobs: Iterable[Job]) -> dict[Job, int]:
     of jobs is left for the end, where a core would stand idle beside it.
     """
     jobs = list(jobs)
+    seconds = {job: estimated_seconds(job) for job in jobs}
     made_by = {path: job for job in jobs for path in job.outputs}
     needed = {
         job: {made_by[path] for paths in job.inputs.values() for path in paths if path in made_by} for job in jobs
@@ -48,10 +49,10 @@ def priorities(jobs: Iterable[Job]) -> dict[Job, int]:
     for job in in_order:
         behind[job] = frozenset({job}).union(*(behind[each] for each in needed[job]))
     figures = [job for job in jobs if job.rule.startswith("figure_")]
-    first = min(figures, key=lambda job: sum(map(estimated_seconds, behind[job])), default=None)
+    first = min(figures, key=lambda job: sum(seconds[each] for each in behind[job]), default=None)
     left = dict.fromkeys(in_order, 0.0)
     for job in reversed(in_order):
-        left[job] += estimated_seconds(job)
+        left[job] += seconds[job]
         for each in needed[job]:
             left[each] = max(left[each], left[job])
     sooner = behind[first] if first else frozenset()

@@ -34,6 +34,7 @@ class Remaining(logging.Handler):
         """
         super().__init__()
         self._jobs, self._cores, self._show = dict(jobs), cores, show
+        self._estimated = {number: 0.0 if job is None else estimated_seconds(job) for number, job in jobs.items()}
         self._interval, self._clock = interval, clock
         self._start = self._shown = clock()
         self._began: dict[int, float] = {}
@@ -66,7 +67,7 @@ class Remaining(logging.Handler):
         if job is None:
             return
         estimated, took = self._taken.setdefault(kind(job), [0.0, 0.0])
-        self._taken[kind(job)] = [estimated + estimated_seconds(job), took + now - self._began.get(number, now)]
+        self._taken[kind(job)] = [estimated + self._estimated[number], took + now - self._began.get(number, now)]
         # those of a bundle end together
         alone = job.rule.startswith("figure_") and self._cores is not None
         if alone or now - self._shown >= self._interval:
@@ -95,5 +96,5 @@ class Remaining(logging.Handler):
         estimated, took = self._taken.get(kind(job), (0.0, 0.0))
         overall = (every[1] + TRUST) / (every[0] + TRUST)
         speed = (took + OF_A_KIND * overall) / (estimated + OF_A_KIND)
-        seconds = estimated_seconds(job) * speed
+        seconds = self._estimated[number] * speed
         return max(seconds - (now - self._began[number]), 0.0) if number in self._began else seconds

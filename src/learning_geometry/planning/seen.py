@@ -56,4 +56,4 @@ SEEN: dict[str, Seen] = {
     "summarize": Seen(0.48, 1, 424),
     "train": Seen(13, 1, 506),
 }
-"""By kind (``planning.order.kind``), but trainings, of which ``planning.work`` knows the seconds."""
+"""By kind (``planning.order.kind``); of ``train`` the memory counts, as ``planning.work`` knows the seconds."""
