@@ -13,7 +13,7 @@ import mmap
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -189,18 +189,52 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Any], metadata: Mappin
         ValueError: an array has a type that numpy or the format lacks, or JSON cannot hold the metadata.
     """
     arrays = {name: _array(name, tensor, path) for name, tensor in tensors.items()}
-    if any(array.dtype.str.lstrip("<|") not in _NAMES for array in arrays.values()):
-        types = sorted({str(array.dtype) for array in arrays.values()})
-        raise ValueError(f"{path}: safetensors cannot hold one of the types {types}; convert to bool, integer or float")
-    header = _tensors_header(arrays, metadata, path)
+    types = {name: (array.dtype, array.shape) for name, array in arrays.items()}
+    write_tensors_in_turn(path, types, arrays.__getitem__, metadata)
+
+
+def write_tensors_in_turn(
+    path: str | Path,
+    types: Mapping[str, tuple[np.dtype, tuple[int, ...]]],
+    read: Callable[[str], np.ndarray],
+    metadata: Mapping[str, Any],
+) -> None:
+    """Write the file that :func:`write_tensors` writes, holding one array at a time.
+
+    Args:
+        path: where to write.
+        types: type and shape of every array by name.
+        read: returns an array by its name; called once for each, in the order of the file.
+        metadata: what JSON can hold.
+
+    Raises:
+        ValueError: a type is none that the format has, JSON cannot hold the metadata, or an array is of another type
+            or shape than was said.
+    """
+    if any(dtype.str.lstrip("<|") not in _NAMES for dtype, _ in types.values()):
+        names = sorted({str(dtype) for dtype, _ in types.values()})
+        raise ValueError(f"{path}: safetensors cannot hold one of the types {names}; convert to bool, integer or float")
+    # digests have a length of their own, whatever they are: the header is written again over its first version
+    digests = {name: _UNSET * -(-_bytes(*kind) // CHUNK) for name, kind in types.items()}
+    header = _tensors_header(types, digests, metadata, path)
     if header.count(_TENSORS_MARK.encode()) != 1:
         raise ValueError(f"{path}: the metadata hold {_TENSORS_MARK!r}, which marks the digests; leave it out")
-    place = header.index(_TENSORS_MARK.encode()) + len(_TENSORS_MARK)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
+        file.write(header)
+        for name in _file_order(types):
+            array = read(name)
+            if (array.dtype, array.shape) != types[name]:
+                raise ValueError(
+                    f"{path}: {name} is {array.dtype} of shape {array.shape}, not {types[name][0]} of {types[name][1]}"
+                )
+            data = _bytes_of(np.ascontiguousarray(array))
+            digests[name] = "".join(_chunk_digests(data))
+            file.write(data.data)
+            del array, data
+        header = _tensors_header(types, digests, metadata, path)
+        place = header.index(_TENSORS_MARK.encode()) + len(_TENSORS_MARK)
+        file.seek(0)
         file.write(header[:place] + xxh3_64_hexdigest(header).encode() + header[place + 16 :])
-        # one after the other: a file of gigabytes is never in memory a second time
-        for name in _file_order(arrays):
-            file.write(_bytes_of(arrays[name]).data)
 
 
 def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
@@ -497,27 +531,39 @@ def _parsed(header: bytes) -> _Header:
     return _Header(metadata, arrays, chunk, place >= 0)
 
 
-def _tensors_header(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any], path: str | Path) -> bytes:
+def _tensors_header(
+    types: Mapping[str, tuple[np.dtype, tuple[int, ...]]],
+    digests: Mapping[str, str],
+    metadata: Mapping[str, Any],
+    path: str | Path,
+) -> bytes:
     """Return the header of a safetensors file, its length before it; the place of its own digest is unset."""
-    digests = {name: "".join(_chunk_digests(_bytes_of(array))) for name, array in sorted(arrays.items())}
     text = {METADATA_KEY: _to_json(metadata, path)}
-    text[DIGESTS_KEY] = f"{_TENSORS_MARK}{_UNSET} {CHUNK} {json.dumps(digests)}"
+    text[DIGESTS_KEY] = f"{_TENSORS_MARK}{_UNSET} {CHUNK} {json.dumps(dict(sorted(digests.items())))}"
     entries: dict[str, Any] = {"__metadata__": text}
     start = 0
-    for name in _file_order(arrays):
-        array = arrays[name]
-        kind, stop = _NAMES[array.dtype.str.lstrip("<|")], start + array.nbytes
-        entries[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": [start, stop]}
+    for name in _file_order(types):
+        dtype, shape = types[name]
+        stop = start + _bytes(dtype, shape)
+        entries[name] = {
+            "dtype": _NAMES[dtype.str.lstrip("<|")],
+            "shape": list(shape),
+            "data_offsets": [start, stop],
+        }
         start = stop
     header = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
     return len(header).to_bytes(8, "little") + header
 
 
-def _file_order(arrays: Mapping[str, np.ndarray]) -> list[str]:
+def _bytes(dtype: np.dtype, shape: tuple[int, ...]) -> int:
+    return int(dtype.itemsize * np.prod(shape, dtype=np.int64))
+
+
+def _file_order(types: Mapping[str, tuple[np.dtype, tuple[int, ...]]]) -> list[str]:
     """Return names in the order in which safetensors itself writes them: large types first, so that all are aligned."""
     order = list(_NAMES.values())
-    return sorted(arrays, key=lambda name: (-order.index(_NAMES[arrays[name].dtype.str.lstrip("<|")]), name))
+    return sorted(types, key=lambda name: (-order.index(_NAMES[types[name][0].str.lstrip("<|")]), name))
 
 
 def _check_undigested(metadata: Mapping[bytes, Any] | None) -> None:
