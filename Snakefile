@@ -10,6 +10,7 @@ if not workflow.overwrite_configfiles:
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/training.smk"
+include: "workflow/rules/sources.smk"
 include: "workflow/rules/measurements.smk"
 include: "workflow/rules/language_models.smk"
 include: "workflow/rules/sweeps.smk"

@@ -9,6 +9,9 @@ ARTIFACTS = {
     "working": "{experiment}/seed-{seed}/training",
     "checkpoints": "{experiment}/seed-{seed}/checkpoints",
     "metrics": "{experiment}/seed-{seed}/training_metrics.parquet",
+    "importing": "{experiment}/seed-{seed}/importing",
+    "imported": "{experiment}/seed-{seed}/imported",
+    "imported_metrics": "{experiment}/seed-{seed}/imported_metrics.parquet",
     "measurement": "{experiment}/seed-{seed}/{measurement}.parquet",
     "run_files": "{experiment}/seed-{seed}/{measurement}",
     "dequantised": "dequantised/{gguf}.safetensors",
@@ -109,6 +112,7 @@ def measurement_log(table: str | Path) -> str:
 
 _MADE_WHOLE = {
     r"(.*seed-[0-9]+)/(training|checkpoints)": r"\1/checkpoints",
+    r"(.*seed-[0-9]+)/(importing|imported)": r"\1/imported",
     r"(.*seed-[0-9]+/[a-z0-9_]+)": r"\1.parquet",
     r"(.*texts/[a-z0-9_]+)": r"\1",
     r"(.*prompts/(trained|untrained))": r"\1",

@@ -120,7 +120,7 @@ def made(rule, role, several=False):
     @signed
     def paths(wildcards):
         job = PLAN.find(rule, wildcards)
-        inputs = list(job.inputs[role])
+        inputs = list(job.inputs.get(role, ()))
         if RERUNS is None or not must_run(job):
             there = RERUNS is None or forced()
             inputs = [ancient(path) for path in inputs if there or os.path.exists(path)]

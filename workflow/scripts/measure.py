@@ -24,9 +24,14 @@ with job(snakemake) as running:
     started = perf_counter()
     wildcards, params = snakemake.wildcards, snakemake.params
     # of the other seeds that the measurement compares with: all checkpoints, then all datasets, then all metrics
-    count = len(params.others)
+    count, dataset = len(params.others), snakemake.input.get("dataset") or None
+    kinds = ("checkpoints", *(("dataset_file",) if dataset else ()), "metrics_file")
     paths = [Path(path) for path in snakemake.input.get("others", [])]
-    others = [Run(wildcards.experiment, seed, params.run, *paths[i::count]) for i, seed in enumerate(params.others)]
+    artifacts = [dict(zip(kinds, paths[i::count], strict=True)) for i in range(count)]
+    others = [
+        Run(wildcards.experiment, seed, params.run, **{"dataset_file": None} | read)
+        for seed, read in zip(params.others, artifacts, strict=True)
+    ]
     files = Path(params.files)
     working = files.with_name(f".{files.name}")
     shutil.rmtree(working, ignore_errors=True)
@@ -35,7 +40,7 @@ with job(snakemake) as running:
         seed=params.seed,
         settings=params.run,
         checkpoints=Path(snakemake.input.checkpoints),
-        dataset_file=Path(snakemake.input.dataset),
+        dataset_file=Path(dataset) if dataset else None,
         metrics_file=Path(snakemake.input.metrics),
         others=tuple(others),
         shared={Path(path).stem: Path(path).with_suffix("") for path in snakemake.input.get("shared", [])},

@@ -59,7 +59,9 @@ def _marks(experiment: Mapping[str, Any]) -> Iterator[str]:
     """What an entry shares with every other of the same model."""
     if experiment.get("set_up"):
         yield f"set_up {experiment['set_up']}"
-    if "task" in experiment:
+    if experiment.get("source") and "training" not in experiment:
+        yield f"files {json.dumps([experiment['source'].get(key) for key in ('files', 'hub', 'revision')])}"
+    elif "task" in experiment:
         made = {section: experiment.get(section) for section in TRAINED_BY}
         training = made["training"]
         if isinstance(training, Mapping):

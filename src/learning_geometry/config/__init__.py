@@ -38,6 +38,7 @@ from learning_geometry.config.overlay import read_config
 from learning_geometry.config.problems import SHOWN_PROBLEMS, ConfigError, KeyPath, Problems, dotted
 from learning_geometry.config.reading import AFTER_CONFIGFILE, read_yaml
 from learning_geometry.config.schemas import SCHEMA, check, entries, filled, plain
+from learning_geometry.config.sourced import check_sections, not_given
 from learning_geometry.config.sweeps import check_sweeps, check_swept_figure, members, shown_members, sweeps
 from learning_geometry.config.texts import plan, readme
 
@@ -109,7 +110,11 @@ def validate(config: Mapping[str, Any], schema: Path | str = SCHEMA, files: bool
     check(result, fixed, (), problems)
     if not isinstance(result, dict):
         raise ConfigError([f"config: {problem}" for problem in problems.values()])
+    check_sections(result, fixed, problems)
+    absent = not_given(result)
     result = filled(result, fixed)
+    for (name, section) in absent:
+        del result["experiments"][name][section]
     schemas = functools.cache(settings_schema)
     check_results(result, problems)
     _check_experiments(result, fixed, problems, schemas, files)
@@ -150,7 +155,7 @@ def _check_experiments(
         written_out: dict[str, Any] = {name: experiment}
         if isinstance(experiment, dict):
             _fill_settings(experiment, ("experiments", name), problems, schemas)
-            if not _has_problem(("experiments", name), problems):
+            if not _has_problem(("experiments", name), problems) and "source" not in experiment:
                 written_out = members(name, experiment, sections, schemas, problems) or written_out
         for member, each in written_out.items():
             path = ("experiments", member)

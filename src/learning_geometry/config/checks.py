@@ -5,14 +5,17 @@ import json
 from typing import Any
 
 from learning_geometry.config import task_data
+from learning_geometry.config.feeds import Held, check_files, held_by, lacking
 from learning_geometry.config.interfaces import interface_problems
-from learning_geometry.config.language_models import check_files, check_settings
+from learning_geometry.config.language_models import check_files as check_model_files
+from learning_geometry.config.language_models import check_settings
 from learning_geometry.config.machine import check_sizes
 from learning_geometry.config.measured import check_measurement
 from learning_geometry.config.modules import figure_limits, module_literal, subject, unknown_module
 from learning_geometry.config.places import normal_path, path_problem, results_problem
 from learning_geometry.config.problems import ConfigError, KeyPath, Problems, Report
 from learning_geometry.config.schemas import entries
+from learning_geometry.config.sourced import described
 from learning_geometry.config.wording import did_you_mean, yaml_text
 
 
@@ -32,31 +35,53 @@ def check_experiment(
     def report(key: str, problem: str) -> None:
         problems.setdefault((*path, *key.split(".")), problem)
 
-    if not _check_task(experiment, report, results, new):
+    if "source" in experiment:
+        held = _check_sourced(experiment, path, problems, new)
+        if held is None:
+            return
+    elif not _check_task(experiment, report, results, new):
         return  # no test set is drawn, however small, to see what measurements can read
-    _check_heads(experiment["model"], report)
-    _check_optimizer(experiment, report)
-    _check_training(experiment, report, new)
+    else:
+        held = None
+        _check_heads(experiment["model"], report)
+        _check_optimizer(experiment, report)
+        _check_training(experiment, report, new)
     for name, settings in experiment["measurements"].items():
         if subject(name) != "runs":
             reads = "it measures language models" if subject(name) == "language_models" else "it reads no run"
             report(f"measurements.{name}", f"{reads}; move it to one under language_models")
+        elif new and held is not None and (lack := lacking(name, settings, experiment, held)):
+            report(f"measurements.{name}", f"{lack}, or leave {name} out")
         elif new:
-            check_measurement(name, settings, experiment, report)
+            check_measurement(name, settings, described(experiment), report)
+
+
+def _check_sourced(experiment: dict[str, Any], path: KeyPath, problems: Problems, new: bool) -> Held | None:
+    """Report what is wrong with a source, and with what its runs learned; returns what it holds, if all is well."""
+    before = len(problems)
+
+    def report(key: str, problem: str) -> None:
+        problems.setdefault((*path, *key.split(".")), problem)
+
+    if new and experiment.get("task"):
+        _check_settings_of_task(experiment["task"], report)
+    if experiment.get("model"):
+        _check_heads(experiment["model"], report)
+    if new and len(problems) == before:
+        check_files(experiment, report)
+    elif not new and experiment["source"]["found"] is None:
+        report("source.found", "missing; it is written by the check of the files, which lie elsewhere now")
+    return held_by(experiment) if new and len(problems) == before else None
 
 
 def _check_task(experiment: dict[str, Any], report: Report, results: str, new: bool) -> bool:
     """Report what is wrong with the task, and what of the model it does not go with; returns whether sizes fit."""
     task, model = experiment["task"], experiment["model"]
     module = importlib.import_module(f"learning_geometry.tasks.{task['name']}")
-    try:
-        module.check(task)
-    except ValueError as error:
-        key, colon, problem = str(error).partition(": ")
-        if colon and key in task:
-            report(f"task.{key}", problem)
-        else:
-            report("task", str(error))
+    if not _check_settings_of_task(task, report):
+        return True
+    if not getattr(module, "TRAINS", True):
+        report("task.name", f"{task['name']} has nothing to train on; give a `source` in place of training")
         return True
     if model.get("tied_readout") and module.outputs(task) != module.vocabulary(task):
         report(
@@ -74,6 +99,20 @@ def _check_task(experiment: dict[str, Any], report: Report, results: str, new: b
 
     known = hasattr(module, "length") and hasattr(module, "outputs")
     return not new or not known or check_sizes(experiment, module, results, report)
+
+
+def _check_settings_of_task(task: dict[str, Any], report: Report) -> bool:
+    """Report what a task says is wrong with its settings; returns whether nothing is."""
+    try:
+        importlib.import_module(f"learning_geometry.tasks.{task['name']}").check(task)
+    except ValueError as error:
+        key, colon, problem = str(error).partition(": ")
+        if colon and key in task:
+            report(f"task.{key}", problem)
+        else:
+            report("task", str(error))
+        return False
+    return True
 
 
 LARGEST_DIVISOR = 1000
@@ -135,7 +174,7 @@ def check_language_model(language_model: dict[str, Any], path: KeyPath, problems
         problems.setdefault((*path, *key.split(".")), problem)
 
     if _check_paths(language_model, report) and files:
-        check_files(language_model, report)
+        check_model_files(language_model, report)
     check_settings(language_model, report)
 
 

@@ -38,6 +38,8 @@ def check_measurement(name: str, settings: dict[str, Any], experiment: dict[str,
 def _of_task(wanted: dict[str, Any], experiment: dict[str, Any]) -> Iterator[str]:
     """Yield what the task does not give."""
     settings = experiment["task"]
+    if settings is None:
+        return  # what needs one was refused
     task, name = json.dumps(settings, sort_keys=True), settings["name"]
     there = task_data.sizes(task)
     recorded = wanted.get("recorded_errors", {})

@@ -6,6 +6,7 @@ from typing import Any
 from learning_geometry.config import task_data
 from learning_geometry.config.needs import listed
 from learning_geometry.config.problems import Report
+from learning_geometry.sources.grid import uniform_grid
 
 BY_NAME = {
     "layer, reading_layer, writing_layer": "layers that the model has; the reading one comes after the writing one",
@@ -45,6 +46,8 @@ def check_named(
     _ranks(settings, experiment, at)
     _seeds(settings, experiment, at)
     _steps(settings, experiment, at)
+    if experiment["task"] is None:
+        return
     if _test_sets(settings, experiment, at):
         _sequences(settings, wanted, experiment, at)
         _vectors(settings, wanted, experiment, at)
@@ -54,6 +57,8 @@ def check_named(
 
 def uniform_checkpoints(experiment: dict[str, Any]) -> int:
     """Return the number of checkpoints on the uniform grid."""
+    if "source" in experiment:
+        return len(uniform_grid(experiment["source"]["found"]["steps"]).steps)
     return int(experiment["training"]["steps"] // experiment["training"]["checkpoints"]["every"] + 1)
 
 

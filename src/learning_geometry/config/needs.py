@@ -38,6 +38,12 @@ OF_RUNS: dict[str, dict[str, Any]] = {
     "model_settings": _NAMES | {"description": "settings that the model must have"},
     "model_without": {"type": "object", "minProperties": 1, "additionalProperties": {"type": "array"}}
     | {"description": "setting of the model: values with which it cannot be measured"},
+    "weights": _NAMES
+    | {
+        "description": "parameters that it reads, where it runs no model; a * stands for anything, and alone for any "
+        "matrices, whatever they are called. With it checkpoints of a `source` do without the others"
+    },
+    "trains": {"const": True} | {"description": "it trains on from a checkpoint, with the optimizer of the run"},
     "other_seeds": {"enum": list(OTHER_SEEDS[1:])}
     | {
         "description": "other seeds of the experiment that it reads, in `run.others`: the next one if there is one, "

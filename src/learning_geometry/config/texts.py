@@ -5,11 +5,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from learning_geometry.config.feeds import held_by, lacking
 from learning_geometry.config.modules import LITERALS, available, module_literal, settings_schema, subject
 from learning_geometry.config.reading import read_yaml
-from learning_geometry.config.schemas import SCHEMA
+from learning_geometry.config.schemas import SCHEMA, filled
+from learning_geometry.config.sourced import described
 from learning_geometry.config.sweeps import sweeps
 from learning_geometry.config.wording import expected, yaml_text
+from learning_geometry.sources.grid import uniform_grid
 
 PLAN_WIDTH = 130
 """Longest line of a plan, in characters."""
@@ -27,21 +30,28 @@ def plan(config: dict[str, Any]) -> str:
     lines = [f"{len(experiments)} experiments, {runs} runs{read}, results in {config['results']}", ""]
     rows = [["experiment", "task", "model", "seeds", "steps", "checkpoints"]]
     for name, experiment in experiments.items():
-        training = experiment["training"]
+        shown = described(experiment)
+        training = shown["training"]
         checkpoints, more = training["checkpoints"], len(training["checkpoints"]["steps"])
         rows.append(
             [
                 name,
-                textwrap.shorten(_changed("tasks", experiment["task"]), 25, placeholder=" …"),
-                textwrap.shorten(_changed("models", experiment["model"]), 25, placeholder=" …"),
+                *(
+                    textwrap.shorten(_changed(f"{kind}s", shown[kind]), 25, placeholder=" …") if shown[kind] else "-"
+                    for kind in ("task", "model")
+                ),
                 _ranges(experiment["seeds"]),
                 str(training["steps"]),
-                f"every {checkpoints['every']}, {checkpoints['logarithmic']} early"
+                f"every {checkpoints['every']}"
+                + (f", {checkpoints['logarithmic']} early" if "source" not in experiment else "")
                 + (f", {more} more" if more else ""),
             ]
         )
     if experiments:
         lines += [*_aligned(rows), ""]
+    for name, experiment in experiments.items():
+        if "source" in experiment:
+            lines += [*_source(name, experiment), ""]
     if language_models:
         rows = [["language model", "source", "texts", "tokens", "contrasts"]]
         for name, each in language_models.items():
@@ -73,6 +83,35 @@ def plan(config: dict[str, Any]) -> str:
     for shown, names in figures.items():
         lines += textwrap.wrap(f"figure {', '.join(names)}: {shown}", PLAN_WIDTH, subsequent_indent="  ")
     return "\n".join(lines).rstrip()
+
+
+def _source(name: str, experiment: dict[str, Any]) -> Iterator[str]:
+    """Yield what a source holds, and which measurements it can feed; of those that it cannot, what they lack."""
+    source, steps = experiment["source"], experiment["source"]["found"]["steps"]
+    grid = uniform_grid(steps)
+    shown = f"{len(steps)} steps, {steps[0]} to {steps[-1]}, {len(grid.steps)} of them every {grid.every}"
+    missing = f", {', '.join(map(str, grid.missing))} missing" if grid.missing else ""
+    names = f"names by {source['names']}" if source["names"] else "names as they are"
+    lines = [f"source {name}: {source['files'] or source['hub']}: {shown}{missing}; {names}"]
+    if source["unchecked"]:
+        lines.append("  NOT CHECKED against logits of your own code; every table and figure says so")
+    held = held_by(experiment)
+    fed: list[str] = []
+    unfed: dict[str, list[str]] = {}
+    for measurement in available("measurements"):
+        if subject(measurement) != "runs":
+            continue
+        defaults = filled({}, settings_schema("measurements", measurement))
+        asked = experiment["measurements"].get(measurement, defaults)
+        lack = lacking(measurement, asked, experiment, held)
+        if lack:
+            unfed.setdefault(lack, []).append(measurement)
+        else:
+            fed.append(measurement)
+    lines.append(f"  can feed {', '.join(fed) or 'nothing'}")
+    lines += [f"  cannot feed {', '.join(several)}: {lack}" for lack, several in unfed.items()]
+    for line in lines:
+        yield from textwrap.wrap(line, PLAN_WIDTH, subsequent_indent="    ", drop_whitespace=False)
 
 
 def _values(key: str, experiments: Iterable[dict[str, Any]]) -> list[str]:

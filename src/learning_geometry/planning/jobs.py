@@ -16,6 +16,15 @@ from learning_geometry.planning.outside import gguf_name
 NO_NUMBER = ("results", "seconds_between_saves")
 """Keys of a config that change no number."""
 
+PASSING = ("/checkpoints", "/imported")
+"""Ends of paths that come with a table, and may be deleted when they are measured."""
+
+SECTIONS = ("task", "model", "optimizer", "training")
+"""Sections of an experiment that make its runs."""
+
+WHERE = ("files", "hub", "revision", "download", "step", "every_number_is", "check", "found")
+"""Keys of a source that say where its files are, or are told by their steps; their digests stand for them."""
+
 
 class Job(NamedTuple):
     """One job of the workflow."""
@@ -91,8 +100,7 @@ def final_outputs(config: Mapping[str, Any], jobs: Iterable[Job], study: str | N
     outputs = []
     for job in jobs:
         if job.rule in rules or (job.wildcards.get("experiment") in chosen and not job.passing):
-            # checkpoints come with a table, and may be deleted when they are measured
-            outputs += [path for path in job.outputs if not path.endswith("/checkpoints")]
+            outputs += [path for path in job.outputs if not path.endswith(PASSING)]
     return outputs
 
 
@@ -131,62 +139,106 @@ def _studied(config: Mapping[str, Any]) -> dict[str, Any]:
     return config["experiments"] | config["language_models"]
 
 
+def run_settings(experiment: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the sections of an experiment that make its runs; of a source what it makes of its files."""
+    run = {section: experiment[section] for section in SECTIONS if section in experiment}
+    if "source" in experiment:
+        source = experiment["source"]
+        kept = {key: value for key, value in source.items() if key not in WHERE}
+        run["source"] = kept | {"check": source["check"] and {"tolerance": source["check"]["tolerance"]}}
+    return run
+
+
+def _modules(run: Mapping[str, Any]) -> tuple[str, ...]:
+    """The modules of a run's task and model, as far as it has them."""
+    return tuple(f"{kind}s.{run[kind]['name']}" for kind in ("task", "model") if kind in run)
+
+
 def _runs(config: Mapping[str, Any]) -> Iterator[Job]:
     for name, experiment in config["experiments"].items():
-        run = {section: experiment[section] for section in ("task", "model", "optimizer", "training")}
-        modules = (f"tasks.{experiment['task']['name']}", f"models.{experiment['model']['name']}")
+        run = run_settings(experiment)
         for seed in experiment["seeds"]:
             at = {"experiment": name, "seed": str(seed)}
-            dataset, checkpoints, metrics = (
-                artifact(config["results"], kind, **at) for kind in ("dataset", "checkpoints", "metrics")
-            )
-            yield Job(
-                "make_dataset",
-                at,
-                (dataset,),
-                {},
-                {"seed": seed, "task": experiment["task"]},
-                modules[:1],
-                script="make_dataset.py",
-                passing=True,
-            )
-            yield Job(
-                "train",
-                at,
-                (checkpoints, metrics),
-                {"dataset": (dataset,)},
-                {"seed": seed, "experiment": run},
-                modules,
-                script="train.py",
-                works_in=artifact(config["results"], "working", **at),
-            )
-            for measurement, settings in experiment["measurements"].items():
-                others = needed_seeds(other_seeds(measurement), seed, experiment["seeds"])
-                # all checkpoints, then all datasets, then all metrics
-                compared = tuple(
-                    artifact(config["results"], kind, experiment=name, seed=other)
-                    for kind in ("checkpoints", "dataset", "metrics")
-                    for other in others
-                )
+            if "task" in run:
                 yield Job(
-                    "measure",
-                    at | {"measurement": measurement},
-                    (artifact(config["results"], "measurement", measurement=measurement, **at),),
-                    {
-                        "checkpoints": (checkpoints,),
-                        "dataset": (dataset,),
-                        "metrics": (metrics,),
-                        "others": compared,
-                        "shared": tuple(
-                            artifact(config["results"], "measurement", measurement=other, **at)
-                            for other in shared(measurement, experiment["measurements"])
-                        ),
-                    },
-                    {"seed": seed, "others": others, "run": run, "measurement": settings},
-                    (*modules, module_name("measurements", measurement)),
-                    script="measure.py",
-                    leaves=artifact(config["results"], "run_files", measurement=measurement, **at),
+                    "make_dataset",
+                    at,
+                    (artifact(config["results"], "dataset", **at),),
+                    {},
+                    {"seed": seed, "task": run["task"]},
+                    (f"tasks.{run['task']['name']}",),
+                    reads={"task": run["task"]} if run["task"].get("file") else {},
+                    script="make_dataset.py",
+                    passing=True,
                 )
+            makes = _imported if "source" in experiment else _trained
+            yield makes(config["results"], at, run, experiment)
+            yield from _measured(config["results"], at, run, experiment)
+
+
+def run_artifacts(experiment: Mapping[str, Any]) -> dict[str, str]:
+    """Return what measurements of a run read, by role -> artifact; a dataset only of runs that learned a task."""
+    if "source" not in experiment:
+        return {"checkpoints": "checkpoints", "dataset": "dataset", "metrics": "metrics"}
+    dataset = {"dataset": "dataset"} if "task" in experiment else {}
+    return {"checkpoints": "imported", **dataset, "metrics": "imported_metrics"}
+
+
+def _trained(results: str, at: dict[str, str], run: dict[str, Any], experiment: Mapping[str, Any]) -> Job:
+    return Job(
+        "train",
+        at,
+        tuple(artifact(results, kind, **at) for kind in ("checkpoints", "metrics")),
+        {"dataset": (artifact(results, "dataset", **at),)},
+        {"seed": int(at["seed"]), "experiment": run},
+        _modules(run),
+        script="train.py",
+        works_in=artifact(results, "working", **at),
+    )
+
+
+def _imported(results: str, at: dict[str, str], run: dict[str, Any], experiment: Mapping[str, Any]) -> Job:
+    source = {key: experiment["source"][key] for key in ("names", *WHERE)}
+    return Job(
+        "import_checkpoints",
+        at,
+        tuple(artifact(results, kind, **at) for kind in ("imported", "imported_metrics")),
+        {"dataset": (artifact(results, "dataset", **at),) if "task" in run else ()},
+        {"seed": int(at["seed"]), "experiment": run, "source": source, "seeds": experiment["seeds"]},
+        _modules(run),
+        reads={"source": source | {"seed": int(at["seed"]), "seeds": experiment["seeds"]}},
+        script="import_checkpoints.py",
+        works_in=artifact(results, "importing", **at),
+    )
+
+
+def _measured(results: str, at: dict[str, str], run: dict[str, Any], experiment: Mapping[str, Any]) -> Iterator[Job]:
+    kinds = run_artifacts(experiment)
+    seed, seeds = int(at["seed"]), experiment["seeds"]
+    for measurement, settings in experiment["measurements"].items():
+        others = needed_seeds(other_seeds(measurement), seed, seeds)
+        yield Job(
+            "measure",
+            at | {"measurement": measurement},
+            (artifact(results, "measurement", measurement=measurement, **at),),
+            {
+                **{role: (artifact(results, kind, **at),) for role, kind in kinds.items()},
+                # all checkpoints, then all datasets, then all metrics
+                "others": tuple(
+                    artifact(results, kind, experiment=at["experiment"], seed=other)
+                    for kind in kinds.values()
+                    for other in others
+                ),
+                "shared": tuple(
+                    artifact(results, "measurement", measurement=other, **at)
+                    for other in shared(measurement, experiment["measurements"])
+                ),
+            },
+            {"seed": seed, "others": others, "run": run, "measurement": settings},
+            (*_modules(run), module_name("measurements", measurement)),
+            script="measure.py",
+            leaves=artifact(results, "run_files", measurement=measurement, **at),
+        )
 
 
 def _dequantised(config: Mapping[str, Any]) -> Iterator[Job]:
@@ -280,7 +332,8 @@ def _summaries(config: Mapping[str, Any]) -> Iterator[Job]:
     results = config["results"]
     tables: dict[str, list[str]] = {}
     for name, experiment in config["experiments"].items():
-        tables[name] = [artifact(results, "metrics", experiment=name, seed=seed) for seed in experiment["seeds"]]
+        metrics = run_artifacts(experiment)["metrics"]
+        tables[name] = [artifact(results, metrics, experiment=name, seed=seed) for seed in experiment["seeds"]]
         tables[name] += [
             artifact(results, "measurement", experiment=name, seed=seed, measurement=measurement)
             for measurement in experiment["measurements"]

@@ -28,7 +28,11 @@ def estimated_seconds(job: Job) -> float:
     if job.rule == "train":
         return training_seconds(job.settings["experiment"])
     seen = SEEN.get(kind(job))
-    return UNKNOWN if seen is None else seen.seconds * work(job) / seen.work
+    if seen is None:
+        return UNKNOWN
+    # of checkpoints of another program nothing is known that work could be told from
+    foreign = "source" in job.settings.get("run", {})
+    return seen.seconds if foreign else seen.seconds * work(job) / seen.work
 
 
 def priorities(jobs: Iterable[Job]) -> dict[Job, int]:

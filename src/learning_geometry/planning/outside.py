@@ -1,4 +1,4 @@
-"""The files from outside that jobs read: language models, texts and prompts, by the role that they play.
+"""The files from outside that jobs read: checkpoints, language models, texts and prompts, by the role that they play.
 
 Nothing is imported that takes long, and no file is opened but the index of a model's weights.
 """
@@ -89,8 +89,9 @@ def outside_files(reads: Mapping[str, Any]) -> dict[str, Path]:
     """Return the files that a job reads, by role, such as ``model/config.json`` or ``prompts/harmfulness/0``.
 
     Args:
-        reads: the sections ``model`` and ``prompts`` of a language model's config, or ``text``, one of its texts; those
-            that the job reads.
+        reads: the sections ``model`` and ``prompts`` of a language model's config, or ``text``, one of its texts;
+            ``task``, one that reads a file; ``source``, the section of an experiment with a ``seed`` of its ``seeds``;
+            those that the job reads.
 
     Raises:
         FileNotFoundError: one is missing, naming it.
@@ -100,8 +101,29 @@ def outside_files(reads: Mapping[str, Any]) -> dict[str, Path]:
         by_role |= {f"model/{name}": path for name, path in model_files(reads["model"]).items()}
     if "text" in reads:
         by_role |= {f"text/{number}": path for number, path in enumerate(text_files(reads["text"]))}
+    if "task" in reads:
+        by_role["task/file"] = Path(reads["task"]["file"])
+    if "source" in reads:
+        by_role |= _of_source(reads["source"])
     for contrast, names in reads.get("prompts", {}).items():
         by_role |= {f"prompts/{contrast}/{number}": prompt_file(name) for number, name in enumerate(names)}
+    return by_role
+
+
+def _of_source(source: Mapping[str, Any]) -> dict[str, Path]:
+    """Return the files of one seed's checkpoints by their steps, that of the map, and those that the map is checked on."""
+    from learning_geometry.sources.series import checked_at, checkpoints_of
+
+    series = checkpoints_of(source, [source["seed"]])[source["seed"]]
+    by_role = {
+        f"source/{step}/{path.name}": path for step, place in series.items() for path in weight_files(place).all
+    }
+    if source["names"] is not None:
+        by_role["source/names"] = map_file(source["names"])
+    if source["check"]:
+        by_role["source/check/logits"] = Path(source["check"]["file"])
+        at = checked_at(source, source["seeds"])
+        by_role |= {f"source/check/{at.seed}/{at.step}/{path.name}": path for path in weight_files(at.path).all}
     return by_role
 
 

@@ -15,7 +15,7 @@ from learning_geometry.fingerprint import PACKAGE, code_fingerprint
 from learning_geometry.known import Known, digest_of
 from learning_geometry.paths import KNOWN, recorded
 from learning_geometry.planning.artifacts import made_from_record
-from learning_geometry.planning.jobs import Job, all_jobs
+from learning_geometry.planning.jobs import PASSING, Job, all_jobs, run_settings
 from learning_geometry.planning.outside import outside_files
 
 PLACES = ("source", "revision", "gguf", "download")
@@ -213,7 +213,7 @@ def concludes(job: Job) -> bool:
 
 def passing(job: Job, path: str) -> bool:
     """Whether an output serves other jobs alone; checkpoints come with a table of metrics, which does not."""
-    return job.passing or path.endswith("/checkpoints")
+    return job.passing or path.endswith(PASSING)
 
 
 def _flat(groups: Iterable[Iterable[str]]) -> list[str]:
@@ -229,15 +229,23 @@ def _numbers(job: Job) -> dict[str, Any]:
             settings |= {f"{name}.{section}": entry for section, entry in value.items()}
         else:
             settings[name] = value
+    for name in ("task", "run.task", "experiment.task"):
+        if isinstance(settings.get(name), Mapping):
+            # its digest stands for a file, wherever it lies
+            settings[name] = {key: value for key, value in settings[name].items() if key != "file"}
     if job.rule == "judge_claims":
         settings["figures"] = {name: each["experiments"] for name, each in settings["figures"].items()}
         # of what is read no claim asks where it lies
         settings["experiments"] = {
             name: each
             | {"texts": list(each.get("texts", {}))}
-            | {"model": {key: value for key, value in each["model"].items() if key not in PLACES}}
+            | {"model": {key: value for key, value in each.get("model", {}).items() if key not in PLACES}}
+            | ({"source": run_settings(each)["source"]} if "source" in each else {})
             for name, each in settings["experiments"].items()
         }
+    if job.rule == "import_checkpoints":
+        # digests of all files stand for them, by step; of the other seeds it depends for the check alone
+        settings = {name: value for name, value in settings.items() if name not in ("source", "seeds")}
     if job.rule in ("dequantise", "capture_text", "capture_prompts", "measure_language_model"):
         settings.pop("source", None)
         for name in ("model", "settings.model"):

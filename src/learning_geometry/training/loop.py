@@ -18,6 +18,7 @@ from learning_geometry.files import read_tensor_metadata, read_tensors, write_te
 from learning_geometry.models import Model, TaskSizes, build
 from learning_geometry.models.evaluation import cross_entropy, evaluate, not_finite
 from learning_geometry.seeding import seeded
+from learning_geometry.sources.opening import imported_sizes
 from learning_geometry.tasks.dataset import Dataset
 from learning_geometry.training.checkpoints import schedule, verify_checkpoints, write_checkpoint
 from learning_geometry.training.optimizers import (
@@ -47,6 +48,23 @@ def build_model(experiment: dict[str, Any]) -> Model:
     task, settings = tasks.load(experiment["task"]), experiment["task"]
     shape = TaskSizes(task.vocabulary(settings), task.outputs(settings), task.length(settings))
     return build(experiment["model"], shape)
+
+
+def imported_model(run: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> Model:
+    """Return the model of checkpoints that another program made, sized as their parameters are.
+
+    Args:
+        run: its settings: ``model``, and ``task`` if it is known, which says how long sequences are where no learned
+            position embedding does.
+        shapes: of the parameters, by the names of the workflow's transformer.
+
+    Raises:
+        ValueError: there are no settings of a model.
+    """
+    if "model" not in run:
+        raise ValueError("nothing is known of the model that these checkpoints are of; give `model` beside `source`")
+    length = tasks.load(run["task"]).length(run["task"]) if "task" in run else None
+    return build(run["model"], TaskSizes(*imported_sizes(shapes, length)))
 
 
 def train(
@@ -103,7 +121,9 @@ def train(
                 rows.append(_batch_loss_row(batch_losses, settings["batch_size"], step))
                 batch_losses = []
             try:
-                rows += _evaluation_rows(state, task, dataset, settings["evaluation_sequences"], step)
+                rows += evaluation_rows(
+                    state.model, state.parameters, task, dataset, settings["evaluation_sequences"], step
+                )
             except FloatingPointError as error:
                 raise FloatingPointError(f"seed {seed}: at step {step}, {error}") from error
             report(step, rows)
@@ -212,11 +232,18 @@ def _batch_loss_row(losses: list[Tensor], batch_size: int, step: int) -> dict[st
     }
 
 
-def _evaluation_rows(state: State, task: Any, dataset: Dataset, sequences: int, step: int) -> Rows:
+def evaluation_rows(
+    model: Model, parameters: dict[str, Tensor], task: Any, dataset: Dataset, sequences: int, step: int
+) -> Rows:
+    """Return the losses and errors of a model on the first sequences of every test set, see :func:`train`.
+
+    Raises:
+        FloatingPointError: a logit is not finite.
+    """
     rows: Rows = []
     for data, test_set in dataset.test_sets.items():
         some = {name: array[:sequences] for name, array in test_set.items()}
-        result = evaluate(state.model, state.parameters, some["tokens"], some["targets"])
+        result = evaluate(model, parameters, some["tokens"], some["targets"])
         values = {"loss": (result.losses, "nats")}
         values |= {name: (value, "fraction") for name, value in task.errors(result.predictions, some).items()}
         rows += [

@@ -13,11 +13,13 @@ import numpy as np
 import pandas as pd
 
 from learning_geometry import tasks
-from learning_geometry.files import read_table
+from learning_geometry.files import check_folder, read_table
+from learning_geometry.sources.grid import uniform_grid
 from learning_geometry.tasks.dataset import Arrays, Dataset, read_dataset
 from learning_geometry.training.checkpoints import (
     check_steps,
     checkpoint_steps,
+    parameter_shapes,
     read_arrays,
     read_checkpoint,
     read_provenance,
@@ -37,9 +39,11 @@ class Run:
     experiment: str
     seed: int
     settings: dict[str, Any]
-    """The sections ``task``, ``model``, ``optimizer`` and ``training`` of the experiment's config."""
+    """The sections ``task``, ``model``, ``optimizer`` and ``training`` of the experiment's config; of checkpoints that
+    another program made ``source``, and those of the others that are known."""
     checkpoints: Path
-    dataset_file: Path
+    dataset_file: Path | None
+    """None: it is not known what the run learned."""
     metrics_file: Path
     others: tuple["Run", ...] = ()
     """Other seeds of the experiment, for measurements that ask for them (``other_seeds`` of its ``NEEDS``)."""
@@ -51,9 +55,11 @@ class Run:
     @cached_property
     def model(self) -> "learning_geometry.models.Model":
         """The model, to be called with the parameters of a step."""
-        from learning_geometry.training.loop import build_model
+        from learning_geometry.training.loop import build_model, imported_model
 
-        return build_model(self.settings)
+        if "source" not in self.settings:
+            return build_model(self.settings)
+        return imported_model(self.settings, parameter_shapes(self.checkpoints, self._steps[0]))
 
     @cached_property
     def _shapes(self) -> dict[str, tuple[int, ...]]:
@@ -62,7 +68,13 @@ class Run:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """What the run drew once, and its test sets."""
+        """What the run drew once, and its test sets.
+
+        Raises:
+            ValueError: it is not known what the run learned.
+        """
+        if self.dataset_file is None:
+            raise ValueError(f"{self.experiment}: it has no task, and so no sequences; give the `task` that it learned")
         return read_dataset(self.dataset_file)
 
     @cached_property
@@ -79,6 +91,7 @@ class Run:
     def _steps(self) -> list[int]:
         """All steps that have a checkpoint, compared with those that the settings ask for."""
         if "training" not in self.settings:
+            check_folder(self.checkpoints)
             return checkpoint_steps(self.checkpoints)
         training = self.settings["training"]
         return check_steps(self.checkpoints, schedule(training["checkpoints"], training["steps"]))
@@ -100,9 +113,17 @@ class Run:
 
         Raises:
             FileNotFoundError, ValueError: as :meth:`steps`.
+            ValueError: a step of the grid is missing.
         """
         early = [step for step in self._steps if until is None or step <= until]
-        return [step for step in early if read_provenance(self.checkpoints, step)["uniform"]]
+        steps = [step for step in early if read_provenance(self.checkpoints, step)["uniform"]]
+        if missing := uniform_grid(steps).missing if steps else ():
+            raise ValueError(
+                f"{self.experiment}, seed {self.seed}: of the checkpoints every {uniform_grid(steps).every} steps those of "
+                f"{', '.join(map(str, missing))} are missing, and between others nothing is measured that depends on their "
+                "spacing; add them, or list steps of equal spacing in source.step"
+            )
+        return steps
 
     def parameters(self, step: int) -> dict[str, "torch.Tensor"]:
         """Return the parameters at ``step``.

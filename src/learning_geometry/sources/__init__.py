@@ -1,0 +1,1 @@
+"""Checkpoints of other programs: their files, their names, and what they become."""

@@ -1,0 +1,188 @@
+"""Checkpoints of another program become a run: one at a time, one tensor at a time, resumable after any kill.
+
+The files are read, and nothing is ever written beside them. What is kept are the parameters alone, under the names of
+the workflow's transformer where there is a map.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from learning_geometry import tasks
+from learning_geometry.files import read_tensor_metadata, read_tensors, verify_file, write_tensors_in_turn
+from learning_geometry.models import Model
+from learning_geometry.sources import SourceError
+from learning_geometry.sources.grid import uniform_grid
+from learning_geometry.sources.opening import Opened, opened
+from learning_geometry.tasks.dataset import Dataset
+from learning_geometry.training.checkpoints import checkpoint_path, read_checkpoint
+from learning_geometry.training.loop import Rows, evaluation_rows, imported_model
+
+Report = Callable[[int, str], None]
+"""Called with a step and what there is to say of it."""
+
+
+def import_run(
+    run: Mapping[str, Any],
+    places: Mapping[int, Path],
+    directory: Path,
+    digests: Mapping[int, str],
+    provenance: Mapping[str, Any],
+    dataset: Dataset | None = None,
+    report: Report = lambda step, note: None,
+) -> Rows:
+    """Write the checkpoints of one seed below ``directory`` and return what there is to measure on the way.
+
+    A checkpoint that is there already, whole and of the same provenance, is not read again.
+
+    Args:
+        run: the sections of the experiment: ``source``, and ``model``, ``task`` and ``optimizer`` as far as they are known.
+        places: step -> file or folder.
+        directory: the run's working directory; checkpoints go to ``directory/checkpoints``.
+        digests: step -> digest of its file or files.
+        provenance: what makes the run; stored in every checkpoint.
+        dataset: what the run learned, if it is known; with a model that the map gives whole, losses and errors of its
+            test sets are computed.
+        report: called at every step.
+
+    Returns:
+        Rows ``running_loss`` and so on, as :func:`training.loop.train` gives them; none of a step whose logits are not
+        finite.
+
+    Raises:
+        SourceError: a checkpoint cannot be read, or does not hold what the first one holds, naming the first tensor
+            that differs.
+    """
+    grid = set(uniform_grid(places).steps)
+    length = task_length(run)
+    target = directory / "checkpoints"
+    target.mkdir(parents=True, exist_ok=True)
+    for leftover in target.glob("step-*.safetensors"):
+        if int(leftover.stem.removeprefix("step-")) not in places:
+            leftover.unlink()
+    first: Opened | None = None
+    rows: Rows = []
+    model: Model | None = None
+    for step, place in sorted(places.items()):
+        with opened(place, run["source"], run.get("model"), length) as one:
+            if first is not None:
+                _check_alike(first, one)
+            first = first or one
+            held = dict(provenance) | {"step": step, "uniform": step in grid}
+            note = _written(checkpoint_path(target, step), one, held | {"source": one.about() | {"digest": digests[step]}})
+        if dataset is not None and "model" in run and not one.missing:
+            model = model or imported_model(run, {name: shape for name, (_, shape) in one.types.items()})
+            try:
+                rows += evaluation_rows(
+                    model,
+                    read_checkpoint(target, step),
+                    tasks.load(run["task"]),
+                    dataset,
+                    run["source"]["evaluation_sequences"],
+                    step,
+                )
+            except FloatingPointError as error:
+                note += f"; its losses are not computed: {error}"
+        report(step, note)
+    return rows
+
+
+def task_length(run: Mapping[str, Any]) -> int | None:
+    """Return the number of positions of the sequences that a run learned; None: it is not known."""
+    return int(tasks.load(run["task"]).length(run["task"])) if "task" in run else None
+
+
+def check_logits(
+    run: Mapping[str, Any], place: Path, file: str | Path, length: int | None = None
+) -> float:
+    """Compare the logits of a checkpoint, put in place by the map, with those of the code that it is from.
+
+    Then each square matrix, of which no shape tells whether it is transposed, is transposed in its turn: logits that
+    would pass so too cannot tell it.
+
+    Args:
+        run: with ``source``, whose ``check`` has a ``tolerance``, and ``model``.
+        place: of the checkpoint.
+        file: safetensors with ``tokens`` (sequences, positions) and ``logits`` (sequences, positions read, outputs).
+        length: positions of the task's sequences, if it is known.
+
+    Returns:
+        The largest difference, as a share of the largest logit less the mean of its position.
+
+    Raises:
+        SourceError: they differ by more than the tolerance, cannot tell a transposition, or do not fit.
+    """
+    given = read_tensors(file)
+    if set(given) != {"tokens", "logits"} or given["tokens"].ndim != 2 or given["logits"].ndim != 3:
+        held = ", ".join(f"{name} {array.shape}" for name, array in sorted(given.items()))
+        raise SourceError(
+            f"{file}: holds {held or 'nothing'}; it must hold `tokens` (sequences, positions) and `logits` (sequences, "
+            "positions read, outputs), and nothing else"
+        )
+    tolerance = run["source"]["check"]["tolerance"]
+    with opened(place, run["source"], run.get("model"), length) as one:
+        if one.missing:
+            raise SourceError(f"{file}: logits are given, and the map does not give {one.missing[0]}; add it there")
+        parameters = {name: torch.from_numpy(one.read(name)) for name in one.types}
+        untold = one.untold
+    model = imported_model(run, {name: tuple(value.shape) for name, value in parameters.items()})
+    tokens, logits = torch.from_numpy(given["tokens"]).long(), given["logits"].astype(np.float64)
+    apart = _difference(model, parameters, tokens, logits, file)
+    if not apart <= tolerance:
+        raise SourceError(
+            f"{file}: the logits of {place} through the map {run['source']['names']} differ from these by {apart:.2g} of "
+            f"the largest, more than the tolerance {tolerance:.2g}; a matrix is transposed, a part is in another place, or "
+            "the settings of `model` are not those of your code (epsilon, activation, order of the norms)"
+        )
+    for name in untold:
+        turned = parameters | {name: parameters[name].T.contiguous()}
+        if (other := _difference(model, turned, tokens, logits, file)) <= 3 * tolerance:
+            raise SourceError(
+                f"{file}: with {name} transposed the logits differ by {other:.2g} of the largest, which the tolerance "
+                f"{tolerance:.2g} would let pass; give logits of a later step, or a smaller tolerance"
+            )
+    return apart
+
+
+def _difference(
+    model: Model, parameters: dict[str, torch.Tensor], tokens: torch.Tensor, logits: np.ndarray, file: str | Path
+) -> float:
+    if int(tokens.min()) < 0 or int(tokens.max()) >= len(parameters["embedding.weight"]):
+        raise SourceError(f"{file}: tokens from {int(tokens.min())} to {int(tokens.max())}, and the embedding has "
+                          f"{len(parameters['embedding.weight'])}; give tokens of this model")
+    with torch.no_grad():
+        ours = model.forward(parameters, tokens).double().numpy()
+    if ours.shape != logits.shape:
+        raise SourceError(
+            f"{file}: logits of shape {logits.shape}, and the model gives {ours.shape} for these tokens; correct "
+            "model.readout, or the file"
+        )
+    centred = logits - logits.mean(-1, keepdims=True)
+    scale = float(np.abs(centred).max())
+    return float(np.abs(ours - logits).max() / scale) if scale > 0 else float("inf")
+
+
+def _written(path: Path, one: Opened, held: Mapping[str, Any]) -> str:
+    """Write one checkpoint with its metadata, if it is not there; return what there is to say of it."""
+    with suppress(FileNotFoundError, ValueError, KeyError):
+        if read_tensor_metadata(path) == json.loads(json.dumps(held)):
+            verify_file(path)
+            return "there already"
+    write_tensors_in_turn(path, one.types, one.read, held)
+    return f"{len(one.types)} tensors of {one.path}"
+
+
+def _check_alike(first: Opened, one: Opened) -> None:
+    """Raise an error if a checkpoint holds other tensors than the first."""
+    for name in sorted(set(first.types) | set(one.types)):
+        before, now = (each.types.get(name) for each in (first, one))
+        if before is None or now is None:
+            holder, lacks = (one, first) if before is None else (first, one)
+            raise SourceError(f"{lacks.path}: holds no {name}, which {holder.path} holds; they are not of one run")
+        if before[1] != now[1]:
+            raise SourceError(f"{one.path}: {name} is {now[1]}, and {before[1]} in {first.path}; they are not of one run")

@@ -1,0 +1,59 @@
+"""Import the checkpoints of one seed that another program made; writes ours (a directory) and their metrics (a table).
+
+The files are read alone. Work in progress lies in the working directory, as in training, and a job that was killed
+continues behind the last checkpoint that is whole.
+"""
+
+from learning_geometry.forkserver import run_in_a_fork
+
+run_in_a_fork()
+
+import shutil
+from collections import defaultdict
+from pathlib import Path
+
+import torch
+
+from learning_geometry.files import write_table
+from learning_geometry.known import digest_of
+from learning_geometry.progress import Progress
+from learning_geometry.running import job
+from learning_geometry.sources.series import checked_at, checkpoints_of
+from learning_geometry.tables.tidy import tidy
+from learning_geometry.tasks.dataset import read_dataset
+from learning_geometry.training.checkpoints import finish_checkpoints
+from learning_geometry.training.importing import check_logits, import_run, task_length
+
+with job(snakemake) as running:
+    torch.set_num_threads(snakemake.threads)
+    experiment, seed = snakemake.params.experiment, snakemake.params.seed
+    name, working = snakemake.wildcards.experiment, Path(snakemake.params.working)
+    provenance = experiment | {"name": name, "seed": seed, **running.of()}
+    source = experiment["source"] | snakemake.params.source
+    digests = defaultdict(list)
+    for role, digest in sorted(running.of()["made_from"]["outside"].items()):
+        _, step, *_ = role.split("/")
+        if step.isdigit():
+            digests[int(step)].append(digest)
+    # what came since this was planned waits for the next run
+    places = {step: place for step, place in checkpoints_of(source, [seed])[seed].items() if step in digests}
+    running.ready()
+    if source["check"]:
+        at = checked_at(source, snakemake.params.seeds)
+        apart = check_logits(experiment, at.path, source["check"]["file"], task_length(experiment))
+        running.terminal(f"{name}: logits of {at.path} as given, but for {apart:.1g} of the largest")
+    progress = Progress(len(places), f"{name} seed {seed}")
+
+    def report(step, note):
+        """Show what was imported."""
+        running.unchanged()
+        progress(sorted(places).index(step) + 1, f"step {step}: {note}")
+
+    dataset = read_dataset(snakemake.input.dataset[0]) if snakemake.input.dataset else None
+    of_steps = {step: digest_of(of_one) for step, of_one in digests.items()}
+    rows = import_run(experiment, places, working, of_steps, provenance, dataset, report)
+    provenance = running.provenance(**provenance)
+    write_table(tidy(rows, name, seed), snakemake.output.metrics, provenance)
+    finish_checkpoints(working / "checkpoints", snakemake.output.checkpoints, places, provenance)
+    shutil.rmtree(working)
+    running.terminal(progress.summary())
