@@ -18,7 +18,7 @@ from learning_geometry.files import write_table
 from learning_geometry.known import digest_of
 from learning_geometry.progress import Progress
 from learning_geometry.running import job
-from learning_geometry.sources.series import checked_at, checkpoints_of
+from learning_geometry.sources.chosen import checked_at, checkpoints_of
 from learning_geometry.tables.tidy import tidy
 from learning_geometry.tasks.dataset import read_dataset
 from learning_geometry.training.checkpoints import finish_checkpoints

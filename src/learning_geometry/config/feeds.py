@@ -10,10 +10,10 @@ from learning_geometry import tasks
 from learning_geometry.config.needs import needs
 from learning_geometry.config.problems import Report
 from learning_geometry.config.sourced import check_source
-from learning_geometry.sources import SourceError
+from learning_geometry.sources.checkpoint import SourceError
 from learning_geometry.sources.opening import opened
 from learning_geometry.sources.grid import uniform_grid
-from learning_geometry.sources.series import checkpoints_of
+from learning_geometry.sources.chosen import checkpoints_of
 
 MATRICES = "*"
 """What a measurement says that it needs of the weights if any matrices will do."""

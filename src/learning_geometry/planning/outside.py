@@ -12,6 +12,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from learning_geometry.sources.chosen import checked_at, checkpoints_of
+from learning_geometry.sources.folders import files_of
+from learning_geometry.sources.maps import map_file
 from learning_geometry.tasks.prompts import prompt_file
 from learning_geometry.tasks.texts import text_files
 
@@ -112,18 +115,16 @@ def outside_files(reads: Mapping[str, Any]) -> dict[str, Path]:
 
 def _of_source(source: Mapping[str, Any]) -> dict[str, Path]:
     """Return the files of one seed's checkpoints by their steps, that of the map, and those that the map is checked on."""
-    from learning_geometry.sources.series import checked_at, checkpoints_of
-
     series = checkpoints_of(source, [source["seed"]])[source["seed"]]
     by_role = {
-        f"source/{step}/{path.name}": path for step, place in series.items() for path in weight_files(place).all
+        f"source/{step}/{path.name}": path for step, place in series.items() for path in files_of(place)
     }
     if source["names"] is not None:
         by_role["source/names"] = map_file(source["names"])
     if source["check"]:
         by_role["source/check/logits"] = Path(source["check"]["file"])
         at = checked_at(source, source["seeds"])
-        by_role |= {f"source/check/{at.seed}/{at.step}/{path.name}": path for path in weight_files(at.path).all}
+        by_role |= {f"source/check/{at.seed}/{at.step}/{path.name}": path for path in files_of(at.path)}
     return by_role
 
 

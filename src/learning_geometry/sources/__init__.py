@@ -1,1 +1,1 @@
-"""Checkpoints of other programs: their files, their names, and what they become."""
+"""Checkpoints that other tools wrote: their formats, their names of files, their steps. Nothing is ever written."""

@@ -16,7 +16,7 @@ import torch
 from learning_geometry import tasks
 from learning_geometry.files import read_tensor_metadata, read_tensors, verify_file, write_tensors_in_turn
 from learning_geometry.models import Model
-from learning_geometry.sources import SourceError
+from learning_geometry.sources.checkpoint import SourceError
 from learning_geometry.sources.grid import uniform_grid
 from learning_geometry.sources.opening import Opened, opened
 from learning_geometry.tasks.dataset import Dataset
