@@ -271,7 +271,14 @@ def check_figure(name: str, figure: dict[str, Any], config: dict[str, Any], prob
             problem = f"no experiment {yaml_text(experiment)}{close} experiments: {', '.join(experiments)}"
             problems.setdefault((*path, "experiments", i), problem)
             continue
-        present = dict(entries(experiments)).get(experiment, {}).get("measurements")
+        here = dict(entries(experiments)).get(experiment, {})
+        if _tells_names(name) and isinstance(here.get("source"), dict) and here["source"].get("names") is None:
+            problem = (
+                f"{name} tells the matrices of the workflow's transformer apart, and those of {experiment} bear the names "
+                f"of another program; name a map in experiments.{experiment}.source.names, or leave {experiment} out"
+            )
+            problems.setdefault((*path, "experiments", i), problem)
+        present = here.get("measurements")
         # of controls a figure shows what there is
         needed = [] if controls and i else required
         missing = [m for m in needed if isinstance(present, dict) and m not in present]
@@ -289,6 +296,13 @@ def check_figure(name: str, figure: dict[str, Any], config: dict[str, Any], prob
                     f"others to another entry of {_section(experiment, config)}, or leave {experiment} out"
                 )
                 problems.setdefault((*path, "experiments", i), problem)
+
+
+def _tells_names(figure: str) -> bool:
+    try:
+        return bool(module_literal("figures", figure, "NAMED"))
+    except (KeyError, ConfigError):
+        return False
 
 
 def _section(name: str, config: dict[str, Any]) -> str:

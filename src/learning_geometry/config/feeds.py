@@ -116,16 +116,11 @@ def _lacking(
     if "model" not in experiment:
         yield "it needs the settings of the model; give `model`, with heads, layers and width"
         return
-    for pattern in weights:
-        if not any(fnmatchcase(name, pattern) for name in held.shapes):
-            yield f"it reads {pattern}, which the map {source['names']} does not give; add it there"
-            return
-    if not weights and held.missing:
-        yield (
-            f"it runs the model, and the map {source['names']} does not give {held.missing[0]}"
-            + f" and {len(held.missing) - 1} more" * (len(held.missing) > 1)
-            + "; add them there"
-        )
+    does = f"reads {', '.join(weights)}" if weights else "runs the model"
+    missing = [name for name in held.missing if not weights or any(fnmatchcase(name, each) for each in weights)]
+    if missing:
+        more = f" and {len(missing) - 1} more" * (len(missing) > 1)
+        yield f"it {does}, and the map {source['names']} does not give {missing[0]}{more}; add it there"
         return
     if (not weights or _reads_data(wanted)) and experiment.get("task") is None:
         yield (

@@ -71,7 +71,7 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
     for name in ("experiments", "tasks"):
         if not options.get(name):
             raise ValueError(f"grokking_timeline: the option {name!r} is missing or empty")
-    experiments, tables = style.shown("grokking_timeline", REQUIRES, tables, options)
+    experiments, tables = style.shown("grokking_timeline", REQUIRES, style.with_means_of_matrices(tables), options)
     for quantity in (DEFECT, LEAD, FALSE_ALARM, PC1):
         style.select(tables["summary"], experiment=experiments[0], quantity=quantity, null="")  # says what is missing
     letters = style.letters(len(experiments) + 3)

@@ -311,6 +311,12 @@ def select(table: pd.DataFrame, **conditions: str | int) -> pd.DataFrame:
     return table[chosen]
 
 
+def with_means_of_matrices(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """Return tables in which means over all followed matrices are called as those over attention matrices are."""
+    renamed = {"matrices": "attention_matrices"}
+    return {name: table.assign(part=table["part"].replace(renamed)) for name, table in tables.items()}
+
+
 def seeds_text(rows: pd.DataFrame) -> str:
     """Return "n = 5", or "n = 3 to 5" where the number of seeds differs between the rows of a summary."""
     fewest, most = int(rows["n"].min()), int(rows["n"].max())

@@ -62,6 +62,9 @@ WIDTH_OF_SLOT = 0.86
 Slot = dict[str, str]
 """Column values that select what stands at one place of the x axis."""
 
+NAMED = True
+"""It tells matrices apart by their names, which must be those of the workflow's transformer."""
+
 MOST = {"experiments": 4}
 """What a config may list at most of what the figure shows: of more it would not be readable."""
 

@@ -44,7 +44,7 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
     Raises:
         ValueError: no experiment, or one was not measured; the message names the quantity.
     """
-    experiments, tables = style.shown("trajectory_orientation", REQUIRES, tables, options)
+    experiments, tables = style.shown("trajectory_orientation", REQUIRES, style.with_means_of_matrices(tables), options)
     of_all = {name: table[table["quantity"] == COSINE] for name, table in tables.items()}
     for experiment in experiments:
         style.select(tables["summary"], experiment=experiment, quantity=COSINE, null="")

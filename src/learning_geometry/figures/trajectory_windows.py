@@ -60,7 +60,7 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
     Raises:
         ValueError: no experiment, or one was not measured in windows; the message names the quantity.
     """
-    experiments, tables = style.shown("trajectory_windows", REQUIRES, tables, options)
+    experiments, tables = style.shown("trajectory_windows", REQUIRES, style.with_means_of_matrices(tables), options)
     looks = colors_of(experiments)
 
     def one(canvas: style.Canvas, _: Mapping[str, pd.DataFrame], options: Mapping[str, Any], experiment: str) -> None:

@@ -86,6 +86,30 @@ def participation_ratio(singular_values: Float[np.ndarray, " rank"]) -> float:
     return float(variances.sum() ** 2 / (variances**2).sum())
 
 
+def stable_rank(singular_values: Float[np.ndarray, " rank"]) -> float:
+    r"""Stable rank $\sum_i \sigma_i^2 / \sigma_1^2$: the squared Frobenius norm over the squared spectral norm.
+
+    Rudelson and Vershynin 2007, "Sampling from large matrices", section 1.
+
+    Args:
+        singular_values: non-negative, shape (rank,), in any order and unit.
+
+    Returns:
+        A number in [1, rank]; NaN for a zero matrix, whose stable rank is undefined.
+
+    Raises:
+        ValueError: if a singular value is negative or not finite.
+
+    Examples:
+        >>> stable_rank(np.array([2.0, 2.0, 1.0]))
+        2.25
+    """
+    _check_spectrum(singular_values)
+    if not singular_values.any():
+        return float("nan")
+    return float(np.sum((singular_values / singular_values.max()) ** 2))
+
+
 def singular_value_gaps(
     singular_values: Float[np.ndarray, "*draws rank"],
 ) -> Float[np.ndarray, "*draws rank-1"]:

@@ -70,7 +70,7 @@ def files_of(path: Path) -> tuple[Path, ...]:
         SourceError: as :func:`weight_files`.
     """
     weights = weight_files(path)
-    return (*weights.files, *((weights.index,) if weights.index is not None else ()))
+    return (*weights.files, *((weights.index_file,) if weights.index_file is not None else ()))
 
 
 def trainer_steps(path: Path) -> dict[str, int]:

@@ -6,6 +6,7 @@ they span the direct sum of the subspaces. Arrays of a matrix's shape are read r
 
 import re
 from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
 
 import numpy as np
 from jaxtyping import Float
@@ -27,6 +28,35 @@ def attention_matrices(names: Iterable[str]) -> list[str]:
     ['layers.0.attention.key.weight']
     """
     return [name for name in names if ATTENTION_MATRIX.fullmatch(name)]
+
+
+def followed_matrices(
+    shapes: Mapping[str, tuple[int, ...]], pattern: str | None, where: str
+) -> tuple[dict[str, str], str]:
+    """Return the matrices whose trajectories are followed, and what the mean over them is called.
+
+    Args:
+        shapes: of all parameters, by name.
+        pattern: which matrices, by name, ``*`` standing for anything; None: the attention matrices of the workflow's
+            transformer, or all matrices if none has such a name.
+        where: run, for the message.
+
+    Returns:
+        Part (the name without ``.weight``) -> name, sorted by name; ``attention_matrices``, or ``matrices``.
+
+    Raises:
+        ValueError: there is none.
+    """
+    matrices = sorted(name for name, shape in shapes.items() if len(shape) == 2)
+    attention = attention_matrices(matrices)
+    if pattern is None:
+        chosen = attention or matrices
+    else:
+        chosen = [name for name in matrices if fnmatchcase(name, pattern)]
+    if not chosen:
+        raise ValueError(f"{where}: no matrix is called {pattern or '*'}; there are {', '.join(matrices) or 'none'}")
+    parts = {name.removesuffix(".weight"): name for name in chosen}
+    return parts, "attention_matrices" if chosen == attention else "matrices"
 
 
 def execution_basis(run: Run, until: int, directions: int = 3) -> dict[str, np.ndarray]:

@@ -13,6 +13,7 @@ from learning_geometry.seeding import seeded
 from learning_geometry.tables.tidy import central_range, tidy
 
 NEEDS = {
+    "weights": ["embedding.weight"],
     # below 5 there is one frequency
     "task_settings": {"prime": 5},
 }

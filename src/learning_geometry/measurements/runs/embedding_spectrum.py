@@ -16,6 +16,11 @@ from learning_geometry.measurements.common.run import Run
 from learning_geometry.seeding import seeded
 from learning_geometry.tables.tidy import central_range, tidy
 
+NEEDS = {
+    "weights": ["embedding.weight"],
+}
+"""What it needs of task, model and experiment, without which the config refuses it (``config.needs``)."""
+
 SETTINGS = {
     "every": {
         "type": "integer",

@@ -13,6 +13,7 @@ from learning_geometry.seeding import seeded
 from learning_geometry.tables.tidy import central_range, tidy
 
 NEEDS = {
+    "weights": ["layers.*.attention.query.weight", "layers.*.attention.key.weight"],
     "checkpoints": {"always": 3},
     "model_settings": ["layers"],
 }

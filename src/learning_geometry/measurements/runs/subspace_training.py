@@ -16,6 +16,7 @@ from learning_geometry.training.loop import state_from
 from learning_geometry.training.projected import Projection, confine, continue_training, projection
 
 NEEDS = {
+    "trains": True,
     "errors": ["error"],
     "checkpoints": {"directions": 2},
     "at_most": {"directions": "matrix_entries"},

@@ -16,7 +16,7 @@ from learning_geometry.geometry.trajectories import (
     variances,
     without_start,
 )
-from learning_geometry.measurements.common.execution_basis import attention_matrices
+from learning_geometry.measurements.common.execution_basis import followed_matrices
 from learning_geometry.measurements.common.neighbour_dimension import neighbour_dimensions
 from learning_geometry.measurements.common.run import Run
 from learning_geometry.measurements.common.trajectory_nulls import (
@@ -36,10 +36,18 @@ from learning_geometry.training.checkpoints import parameter_shapes, trajectory_
 
 NEEDS = {
     "checkpoints": {"always": 4},
+    "weights": ["*"],
 }
 """What it needs of task, model and experiment, without which the config refuses it (``config.needs``)."""
 
 SETTINGS = {
+    "matrices": {
+        "type": ["string", "null"],
+        "minLength": 1,
+        "default": None,
+        "description": "Matrices that are followed, by name, * standing for anything; null: the attention matrices, or "
+        "all matrices of checkpoints whose names are another program's.",
+    },
     "draws": {
         "type": "integer",
         "minimum": 100,
@@ -65,9 +73,6 @@ SETTINGS = {
     },
 }
 
-ALL_MATRICES = "attention_matrices"
-"""The part of means over all attention matrices."""
-
 FEWEST_SNAPSHOTS = 4
 BELOW = 0.05
 """Quantile of a null's draws below which the r90 of a matrix must lie to be told from it."""
@@ -80,7 +85,8 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
 
     Parts: every attention matrix (``layers.<l>.attention.query`` and so on), ``layers.<l>.attention`` (its four
     matrices as one vector), ``model`` (all parameters), and ``attention_matrices``, the mean of the matrices' numbers.
-    Parameters that never move are left out. Step = the last on the grid. Rows:
+    Of other matrices, by the setting or as another program called them, each is a part, those whose names are alike but
+    for the end together are one, and the mean is ``matrices``. Parameters that never move are left out. Step = the last on the grid. Rows:
 
     - ``trajectory_r90``, ``trajectory_r99`` (dimensions): fewest components with 90 and 99 % of the variance;
       ``trajectory_participation_ratio`` (dimensions); ``trajectory_pc1_share`` (fraction) of the first component;
@@ -114,18 +120,21 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
             f"{FEWEST_SNAPSHOTS}; lower training.checkpoints.every"
         )
     windows = cut(len(steps), settings["windows"])
+    where = f"{run.experiment}, seed {run.seed}"
+    followed, mean = followed_matrices(parameter_shapes(run.checkpoints, steps[0]), settings["matrices"], where)
     products = read_products(run, steps)
-    matrices = {name.removesuffix(".weight"): products[name] for name in attention_matrices(products)}
+    matrices = {part: products[name] for part, name in followed.items() if name in products}
     if not matrices:
-        raise ValueError(f"{run.experiment}, seed {run.seed}: no attention matrix moves; nothing can be measured")
-    measured_rows = whole_rows(run, parts(products, matrices), list(matrices), steps, settings["draws"])
+        raise ValueError(f"{where}: of {', '.join(followed)} none moves; nothing can be measured")
+    measured_rows = whole_rows(run, parts(products, matrices), list(matrices), mean, steps, settings["draws"])
     if settings["neighbours"]:
         measured_rows += neighbour_rows(run, together(products.values()), steps, settings["neighbour_draws"])
     for each in measured_rows:
         each["step"] = steps[-1]
     for index, window in enumerate(windows):
         columns = {"step": steps[window.stop - 1], "index": index}
-        measured_rows += [each | columns for each in window_rows(run, matrices, index, window, settings["draws"])]
+        of_window = window_rows(run, matrices, mean, index, window, settings["draws"])
+        measured_rows += [each | columns for each in of_window]
     return tidy(measured_rows, run.experiment, run.seed)
 
 
@@ -140,16 +149,23 @@ def read_products(run: Run, steps: Sequence[int]) -> dict[str, InnerProducts]:
 
 
 def parts(products: Mapping[str, InnerProducts], matrices: Mapping[str, InnerProducts]) -> dict[str, InnerProducts]:
-    """Return the inner products of every part: attention matrices, the attention of layers, the model."""
+    """Return the inner products of every part: matrices, those of one layer together, the model."""
     layers: dict[str, list[InnerProducts]] = {}
     for part, of_matrix in matrices.items():
         layers.setdefault(part.rpartition(".")[0], []).append(of_matrix)
-    of_layers = {layer: together(of_layer) for layer, of_layer in layers.items()}
+    # a single matrix is no layer, but the only one of an attention that moves
+    shown = {layer: each for layer, each in layers.items() if len(each) > 1 or layer.endswith(".attention")}
+    of_layers = {layer: together(of_layer) for layer, of_layer in shown.items() if layer}
     return {**matrices, **of_layers, "model": together(products.values())}
 
 
 def whole_rows(
-    run: Run, of_parts: Mapping[str, InnerProducts], matrices: Sequence[str], steps: Sequence[int], draws: int
+    run: Run,
+    of_parts: Mapping[str, InnerProducts],
+    matrices: Sequence[str],
+    mean: str,
+    steps: Sequence[int],
+    draws: int,
 ) -> list[dict[str, Any]]:
     """Return the rows of the whole trajectory of every part and of the mean over matrices, without steps."""
     made: list[dict[str, Any]] = []
@@ -163,8 +179,8 @@ def whole_rows(
         chance[part] = 1 / products.entries
         made += rows("trajectory_", part, measured[part], nulls[part])
     of_matrices, of_nulls = [measured[part] for part in matrices], [nulls[part] for part in matrices]
-    made += mean_rows("trajectory_", ALL_MATRICES, of_matrices, of_nulls)
-    chance[ALL_MATRICES] = float(np.mean([chance[part] for part in matrices]))
+    made += mean_rows("trajectory_", mean, of_matrices, of_nulls)
+    chance[mean] = float(np.mean([chance[part] for part in matrices]))
     for part, share in chance.items():
         made.append(row("trajectory_initial_direction_share", part, share) | {"null": "isotropic_walk"})
     for null in RANDOM_NULLS:
@@ -174,7 +190,7 @@ def whole_rows(
             p_value = float((1 + np.sum(drawn <= r90)) / (1 + draws))
             made.append(row(f"trajectory_r90_p_value_{null}", part, p_value) | {"unit": "fraction"})
             below.append(r90 < np.quantile(drawn, BELOW, method="inverted_cdf"))
-        of_all = row(f"trajectory_r90_below_{null}", ALL_MATRICES, float(np.mean(below)), len(matrices))
+        of_all = row(f"trajectory_r90_below_{null}", mean, float(np.mean(below)), len(matrices))
         made.append(of_all | {"unit": "fraction"})
     return made
 
@@ -190,7 +206,7 @@ def start_numbers(products: InnerProducts) -> dict[str, np.ndarray]:
 
 
 def window_rows(
-    run: Run, matrices: Mapping[str, InnerProducts], index: int, window: slice, draws: int
+    run: Run, matrices: Mapping[str, InnerProducts], mean: str, index: int, window: slice, draws: int
 ) -> list[dict[str, Any]]:
     """Return the rows of one window, without step and index; a matrix that does not move in it is left out."""
     made: list[dict[str, Any]] = []
@@ -207,7 +223,7 @@ def window_rows(
         made += rows("window_", part, measured, drawn)
         of_matrices.append(measured)
         nulls.append(drawn)
-    return made + mean_rows("window_", ALL_MATRICES, of_matrices, nulls)
+    return made + mean_rows("window_", mean, of_matrices, nulls)
 
 
 def neighbour_rows(run: Run, model: InnerProducts, steps: Sequence[int], draws: int) -> list[dict[str, Any]]:

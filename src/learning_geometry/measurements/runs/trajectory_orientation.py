@@ -8,7 +8,7 @@ import pandas as pd
 
 from learning_geometry.geometry.trajectories import dimension, inner_products, principal_directions, variances
 from learning_geometry.geometry.wishart import haar_corners
-from learning_geometry.measurements.common.execution_basis import attention_matrices
+from learning_geometry.measurements.common.execution_basis import followed_matrices
 from learning_geometry.measurements.common.run import Run
 from learning_geometry.seeding import seeded
 from learning_geometry.tables.tidy import central_range, tidy
@@ -18,10 +18,18 @@ NEEDS = {
     "checkpoints": {"always": 2, "ranks": 1},
     "at_most": {"ranks": "matrix_entries"},
     "other_seeds": "all",
+    "weights": ["*"],
 }
 """What it needs of task, model and experiment, without which the config refuses it (``config.needs``)."""
 
 SETTINGS = {
+    "matrices": {
+        "type": ["string", "null"],
+        "minLength": 1,
+        "default": None,
+        "description": "Matrices that are followed, by name, * standing for anything; null: the attention matrices, or "
+        "all matrices of checkpoints whose names are another program's.",
+    },
     "ranks": {
         "type": "array",
         "items": {"type": "integer", "minimum": 1},
@@ -38,9 +46,6 @@ SETTINGS = {
     },
 }
 
-ALL_MATRICES = "attention_matrices"
-"""The part of means over all attention matrices."""
-
 COSINES = ("orientation_rms_cosine", "orientation_largest_cosine")
 
 
@@ -51,7 +56,7 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
     the uniform grid. Seeds of different initialisations differ by the symmetries of the model alone, so compare seeds
     of one initialisation (``training.initialisation_seed``). Step = the last on the grid. Rows, fractions, means over
     the other seeds, index = k; parts each attention matrix (``layers.<l>.attention.query``) and ``attention_matrices``,
-    the mean over them:
+    the mean over them (of other matrices, by the setting or as another program called them, ``matrices``):
 
     - ``orientation_rms_cosine``: root of the mean squared principal cosine;
     - ``orientation_largest_cosine``: cosine of the smallest principal angle;
@@ -73,13 +78,10 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
         if other.uniform_steps() != steps:
             raise ValueError(f"{run.experiment}: seeds {run.seed} and {other.seed} have other checkpoints; train again")
     shapes = parameter_shapes(run.checkpoints, steps[0])
-    names = attention_matrices(sorted(shapes))
-    if not names:
-        raise ValueError(f"{run.experiment}: no attention matrices (layers.<l>.attention.query.weight, ...) to follow")
+    followed, mean = followed_matrices(shapes, settings["matrices"], f"{run.experiment}, seed {run.seed}")
     rows: list[dict[str, Any]] = []
     measured, drawn, distances = [], [], []
-    for name in names:
-        part = name.removesuffix(".weight")
+    for part, name in followed.items():
         own, own_r90 = _trajectory(run, steps, name, max(ranks))
         cosines = []
         for other in run.others:
@@ -94,11 +96,11 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
         chance = nested_cosines(corners, ranks).reshape(settings["null_draws"], len(run.others), len(COSINES), -1)
         drawn.append(chance.mean(1))
         rows += _rows(part, ranks, measured[-1], drawn[-1], len(run.others))
-    rows += _rows(ALL_MATRICES, ranks, np.mean(measured, axis=0), np.mean(drawn, axis=0), len(distances))
+    rows += _rows(mean, ranks, np.mean(measured, axis=0), np.mean(drawn, axis=0), len(distances))
     rows.append(
         {
             "quantity": "trajectory_r90_distance_from_other_seeds",
-            "part": ALL_MATRICES,
+            "part": mean,
             "value": float(np.mean(distances)),
             "unit": "dimensions",
             "n": len(distances),
