@@ -11,6 +11,7 @@ from learning_geometry.sources.checkpoint import SourceError
 PLACEHOLDERS = ("seed", "step", "any")
 ODD_NUMBER = r"-\d+|-?\d+[.,]\d+|\d+(?:\.\d+)?[eE][+-]?\d+|\d+[kKmM]"
 """Numbers that are no steps, at least not as they stand: -1, 1.5, 1e3, 5k."""
+ANY = "[^/]*"
 SHOWN = 6
 
 
@@ -108,12 +109,20 @@ def _below(match: Match, part: str, seed: int) -> Iterator[Match]:
         return
     if not match.path.is_dir():
         return
-    expression = re.compile(_expression(part, seed, r"(\d+)"), re.ASCII)
+    pattern = _expression(part, seed, r"(\d+)")
+    expression, lazy = re.compile(pattern, re.ASCII), re.compile(pattern.replace(ANY, ANY + "?"), re.ASCII)
     for child in match.path.iterdir():
         if child.name.startswith(".") and not part.startswith("."):
             continue
-        if said := expression.fullmatch(child.name):
-            yield Match(child, said[1] if said.groups() else match.number)
+        said = [each for each in (lazy.fullmatch(child.name), expression.fullmatch(child.name)) if each is not None]
+        if not said:
+            continue
+        numbers = [each[1] if each.groups() else match.number for each in said]
+        if numbers[0] != numbers[-1]:
+            raise SourceError(
+                f"{child}: both {numbers[0]} and {numbers[-1]} could be {{step}} in {part}; write more of the name"
+            )
+        yield Match(child, numbers[0])
 
 
 def _expression(part: str, seed: int, step: str) -> str:
@@ -121,7 +130,7 @@ def _expression(part: str, seed: int, step: str) -> str:
     made = ""
     for piece in re.split(r"(\{seed\}|\{step\}|\{any\}|\*)", part):
         if piece in ("*", "{any}"):
-            made += "[^/]*"
+            made += ANY
         elif piece == "{seed}":
             made += rf"{_begin(made)}0*{seed}(?!\d)"
         elif piece == "{step}":
@@ -133,7 +142,7 @@ def _expression(part: str, seed: int, step: str) -> str:
 
 def _begin(before: str) -> str:
     """After any text, a number must not begin in the middle of one."""
-    return r"(?<!\d)" if before.endswith("*") and not before.endswith(r"\*") else ""
+    return r"(?<!\d)" if before.endswith(ANY) else ""
 
 
 def _of(pattern: str, seed: int) -> str:

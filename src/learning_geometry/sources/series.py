@@ -114,26 +114,30 @@ def _check_steps(where: str, steps: Sequence[int]) -> None:
 
 def _numbered(files: str, seed: int, base: Path, notes: list[str]) -> list[Match]:
     """What matches with a number; what has a word in its place is noted, and what has an odd number refused."""
-    others = left_out(files, seed, base)
-    if odd := [match for match in others if re.fullmatch(ODD_NUMBER, str(match.number))]:
-        raise SourceError(
-            f"{odd[0].path}: {odd[0].number!r} stands where {{step}} does in {files}, and is no whole number from 0 on; "
-            "use a narrower pattern, or list the steps"
-        )
+    none = None
     try:
         found = matches(files, seed, base)
     except SourceError as error:
-        if not others:
-            raise
+        found, none = [], error
+    matched = {match.path for match in found}
+    others = [match for match in left_out(files, seed, base) if match.path not in matched]
+    if odd := [match for match in others if re.fullmatch(ODD_NUMBER, str(match.number))]:
         raise SourceError(
-            f"{files}: no number stands where {{step}} does, but {_some([str(match.number) for match in others])}; "
+            f"{odd[0].path}: {odd[0].number!r} stands where {{step}} does in {files}, and is no whole number from 0 "
+            "on; use a narrower pattern, or list the steps"
+        )
+    if others and not found:
+        raise SourceError(
+            f"{files}: no number stands where {{step}} does in {_some([match.path.name for match in others])}; "
             "correct the pattern, or write `step: inside` or a list of steps"
-        ) from error
-    notes += [f"{match.path}: left out, as {match.number!r} stands where {{step}} does" for match in others]
+        )
+    if none is not None:
+        raise none
+    notes += [f"{match.path}: left out, as no number stands where {{step}} does in {files}" for match in others]
     if counted := [match.path for match in found if counts_saves(match.path)]:
         raise SourceError(
-            f"{counted[0]}: accelerate wrote it, and its number counts saves, not steps; give `step: [..]`, the step of "
-            "each in the order of the names"
+            f"{counted[0]}: accelerate wrote it, and its number counts saves, not steps; give `step: [..]`, the step "
+            "of each in the order of the names"
         )
     return found
 
@@ -143,8 +147,8 @@ def _step_inside(path: Path, state: str | None) -> int:
         inside = checkpoint.inside
     if not inside:
         raise SourceError(
-            f"{path}: holds no step, neither {', '.join(STEP_KEYS)} nor {TRAINER_STATE} beside it; write `step: name` or "
-            "a list of steps"
+            f"{path}: holds no step, neither {', '.join(STEP_KEYS)} nor {TRAINER_STATE} beside it; write "
+            "`step: name` or a list of steps"
         )
     if len(set(inside.values())) > 1:
         said = " and ".join(f"{key} is {number}" for key, number in inside.items())
@@ -162,8 +166,8 @@ def _by_step(of: str, found: list[Match], steps: list[int], notes: list[str]) ->
         if first != path:
             if not _equal(first, path):
                 raise SourceError(
-                    f"{of}: both {first} and {path} are of step {step}, and differ; use a narrower pattern, or list the "
-                    "steps"
+                    f"{of}: both {first} and {path} are of step {step}, and differ; use a narrower pattern, or "
+                    "list the steps"
                 )
             notes.append(f"{path}: left out, as it holds the same bytes as {first}, of step {step}")
     return dict(sorted(by_step.items()))
