@@ -1,5 +1,6 @@
 """Which files of a checkpoint's folder hold its weights: Hugging Face's, accelerate's, PyTorch's."""
 
+import re
 import shlex
 from fnmatch import fnmatch
 from pathlib import Path
@@ -88,9 +89,17 @@ def trainer_steps(path: Path) -> dict[str, int]:
         raise SourceError(f"{folder}: {error}") from None
 
 
-def is_of_accelerate(path: Path) -> bool:
-    """Return whether ``save_state`` of accelerate wrote a folder, whose number counts saves."""
-    return path.is_dir() and any(True for pattern in (RANDOM_STATES, OPTIMIZER) for _ in path.glob(pattern))
+def counts_saves(path: Path) -> bool:
+    """Return whether accelerate named a checkpoint: then the number in its name counts saves, and no step is inside.
+
+    ``save_state`` without a folder writes ``checkpoint_0``, ``checkpoint_1``, …; folders that users name are theirs.
+
+    Args:
+        path: the folder, or a file in it.
+    """
+    folder = path if path.is_dir() else path.parent
+    written = any(True for pattern in (RANDOM_STATES, OPTIMIZER) for _ in folder.glob(pattern))
+    return re.fullmatch(r"checkpoint_\d+", folder.name) is not None and written and not trainer_steps(folder)
 
 
 def _in_folder(folder: Path) -> Weights:

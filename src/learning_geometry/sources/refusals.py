@@ -38,9 +38,9 @@ def refusal(path: Path, error: Exception) -> SourceError:
     classes = _classes(path, text)
     if not classes:
         # of PyTorch's advice for other readers only what it met
-        reason = " ".join(re.split(r"WeightsUnpickler error:", text)[-1].split())[:300]
+        reason = " ".join(text.split("WeightsUnpickler error:")[-1].split(". ")[0].split())
         return SourceError(
-            f"{path}: cannot be read as a file of PyTorch ({type(error).__name__}: {reason}); it is cut, damaged or no "
+            f"{path}: cannot be read as a file of PyTorch ({reason or type(error).__name__}); it is cut, damaged or no "
             "such file: copy it again, or save it again"
         )
     shown = ", ".join(classes[:SHOWN]) + (", …" if len(classes) > SHOWN else "")

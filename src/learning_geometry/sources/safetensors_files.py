@@ -14,7 +14,7 @@ from learning_geometry.sources.checkpoint import READABLE, ForeignTensor, Held, 
 FORMAT = "format"
 """Key of the metadata that says which library wrote a file, and ties no names."""
 PART = "shard-"
-"""How names of files begin that hold one rank's parts of tensors: HuggingFaceStorageWriter, ``save_distributed=True``."""
+"""How HuggingFaceStorageWriter begins the names of files of one rank's parts of tensors (``save_distributed=True``)."""
 
 
 @contextmanager

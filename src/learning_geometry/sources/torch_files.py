@@ -1,5 +1,6 @@
 """Tensors of PyTorch's files, mapped into memory and read one by one; no pickled object is ever made."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,13 +69,17 @@ def _load(path: Path) -> Any:
     with open(path, "rb") as file:
         mapped = file.read(4) == ZIP
     try:
-        return torch.load(str(path), map_location="cpu", weights_only=True, mmap=mapped)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what PyTorch will no longer have; what is not read here is refused
+            return torch.load(str(path), map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # of many kinds: damaged bytes reach deep into its readers
         raise refusal(path, error) from error
 
 
 def _whole(tensor: Tensor, where: str) -> Tensor:
     """The tensor without gradients, of this process alone."""
+    if tensor.is_nested:
+        raise SourceError(f"{where} is a nested tensor, which has no shape; save its parts")
     if not isinstance(tensor, DTensor):
         return tensor.detach()
     mesh = tensor.device_mesh
@@ -87,8 +92,6 @@ def _whole(tensor: Tensor, where: str) -> Tensor:
 
 
 def _kind(tensor: Tensor) -> str:
-    if tensor.is_nested:
-        return "NESTED"
     if tensor.layout != torch.strided:
         return str(tensor.layout).removeprefix("torch.").upper()
     return TYPES.get(tensor.dtype, str(tensor.dtype).removeprefix("torch.").upper())
