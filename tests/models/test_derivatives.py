@@ -12,6 +12,7 @@ from learning_geometry.models.attention import (
     rotation,
     score_bias,
 )
+from learning_geometry.models.differentiated import Norm
 from learning_geometry.models.dropout import dropped_residual
 from learning_geometry.models.transformer import SETTINGS
 from learning_geometry.seeding import seeded
@@ -58,13 +59,13 @@ def plain_attention(vector, mask=None):
 
 def fused(vector, mask=None):
     x, weight, bias, *rest = arrays(vector, *SUBLAYER)
-    return fused_attention(x, TOKENS, (weight, bias), tuple(rest[4:]), tuple(rest[:4]), 2, FACTORS, BIAS, mask)
+    return fused_attention(x, TOKENS, Norm(weight, bias), tuple(rest[4:]), tuple(rest[:4]), 2, FACTORS, BIAS, mask)
 
 
 def written_out(vector):
     x, weight, bias, *rest = arrays(vector, *SUBLAYER)
     return sum(
-        second_derivatives.attention(x, TOKENS, (weight, bias), tuple(rest[4:]), tuple(rest[:4]), 2, FACTORS, BIAS)
+        second_derivatives.attention(x, TOKENS, Norm(weight, bias), tuple(rest[4:]), tuple(rest[:4]), 2, FACTORS, BIAS)
     )
 
 

@@ -6,6 +6,7 @@ import torch
 from learning_geometry.geometry.curvature.products import flatten, gradient_with_graph
 from learning_geometry.models import TaskSizes, build, second_derivatives
 from learning_geometry.models.attention import rotation, score_bias
+from learning_geometry.models.differentiated import Norm
 from learning_geometry.models.evaluation import cross_entropy
 from learning_geometry.models.transformer import SETTINGS
 from learning_geometry.seeding import seeded
@@ -98,7 +99,7 @@ def test_attention_against_finite_differences(heads, by_token, rotary):
 
     def function(x, *arrays):
         where = tokens if by_token else None
-        norm, biases, weights = arrays[:2], arrays[2:6], arrays[6:]
+        norm, biases, weights = Norm(*arrays[:2]), arrays[2:6], arrays[6:]
         residual, update = second_derivatives.attention(x, where, norm, weights, biases, heads, factors, bias)
         return residual + update
 
