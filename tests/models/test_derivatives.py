@@ -219,7 +219,16 @@ def test_forward_mode_raises(case):
 @pytest.mark.parametrize("way", ["grad of grad", "backward of grad", "functional.hvp"])
 @pytest.mark.parametrize(
     "options",
-    [{}, {"heads": 2, "mlp_width": 6, "final_norm": True}, {"readout": "last"}, {"norm": "none", "bias": False}],
+    [
+        {},
+        {"heads": 2, "mlp_width": 6, "final_norm": True},
+        {"readout": "last"},
+        {"norm": "none", "bias": False},
+        {"norm_kind": "rms_norm", "heads": 2, "key_value_heads": 1, "head_width": 6, "rotary_width": 4},
+        {"norm_bias": False, "bias": ["query_key_value", "readout"], "readout": "last", "heads": 2},
+        {"norm": "post", "norm_epsilon": 0.3, "mlp_width": 6, "gated_mlp": True, "activation": "silu"},
+        {"parallel_residual": True, "mlp_width": 6, "activation": "gelu_tanh", "norm_kind": "rms_norm"},
+    ],
     ids=str,
 )
 def test_second_derivatives_through_the_default_forward_are_right(way, options):

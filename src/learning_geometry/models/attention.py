@@ -176,7 +176,7 @@ class _FusedAttention(torch.autograd.Function):
         if factors is not None:
             _pairs(key).mul_(factors)
         # the queries of heads that share keys and values lie below each other
-        query = query.view(batch * shared, -1, head_width)
+        query = query.reshape(batch * shared, -1, head_width)
         bias = bias.repeat(batch, 1, 1).view(batch * shared, -1, length) if heads > 1 else bias
         scores = torch.baddbmm(bias, query, key.transpose(1, 2), alpha=math.sqrt(heads / inner))
         pattern = torch.softmax(scores, -1, out=scores)
@@ -215,7 +215,7 @@ class _FusedAttention(torch.autograd.Function):
         to_update = gradient if kept is None else (gradient * kept).mul_(kept_scale)
         to_update = to_update.reshape(-1, gradient.shape[-1])
         to_output = to_linear(to_update, mixed, ctx.biased[3])
-        to_mixed = _by_head((to_update @ w_output).view(-1, length, inner), heads).view(query.shape)
+        to_mixed = _by_head((to_update @ w_output).view(-1, length, inner), heads).reshape(query.shape)
         del to_update
         # the scale of the scores enters here once, instead of in the two products that follow
         empty, scale = to_mixed.new_empty(1, 1, 1), math.sqrt(heads / inner)

@@ -51,7 +51,7 @@ def attention(
         for role, (of_role, turn) in enumerate(((heads, factors), (shared, factors), (shared, None)))
     )
     # the queries of heads that share keys and values lie below each other
-    query = query.view(batch * shared, -1, head_width)
+    query = query.reshape(batch * shared, -1, head_width)
     added = bias.repeat(batch, 1, 1).view(batch * shared, -1, length) if heads > 1 else bias
     pattern = _Pattern.apply(query, key, added)
     mixed = torch.bmm(pattern, value).view(batch, heads, length, head_width)

@@ -129,7 +129,8 @@ def last_attention_sublayer(
 ) -> Float[Tensor, "batch 1 width"]:
     """Attention of the last position alone, and its residual connection."""
     read = x if settings["norm"] == "post" else normed(parameters, x, f"{name}.attention_norm", settings, fused=True)
-    output = last_attention(read, *_projections(parameters, name), *scores)
+    weights, biases = _projections(parameters, name)
+    output = last_attention(read, weights, biases, *scores)
     x = x[:, -1:]
     return x + output if mask is None else torch.addcmul(x, output, mask[0][:, -1:], value=mask[1])
 
@@ -138,9 +139,8 @@ def _norm(parameters: Parameters, name: str, settings: dict[str, Any]) -> Norm |
     weight = parameters.get(f"{name}.weight")
     if weight is None:
         return None
-    return Norm(
-        weight, parameters.get(f"{name}.bias"), float(settings["norm_epsilon"]), settings["norm_kind"] == "rms_norm"
-    )
+    epsilon, root_mean_square = float(settings["norm_epsilon"]), settings["norm_kind"] == "rms_norm"
+    return Norm(weight, parameters.get(f"{name}.bias"), epsilon, root_mean_square)
 
 
 def _linear(parameters: Parameters, x: Tensor, name: str) -> Tensor:
