@@ -72,6 +72,56 @@ def has_bias(model: Settings, layers: str) -> bool:
     return layers in bias if isinstance(bias, list) else bool(bias)
 
 
+def parameter_shapes(model: Settings, vocabulary: int, outputs: int, length: int) -> dict[str, tuple[int, ...]]:
+    """Return the parameters of a transformer by name, with their shapes, from the embedding to the read-out.
+
+    Weights are as those of ``torch.nn.Linear``, outputs first.
+
+    Args:
+        model: settings of the transformer, defaults filled in.
+        vocabulary: tokens that there are.
+        outputs: of the read-out.
+        length: positions; only a learned embedding of positions depends on it.
+
+    >>> settings = {"width": 4, "heads": 1, "layers": 0, "mlp_width": 0, "norm": "none", "tied_readout": True}
+    >>> parameter_shapes(settings | {"positions": "none", "final_norm": False}, 7, 7, 5)
+    {'embedding.weight': (7, 4), 'readout.bias': (7,)}
+    """
+    width, mlp_width = model["width"], model["mlp_width"]
+    queries, keys = attention_widths(model)
+    norms = ("weight", "bias") if model.get("norm_bias", True) and model.get("norm_kind") != "rms_norm" else ("weight",)
+    shapes: dict[str, tuple[int, ...]] = {"embedding.weight": (vocabulary, width)}
+
+    def linear(group: str, name: str, rows: int, columns: int, weight: bool = True) -> None:
+        if weight:
+            shapes[f"{name}.weight"] = (rows, columns)
+        if has_bias(model, group):
+            shapes[f"{name}.bias"] = (rows,)
+
+    def norm(name: str) -> None:
+        shapes.update({f"{name}.{kind}": (width,) for kind in norms})
+
+    if model["positions"] == "learned":
+        shapes["positions.weight"] = (length, width)
+    for layer in range(model["layers"]):
+        at = f"layers.{layer}"
+        if model["norm"] != "none":
+            norm(f"{at}.attention_norm")
+        for role, rows in (("query", queries), ("key", keys), ("value", keys)):
+            linear("query_key_value", f"{at}.attention.{role}", rows, width)
+        linear("output", f"{at}.attention.output", width, queries)
+        if mlp_width:
+            if model["norm"] != "none":
+                norm(f"{at}.mlp_norm")
+            for role in ("gate", "up") if model.get("gated_mlp") else ("up",):
+                linear("mlp", f"{at}.mlp.{role}", mlp_width, width)
+            linear("mlp", f"{at}.mlp.down", width, mlp_width)
+    if model["final_norm"]:
+        norm("final_norm")
+    linear("readout", "readout", outputs, width, weight=not model["tied_readout"])
+    return shapes
+
+
 def problems(model: Settings) -> Iterator[tuple[str, str]]:
     """Yield the keys of options that do not go together, each with what is wrong and what to do."""
     yield from _heads(model)

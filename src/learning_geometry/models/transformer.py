@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from learning_geometry.model_options import attention_widths, has_bias, head_width, problems
+from learning_geometry.model_options import head_width, parameter_shapes, problems
 from learning_geometry.models.attention import rotation, score_bias
 from learning_geometry.models.dropout import dropout_mask
 from learning_geometry.models.sizes import TaskSizes
@@ -149,6 +149,8 @@ def initialise(settings: dict[str, Any], shape: TaskSizes, generator: np.random.
 
     Linear layers: weight and bias uniform in ±1/√fan_in; embeddings standard normal; norms one and zero.
 
+    Names and shapes are those of ``model_options.parameter_shapes``, in its order.
+
     Raises:
         ValueError: options that do not go together, or a tied read-out with another number of outputs than tokens.
     """
@@ -158,47 +160,19 @@ def initialise(settings: dict[str, Any], shape: TaskSizes, generator: np.random.
         raise ValueError(
             f"tied_readout: the task has {shape.vocabulary} tokens but {shape.outputs} outputs; set it to false"
         )
-    width, mlp_width = settings["width"], settings["mlp_width"]
-    queries, keys = attention_widths(settings)
-    norm_bias = settings["norm_bias"] and settings["norm_kind"] == "layer_norm"
+    shapes = parameter_shapes(settings, *shape)
     parameters: Parameters = {}
-
-    def embedding(name: str, rows: int) -> None:
-        draws = generator.standard_normal((rows, width), dtype=np.float32)
-        parameters[f"{name}.weight"] = torch.from_numpy(draws)
-
-    def linear(group: str, name: str, inputs: int, outputs: int, weight: bool = True) -> None:
-        bound = 1 / math.sqrt(inputs)
-        kinds: dict[str, tuple[int, ...]] = {"weight": (outputs, inputs)} if weight else {}
-        kinds |= {"bias": (outputs,)} if has_bias(settings, group) else {}
-        for kind, size in kinds.items():
-            draws = (2 * generator.random(size, dtype=np.float32) - 1) * np.float32(bound)
-            parameters[f"{name}.{kind}"] = torch.from_numpy(draws)
-
-    def norm(name: str) -> None:
-        parameters[f"{name}.weight"] = torch.ones(width)
-        if norm_bias:
-            parameters[f"{name}.bias"] = torch.zeros(width)
-
-    embedding("embedding", shape.vocabulary)
-    if settings["positions"] == "learned":
-        embedding("positions", shape.length)
-    for layer in range(settings["layers"]):
-        at, normed = f"layers.{layer}", settings["norm"] != "none"
-        if normed:
-            norm(f"{at}.attention_norm")
-        for role, outputs in (("query", queries), ("key", keys), ("value", keys)):
-            linear("query_key_value", f"{at}.attention.{role}", width, outputs)
-        linear("output", f"{at}.attention.output", queries, width)
-        if mlp_width:
-            if normed:
-                norm(f"{at}.mlp_norm")
-            for role in ("gate", "up") if settings["gated_mlp"] else ("up",):
-                linear("mlp", f"{at}.mlp.{role}", width, mlp_width)
-            linear("mlp", f"{at}.mlp.down", mlp_width, width)
-    if settings["final_norm"]:
-        norm("final_norm")
-    linear("readout", "readout", width, shape.outputs, weight=not settings["tied_readout"])
+    for name, size in shapes.items():
+        module, _, kind = name.rpartition(".")
+        if module in ("embedding", "positions"):
+            parameters[name] = torch.from_numpy(generator.standard_normal(size, dtype=np.float32))
+        elif module.endswith("norm"):
+            parameters[name] = torch.ones(size) if kind == "weight" else torch.zeros(size)
+        else:
+            # a read-out that is tied has a bias alone
+            inputs = shapes.get(f"{module}.weight", (0, settings["width"]))[1]
+            draws = (2 * generator.random(size, dtype=np.float32) - 1) * np.float32(1 / math.sqrt(inputs))
+            parameters[name] = torch.from_numpy(draws)
     return parameters
 
 

@@ -1,5 +1,6 @@
 """A checkpoint of another program with what is imported of it: as it is named there, or through a map."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,11 +11,18 @@ from typing import Any
 
 import numpy as np
 
+from learning_geometry.model_options import parameter_shapes
 from learning_geometry.sources.checkpoint import Checkpoint, SourceError
+from learning_geometry.sources.maps import Map, bind, check_copies, parameter, read_map, square
+from learning_geometry.sources.matching import bare, bare_names
 from learning_geometry.sources.readers import open_checkpoint
 
 FLOATS = {"F64": np.dtype("<f8"), "F32": np.dtype("<f4"), "F16": np.dtype("<f4"), "BF16": np.dtype("<f4")}
 """Types of tensors that are imported -> those that they are imported as, which hold every number of them."""
+
+
+SIZING = ("embedding.weight", "positions.weight", "readout.weight")
+"""Parameters whose shapes tell how many tokens, positions and outputs there are."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +41,8 @@ class Opened:
     """Tensors that are not imported -> why."""
     read_as: dict[str, int]
     """Types that tensors have in the file -> how many of those that are imported."""
+    check: Callable[[], None] = lambda: None
+    """Raises a SourceError if a tensor that the map leaves out as a copy, or as zero, is none."""
 
     def about(self) -> dict[str, Any]:
         """Return what is stored of the file in what is imported of it."""
@@ -88,3 +98,73 @@ def _as_named(checkpoint: Checkpoint, ignored: list[str]) -> Opened:
         raise SourceError(f"{checkpoint.path}: holds no tensor of floats that is not ignored; give other files")
     kinds = Counter(checkpoint.tensors[name].type for name in types)
     return Opened(checkpoint.path, types, checkpoint.read, (), (), left_out, dict(sorted(kinds.items())))
+
+
+def _through_map(checkpoint: Checkpoint, names: str, model: Mapping[str, Any] | None, length: int | None) -> Opened:
+    """The parameters of the workflow's transformer, as far as the map gives them."""
+    try:
+        chosen = read_map(names)
+        shapes, missing = None, []
+        if model is not None:
+            expected = _expected(checkpoint, chosen, model, length)
+            given = {_any_layer(entry.name) for entry in chosen.entries}
+            shapes = {name: shape for name, shape in expected.items() if _any_layer(name) in given}
+            missing = [name for name in expected if name not in shapes]
+        binding = bind(chosen, checkpoint.tensors, shapes, model or {})
+    except SourceError as error:
+        error.about = "map"  # type: ignore[attr-defined]
+        raise
+    bound = {each.name: each for each in binding.bound}
+    filled_in = np.dtype("<f8") if binding.double else np.dtype("<f4")
+    kinds = {name: checkpoint.tensors[each.tensor].type for name, each in bound.items() if each.tensor is not None}
+    types = {name: (FLOATS[kinds[name]] if name in kinds else filled_in, each.shape) for name, each in bound.items()}
+    left_out = dict.fromkeys(binding.ignored, "ignored by the map") | dict.fromkeys(binding.zeros, "zero")
+    return Opened(
+        checkpoint.path,
+        types,
+        lambda name: parameter(binding, bound[name], checkpoint.read),
+        tuple(missing),
+        tuple(square(binding)),
+        left_out,
+        dict(sorted(Counter(kinds.values()).items())),
+        lambda: check_copies(binding, checkpoint.read),
+    )
+
+
+def imported_sizes(shapes: Mapping[str, tuple[int, ...]], length: int | None) -> tuple[int, int, int]:
+    """Return how many tokens, outputs and positions a model has, from the shapes of its parameters.
+
+    Args:
+        shapes: by the names of the workflow's transformer.
+        length: positions of the sequences, where no learned embedding of positions tells them.
+
+    Raises:
+        SourceError: there is no embedding.
+    """
+    if "embedding.weight" not in shapes:
+        raise SourceError("no embedding.weight among the parameters, which tells the vocabulary; add it to the map")
+    vocabulary = shapes["embedding.weight"][0]
+    outputs = shapes.get("readout.weight", (vocabulary,))[0]
+    return vocabulary, outputs, shapes["positions.weight"][0] if "positions.weight" in shapes else length or 1
+
+
+def _expected(
+    checkpoint: Checkpoint, chosen: Map, model: Mapping[str, Any], length: int | None
+) -> dict[str, tuple[int, ...]]:
+    """Return the parameters of the model, sized as the file has them."""
+    tensors = {bare: checkpoint.tensors[name].shape for bare, name in bare_names(chosen, checkpoint.tensors).items()}
+    sizing = {}
+    for entry in chosen.entries:
+        if entry.name in SIZING and entry.source is not None:
+            shape = tensors.get(bare(chosen, entry.source))
+            if shape is not None and len(shape) == 2:
+                sizing[entry.name] = shape[::-1] if entry.transpose else shape
+    if model["tied_readout"]:
+        sizing.pop("readout.weight", None)
+    # a map without an embedding is of parts that do not depend on it
+    sizes = imported_sizes({"embedding.weight": (1, 1)} | sizing, length)
+    return parameter_shapes(model, *sizes)
+
+
+def _any_layer(name: str) -> str:
+    return re.sub(r"^layers\.[0-9]+\.", "layers.{l}.", name)
