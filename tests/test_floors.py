@@ -26,6 +26,7 @@ BASE = [
         "finite",
         "known",
         "model_files",
+        "model_options",
         "paths",
         "progress",
     ),

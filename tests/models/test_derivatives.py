@@ -12,6 +12,7 @@ from learning_geometry.models.attention import (
     rotation,
     score_bias,
 )
+from learning_geometry.models.differentiated import Norm
 from learning_geometry.models.dropout import dropped_residual
 from learning_geometry.models.transformer import SETTINGS
 from learning_geometry.seeding import seeded
@@ -58,13 +59,13 @@ def plain_attention(vector, mask=None):
 
 def fused(vector, mask=None):
     x, weight, bias, *rest = arrays(vector, *SUBLAYER)
-    return fused_attention(x, TOKENS, (weight, bias), tuple(rest[4:]), tuple(rest[:4]), 2, FACTORS, BIAS, mask)
+    return fused_attention(x, TOKENS, Norm(weight, bias), tuple(rest[4:]), tuple(rest[:4]), 2, FACTORS, BIAS, mask)
 
 
 def written_out(vector):
     x, weight, bias, *rest = arrays(vector, *SUBLAYER)
     return sum(
-        second_derivatives.attention(x, TOKENS, (weight, bias), tuple(rest[4:]), tuple(rest[:4]), 2, FACTORS, BIAS)
+        second_derivatives.attention(x, TOKENS, Norm(weight, bias), tuple(rest[4:]), tuple(rest[:4]), 2, FACTORS, BIAS)
     )
 
 
@@ -218,7 +219,16 @@ def test_forward_mode_raises(case):
 @pytest.mark.parametrize("way", ["grad of grad", "backward of grad", "functional.hvp"])
 @pytest.mark.parametrize(
     "options",
-    [{}, {"heads": 2, "mlp_width": 6, "final_norm": True}, {"readout": "last"}, {"norm": "none", "bias": False}],
+    [
+        {},
+        {"heads": 2, "mlp_width": 6, "final_norm": True},
+        {"readout": "last"},
+        {"norm": "none", "bias": False},
+        {"norm_kind": "rms_norm", "heads": 2, "key_value_heads": 1, "head_width": 6, "rotary_width": 4},
+        {"norm_bias": False, "bias": ["query_key_value", "readout"], "readout": "last", "heads": 2},
+        {"norm": "post", "norm_epsilon": 0.3, "mlp_width": 6, "gated_mlp": True, "activation": "silu"},
+        {"parallel_residual": True, "mlp_width": 6, "activation": "gelu_tanh", "norm_kind": "rms_norm"},
+    ],
     ids=str,
 )
 def test_second_derivatives_through_the_default_forward_are_right(way, options):

@@ -6,11 +6,32 @@ import torch
 from learning_geometry.geometry.curvature.products import flatten, gradient_with_graph
 from learning_geometry.models import TaskSizes, build, second_derivatives
 from learning_geometry.models.attention import rotation, score_bias
+from learning_geometry.models.differentiated import Norm
 from learning_geometry.models.evaluation import cross_entropy
 from learning_geometry.models.transformer import SETTINGS
 from learning_geometry.seeding import seeded
 
 DEFAULTS = {key: value["default"] for key, value in SETTINGS.items()} | {"name": "transformer", "width": 8}
+LLAMA = {
+    "heads": 4,
+    "key_value_heads": 2,
+    "head_width": 6,
+    "norm_kind": "rms_norm",
+    "norm_epsilon": 1e-3,
+    "mlp_width": 12,
+    "gated_mlp": True,
+    "activation": "silu",
+    "bias": False,
+    "final_norm": True,
+}
+NEOX = {
+    "heads": 2,
+    "rotary_width": 2,
+    "parallel_residual": True,
+    "mlp_width": 12,
+    "final_norm": True,
+    "bias": ["query_key_value", "output", "mlp"],
+}
 VARIANTS = [
     {},
     {"heads": 2},
@@ -21,6 +42,24 @@ VARIANTS = [
     {"heads": 2, "mlp_width": 12, "final_norm": True, "tied_readout": True},
     {"mlp_width": 12, "activation": "relu", "readout": "last"},
     {"layers": 1, "positions": "learned", "final_norm": True},
+    {"norm": "post", "mlp_width": 12, "heads": 2, "final_norm": True},
+    {"norm_kind": "rms_norm", "mlp_width": 12, "final_norm": True},
+    {"norm_kind": "rms_norm", "norm": "post", "readout": "last", "mlp_width": 12},
+    {"norm_bias": False, "norm_epsilon": 0.1},
+    {"mlp_width": 12, "activation": "gelu_tanh"},
+    {"mlp_width": 12, "activation": "silu", "gated_mlp": True},
+    {"heads": 4, "key_value_heads": 2},
+    {"heads": 4, "key_value_heads": 1, "head_width": 6, "positions": "alibi"},
+    {"head_width": 10, "heads": 2, "readout": "last", "key_value_heads": 1},
+    {"heads": 2, "rotary_width": 2},
+    {"parallel_residual": True, "mlp_width": 12, "heads": 2},
+    {"parallel_residual": True, "mlp_width": 12, "norm": "none", "readout": "last"},
+    {"bias": ["query_key_value"], "mlp_width": 12},
+    {"bias": ["output", "mlp"], "mlp_width": 12, "gated_mlp": True},
+    {"bias": ["readout"], "heads": 2, "tied_readout": True, "layers": 3},
+    LLAMA,
+    NEOX,
+    NEOX | {"readout": "last", "key_value_heads": 1},
 ]
 
 
@@ -98,7 +137,7 @@ def test_attention_against_finite_differences(heads, by_token, rotary):
 
     def function(x, *arrays):
         where = tokens if by_token else None
-        norm, biases, weights = arrays[:2], arrays[2:6], arrays[6:]
+        norm, biases, weights = Norm(*arrays[:2]), arrays[2:6], arrays[6:]
         residual, update = second_derivatives.attention(x, where, norm, weights, biases, heads, factors, bias)
         return residual + update
 

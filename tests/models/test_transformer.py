@@ -33,13 +33,17 @@ VARIANTS = [
     {"heads": 2, "positions": "none", "causal": False, "norm": "none"},
     {"heads": 2, "mlp_width": 12, "final_norm": True, "tied_readout": True},
     {"heads": 1, "mlp_width": 12, "activation": "relu", "readout": "last", "layers": 3},
+    {"norm": "post", "heads": 2, "key_value_heads": 1, "head_width": 6, "norm_kind": "rms_norm", "mlp_width": 12},
+    {"heads": 2, "rotary_width": 2, "parallel_residual": True, "mlp_width": 12, "norm_bias": False},
+    {"bias": ["output"], "mlp_width": 12, "gated_mlp": True, "activation": "silu", "norm_epsilon": 0.1},
 ]
 
 
 @pytest.mark.parametrize("options", VARIANTS, ids=str)
-def test_fused_and_explicit_attention_agree_in_values_and_gradients(options):
+@pytest.mark.parametrize("batch", [1, 3])
+def test_fused_and_explicit_attention_agree_in_values_and_gradients(options, batch):
     model, parameters = make(**options)
-    tokens = some_tokens()
+    tokens = some_tokens(batch=batch)
     results = []
     for twice in (False, True):
         leaves = {k: v.clone().requires_grad_() for k, v in parameters.items()}
@@ -57,6 +61,9 @@ LAST = [
     {"layers": 1, "heads": 2, "positions": "learned", "causal": False, "mlp_width": 12, "final_norm": True},
     {"layers": 2, "heads": 1, "positions": "alibi", "bias": False, "dropout": 0.4},
     {"layers": 3, "heads": 4, "positions": "none", "norm": "none"},
+    {"layers": 2, "heads": 4, "key_value_heads": 2, "head_width": 6, "rotary_width": 4, "norm": "post"},
+    {"layers": 2, "parallel_residual": True, "mlp_width": 12, "norm_kind": "rms_norm", "dropout": 0.4},
+    {"layers": 1, "parallel_residual": True, "mlp_width": 12, "gated_mlp": True, "bias": ["query_key_value"]},
 ]
 
 

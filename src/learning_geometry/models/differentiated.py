@@ -1,6 +1,7 @@
 """Hand-written backward passes when they must be differentiable themselves."""
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -35,9 +36,22 @@ def vector_jacobian(
     return [None if value is None or not value.requires_grad else next(gradients) for value in aliases]
 
 
-def plain_layer_norm(
-    x: Float[Tensor, "*rows width"], weight: Float[Tensor, "width"], bias: Float[Tensor, "width"]
-) -> Float[Tensor, "*rows width"]:
-    """Return LayerNorm of the rows, with any derivative; torch 2.13 gets the third of ``layer_norm`` wrong by x."""
-    centred = x - x.mean(-1, keepdim=True)
-    return centred * (centred.square().mean(-1, keepdim=True) + 1e-5).rsqrt() * weight + bias
+class Norm(NamedTuple):
+    """A norm of rows with its parameters."""
+
+    weight: Float[Tensor, " width"]
+    bias: Float[Tensor, " width"] | None
+    epsilon: float = 1e-5
+    """Added to the variance, or to the mean square."""
+    root_mean_square: bool = False
+    """RMSNorm, of which the bias is None; else LayerNorm."""
+
+
+def plain_norm(x: Float[Tensor, "*rows width"], norm: Norm) -> Float[Tensor, "*rows width"]:
+    """Return LayerNorm (Ba, Kiros & Hinton 2016) or RMSNorm (Zhang & Sennrich 2019) of the rows, with any derivative.
+
+    Torch 2.13 gets the third derivative of ``layer_norm`` by x wrong.
+    """
+    centred = x if norm.root_mean_square else x - x.mean(-1, keepdim=True)
+    normed = centred * (centred.square().mean(-1, keepdim=True) + norm.epsilon).rsqrt() * norm.weight
+    return normed if norm.bias is None else normed + norm.bias

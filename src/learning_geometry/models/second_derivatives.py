@@ -10,6 +10,7 @@ RuntimeError.
 """
 
 import math
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -17,18 +18,18 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from learning_geometry.models.attention import Rotation, rotate
-from learning_geometry.models.differentiated import vector_jacobian
+from learning_geometry.models.differentiated import Norm, plain_norm, vector_jacobian
 
 EPSILON = 1e-5
-"""Added to the variance in LayerNorm, as torch does."""
+"""Added to the variance in LayerNorm, unless another number is given; torch's own."""
 
 
 def attention(
     x: Float[Tensor, "*rows width"],
     tokens: Int64[Tensor, "batch position"] | None,
-    norm: tuple[Float[Tensor, "width"], Float[Tensor, "width"]] | None,
-    weights: tuple[Float[Tensor, "width width"], ...],
-    biases: tuple[Float[Tensor, "width"], ...] | None,
+    norm: Norm | None,
+    weights: tuple[Float[Tensor, "_ _"], ...],
+    biases: tuple[Float[Tensor, "_"] | None, ...] | None,
     heads: int,
     factors: Rotation | None,
     bias: Float[Tensor, "heads position position"],
@@ -41,24 +42,39 @@ def attention(
     batch, length = x.shape[:2] if tokens is None else tokens.shape
     residual = x if tokens is None else x.index_select(0, tokens.flatten()).view(batch, length, width)
     rows = x.reshape(-1, width)
-    normed = rows if norm is None else layer_norm(rows, *norm)
-    where = (batch, length, None if tokens is None else tokens.flatten(), heads)
+    normed = rows if norm is None else normed_rows(rows, norm)
+    head_width = len(weights[0]) // heads
+    shared = len(weights[1]) // head_width
+    where = (batch, length, None if tokens is None else tokens.flatten())
     query, key, value = (
-        _Place.apply(F.linear(normed, weights[role], biases[role] if biases else None), *where, turn)
-        for role, turn in enumerate((factors, factors, None))
+        _Place.apply(F.linear(normed, weights[role], biases[role] if biases else None), *where, of_role, turn)
+        for role, (of_role, turn) in enumerate(((heads, factors), (shared, factors), (shared, None)))
     )
-    pattern = _Pattern.apply(query, key, bias.repeat(batch, 1, 1) if heads > 1 else bias)
-    mixed = torch.bmm(pattern, value).view(batch, heads, length, width // heads)
-    mixed = mixed.transpose(1, 2).reshape(batch * length, width)
+    # the queries of heads that share keys and values lie below each other
+    query = query.reshape(batch * shared, -1, head_width)
+    added = bias.repeat(batch, 1, 1).view(batch * shared, -1, length) if heads > 1 else bias
+    pattern = _Pattern.apply(query, key, added)
+    mixed = torch.bmm(pattern, value).view(batch, heads, length, head_width)
+    mixed = mixed.transpose(1, 2).reshape(batch * length, heads * head_width)
     update = F.linear(mixed, weights[3], biases[3] if biases else None)
     return residual, update.view(batch, length, width)
 
 
+def normed_rows(x: Float[Tensor, "rows width"], norm: Norm) -> Float[Tensor, "rows width"]:
+    """Return the norm of the rows, with two derivatives; those of RMSNorm are autograd's own."""
+    if norm.root_mean_square:
+        return plain_norm(x, norm)
+    return layer_norm(x, norm.weight, norm.bias, norm.epsilon)
+
+
 def layer_norm(
-    x: Float[Tensor, "rows width"], weight: Float[Tensor, "width"], bias: Float[Tensor, "width"]
+    x: Float[Tensor, "rows width"],
+    weight: Float[Tensor, "width"],
+    bias: Float[Tensor, "width"] | None,
+    epsilon: float = EPSILON,
 ) -> Float[Tensor, "rows width"]:
     """Return LayerNorm of the rows (Ba, Kiros & Hinton 2016), with two derivatives."""
-    result: Tensor = _LayerNorm.apply(x, weight, bias)
+    result: Tensor = _LayerNorm.apply(x, weight, bias, epsilon)
     return result
 
 
@@ -155,21 +171,24 @@ class _PatternBackward(torch.autograd.Function):
 
 class _LayerNorm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, weight, bias):
-        normed, mean, inverse = torch.native_layer_norm(x, x.shape[-1:], weight, bias, EPSILON)
+    def forward(ctx, x, weight, bias, epsilon):
+        normed, mean, inverse = torch.native_layer_norm(x, x.shape[-1:], weight, bias, epsilon)
         ctx.save_for_backward(x, weight, bias, mean, inverse)
+        ctx.epsilon = epsilon
         return normed
 
     @staticmethod
     def backward(ctx, gradient):
-        return _LayerNormBackward.apply(gradient, *ctx.saved_tensors)
+        return *_LayerNormBackward.apply(gradient, *ctx.saved_tensors, ctx.epsilon), None
 
 
 class _LayerNormBackward(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, gradient, x, weight, bias, mean, inverse):
-        results = _layer_norm_backward(gradient, x, mean, inverse, weight, bias, [True, True, True])
+    def forward(ctx, gradient, x, weight, bias, mean, inverse, epsilon):
+        wanted = [True, True, bias is not None]
+        results = _layer_norm_backward(gradient, x, mean, inverse, weight, bias, wanted)
         ctx.save_for_backward(gradient, x, weight, mean, inverse, results[0])
+        ctx.epsilon = epsilon
         return results
 
     @staticmethod
@@ -177,17 +196,21 @@ class _LayerNormBackward(torch.autograd.Function):
         gradient, x, weight, mean, inverse, to_x = ctx.saved_tensors
         if torch.is_grad_enabled():
             inputs, cotangents = (gradient, x, weight), (x_dot, weight_dot, bias_dot)
-            return *vector_jacobian(_plain_layer_norm_backward, inputs, cotangents), None, None, None
+            if bias_dot is None:
+                cotangents = cotangents[:2]
+            function = partial(_plain_layer_norm_backward, ctx.epsilon, bias_dot is not None)
+            return *vector_jacobian(function, inputs, cotangents), None, None, None, None
         z = (x - mean) * inverse
         to_z = gradient * weight
         # dz/dx is symmetric, so that the backward pass of z is its forward derivative too
         z_dot = _layer_norm_backward(x_dot, x, mean, inverse)[0]
-        to_gradient = torch.addcmul(bias_dot, z_dot, weight).addcmul_(z, weight_dot)
+        weighted = z_dot * weight if bias_dot is None else torch.addcmul(bias_dot, z_dot, weight)
+        to_gradient = weighted.addcmul_(z, weight_dot)
         to_weight = (gradient * z_dot).sum(0)
         means = [(a * b).mean(-1, keepdim=True).mul_(-inverse) for a, b in ((to_z, z_dot), (z, to_z), (z, x_dot))]
         second = _layer_norm_backward(gradient, x, mean, inverse, weight_dot)[0]
         second.addcmul_(z, means[0]).addcmul_(z_dot, means[1]).addcmul_(to_x, means[2])
-        return to_gradient, second, to_weight, None, None, None
+        return to_gradient, second, to_weight, None, None, None, None
 
 
 def _pattern_backward(gradient, query, key, pattern):
@@ -197,14 +220,14 @@ def _pattern_backward(gradient, query, key, pattern):
     return torch.bmm(to_scores, key), torch.bmm(to_scores.transpose(1, 2), query)
 
 
-def _plain_layer_norm_backward(gradient, x, weight):
+def _plain_layer_norm_backward(epsilon, biased, gradient, x, weight):
     """As ``_LayerNormBackward``, by operations that have any derivative."""
     centred = x - x.mean(-1, keepdim=True)
-    inverse = (centred.square().mean(-1, keepdim=True) + EPSILON).rsqrt()
+    inverse = (centred.square().mean(-1, keepdim=True) + epsilon).rsqrt()
     z = centred * inverse
     to_z = gradient * weight
     to_x = inverse * (to_z - to_z.mean(-1, keepdim=True) - z * (to_z * z).mean(-1, keepdim=True))
-    return to_x, (gradient * z).sum(0), gradient.sum(0)
+    return to_x, (gradient * z).sum(0), *((gradient.sum(0),) if biased else ())
 
 
 def _layer_norm_backward(gradient, x, mean, inverse, weight=None, bias=None, wanted=(True, False, False)):

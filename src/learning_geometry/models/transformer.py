@@ -1,8 +1,7 @@
 """One transformer for every study: a pure function of a dictionary of named parameters."""
 
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,18 +9,20 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from learning_geometry.models import second_derivatives
-from learning_geometry.models.attention import (
-    Rotation,
-    attention_pattern,
-    fused_attention,
-    last_attention,
-    rotate,
-    rotation,
-    score_bias,
-)
-from learning_geometry.models.dropout import dropout_mask, dropped_residual
+from learning_geometry.model_options import attention_widths, has_bias, head_width, problems
+from learning_geometry.models.attention import rotation, score_bias
+from learning_geometry.models.dropout import dropout_mask
 from learning_geometry.models.sizes import TaskSizes
+from learning_geometry.models.sublayers import (
+    Hook,
+    Parameters,
+    Scores,
+    attention_sublayer,
+    hooked_attention,
+    last_attention_sublayer,
+    mlp,
+    normed,
+)
 
 SETTINGS = {
     "layers": {"type": "integer", "minimum": 1, "default": 2, "description": "Number of layers."},
@@ -29,7 +30,20 @@ SETTINGS = {
         "type": "integer",
         "minimum": 1,
         "default": 1,
-        "description": "Attention heads per layer; must divide the width.",
+        "description": "Attention heads per layer; must divide the width, unless head_width is given.",
+    },
+    "head_width": {
+        "type": ["integer", "null"],
+        "minimum": 1,
+        "default": None,
+        "description": "Width of each head; null for width / heads.",
+    },
+    "key_value_heads": {
+        "type": ["integer", "null"],
+        "minimum": 1,
+        "default": None,
+        "description": "Heads of keys and values, each shared by heads / key_value_heads query heads (grouped-query "
+        "attention); must divide heads; null for as many as heads.",
     },
     "width": {
         "type": "integer",
@@ -44,20 +58,49 @@ SETTINGS = {
         "description": "Hidden width of the MLP after each attention; 0 for attention only.",
     },
     "activation": {
-        "enum": ["gelu", "relu"],
+        "enum": ["gelu", "gelu_tanh", "relu", "silu"],
         "default": "gelu",
-        "description": "Activation function of the MLP.",
+        "description": "Activation function of the MLP; gelu_tanh is GELU's approximation by tanh.",
+    },
+    "gated_mlp": {
+        "type": "boolean",
+        "default": False,
+        "description": "Whether the MLP is down(activation(gate(x)) · up(x)), such as SwiGLU, and not "
+        "down(activation(up(x))).",
+    },
+    "parallel_residual": {
+        "type": "boolean",
+        "default": False,
+        "description": "Whether the MLP reads what attention reads, x + attention(norm(x)) + mlp(norm(x)), each with a "
+        "norm of its own, and not the stream after it.",
     },
     "norm": {
-        "enum": ["pre", "none"],
+        "enum": ["pre", "post", "none"],
         "default": "pre",
-        "description": "LayerNorm (with affine) before each sublayer, or none.",
+        "description": "A norm before each sublayer, x + sublayer(norm(x)), after each residual addition, "
+        "norm(x + sublayer(x)), or none.",
     },
-    "final_norm": {"type": "boolean", "default": False, "description": "LayerNorm before the read-out."},
+    "norm_kind": {
+        "enum": ["layer_norm", "rms_norm"],
+        "default": "layer_norm",
+        "description": "What all norms are: LayerNorm (with affine), or RMSNorm, x / √(mean(x²) + ε) · weight.",
+    },
+    "norm_bias": {
+        "type": "boolean",
+        "default": True,
+        "description": "Whether LayerNorms have a bias; RMSNorms have none, whatever it says.",
+    },
+    "norm_epsilon": {
+        "type": "number",
+        "exclusiveMinimum": 0,
+        "default": 1.0e-5,
+        "description": "What norms add to the variance, or to the mean square.",
+    },
+    "final_norm": {"type": "boolean", "default": False, "description": "A norm before the read-out."},
     "positions": {
         "enum": ["rotary", "learned", "none", "alibi"],
         "default": "rotary",
-        "description": "How positions enter: rotary on all dimensions of queries and keys (interleaved pairs), "
+        "description": "How positions enter: rotary on queries and keys (interleaved pairs), "
         "a learned embedding, not at all, or ALiBi's slopes on the scores.",
     },
     "rotary_base": {
@@ -66,10 +109,19 @@ SETTINGS = {
         "default": 10000.0,
         "description": "Base θ of the rotary frequencies.",
     },
+    "rotary_width": {
+        "type": ["integer", "null"],
+        "minimum": 2,
+        "default": None,
+        "description": "How many numbers of each head are turned, the first ones, an even number; null for all.",
+    },
     "bias": {
-        "type": "boolean",
+        "type": ["boolean", "array"],
+        "items": {"enum": ["query_key_value", "output", "mlp", "readout"]},
+        "uniqueItems": True,
         "default": True,
-        "description": "Biases on the query, key, value, output, MLP and read-out layers.",
+        "description": "Whether linear layers have a bias, or a list of those that have one: query_key_value, output "
+        "(of attention), mlp, readout.",
     },
     "tied_readout": {
         "type": "boolean",
@@ -91,22 +143,6 @@ SETTINGS = {
     },
 }
 
-Parameters = dict[str, Tensor]
-Hook = Callable[[str, Tensor], Tensor]
-"""Called with the name and value of every internal activation; what it returns is used instead."""
-Mask = tuple[Tensor, float]
-"""What dropout keeps (1, else 0), and the factor of what is kept."""
-
-
-class Scores(NamedTuple):
-    """What attention scores depend on beside queries and keys."""
-
-    heads: int
-    factors: Rotation | None
-    """Rotary factors."""
-    bias: Float[Tensor, "heads position position"]
-    """What is added to them."""
-
 
 def initialise(settings: dict[str, Any], shape: TaskSizes, generator: np.random.Generator) -> Parameters:
     """Draw float32 parameters as PyTorch's default initialisation does.
@@ -114,47 +150,55 @@ def initialise(settings: dict[str, Any], shape: TaskSizes, generator: np.random.
     Linear layers: weight and bias uniform in ±1/√fan_in; embeddings standard normal; norms one and zero.
 
     Raises:
-        ValueError: a tied read-out with another number of outputs than tokens.
+        ValueError: options that do not go together, or a tied read-out with another number of outputs than tokens.
     """
+    for key, problem in problems(settings):
+        raise ValueError(f"{key}: {problem}")
     if settings["tied_readout"] and shape.outputs != shape.vocabulary:
         raise ValueError(
             f"tied_readout: the task has {shape.vocabulary} tokens but {shape.outputs} outputs; set it to false"
         )
     width, mlp_width = settings["width"], settings["mlp_width"]
+    queries, keys = attention_widths(settings)
+    norm_bias = settings["norm_bias"] and settings["norm_kind"] == "layer_norm"
     parameters: Parameters = {}
 
     def embedding(name: str, rows: int) -> None:
         draws = generator.standard_normal((rows, width), dtype=np.float32)
         parameters[f"{name}.weight"] = torch.from_numpy(draws)
 
-    def linear(name: str, inputs: int, outputs: int, weight: bool = True) -> None:
+    def linear(group: str, name: str, inputs: int, outputs: int, weight: bool = True) -> None:
         bound = 1 / math.sqrt(inputs)
         kinds: dict[str, tuple[int, ...]] = {"weight": (outputs, inputs)} if weight else {}
-        kinds |= {"bias": (outputs,)} if settings["bias"] else {}
+        kinds |= {"bias": (outputs,)} if has_bias(settings, group) else {}
         for kind, size in kinds.items():
             draws = (2 * generator.random(size, dtype=np.float32) - 1) * np.float32(bound)
             parameters[f"{name}.{kind}"] = torch.from_numpy(draws)
 
     def norm(name: str) -> None:
         parameters[f"{name}.weight"] = torch.ones(width)
-        parameters[f"{name}.bias"] = torch.zeros(width)
+        if norm_bias:
+            parameters[f"{name}.bias"] = torch.zeros(width)
 
     embedding("embedding", shape.vocabulary)
     if settings["positions"] == "learned":
         embedding("positions", shape.length)
     for layer in range(settings["layers"]):
-        if settings["norm"] == "pre":
-            norm(f"layers.{layer}.attention_norm")
-        for role in ("query", "key", "value", "output"):
-            linear(f"layers.{layer}.attention.{role}", width, width)
+        at, normed = f"layers.{layer}", settings["norm"] != "none"
+        if normed:
+            norm(f"{at}.attention_norm")
+        for role, outputs in (("query", queries), ("key", keys), ("value", keys)):
+            linear("query_key_value", f"{at}.attention.{role}", width, outputs)
+        linear("output", f"{at}.attention.output", queries, width)
         if mlp_width:
-            if settings["norm"] == "pre":
-                norm(f"layers.{layer}.mlp_norm")
-            linear(f"layers.{layer}.mlp.up", width, mlp_width)
-            linear(f"layers.{layer}.mlp.down", mlp_width, width)
+            if normed:
+                norm(f"{at}.mlp_norm")
+            for role in ("gate", "up") if settings["gated_mlp"] else ("up",):
+                linear("mlp", f"{at}.mlp.{role}", width, mlp_width)
+            linear("mlp", f"{at}.mlp.down", mlp_width, width)
     if settings["final_norm"]:
         norm("final_norm")
-    linear("readout", width, shape.outputs, weight=not settings["tied_readout"])
+    linear("readout", "readout", width, shape.outputs, weight=not settings["tied_readout"])
     return parameters
 
 
@@ -175,17 +219,20 @@ def forward(
         settings: the options, defaults filled in.
         dropout: draws the masks while training; None evaluates.
         hook: sees, and may replace, every activation. Per layer l, ``layers.l.`` then ``residual_pre``,
-            ``attention.query``, ``.key`` (rotated), ``.value``, ``.pattern`` (by head), ``.z`` (heads
-            concatenated), ``.output``, ``residual_mid``, ``mlp.hidden``, ``mlp.output``,
-            ``residual_post``; and ``embedding``, ``final``, ``logits``. First and second derivatives are then
-            autograd's own, and transforms of ``torch.func`` apply; of LayerNorm torch 2.13 gets the third wrong, and
-            the second by ``torch.func.hessian``.
+            ``attention.query``, ``.key`` (rotated), ``.value`` (of the heads of keys and values), ``.pattern`` (by
+            query head), ``.z`` (heads concatenated), ``.output``, ``residual_mid``, ``mlp.hidden`` (what ``down``
+            reads), ``mlp.output``, ``residual_post``; and ``embedding``, ``final``, ``logits``. First and second
+            derivatives are then autograd's own, and transforms of ``torch.func`` apply; of LayerNorm torch 2.13 gets
+            the third wrong, and the second by ``torch.func.hessian``. ``residual_mid`` is residual_pre +
+            attention.output, with ``norm: post`` the norm of that, and with ``parallel_residual`` a sum that the MLP
+            does not read: what replaces it is what mlp.output is added to. ``residual_post`` is residual_mid +
+            mlp.output, with ``norm: post`` the norm of that; residual_mid itself without an MLP.
         twice_differentiable: use the attention that has fast second derivatives. All derivatives are right either way.
 
     Raises:
         ValueError: more positions than a learned position embedding has.
     """
-    positions = settings["positions"]
+    positions, post = settings["positions"], settings["norm"] == "post"
     embedding = parameters["embedding.weight"]
     see: Hook = hook if hook is not None else lambda name, value: value
     scores = _scores(tokens.shape[1], settings, embedding.dtype, str(tokens.device))
@@ -200,27 +247,36 @@ def forward(
     for layer in range(settings["layers"]):
         name = f"layers.{layer}"
         x = see(f"{name}.residual_pre", x)
+        by = tokens if by_token and layer == 0 else None
+        entered = x if settings["parallel_residual"] else None
         if hook is not None:
-            x = _hooked_attention(parameters, x, name, settings, scores, masks, hook)
+            x = hooked_attention(parameters, x, name, settings, scores, masks, hook)
         else:
             mask = None
             if masks is not None:
                 mask = dropout_mask((*tokens.shape, settings["width"]), x, settings["dropout"], masks)
             if layer == last_alone:
-                x = _last_attention(parameters, x, name, settings, scores, mask)
+                x = last_attention_sublayer(parameters, x, name, settings, scores, mask)
             else:
-                by = tokens if by_token and layer == 0 else None
-                x = _attention(parameters, x, by, name, settings, scores, mask, twice_differentiable)
+                x = attention_sublayer(parameters, x, by, name, settings, scores, mask, twice_differentiable)
+        if post:
+            x = normed(parameters, x, f"{name}.attention_norm", settings, fused)
         x = see(f"{name}.residual_mid", x)
         if settings["mlp_width"]:
-            hidden = _linear(parameters, _norm(parameters, x, f"{name}.mlp_norm", fused), f"{name}.mlp.up")
-            hidden = see(f"{name}.mlp.hidden", getattr(F, settings["activation"])(hidden))
-            x = x + see(f"{name}.mlp.output", _linear(parameters, hidden, f"{name}.mlp.down"))
+            read = x if entered is None else entered[:, -1:] if layer == last_alone else entered
+            if not post:
+                read = normed(parameters, read, f"{name}.mlp_norm", settings, fused)
+            update = see(f"{name}.mlp.output", mlp(parameters, read, name, settings, see))
+            if by is not None and entered is not None:
+                update = update.index_select(0, by.flatten()).view(x.shape)
+            x = x + update
+            if post:
+                x = normed(parameters, x, f"{name}.mlp_norm", settings, fused)
         x = see(f"{name}.residual_post", x)
 
     if settings["readout"] == "last":
         x = x[:, -1:]
-    x = see("final", _norm(parameters, x, "final_norm", fused))
+    x = see("final", normed(parameters, x, "final_norm", settings, fused))
     readout = "embedding" if settings["tied_readout"] else "readout"
     logits = F.linear(x, parameters[f"{readout}.weight"], parameters.get("readout.bias"))
     return see("logits", logits)
@@ -230,23 +286,9 @@ def _scores(length: int, settings: dict[str, Any], dtype: torch.dtype, device: s
     heads, positions = settings["heads"], settings["positions"]
     factors = None
     if positions == "rotary":
-        factors = rotation(length, settings["width"] // heads, float(settings["rotary_base"]), dtype, device)
+        base, turned = float(settings["rotary_base"]), settings["rotary_width"]
+        factors = rotation(length, head_width(settings), base, dtype, device, turned)
     return Scores(heads, factors, score_bias(length, heads, settings["causal"], positions == "alibi", dtype, device))
-
-
-def _norm(parameters: Parameters, x: Tensor, name: str, fused: bool) -> Tensor:
-    """LayerNorm, if the model has this one; fused where no hook needs autograd's own derivatives."""
-    weight = parameters.get(f"{name}.weight")
-    if weight is None:
-        return x
-    width = len(weight)
-    if fused:
-        return second_derivatives.layer_norm(x.reshape(-1, width), weight, parameters[f"{name}.bias"]).view(x.shape)
-    return F.layer_norm(x, (width,), weight, parameters[f"{name}.bias"])
-
-
-def _linear(parameters: Parameters, x: Tensor, name: str) -> Tensor:
-    return F.linear(x, parameters[f"{name}.weight"], parameters.get(f"{name}.bias"))
 
 
 def _embedded(
@@ -265,76 +307,3 @@ def _embedded(
             "use shorter sequences or other positions"
         )
     return x + positions[:length]
-
-
-def _hooked_attention(
-    parameters: Parameters,
-    x: Float[Tensor, "batch position width"],
-    name: str,
-    settings: dict[str, Any],
-    scores: Scores,
-    masks: np.random.Generator | None,
-    see: Hook,
-) -> Float[Tensor, "batch position width"]:
-    """Attention and its residual connection, one operation after the other, so that a hook sees them all."""
-    batch, length, width = x.shape
-    by_head = (batch, length, scores.heads, width // scores.heads)
-    roles = _roles(name)
-    normed = _norm(parameters, x, f"{name}.attention_norm", fused=False)
-    query, key, value = (_linear(parameters, normed, role).view(by_head).transpose(1, 2) for role in roles[:3])
-    if scores.factors is not None:
-        query, key = rotate(query, scores.factors), rotate(key, scores.factors)
-    query, key = see(roles[0], query), see(roles[1], key)
-    pattern = see(f"{name}.attention.pattern", attention_pattern(query, key, scores.bias))
-    z = (pattern @ see(roles[2], value)).transpose(1, 2).reshape(batch, length, width)
-    output = see(roles[3], _linear(parameters, see(f"{name}.attention.z", z), roles[3]))
-    return x + output if masks is None else dropped_residual(x, output, settings["dropout"], masks)
-
-
-def _attention(
-    parameters: Parameters,
-    x: Float[Tensor, "*inputs width"],
-    tokens: Int64[Tensor, "batch position"] | None,
-    name: str,
-    settings: dict[str, Any],
-    scores: Scores,
-    mask: Mask | None,
-    twice_differentiable: bool,
-) -> Float[Tensor, "batch position width"]:
-    """Attention of all positions and its residual connection; with tokens, of the rows of ``x`` that they number."""
-    affine = None
-    if settings["norm"] == "pre":
-        affine = (parameters[f"{name}.attention_norm.weight"], parameters[f"{name}.attention_norm.bias"])
-    weights, biases = _projections(parameters, name, settings["bias"])
-    inputs = (x, tokens, affine, weights, biases)
-    if twice_differentiable:
-        x, output = second_derivatives.attention(*inputs, *scores)
-        return x + output if mask is None else torch.addcmul(x, output, mask[0], value=mask[1])
-    return fused_attention(*inputs, *scores, mask)
-
-
-def _last_attention(
-    parameters: Parameters,
-    x: Float[Tensor, "batch position width"],
-    name: str,
-    settings: dict[str, Any],
-    scores: Scores,
-    mask: Mask | None,
-) -> Float[Tensor, "batch 1 width"]:
-    """Attention of the last position alone, and its residual connection."""
-    weights, biases = _projections(parameters, name, settings["bias"])
-    normed = _norm(parameters, x, f"{name}.attention_norm", fused=True)
-    output = last_attention(normed, weights, biases, *scores)
-    x = x[:, -1:]
-    return x + output if mask is None else torch.addcmul(x, output, mask[0][:, -1:], value=mask[1])
-
-
-def _roles(name: str) -> list[str]:
-    return [f"{name}.attention.{role}" for role in ("query", "key", "value", "output")]
-
-
-def _projections(parameters: Parameters, name: str, bias: bool) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...] | None]:
-    """Weights and biases of query, key, value and output."""
-    roles = _roles(name)
-    weights = tuple(parameters[f"{role}.weight"] for role in roles)
-    return weights, tuple(parameters[f"{role}.bias"] for role in roles) if bias else None
