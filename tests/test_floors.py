@@ -46,6 +46,8 @@ MAY_IMPORT = {
     "training": TRAINING,
     "dictionaries": [*TRAINING, "dictionaries"],
     "measurements": [*TRAINING, "dictionaries", "tables", "measurements"],
+    # without the config: what tools write is a fact about files
+    "sources": ["base", "sources"],
     "archive": ["base", "tasks", "config", "tables", "archive"],
     "planning": ["base", "tasks", "config", "geometry", "tables", "claims", "planning"],
     "slurm": ["slurm"],
@@ -57,6 +59,7 @@ OUTSIDE = {
     "base": {"numpy", "pandas", "pyarrow", "safetensors", "jaxtyping", "xxhash", "threadpoolctl"},
     "geometry": {"torch", "numpy", "scipy", "sklearn", "jaxtyping"},
     "tasks": {"numpy", "jaxtyping"},
+    "sources": {"torch", "numpy", "yaml"},
 }
 """What the lowest floors may import besides the standard library."""
 

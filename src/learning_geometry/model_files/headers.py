@@ -4,6 +4,7 @@ No weight is read, and neither torch nor the packages that load models are neede
 has it (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md), versions 2 and 3; its own package needs seconds.
 """
 
+import json
 import mmap
 import struct
 from collections.abc import Iterator
@@ -70,6 +71,15 @@ class Gguf(NamedTuple):
     """Offset in the file and number of bytes of every tensor."""
 
 
+class Safetensors(NamedTuple):
+    """The head of a safetensors file."""
+
+    tensors: dict[str, TensorHeader]
+    places: dict[str, tuple[int, int]]
+    """Offset in the file and number of bytes of every tensor."""
+    metadata: dict[str, str]
+
+
 def safetensors_header(path: Path) -> dict[str, TensorHeader]:
     """Return the tensors of a safetensors file.
 
@@ -79,6 +89,21 @@ def safetensors_header(path: Path) -> dict[str, TensorHeader]:
     with _reading(path, "safetensors"), safetensors.safe_open(path, framework="numpy") as file:
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
         return {name: TensorHeader(part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}
+
+
+def safetensors_head(path: Path) -> Safetensors:
+    """Return tensors, places and metadata of a safetensors file.
+
+    Raises:
+        ValueError: it is no such file, or cut.
+    """
+    tensors = safetensors_header(path)  # which also checks that the places are those of the shapes, and in the file
+    with _reading(path, "safetensors"), open(path, "rb") as file:
+        start = 8 + int.from_bytes(file.read(8), "little")
+        entries = json.loads(file.read(start - 8))
+    metadata = entries.pop("__metadata__", None) or {}
+    offsets = {name: entries[name]["data_offsets"] for name in tensors}
+    return Safetensors(tensors, {name: (start + low, high - low) for name, (low, high) in offsets.items()}, metadata)
 
 
 def gguf_header(path: Path) -> Gguf:

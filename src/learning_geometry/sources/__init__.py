@@ -1,1 +1,1 @@
-"""Other tools' checkpoints: how they are read, and how their tensors become the parameters of a model here."""
+"""Checkpoints that other tools wrote: their formats, their names of files, their steps. Nothing is ever written."""

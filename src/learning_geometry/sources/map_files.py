@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from learning_geometry.sources.readers import SourceError
+from learning_geometry.sources.checkpoint import SourceError
 
 FOLDER = Path(__file__).parent / "built_in"
 

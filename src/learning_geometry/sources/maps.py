@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from learning_geometry.sources import matching, operations
+from learning_geometry.sources.checkpoint import ForeignTensor, SourceError
 from learning_geometry.sources.map_files import Entry, Map, built_in, nearest, read_map
 from learning_geometry.sources.operations import Placement, Shape
-from learning_geometry.sources.readers import ForeignTensor, SourceError
 
 __all__ = ["Binding", "Bound", "Map", "apply", "bind", "built_in", "read_map", "square"]
 

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
+from learning_geometry.sources.checkpoint import SourceError
 from learning_geometry.sources.map_files import Entry, Map, nearest
 from learning_geometry.sources.operations import Shape
-from learning_geometry.sources.readers import SourceError
 
 
 class Asked(NamedTuple):

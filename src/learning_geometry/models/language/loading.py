@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from learning_geometry.model_files import EMBEDDED, ROPE_FACTORS, ModelFiles, check_files, is_hub_id
+from learning_geometry.model_files import EMBEDDED, ROPE_FACTORS, ModelFiles, check_files
 from learning_geometry.model_files.headers import Gguf, gguf_header
+from learning_geometry.model_files.hub import download_revision, is_hub_id
 from learning_geometry.models.language import LanguageModel
 from learning_geometry.models.language.dequantised import Dequantised, read_dequantised, write_dequantised
 from learning_geometry.models.language.families import wrap
@@ -74,7 +75,7 @@ def load(
     where = str(source) if revision is None else f"{source} ({revision})"
     options: dict[str, Any] = {"revision": revision, "gguf": gguf, "weights": untrained is None, "tokenizer": tokenizer}
     if download and not Path(source).exists() and is_hub_id(str(source)):
-        _download(str(source), where, revision, gguf)
+        download_revision(str(source), revision, gguf)
     files = check_files(source, **options)
     assert files is not None  # it is None only of what is still to be downloaded
     written = None
@@ -190,17 +191,6 @@ def _divide_frequencies(module: Any, header: Gguf, path: Path, where: str) -> No
     rotary = module.model.rotary_emb
     for buffer in (rotary.inv_freq, rotary.original_inv_freq):
         buffer /= torch.from_numpy(factors)
-
-
-def _download(source: str, where: str, revision: str | None, gguf: str | None) -> None:
-    """Download what is read of a model at the hub: never a pickle."""
-    hub = import_module("huggingface_hub")
-    kinds = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"] if gguf is None else [gguf]
-    try:
-        # the folder itself alone; some have all weights twice
-        hub.snapshot_download(source, revision=revision, allow_patterns=kinds, ignore_patterns=["*/*", "consolidated*"])
-    except Exception as error:  # of many kinds: no network, no such model, no permission
-        raise ValueError(f"{where}: cannot be downloaded ({' '.join(str(error).split())})") from error
 
 
 def import_transformers() -> Any:
