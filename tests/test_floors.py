@@ -59,7 +59,7 @@ OUTSIDE = {
     "base": {"numpy", "pandas", "pyarrow", "safetensors", "jaxtyping", "xxhash", "threadpoolctl"},
     "geometry": {"torch", "numpy", "scipy", "sklearn", "jaxtyping"},
     "tasks": {"numpy", "jaxtyping"},
-    "sources": {"torch", "numpy"},
+    "sources": {"torch", "numpy", "yaml"},
 }
 """What the lowest floors may import besides the standard library."""
 

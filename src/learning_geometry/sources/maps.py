@@ -1,0 +1,213 @@
+"""From the tensors of another tool to parameters: which tensor is which parameter, and the parameters themselves.
+
+A map (:mod:`learning_geometry.sources.map_files`) is bound to what one file holds, once, and then applied to as many
+files as hold the same. Every tensor of the file becomes a parameter, or is left out by name, or is an error; so is
+every parameter that the file lacks.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from learning_geometry.sources import matching, operations
+from learning_geometry.sources.checkpoint import ForeignTensor, SourceError
+from learning_geometry.sources.map_files import Entry, Map, built_in, nearest, read_map
+from learning_geometry.sources.operations import Placement, Shape
+
+__all__ = ["Binding", "Bound", "Map", "apply", "bind", "built_in", "read_map", "square"]
+
+FLOATS = ("F64", "F32", "F16", "BF16")
+"""Types of tensors that can be parameters."""
+
+
+class Bound(NamedTuple):
+    """A parameter, and where it lies in a file."""
+
+    name: str
+    shape: Shape
+    tensor: str | None
+    """Name in the file; None: every number is ``fill``."""
+    tensor_shape: Shape = ()
+    at: Placement = Placement()
+    fill: float = 0.0
+
+
+class Binding(NamedTuple):
+    """What :func:`apply` does with a file."""
+
+    map: str
+    bound: tuple[Bound, ...]
+    copies: tuple[tuple[Bound, str], ...] = ()
+    """Tensors that must be copies of a parameter, and its name: tied read-outs."""
+    zeros: tuple[str, ...] = ()
+    """Tensors that must hold zeros alone."""
+    ignored: tuple[str, ...] = ()
+    """Tensors that the map leaves out by name."""
+    model: bool = True
+    """Whether shapes were compared with those of a model."""
+    double: bool = False
+    """Whether all tensors are float64; what is filled in then is as well."""
+
+
+def bind(
+    map: Map,
+    tensors: Mapping[str, ForeignTensor],
+    shapes: Mapping[str, Shape] | None,
+    settings: Mapping[str, Any],
+) -> Binding:
+    """Find every parameter among the tensors of a file, and compare shapes; nothing is read.
+
+    Args:
+        map: says which tensor is which parameter.
+        tensors: of the file.
+        shapes: of the model's parameters. None: there is no model; what the map names is bound but ``fill``, and the
+            layers are those of the file.
+        settings: of the model, or at least what the operations need: ``heads`` (and ``key_value_heads``, if they are
+            fewer) for ``heads``, ``fused`` and ``rotary``, and ``positions`` (and ``rotary_width``) for ``rotary``.
+
+    Raises:
+        SourceError: a parameter is missing or a tensor is not used, and the first of each is named with the three
+            names nearest to it; shapes or types do not fit, and all that do not are named with both shapes.
+    """
+    names = matching.bare_names(map, tensors)
+    layers = matching.layers_of(map, names) if shapes is None else matching.numbers(r"layers\.([0-9]+)\.", shapes)
+    entries = matching.entries_of(map, max(layers, default=0) + 1)
+    if lost := [name for name in shapes or () if name not in entries]:
+        raise SourceError(
+            f"map {map.name}: does not say what {lost[0]} is, which the model has; nearest in the map: "
+            f"{nearest(lost[0], list(entries))}; add it in a map of your own, or correct the model's settings"
+        )
+    asked = matching.look_up(map, entries, names, shapes)
+    ignored = [name for name in asked.left if matching.matches(map, name, map.ignore)]
+    zeros = [name for name in asked.left if name not in ignored and matching.matches(map, name, map.zeros)]
+    unused = [name for name in asked.left if name not in ignored and name not in zeros]
+    if asked.lacking or unused:
+        raise SourceError(matching.not_bound(map, asked, unused, entries, names, layers))
+    bound = _fitted(map, asked.found, tensors, shapes, settings)
+    _check_parts(map, bound)
+    filled = [
+        Bound(name, shapes[name], None, fill=entry.fill)
+        for name, entry in entries.items()
+        if shapes is not None and name in shapes and entry.fill is not None
+    ]
+    copies = _fitted(map, asked.copies, tensors, shapes, settings)
+    return Binding(
+        map=map.name,
+        bound=(*bound, *filled),
+        copies=tuple((each, asked.copies[each.name][0].tied or "") for each in copies),
+        zeros=tuple(zeros),
+        ignored=tuple(ignored),
+        model=shapes is not None,
+        double=all(tensors[each.tensor].type == "F64" for each in bound if each.tensor),
+    )
+
+
+def apply(binding: Binding, read: Callable[[str], np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield every parameter by name, one at a time, contiguous; those fused in one tensor follow each other.
+
+    Memory holds one tensor and one parameter at a time, and two of each while a tied read-out is compared.
+
+    Args:
+        binding: of :func:`bind`.
+        read: returns the tensor of a name in the file.
+
+    Raises:
+        SourceError: a tensor that must be a copy of a parameter is none, or one that must be zero is not.
+    """
+    for tensor in binding.zeros:
+        if read(tensor).any():
+            raise SourceError(
+                f"{tensor}: is not zero, and the model has no such parameter; correct its `bias` or `norm_bias`"
+            )
+    by_name = {bound.name: bound for bound in binding.bound}
+    for copy, name in binding.copies:
+        original = by_name[name]
+        values = operations.place(read(str(copy.tensor)), copy.at)
+        if not np.array_equal(values, operations.place(read(str(original.tensor)), original.at), equal_nan=True):
+            raise SourceError(
+                f"{copy.tensor}: is no copy of {original.tensor}, and the model's read-out is tied to its {name}; set "
+                "tied_readout: false"
+            )
+    last, values = None, np.empty(0)
+    for bound in binding.bound:
+        if bound.tensor is None:
+            yield bound.name, np.full(bound.shape, bound.fill, np.float64 if binding.double else np.float32)
+            continue
+        if bound.tensor != last:
+            last, values = bound.tensor, read(bound.tensor)
+        yield bound.name, operations.place(values, bound.at)
+
+
+def square(binding: Binding) -> list[str]:
+    """Return the parameters of which no shape can tell whether the file has them transposed.
+
+    Those are the square matrices; without a model to compare with, all matrices.
+    """
+    matrices = [bound for bound in binding.bound if bound.tensor is not None and len(bound.shape) == 2]
+    return [bound.name for bound in matrices if not binding.model or operations.square(bound.tensor_shape, bound.at)]
+
+
+def _fitted(
+    map: Map,
+    found: Mapping[str, tuple[Entry, str]],
+    tensors: Mapping[str, ForeignTensor],
+    shapes: Mapping[str, Shape] | None,
+    settings: Mapping[str, Any],
+) -> list[Bound]:
+    """Return parameters with their places, after comparing shapes."""
+    fitted, wrong = [], []
+    for name, (entry, tensor) in found.items():
+        kind, shape = tensors[tensor]
+        try:
+            at = _placement(entry, shape, settings)
+            placed = operations.placed_shape(shape, at)
+        except SourceError:
+            raise
+        except ValueError as error:
+            wrong.append(f"{name}: {tensor} has the shape {shape}: {error}")
+            continue
+        expected = placed if shapes is None else shapes[entry.tied if name not in shapes and entry.tied else name]
+        if placed != tuple(expected):
+            wrong.append(f"{name}: {tensor} of shape {shape} gives {placed}, and the model has {tuple(expected)}")
+        if kind not in FLOATS:
+            wrong.append(f"{name}: {tensor} is of type {kind}, and parameters are {', '.join(FLOATS)}")
+        fitted.append(Bound(name, placed, tensor, shape, at))
+    if wrong:
+        raise SourceError("\n".join([f"map {map.name}: {len(wrong)} tensors do not fit:", *wrong]))
+    return fitted
+
+
+def _placement(entry: Entry, shape: Shape, settings: Mapping[str, Any]) -> Placement:
+    """Return how a parameter lies in a tensor of ``shape``, with the numbers that follow from the settings."""
+
+    def needed(key: str) -> Any:
+        if settings.get(key) is None:
+            raise SourceError(f"{entry.name}: how it lies in {entry.source} depends on {key}; give {key} under `model`")
+        return settings[key]
+
+    at = Placement(entry.transpose, entry.heads_first, ".output." in entry.name, entry.part, entry.per_head)
+    halves = entry.halves and needed("positions") == "rotary"
+    if not (halves or entry.heads_first or entry.per_head):
+        return at
+    grouped = settings.get("key_value_heads") if re.search(r"\.(key|value)\.", entry.name) else None
+    at = at._replace(heads=grouped or needed("heads"))
+    if not halves:
+        return at
+    rows = operations.placed_shape(shape, at)[0]
+    return at._replace(halves=settings.get("rotary_width") or rows // at.heads)
+
+
+def _check_parts(map: Map, bound: Iterable[Bound]) -> None:
+    """Refuse a fused tensor of which a part is no parameter, unless the map ignores its name."""
+    parts: dict[str, set[tuple[int, int]]] = {}
+    for each in bound:
+        parts.setdefault(str(each.tensor), set()).add(each.at.part)
+    for tensor, taken in parts.items():
+        whole = any({(number, count) for number in range(count)} <= taken for _, count in taken)
+        if not whole and not matching.matches(map, tensor, map.ignore):
+            raise SourceError(
+                f"map {map.name}: of {tensor} only the parts {sorted(taken)} are parameters; name the others, or add "
+                "its name to `ignore`"
+            )
