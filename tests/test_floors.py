@@ -32,7 +32,7 @@ BASE = [
     ),
     *("running", "seeding"),
 ]
-TRAINING = ["base", "geometry", "tasks", "config", "models", "training"]
+TRAINING = ["base", "geometry", "sources", "tasks", "config", "models", "training"]
 MAY_IMPORT = {
     "base": ["base"],
     "geometry": ["geometry"],
@@ -41,17 +41,17 @@ MAY_IMPORT = {
     "figures": ["base", "geometry", "tables", "figures"],
     "claims": ["base", "geometry", "tables", "claims"],
     "tasks": ["base", "tasks"],
-    "config": ["base", "tasks", "config"],
+    "config": ["base", "sources", "tasks", "config"],
     "models": TRAINING[:-1],
     "training": TRAINING,
     "dictionaries": [*TRAINING, "dictionaries"],
     "measurements": [*TRAINING, "dictionaries", "tables", "measurements"],
     # without the config: what tools write is a fact about files
     "sources": ["base", "sources"],
-    "archive": ["base", "tasks", "config", "tables", "archive"],
-    "planning": ["base", "tasks", "config", "geometry", "tables", "claims", "planning"],
+    "archive": ["base", "sources", "tasks", "config", "tables", "archive"],
+    "planning": ["base", "sources", "tasks", "config", "geometry", "tables", "claims", "planning"],
     "slurm": ["slurm"],
-    "check": ["base", "tasks", "config", "geometry", "tables", "claims", "planning", "check"],
+    "check": ["base", "sources", "tasks", "config", "geometry", "tables", "claims", "planning", "check"],
 }
 """The floors of the package that each floor may use, directly or through others."""
 

@@ -86,7 +86,7 @@ wildcard_constraints:
     experiment="[a-z0-9_]+",
     gguf="[a-z0-9_-]+",
     # the metrics of training lie beside the measurements
-    measurement=r"(?!training_metrics\b)[a-z0-9_]+",
+    measurement=r"(?!(training|imported)_metrics\b)[a-z0-9_]+",
     seed="[0-9]+",
     text="[a-z0-9_]+",
     weights="trained|untrained",

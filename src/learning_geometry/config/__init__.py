@@ -113,8 +113,8 @@ def validate(config: Mapping[str, Any], schema: Path | str = SCHEMA, files: bool
     check_sections(result, fixed, problems)
     absent = not_given(result)
     result = filled(result, fixed)
-    for (name, section) in absent:
-        del result["experiments"][name][section]
+    for name, section in absent:
+        result["experiments"][name].pop(section, None)
     schemas = functools.cache(settings_schema)
     check_results(result, problems)
     _check_experiments(result, fixed, problems, schemas, files)

@@ -274,8 +274,8 @@ def check_figure(name: str, figure: dict[str, Any], config: dict[str, Any], prob
         here = dict(entries(experiments)).get(experiment, {})
         if _tells_names(name) and isinstance(here.get("source"), dict) and here["source"].get("names") is None:
             problem = (
-                f"{name} tells the matrices of the workflow's transformer apart, and those of {experiment} bear the names "
-                f"of another program; name a map in experiments.{experiment}.source.names, or leave {experiment} out"
+                f"{name} tells the matrices of the workflow's transformer apart, and those of {experiment} bear other "
+                f"names; name a map in experiments.{experiment}.source.names, or leave {experiment} out"
             )
             problems.setdefault((*path, "experiments", i), problem)
         present = here.get("measurements")

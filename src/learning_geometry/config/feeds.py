@@ -11,9 +11,9 @@ from learning_geometry.config.needs import needs
 from learning_geometry.config.problems import Report
 from learning_geometry.config.sourced import check_source
 from learning_geometry.sources.checkpoint import SourceError
-from learning_geometry.sources.opening import opened
-from learning_geometry.sources.grid import uniform_grid
 from learning_geometry.sources.chosen import checkpoints_of
+from learning_geometry.sources.grid import uniform_grid
+from learning_geometry.sources.opening import opened
 
 MATRICES = "*"
 """What a measurement says that it needs of the weights if any matrices will do."""
@@ -123,10 +123,7 @@ def _lacking(
         yield f"it {does}, and the map {source['names']} does not give {missing[0]}{more}; add it there"
         return
     if (not weights or _reads_data(wanted)) and experiment.get("task") is None:
-        yield (
-            "it reads sequences; give the `task` that the runs learned, or {name: given_test_sets, file: …} with sequences "
-            "of your own"
-        )
+        yield ("it reads sequences; give the `task` that the runs learned, or {name: given_test_sets, file: …}")
     elif wanted.get("trains") and "optimizer" not in experiment:
         yield "it trains on from a checkpoint; give `optimizer`, as far as it is known"
     elif source["batch_size"] is None and _null_batch(wanted, settings):

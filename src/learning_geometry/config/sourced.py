@@ -1,4 +1,4 @@
-"""Experiments whose checkpoints another program made: which sections they have, and what takes the place of the others."""
+"""Experiments whose checkpoints another program made: which sections they have, and what stands for the others."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -61,7 +61,7 @@ def check_source(source: Mapping[str, Any], seeds: list[int], report: Report) ->
         problems["source"] = "give `files` or `hub`, one of the two"
     elif source["hub"] is not None and not isinstance(source["step"], list):
         problems["source.step"] = f"{source['step']}, and of a hub the steps must be listed; write [0, 1000, …]"
-    elif source["hub"] is not None and len(seeds) > 1 and not any("{seed}" in source[key] for key in ("hub", "revision")):
+    elif source["hub"] is not None and len(seeds) > 1 and "{seed}" not in source["hub"] + source["revision"]:
         problems["source.hub"] = "no {seed} in it or in revision, and there are several seeds; name one seed alone"
     if source["names"] is not None and source["ignore"]:
         problems["source.ignore"] = "a map has an `ignore` of its own; move it there"

@@ -30,14 +30,16 @@ def plan(config: dict[str, Any]) -> str:
     lines = [f"{len(experiments)} experiments, {runs} runs{read}, results in {config['results']}", ""]
     rows = [["experiment", "task", "model", "seeds", "steps", "checkpoints"]]
     for name, experiment in experiments.items():
-        shown = described(experiment)
-        training = shown["training"]
+        standing = described(experiment)
+        training = standing["training"]
         checkpoints, more = training["checkpoints"], len(training["checkpoints"]["steps"])
         rows.append(
             [
                 name,
                 *(
-                    textwrap.shorten(_changed(f"{kind}s", shown[kind]), 25, placeholder=" …") if shown[kind] else "-"
+                    textwrap.shorten(_changed(f"{kind}s", standing[kind]), 25, placeholder=" …")
+                    if standing[kind]
+                    else "-"
                     for kind in ("task", "model")
                 ),
                 _ranges(experiment["seeds"]),
@@ -111,7 +113,8 @@ def _source(name: str, experiment: dict[str, Any]) -> Iterator[str]:
     lines.append(f"  can feed {', '.join(fed) or 'nothing'}")
     lines += [f"  cannot feed {', '.join(several)}: {lack}" for lack, several in unfed.items()]
     for line in lines:
-        yield from textwrap.wrap(line, PLAN_WIDTH, subsequent_indent="    ", drop_whitespace=False)
+        indent = line[: len(line) - len(line.lstrip())]
+        yield from textwrap.wrap(line.lstrip(), PLAN_WIDTH, initial_indent=indent, subsequent_indent="    ")
 
 
 def _values(key: str, experiments: Iterable[dict[str, Any]]) -> list[str]:

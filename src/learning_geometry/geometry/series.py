@@ -43,8 +43,8 @@ def detours(
 def unusual_detours(found: Float64[np.ndarray, "steps"]) -> Bool[np.ndarray, "steps"]:
     """Which points lie out of the way: detours above ``DETOUR``, and above as many times the usual of their neighbours.
 
-    The usual is the median over up to ``NEIGHBOURS`` points on each side, those next to it left out: a point out of place
-    changes their detours too.
+    The usual is the median over up to ``NEIGHBOURS`` points on each side, those next to it left out: a point out of
+    place changes their detours too.
 
     Examples:
         >>> found = np.full(12, 1.0)
@@ -85,9 +85,7 @@ def unusual_jumps(lengths: Float64[np.ndarray, "steps"]) -> Bool[np.ndarray, "st
     return flagged
 
 
-def _surroundings(
-    logarithms: np.ndarray, changes: np.ndarray
-) -> Iterator[tuple[float, float, float]]:
+def _surroundings(logarithms: np.ndarray, changes: np.ndarray) -> Iterator[tuple[float, float, float]]:
     """Yield of each point how far it lies above the one before and the one after, and the usual change around it."""
     for place, here in enumerate(logarithms):
         before = here - logarithms[place - 1] if place > 0 else np.nan

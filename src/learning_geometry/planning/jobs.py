@@ -198,14 +198,15 @@ def _trained(results: str, at: dict[str, str], run: dict[str, Any], experiment: 
 
 
 def _imported(results: str, at: dict[str, str], run: dict[str, Any], experiment: Mapping[str, Any]) -> Job:
-    source = {key: experiment["source"][key] for key in ("names", *WHERE)}
+    source = dict(experiment["source"])
     return Job(
         "import_checkpoints",
         at,
         tuple(artifact(results, kind, **at) for kind in ("imported", "imported_metrics")),
         {"dataset": (artifact(results, "dataset", **at),) if "task" in run else ()},
         {"seed": int(at["seed"]), "experiment": run, "source": source, "seeds": experiment["seeds"]},
-        _modules(run),
+        # PyTorch's own files are opened by a module that is imported for them alone
+        (*_modules(run), "sources.torch_files"),
         reads={"source": source | {"seed": int(at["seed"]), "seeds": experiment["seeds"]}},
         script="import_checkpoints.py",
         works_in=artifact(results, "importing", **at),

@@ -14,7 +14,7 @@ from typing import Any
 
 from learning_geometry.sources.chosen import checked_at, checkpoints_of
 from learning_geometry.sources.folders import files_of
-from learning_geometry.sources.maps import map_file
+from learning_geometry.sources.map_files import map_files
 from learning_geometry.tasks.prompts import prompt_file
 from learning_geometry.tasks.texts import text_files
 
@@ -114,13 +114,11 @@ def outside_files(reads: Mapping[str, Any]) -> dict[str, Path]:
 
 
 def _of_source(source: Mapping[str, Any]) -> dict[str, Path]:
-    """Return the files of one seed's checkpoints by their steps, that of the map, and those that the map is checked on."""
+    """Return the files of one seed's checkpoints by step, those of the map, and those that the map is checked on."""
     series = checkpoints_of(source, [source["seed"]])[source["seed"]]
-    by_role = {
-        f"source/{step}/{path.name}": path for step, place in series.items() for path in files_of(place)
-    }
+    by_role = {f"source/{step}/{path.name}": path for step, place in series.items() for path in files_of(place)}
     if source["names"] is not None:
-        by_role["source/names"] = map_file(source["names"])
+        by_role |= {f"source/names/{number}": path for number, path in enumerate(map_files(source["names"]))}
     if source["check"]:
         by_role["source/check/logits"] = Path(source["check"]["file"])
         at = checked_at(source, source["seeds"])

@@ -27,11 +27,9 @@ def checkpoints_of(source: Mapping[str, Any], seeds: Sequence[int]) -> dict[int,
         SourceError: there are none of a seed, or it cannot be told which is of which step.
     """
     if source["hub"] is None:
-        return find_series(source["files"], seeds, source["step"], source["every_number_is"])
-    named = {
-        seed: [source[key].replace("{seed}", str(seed)) for key in ("hub", "revision")] for seed in seeds
-    }
-    return {seed: hub_series(*names, source["step"], source["download"]) for seed, names in named.items()}
+        return find_series(source["files"], seeds, source["step"], source["every_number_is"], state=source["state"])
+    hub, revision = ({seed: source[key].replace("{seed}", str(seed)) for seed in seeds} for key in ("hub", "revision"))
+    return {seed: hub_series(hub[seed], revision[seed], source["step"], source["download"]) for seed in seeds}
 
 
 def checked_at(source: Mapping[str, Any], seeds: Sequence[int]) -> Place:

@@ -1,4 +1,4 @@
-"""The uniform grid among the steps of a series of checkpoints: what depends on their spacing is measured there alone."""
+"""The uniform grid among the steps of a series: what depends on the spacing of checkpoints is measured there alone."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -40,6 +40,4 @@ def uniform_grid(steps: Iterable[int]) -> Grid:
     remainder = max(remainders, key=lambda each: (remainders[each], -each))
     grid = [step for step in ordered if step % every == remainder]
     there = set(grid)
-    return Grid(
-        every, tuple(grid), tuple(step for step in range(grid[0], grid[-1], every) if step not in there)
-    )
+    return Grid(every, tuple(grid), tuple(step for step in range(grid[0], grid[-1], every) if step not in there))

@@ -108,6 +108,20 @@ def read_map(name_or_path: str, base: Path = Path(), parameters: Collection[str]
     return Map(name_or_path, tuple(entries.values()), **joined)
 
 
+def map_files(name_or_path: str, base: Path = Path()) -> list[Path]:
+    """Return the files that a map is read from: its own, and those that it extends.
+
+    Raises:
+        SourceError: as :func:`read_map`, of what has to be read for that.
+    """
+    read_map(name_or_path, base)
+    own = Path(name_or_path).suffix in (".yaml", ".yml")
+    files = [base / name_or_path if own else FOLDER / f"{name_or_path}.yaml"]
+    while (extended := _read(files[-1]).get("extends")) is not None:
+        files.append(FOLDER / f"{extended}.yaml")
+    return files
+
+
 def nearest(name: str, names: Collection[str]) -> str:
     """Return the three names nearest to one, in words; "none" if there are none."""
     close = difflib.get_close_matches(name, list(names), n=3, cutoff=0)

@@ -16,7 +16,7 @@ from learning_geometry.sources.checkpoint import ForeignTensor, SourceError
 from learning_geometry.sources.map_files import Entry, Map, built_in, nearest, read_map
 from learning_geometry.sources.operations import Placement, Shape
 
-__all__ = ["Binding", "Bound", "Map", "apply", "bind", "built_in", "read_map", "square"]
+__all__ = ["Binding", "Bound", "Map", "apply", "bind", "built_in", "check_copies", "parameter", "read_map", "square"]
 
 FLOATS = ("F64", "F32", "F16", "BF16")
 """Types of tensors that can be parameters."""
@@ -114,6 +114,38 @@ def apply(binding: Binding, read: Callable[[str], np.ndarray]) -> Iterator[tuple
         read: returns the tensor of a name in the file.
 
     Raises:
+        SourceError: as :func:`check_copies`.
+    """
+    check_copies(binding, read)
+    last, values = None, np.empty(0)
+
+    def once(tensor: str) -> np.ndarray:
+        nonlocal last, values
+        if tensor != last:
+            last, values = tensor, read(tensor)
+        return values
+
+    for bound in binding.bound:
+        yield bound.name, parameter(binding, bound, once)
+
+
+def parameter(binding: Binding, bound: Bound, read: Callable[[str], np.ndarray]) -> np.ndarray:
+    """Return one parameter, contiguous.
+
+    Args:
+        binding: of :func:`bind`.
+        bound: one of its parameters.
+        read: returns the tensor of a name in the file.
+    """
+    if bound.tensor is None:
+        return np.full(bound.shape, bound.fill, np.float64 if binding.double else np.float32)
+    return operations.place(read(bound.tensor), bound.at)
+
+
+def check_copies(binding: Binding, read: Callable[[str], np.ndarray]) -> None:
+    """Compare the tensors that are left out as copies of parameters, or as zero, with what they must be.
+
+    Raises:
         SourceError: a tensor that must be a copy of a parameter is none, or one that must be zero is not.
     """
     for tensor in binding.zeros:
@@ -130,14 +162,6 @@ def apply(binding: Binding, read: Callable[[str], np.ndarray]) -> Iterator[tuple
                 f"{copy.tensor}: is no copy of {original.tensor}, and the model's read-out is tied to its {name}; set "
                 "tied_readout: false"
             )
-    last, values = None, np.empty(0)
-    for bound in binding.bound:
-        if bound.tensor is None:
-            yield bound.name, np.full(bound.shape, bound.fill, np.float64 if binding.double else np.float32)
-            continue
-        if bound.tensor != last:
-            last, values = bound.tensor, read(bound.tensor)
-        yield bound.name, operations.place(values, bound.at)
 
 
 def square(binding: Binding) -> list[str]:

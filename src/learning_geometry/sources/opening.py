@@ -17,7 +17,12 @@ from learning_geometry.sources.maps import Map, bind, check_copies, parameter, r
 from learning_geometry.sources.matching import bare, bare_names
 from learning_geometry.sources.readers import open_checkpoint
 
-FLOATS = {"F64": np.dtype("<f8"), "F32": np.dtype("<f4"), "F16": np.dtype("<f4"), "BF16": np.dtype("<f4")}
+FLOATS: dict[str, np.dtype] = {
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f4"),
+    "BF16": np.dtype("<f4"),
+}
 """Types of tensors that are imported -> those that they are imported as, which hold every number of them."""
 
 
@@ -92,7 +97,7 @@ def _as_named(checkpoint: Checkpoint, ignored: list[str]) -> Opened:
             types[name] = (FLOATS[tensor.type], tensor.shape)
     if unused:
         raise SourceError(
-            f"{checkpoint.path}: nothing is called {next(iter(unused))}, which is to be ignored; remove it from `ignore`"
+            f"{checkpoint.path}: nothing is called {next(iter(unused))}, which `ignore` names; remove it there"
         )
     if not types:
         raise SourceError(f"{checkpoint.path}: holds no tensor of floats that is not ignored; give other files")

@@ -1,4 +1,4 @@
-"""Sequences of your own, from a file: for checkpoints that another program trained on a task that is not among these."""
+"""Sequences of your own, from a file: for checkpoints of another program, of a task that is not among these."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -48,13 +48,13 @@ def check(settings: dict[str, Any]) -> None:
         for name in REQUIRED:
             if len(arrays.get(name, ())) != 2:
                 raise ValueError(
-                    f"file: {settings['file']}: {test_set}/{name} is {arrays.get(name, 'missing')}; it must be sequences "
-                    "× positions"
+                    f"file: {settings['file']}: {test_set}/{name} is {arrays.get(name, 'missing')}; it must be "
+                    "sequences × positions"
                 )
         if arrays["tokens"] != arrays["targets"]:
             raise ValueError(
-                f"file: {settings['file']}: {test_set}/tokens is {arrays['tokens']}, and its targets {arrays['targets']}; "
-                "give each position a target, -100 for none"
+                f"file: {settings['file']}: {test_set}/tokens is {arrays['tokens']}, and its targets "
+                f"{arrays['targets']}; give each position a target, -100 for none"
             )
         if odd := [name for name, shape in arrays.items() if shape[:1] != arrays["tokens"][:1]]:
             raise ValueError(f"file: {settings['file']}: {test_set}/{odd[0]} has not one row for each sequence")
@@ -120,7 +120,7 @@ def test_sets(settings: dict[str, Any], drawn_once: Arrays, seed: int) -> dict[s
 def errors(
     predictions: Int64[np.ndarray, "sequences read"], test_set: Arrays
 ) -> dict[str, Float64[np.ndarray, "sequences"]]:
-    """Return ``error``: the share of each sequence's targets, of those positions that are read, that are not predicted."""
+    """Return ``error``: of each sequence's targets at positions that are read, the share that is not predicted."""
     targets = test_set["targets"][:, -predictions.shape[1] :]
     counted: Bool[np.ndarray, "sequences read"] = targets != IGNORED
     return {"error": ((predictions != targets) & counted).sum(1) / np.maximum(counted.sum(1), 1)}

@@ -41,7 +41,8 @@ def import_run(
     A checkpoint that is there already, whole and of the same provenance, is not read again.
 
     Args:
-        run: the sections of the experiment: ``source``, and ``model``, ``task`` and ``optimizer`` as far as they are known.
+        run: the sections of the experiment: ``source``, and ``model``, ``task`` and ``optimizer`` as far as they are
+            known.
         places: step -> file or folder.
         directory: the run's working directory; checkpoints go to ``directory/checkpoints``.
         digests: step -> digest of its file or files.
@@ -74,7 +75,9 @@ def import_run(
                 _check_alike(first, one)
             first = first or one
             held = dict(provenance) | {"step": step, "uniform": step in grid}
-            note = _written(checkpoint_path(target, step), one, held | {"source": one.about() | {"digest": digests[step]}})
+            note = _written(
+                checkpoint_path(target, step), one, held | {"source": one.about() | {"digest": digests[step]}}
+            )
         if dataset is not None and "model" in run and not one.missing:
             model = model or imported_model(run, {name: shape for name, (_, shape) in one.types.items()})
             try:
@@ -97,9 +100,7 @@ def task_length(run: Mapping[str, Any]) -> int | None:
     return int(tasks.load(run["task"]).length(run["task"])) if "task" in run else None
 
 
-def check_logits(
-    run: Mapping[str, Any], place: Path, file: str | Path, length: int | None = None
-) -> float:
+def check_logits(run: Mapping[str, Any], place: Path, file: str | Path, length: int | None = None) -> float:
     """Compare the logits of a checkpoint, put in place by the map, with those of the code that it is from.
 
     Then each square matrix, of which no shape tells whether it is transposed, is transposed in its turn: logits that
@@ -128,6 +129,7 @@ def check_logits(
     with opened(place, run["source"], run.get("model"), length) as one:
         if one.missing:
             raise SourceError(f"{file}: logits are given, and the map does not give {one.missing[0]}; add it there")
+        one.check()
         parameters = {name: torch.from_numpy(one.read(name)) for name in one.types}
         untold = one.untold
     model = imported_model(run, {name: tuple(value.shape) for name, value in parameters.items()})
@@ -135,9 +137,9 @@ def check_logits(
     apart = _difference(model, parameters, tokens, logits, file)
     if not apart <= tolerance:
         raise SourceError(
-            f"{file}: the logits of {place} through the map {run['source']['names']} differ from these by {apart:.2g} of "
-            f"the largest, more than the tolerance {tolerance:.2g}; a matrix is transposed, a part is in another place, or "
-            "the settings of `model` are not those of your code (epsilon, activation, order of the norms)"
+            f"{file}: the logits of {place} through the map {run['source']['names']} differ from these by {apart:.2g} "
+            f"of the largest, more than the tolerance {tolerance:.2g}; a matrix is transposed, a part is in another "
+            "place, or the settings of `model` are not those of your code (epsilon, activation, order of the norms)"
         )
     for name in untold:
         turned = parameters | {name: parameters[name].T.contiguous()}
@@ -153,8 +155,10 @@ def _difference(
     model: Model, parameters: dict[str, torch.Tensor], tokens: torch.Tensor, logits: np.ndarray, file: str | Path
 ) -> float:
     if int(tokens.min()) < 0 or int(tokens.max()) >= len(parameters["embedding.weight"]):
-        raise SourceError(f"{file}: tokens from {int(tokens.min())} to {int(tokens.max())}, and the embedding has "
-                          f"{len(parameters['embedding.weight'])}; give tokens of this model")
+        raise SourceError(
+            f"{file}: tokens from {int(tokens.min())} to {int(tokens.max())}, and the embedding has "
+            f"{len(parameters['embedding.weight'])}; give tokens of this model"
+        )
     with torch.no_grad():
         ours = model.forward(parameters, tokens).double().numpy()
     if ours.shape != logits.shape:
@@ -173,6 +177,7 @@ def _written(path: Path, one: Opened, held: Mapping[str, Any]) -> str:
         if read_tensor_metadata(path) == json.loads(json.dumps(held)):
             verify_file(path)
             return "there already"
+    one.check()
     write_tensors_in_turn(path, one.types, one.read, held)
     return f"{len(one.types)} tensors of {one.path}"
 
@@ -185,4 +190,6 @@ def _check_alike(first: Opened, one: Opened) -> None:
             holder, lacks = (one, first) if before is None else (first, one)
             raise SourceError(f"{lacks.path}: holds no {name}, which {holder.path} holds; they are not of one run")
         if before[1] != now[1]:
-            raise SourceError(f"{one.path}: {name} is {now[1]}, and {before[1]} in {first.path}; they are not of one run")
+            raise SourceError(
+                f"{one.path}: {name} is {now[1]}, and {before[1]} in {first.path}; they are not of one run"
+            )

@@ -49,10 +49,8 @@ def followed_matrices(
     """
     matrices = sorted(name for name, shape in shapes.items() if len(shape) == 2)
     attention = attention_matrices(matrices)
-    if pattern is None:
-        chosen = attention or matrices
-    else:
-        chosen = [name for name in matrices if fnmatchcase(name, pattern)]
+    named = [name for name in matrices if pattern is not None and fnmatchcase(name, pattern)]
+    chosen = attention or matrices if pattern is None else named
     if not chosen:
         raise ValueError(f"{where}: no matrix is called {pattern or '*'}; there are {', '.join(matrices) or 'none'}")
     parts = {name.removesuffix(".weight"): name for name in chosen}

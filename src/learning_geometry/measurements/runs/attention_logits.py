@@ -12,7 +12,12 @@ from learning_geometry.measurements.common.run import Run
 from learning_geometry.tables.tidy import tidy
 
 NEEDS = {
-    "weights": ["embedding.weight", "layers.0.attention_norm.*", "layers.0.attention.query.*", "layers.0.attention.key.*"],
+    "weights": [
+        "embedding.weight",
+        "layers.0.attention_norm.*",
+        "layers.0.attention.query.*",
+        "layers.0.attention.key.*",
+    ],
     "test_sets": ["out_of_distribution"],
     "model_settings": ["heads", "norm", "bias", "causal", "positions", "rotary_base"],
     # a logit then depends on more than content and lag

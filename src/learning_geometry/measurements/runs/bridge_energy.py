@@ -14,7 +14,12 @@ from learning_geometry.seeding import seeded
 from learning_geometry.tables.tidy import central_range, tidy
 
 NEEDS = {
-    "weights": ["embedding.weight", "layers.*.attention.query.weight", "layers.*.attention.key.weight", "layers.*.attention_norm.weight"],
+    "weights": [
+        "embedding.weight",
+        "layers.*.attention.query.weight",
+        "layers.*.attention.key.weight",
+        "layers.*.attention_norm.weight",
+    ],
     "model_settings": ["layers", "heads", "width", "norm", "positions", "rotary_base"],
     "leaves_out_above": {"ranks": "head_width", "lag_rank": "head_width"},
 }

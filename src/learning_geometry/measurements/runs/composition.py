@@ -20,7 +20,13 @@ from learning_geometry.seeding import seeded
 from learning_geometry.tables.tidy import central_range, tidy
 
 NEEDS = {
-    "weights": ["embedding.weight", "layers.*.attention.query.weight", "layers.*.attention.key.weight", "layers.*.attention.value.weight", "layers.*.attention.output.weight"],
+    "weights": [
+        "embedding.weight",
+        "layers.*.attention.query.weight",
+        "layers.*.attention.key.weight",
+        "layers.*.attention.value.weight",
+        "layers.*.attention.output.weight",
+    ],
     "model_settings": ["layers", "heads", "width"],
     "leaves_out_above": {"ranks": "head_width"},
 }

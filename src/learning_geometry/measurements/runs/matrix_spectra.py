@@ -62,8 +62,8 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
       matrix there; ``increment_stable_rank`` and ``increment_effective_rank`` (dimensions) of the change. Left out of a
       matrix that did not change, or was zero.
 
-    Null ``gaussian_matrix`` of the ranks: matrices of the same shape with independent entries. The mean over matrices has
-    the mean of their nulls' draws.
+    Null ``gaussian_matrix`` of the ranks: matrices of the same shape with independent entries. The mean over matrices
+    has the mean of their nulls' draws.
 
     Raises:
         ValueError: no matrix has the name asked for, or one holds numbers that are not finite.
@@ -106,9 +106,7 @@ def _rows(
     return rows
 
 
-def _ranks(
-    here: dict[str, Any], kind: str, spectrum: np.ndarray, null: dict[str, np.ndarray]
-) -> list[dict[str, Any]]:
+def _ranks(here: dict[str, Any], kind: str, spectrum: np.ndarray, null: dict[str, np.ndarray]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     if not spectrum[0] > 0:
         return rows

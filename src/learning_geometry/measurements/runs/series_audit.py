@@ -1,4 +1,4 @@
-"""Whether a series of checkpoints is what it says: steps that are missing, doubled, out of order, damaged or strange."""
+"""Whether a series of checkpoints is what it says: steps missing, doubled, out of order, damaged or strange."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -54,11 +54,11 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
     - ``audit_same_bytes``: the file is, byte for byte, that of an earlier step, which is the value;
       ``audit_same_parameters``: the parameters are, though the file is not;
     - ``audit_out_of_place``: the checkpoint lies far off the way from the one before to the one after, by the value of
-      ``geometry.series.detours``. Checkpoints exchanged, of another run or scaled are; at the first and the last step it
-      cannot be told, nor an exchange among checkpoints that only scatter around one place;
+      ``geometry.series.detours``. Checkpoints exchanged, of another run or scaled are; at the first and the last step
+      it cannot be told, nor an exchange among checkpoints that only scatter around one place;
     - ``audit_not_finite``: numbers of a tensor that are not finite, how many;
-    - ``audit_norm_jumps``: the norm of a matrix is larger, or smaller, than at both neighbouring steps by much more than
-      is usual there; the value is the factor;
+    - ``audit_norm_jumps``: the norm of a matrix is larger, or smaller, than at both neighbouring steps by much more
+      than is usual there; the value is the factor;
     - ``audit_never_moves``: a tensor is the same at all steps (step = the first);
     - ``audit_type_changes``: the file has tensors of other types than that before.
 
@@ -141,11 +141,11 @@ def _of_path(
     model = _together(tensors.values())
     digests = [file.get("digest") for file in files]
     moved = model.to_next > 0
-    for place in np.flatnonzero(~moved & np.isfinite(model.to_next)) + 1:
+    for place in (np.flatnonzero(~moved & np.isfinite(model.to_next)) + 1).tolist():
         if digests[place] is None or digests[place] != digests[place - 1]:
             yield _finding("same_parameters", steps[place], steps[place - 1])
     found = detours(model.to_next, model.to_second)
-    for place in np.flatnonzero(unusual_detours(found)):
+    for place in np.flatnonzero(unusual_detours(found)).tolist():
         # beyond what a table may hold where the neighbours coincide
         yield _finding("out_of_place", steps[place], min(found[place], 1e12))
 
@@ -156,14 +156,14 @@ def _of_tensors(
     """Yield what single tensors tell."""
     for name, followed in tensors.items():
         part = name.removesuffix(".weight")
-        for place in np.flatnonzero(followed.not_finite):
+        for place in np.flatnonzero(followed.not_finite).tolist():
             yield _finding("not_finite", steps[place], followed.not_finite[place], part)
         # differences of equal numbers are exactly 0
         if len(steps) > 1 and not followed.to_next.any():
             yield _finding("never_moves", steps[0], part=part)
         if len(shapes[name]) < 2:
             continue  # norms of a few numbers jump all the time
-        for place in np.flatnonzero(unusual_jumps(followed.norms)):
+        for place in np.flatnonzero(unusual_jumps(followed.norms)).tolist():
             beside = followed.norms[place - 1 if place else place + 1]
             yield _finding("norm_jumps", steps[place], followed.norms[place] / beside, part)
 

@@ -85,8 +85,9 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
 
     Parts: every attention matrix (``layers.<l>.attention.query`` and so on), ``layers.<l>.attention`` (its four
     matrices as one vector), ``model`` (all parameters), and ``attention_matrices``, the mean of the matrices' numbers.
-    Of other matrices, by the setting or as another program called them, each is a part, those whose names are alike but
-    for the end together are one, and the mean is ``matrices``. Parameters that never move are left out. Step = the last on the grid. Rows:
+    Of other matrices, by the setting or as another program called them, each is a part, those whose names are alike
+    but for the end together are one, and the mean is ``matrices``. Parameters that never move are left out. Step = the
+    last on the grid. Rows:
 
     - ``trajectory_r90``, ``trajectory_r99`` (dimensions): fewest components with 90 and 99 % of the variance;
       ``trajectory_participation_ratio`` (dimensions); ``trajectory_pc1_share`` (fraction) of the first component;
