@@ -27,6 +27,7 @@ BASE = [
         "known",
         "model_files",
         "model_options",
+        "ownership",
         "paths",
         "progress",
     ),

@@ -23,6 +23,7 @@ from learning_geometry.claims.studies import STUDIES
 from learning_geometry.config import AFTER_CONFIGFILE, ConfigError, available, load
 from learning_geometry.failures import failures, told
 from learning_geometry.forkserver import Server
+from learning_geometry.ownership import NotOursError
 from learning_geometry.paths import artifact
 from learning_geometry.planning import jobs
 from learning_geometry.planning.bundles import bundles
@@ -140,7 +141,11 @@ def again(rule):
                 workflow.scheduling_settings.max_jobs_per_timespan = None
             return []
         job = PLAN.find(rule, wildcards)
-        return RERUNS.marker(job, must_run(job))
+        reason = must_run(job)
+        try:
+            return RERUNS.marker(job, reason)
+        except NotOursError as error:
+            raise WorkflowError(str(error)) from None
 
     return paths
 

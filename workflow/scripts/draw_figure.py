@@ -21,6 +21,7 @@ with job(snakemake) as running:
     style.check_measured(tables["runs"], module.REQUIRES, snakemake.params.options["experiments"])
     with style.applied():
         figure = module.draw(tables, snakemake.params.options)
+        style.say_unchecked(figure, snakemake.params.options.get("unchecked", []))
         running.unchanged()
         style.save(figure, snakemake.output.pdf, snakemake.output.png)
     running.terminal(f"figure {snakemake.output.png}")

@@ -52,6 +52,8 @@ with job(snakemake) as running:
     dataset = read_dataset(snakemake.input.dataset[0]) if snakemake.input.dataset else None
     of_steps = {step: digest_of(of_one) for step, of_one in digests.items()}
     rows = import_run(experiment, places, working, of_steps, provenance, dataset, report)
+    if source["unchecked"]:
+        rows.append({"step": min(places), "quantity": "map_unchecked", "value": 1.0})
     provenance = running.provenance(**provenance)
     write_table(tidy(rows, name, seed), snakemake.output.metrics, provenance)
     finish_checkpoints(working / "checkpoints", snakemake.output.checkpoints, places, provenance)

@@ -59,6 +59,7 @@ with job(snakemake) as running:
     more = {"other_seeds": params.others} if params.others else {}
     more |= {"failure": failure | {"experiment": run.experiment, "seed": run.seed}} if failure else {}
     more |= {"leaves": True} if working.exists() else {}
+    more |= {"unchecked": True} if params.run.get("source", {}).get("unchecked") else {}
     provenance = running.provenance(run=params.run, seed=params.seed, settings=params.measurement, **more)
     if working.exists():
         finish_folder(working, files, provenance)

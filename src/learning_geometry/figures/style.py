@@ -156,6 +156,11 @@ def note(figure: Figure | SubFigure, text: str) -> None:
         figure.supxlabel(fill(text, width), x=0.01, ha="left", fontsize=SMALL, color=CONTROL_GREY)
 
 
+def note_empty(axes: Axes, text: str) -> None:
+    """Write into a panel why there is nothing in it."""
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", fontsize=SMALL, color=CONTROL_GREY)
+
+
 def not_measured(runs: pd.DataFrame, beginning: str = "") -> pd.DataFrame:
     """Return the rows of what could not be measured whose reason begins so, with ``layer`` and ``of``, of its part."""
     rows = runs[(runs["quantity"] == NOT_MEASURED) & runs["data"].str.startswith(beginning)]
@@ -289,6 +294,24 @@ def save(figure: Figure, pdf_path: Path | str, png_path: Path | str) -> None:
             figure.savefig(temporary, format="pdf", metadata=dateless)
         with atomic_path(png_path) as temporary:
             figure.savefig(temporary, format="png", dpi=PNG_DPI, metadata={"Software": None})
+
+
+def say_unchecked(figure: Figure, experiments: Sequence[str]) -> None:
+    """Write below a figure of which experiments it shows parameters that a map put in place which nobody checked."""
+    if not experiments:
+        return
+    width, height = figure.get_size_inches()
+    line = 0.16
+    figure.set_size_inches(width, height + line)
+    share = line / (height + line)
+    engine = figure.get_layout_engine()
+    if engine is None:
+        figure.subplots_adjust(bottom=figure.subplotpars.bottom * (1 - share) + share)
+    else:
+        engine.set(rect=(0, share, 1, 1 - share))
+    names = ", ".join(experiments)
+    text = f"unchecked: the parameters of {names} were put in place by names and shapes alone (source.unchecked)"
+    figure.text(0.5, 0.3 * share, text, ha="center", va="bottom", size=6, color=VERMILION)
 
 
 def select(table: pd.DataFrame, **conditions: str | int) -> pd.DataFrame:

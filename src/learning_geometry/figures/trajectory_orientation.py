@@ -16,6 +16,9 @@ REQUIRES = ("trajectory_orientation",)
 """The measurements whose tables the figure reads."""
 
 COSINE, NULL = "orientation_rms_cosine", "random_subspaces"
+NAMED = True
+"""It tells matrices apart by their names, which must be those of the workflow's transformer."""
+
 MATRICES = "attention_matrices"
 """The mean over all attention matrices."""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from learning_geometry.failures import failures
+from learning_geometry.ownership import check_ours
 from learning_geometry.paths import RECORDS, record_path
 from learning_geometry.planning.jobs import Job
 from learning_geometry.planning.plan import Plan, passing
@@ -201,7 +202,9 @@ def report(plan: Plan, delete: bool = False) -> tuple[list[str], bool]:
         f"{len(missing)} are missing, and {len(unneeded)} more that are made only when something needs them"
     )
     if delete:
-        for path in removable(plan, checked):
+        doomed = removable(plan, checked)
+        check_ours(doomed)
+        for path in doomed:
             remove(path)
             lines.append(f"removed {path}")
     lines += ["", *usage_lines(disk_usage(plan))]

@@ -118,7 +118,8 @@ def drawn_outputs(jobs: Iterable[Job]) -> list[str]:
 def figure_options(config: Mapping[str, Any], figure: str) -> dict[str, Any]:
     """Return a figure's section of the config, and what its experiments learn or read, with which model.
 
-    If some are of a sweep, "swept" says of which, and with which values.
+    If some are of a sweep, "swept" says of which, and with which values; "unchecked" names those whose
+    parameters a map put in place that was not checked.
     """
     options, studied = config["figures"][figure], _studied(config)
     sections = {"tasks": "task", "models": "model", "optimizers": "optimizer", "prompts": "prompts"}
@@ -127,7 +128,9 @@ def figure_options(config: Mapping[str, Any], figure: str) -> dict[str, Any]:
         plural: {name: studied[name].get(section, {}) for name in options["experiments"]}
         for plural, section in sections.items()
     }
-    return options | by_section | ({"swept": swept} if swept else {})
+    unchecked = [name for name in options["experiments"] if studied[name].get("source", {}).get("unchecked")]
+    more = ({"swept": swept} if swept else {}) | ({"unchecked": unchecked} if unchecked else {})
+    return options | by_section | more
 
 
 def archived_config(config: Mapping[str, Any]) -> dict[str, Any]:

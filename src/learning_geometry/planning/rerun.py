@@ -12,6 +12,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from learning_geometry.ownership import check_ours
 from learning_geometry.paths import AGAIN
 from learning_geometry.planning.jobs import Job
 from learning_geometry.planning.plan import Plan
@@ -41,10 +42,18 @@ class Reruns:
         Args:
             job: whose inputs are asked for.
             reason: why it must run; empty: it need not.
+
+        Raises:
+            NotOursError: something lies at the place of an output that the workflow did not make.
         """
         if not self._told:
             self._known.save()
-        if not reason or not any(os.path.lexists(path) for path in job.outputs):
+        if not reason:
+            return []
+        if job not in self._told:
+            # Snakemake deletes what lies there before a job begins
+            check_ours([*job.outputs, *filter(None, [job.leaves, job.works_in])])
+        if not any(os.path.lexists(path) for path in job.outputs):
             return []
         if job not in self._told:
             self._told[job] = reason

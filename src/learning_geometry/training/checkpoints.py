@@ -1,5 +1,7 @@
 """The one module that knows the checkpoint format: one safetensors file per step, plain names."""
 
+import difflib
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -24,8 +26,25 @@ from learning_geometry.paths import how_to_make_again
 if TYPE_CHECKING:
     import torch
 
+FOREIGN = "checkpoints of another program are read by `source` of an experiment, see docs/checkpoints.md"
+"""What to do with files that are not ours."""
+
 BLOCK = 2**22
 """Numbers of one parameter's trajectory that are read at a time: 16 MB of float32."""
+
+
+class Arrays(dict[str, np.ndarray]):
+    """Parameters by name, of which one that is missing is an error that says what there is."""
+
+    def __init__(self, path: Path, arrays: Mapping[str, np.ndarray]):
+        """Hold the parameters of a file."""
+        super().__init__(arrays)
+        self._path = path
+
+    def __missing__(self, name: str) -> np.ndarray:
+        """Raise an error that names the file, and the names nearest to the one that is missing."""
+        near = ", ".join(difflib.get_close_matches(name, self, n=3, cutoff=0)) or "none"
+        raise KeyError(f"{self._path}: holds no parameter {name}; nearest are {near}; {FOREIGN}")
 
 
 def schedule(settings: dict[str, Any], steps: int) -> dict[int, bool]:
@@ -54,11 +73,16 @@ def checkpoint_steps(directory: str | Path) -> list[int]:
 
     Raises:
         FileNotFoundError: there is none.
+        ValueError: a file of that kind has no step in its name.
     """
-    steps = sorted(int(path.stem.removeprefix("step-")) for path in Path(directory).glob("step-*.safetensors"))
-    if not steps:
-        raise FileNotFoundError(f"{directory}: no checkpoint (step-*.safetensors) in this directory; train first")
-    return steps
+    paths = [path for path in Path(directory).glob("step-*.safetensors")]
+    if strange := sorted(path.name for path in paths if not re.fullmatch(r"step-[0-9]+", path.stem)):
+        raise ValueError(f"{directory}: {strange[0]} bears no step in its name; {FOREIGN}")
+    if not paths:
+        there = sorted(path.name for path in Path(directory).glob("[!.]*"))
+        shown = f"there is {', '.join(there[:3])}{', …' * (len(there) > 3)}; {FOREIGN}" if there else "train first"
+        raise FileNotFoundError(f"{directory}: no checkpoint (step-*.safetensors) in this directory; {shown}")
+    return sorted(int(path.stem.removeprefix("step-")) for path in paths)
 
 
 def check_steps(directory: str | Path, expected: Iterable[int]) -> list[int]:
@@ -145,11 +169,13 @@ def read_arrays(directory: str | Path, step: int) -> dict[str, np.ndarray]:
 
     Raises:
         FileNotFoundError: no checkpoint of that step, naming those there are.
+
+    A name that the arrays lack is a KeyError that says which there are.
     """
     path = checkpoint_path(directory, step)
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such checkpoint; there are steps {checkpoint_steps(directory)}")
-    return read_tensors(path)
+    return Arrays(path, read_tensors(path))
 
 
 def parameter_shapes(directory: str | Path, step: int) -> dict[str, tuple[int, ...]]:
