@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from learning_geometry.model_options import key_value_heads
 from learning_geometry.sources import matching, operations
 from learning_geometry.sources.checkpoint import ForeignTensor, SourceError
 from learning_geometry.sources.map_files import Entry, Map, built_in, nearest, read_map
@@ -191,8 +192,8 @@ def _placement(entry: Entry, shape: Shape, settings: Mapping[str, Any]) -> Place
     halves = entry.halves and needed("positions") == "rotary"
     if not (halves or entry.heads_first or entry.per_head):
         return at
-    grouped = settings.get("key_value_heads") if re.search(r"\.(key|value)\.", entry.name) else None
-    at = at._replace(heads=grouped or needed("heads"))
+    heads = needed("heads")
+    at = at._replace(heads=key_value_heads(settings) if re.search(r"\.(key|value)\.", entry.name) else heads)
     if not halves:
         return at
     rows = operations.placed_shape(shape, at)[0]
