@@ -162,7 +162,7 @@ def _fitted(
     for name, (entry, tensor) in found.items():
         kind, shape = tensors[tensor]
         try:
-            at = _placement(entry, shape, settings)
+            at = placement(entry, settings, lambda at, shape=shape: operations.placed_shape(shape, at)[0])  # type: ignore[misc]
             placed = operations.placed_shape(shape, at)
         except SourceError:
             raise
@@ -180,8 +180,17 @@ def _fitted(
     return fitted
 
 
-def _placement(entry: Entry, shape: Shape, settings: Mapping[str, Any]) -> Placement:
-    """Return how a parameter lies in a tensor of ``shape``, with the numbers that follow from the settings."""
+def placement(entry: Entry, settings: Mapping[str, Any], rows: Callable[[Placement], int]) -> Placement:
+    """Return how a parameter lies in a tensor, with the numbers that follow from a model's settings.
+
+    Args:
+        entry: of the map.
+        settings: of the model, as of :func:`bind`.
+        rows: returns the rows of the parameter that lies so, pairs of rotary positions aside.
+
+    Raises:
+        SourceError: a setting that is needed is not given.
+    """
 
     def needed(key: str) -> Any:
         if settings.get(key) is None:
@@ -194,10 +203,7 @@ def _placement(entry: Entry, shape: Shape, settings: Mapping[str, Any]) -> Place
         return at
     heads = needed("heads")
     at = at._replace(heads=key_value_heads(settings) if re.search(r"\.(key|value)\.", entry.name) else heads)
-    if not halves:
-        return at
-    rows = operations.placed_shape(shape, at)[0]
-    return at._replace(halves=settings.get("rotary_width") or rows // at.heads)
+    return at._replace(halves=settings.get("rotary_width") or rows(at) // at.heads) if halves else at
 
 
 def _check_parts(map: Map, bound: Iterable[Bound]) -> None:
