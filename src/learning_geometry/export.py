@@ -66,7 +66,7 @@ def export_run(run: Path, target: str, folder: Path, steps: Sequence[int] | None
 
 def _model(provenance: dict[str, Any]) -> tuple[dict[str, Any], int]:
     """Return the model's settings, defaults filled in, and the number of positions of its task."""
-    described: dict[str, dict[str, Any]] = transformer.SETTINGS
+    described: dict[str, Any] = transformer.SETTINGS
     defaults = {key: schema["default"] for key, schema in described.items()}
     task = provenance["task"]
     return defaults | provenance["model"], int(tasks.load(task).length(task))

@@ -1,7 +1,7 @@
 """Checkpoints of the workflow as other tools have them: the way of a map, backwards.
 
-Nothing is left out and nothing is made up: what is written is read back, before it is written, through the map that reads
-such files, and must be the same parameters, bit by bit.
+Nothing is left out and nothing is made up: what is to be written is first read back through the map that reads such
+files, and must be the same parameters, bit by bit.
 """
 
 import os
@@ -85,7 +85,7 @@ def unmapped(of: Map, parameters: Arrays, settings: Mapping[str, Any], copy: boo
             raise SourceError(f"map {of.name}: has no place for {name}; choose another target")
         _put(placed, entries[name], value, settings)
     for name, entry in entries.items():
-        if copy and name not in parameters and entry.tied in parameters:
+        if copy and name not in parameters and entry.tied is not None and entry.tied in parameters:
             _put(placed, entry, parameters[entry.tied], settings)
     state = {}
     for tensor, parts in placed.items():
@@ -147,10 +147,8 @@ def _put(
 ) -> None:
     """Note a parameter as a part of its tensor, or see that it is what its entry fills in."""
     if entry.source is None:
-        if (value != entry.fill).any():
-            raise SourceError(
-                f"{entry.name}: the target has no such parameter, as if it were {entry.fill}, and it is not"
-            )
+        if value.tobytes() != np.full_like(value, entry.fill).tobytes():
+            raise SourceError(f"{entry.name}: the target has none, as if it were {entry.fill}, and it is not")
         return
     at = placement(entry, settings, lambda _: len(value))
     placed.setdefault(entry.source, {})[at.part[0]] = value, at
