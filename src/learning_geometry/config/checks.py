@@ -4,6 +4,7 @@ import importlib
 import json
 from typing import Any
 
+from learning_geometry import model_options
 from learning_geometry.config import task_data
 from learning_geometry.config.interfaces import interface_problems
 from learning_geometry.config.language_models import check_files, check_settings
@@ -34,7 +35,8 @@ def check_experiment(
 
     if not _check_task(experiment, report, results, new):
         return  # no test set is drawn, however small, to see what measurements can read
-    _check_heads(experiment["model"], report)
+    for key, problem in model_options.problems(experiment["model"]):
+        report(f"model.{key}", problem)
     _check_optimizer(experiment, report)
     _check_training(experiment, report, new)
     for name, settings in experiment["measurements"].items():
@@ -74,25 +76,6 @@ def _check_task(experiment: dict[str, Any], report: Report, results: str, new: b
 
     known = hasattr(module, "length") and hasattr(module, "outputs")
     return not new or not known or check_sizes(experiment, module, results, report)
-
-
-LARGEST_DIVISOR = 1000
-"""Up to which numbers of heads are proposed."""
-
-
-def _check_heads(model: dict[str, Any], report: Report) -> None:
-    """Report heads that do not divide the width, or that rotary positions cannot turn."""
-    width, heads = model.get("width", 1), model.get("heads", 1)
-    if width % heads:
-        most = min(width, LARGEST_DIVISOR)
-        divisors = ", ".join(str(number) for number in range(1, most + 1) if width % number == 0)
-        report("model.heads", f"{heads} does not divide the width {width}; use one of {divisors}")
-    elif model.get("positions") == "rotary" and width // heads % 2:
-        report(
-            "model.heads",
-            f"rotary positions need an even head width, and {width} / {heads} is {width // heads}; "
-            "change heads or width, or set positions to learned, alibi or none",
-        )
 
 
 def _check_optimizer(experiment: dict[str, Any], report: Report) -> None:
