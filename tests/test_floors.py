@@ -49,6 +49,7 @@ MAY_IMPORT = {
     "measurements": [*TRAINING, "dictionaries", "tables", "measurements"],
     # without the config: what tools write is a fact about files
     "sources": ["base", "sources"],
+    "export": [*TRAINING, "export"],
     "archive": ["base", "sources", "tasks", "config", "tables", "archive"],
     "planning": ["base", "sources", "tasks", "config", "geometry", "tables", "claims", "planning"],
     "slurm": ["slurm"],
@@ -60,13 +61,21 @@ OUTSIDE = {
     "base": {"numpy", "pandas", "pyarrow", "safetensors", "jaxtyping", "xxhash", "threadpoolctl"},
     "geometry": {"torch", "numpy", "scipy", "sklearn", "jaxtyping"},
     "tasks": {"numpy", "jaxtyping"},
-    "sources": {"torch", "numpy", "yaml"},
+    "sources": {"torch", "numpy", "yaml", "safetensors"},
 }
 """What the lowest floors may import besides the standard library."""
 
 WITHOUT_TORCH = ["base", "tasks", "tables", "config", "archive", "planning", "check", "claims", "figures"]
 USES_TORCH = {"torch", "torchvision", "safetensors.torch", "transformers", "curvlinops"}
-KNOWS_SAFETENSORS = ["files", "training.checkpoints", "model_files.headers", "models.language.weights"]
+KNOWS_SAFETENSORS = [
+    "files",
+    "sources.export",
+    "training.checkpoints",
+    "model_files.headers",
+    "models.language.weights",
+]
+SAVES_FOR_TORCH = ["sources.export"]
+"""What may call torch.save: of tensors and plain values, for tools that read nothing else."""
 PICKLES = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve"}
 
 
@@ -149,7 +158,7 @@ def pickle_violations(name, tree):
         arguments = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
         if called == "torch.load" and arguments.get("weights_only") != "True":
             found.append(f"{name}, line {node.lineno}: torch.load without weights_only=True")
-        if called == "torch.save" or node.func.attr in ("to_pickle", "read_pickle"):
+        if (called == "torch.save" and name not in SAVES_FOR_TORCH) or node.func.attr in ("to_pickle", "read_pickle"):
             found.append(f"{name}, line {node.lineno}: {called} pickles; use learning_geometry.files")
         if arguments.get("allow_pickle", "False") != "False":
             found.append(f"{name}, line {node.lineno}: {called} with allow_pickle")

@@ -29,7 +29,12 @@ CONFIGS = {
 
 def module_of(name, attention="sdpa"):
     """A model whose parameters, biases and norms included, are all random and of order one at their output."""
-    module = transformers.AutoModelForCausalLM.from_config(CONFIGS[name](), attn_implementation=attention).eval()
+    return randomised(CONFIGS[name](), name, attention)
+
+
+def randomised(config, name, attention="sdpa"):
+    """The same of a config of one's own."""
+    module = transformers.AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()
     generator = seeded(0, name)
     with torch.no_grad():
         for parameter in module.parameters():

@@ -4,6 +4,7 @@ import importlib
 import json
 from typing import Any
 
+from learning_geometry import model_options
 from learning_geometry.config import task_data
 from learning_geometry.config.feeds import Held, check_files, held_by, lacking
 from learning_geometry.config.interfaces import interface_problems
@@ -43,7 +44,7 @@ def check_experiment(
         return  # no test set is drawn, however small, to see what measurements can read
     else:
         held = None
-        _check_heads(experiment["model"], report)
+        _check_model(experiment["model"], report)
         _check_optimizer(experiment, report)
         _check_training(experiment, report, new)
     for name, settings in experiment["measurements"].items():
@@ -66,7 +67,7 @@ def _check_sourced(experiment: dict[str, Any], path: KeyPath, problems: Problems
     if new and experiment.get("task"):
         _check_settings_of_task(experiment["task"], report)
     if experiment.get("model"):
-        _check_heads(experiment["model"], report)
+        _check_model(experiment["model"], report)
     if new and len(problems) == before:
         check_files(experiment, report)
     elif not new and experiment["source"]["found"] is None:
@@ -115,23 +116,10 @@ def _check_settings_of_task(task: dict[str, Any], report: Report) -> bool:
     return True
 
 
-LARGEST_DIVISOR = 1000
-"""Up to which numbers of heads are proposed."""
-
-
-def _check_heads(model: dict[str, Any], report: Report) -> None:
-    """Report heads that do not divide the width, or that rotary positions cannot turn."""
-    width, heads = model.get("width", 1), model.get("heads", 1)
-    if width % heads:
-        most = min(width, LARGEST_DIVISOR)
-        divisors = ", ".join(str(number) for number in range(1, most + 1) if width % number == 0)
-        report("model.heads", f"{heads} does not divide the width {width}; use one of {divisors}")
-    elif model.get("positions") == "rotary" and width // heads % 2:
-        report(
-            "model.heads",
-            f"rotary positions need an even head width, and {width} / {heads} is {width // heads}; "
-            "change heads or width, or set positions to learned, alibi or none",
-        )
+def _check_model(model: dict[str, Any], report: Report) -> None:
+    """Report options that do not go together."""
+    for key, problem in model_options.problems(model):
+        report(f"model.{key}", problem)
 
 
 def _check_optimizer(experiment: dict[str, Any], report: Report) -> None:

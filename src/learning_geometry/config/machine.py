@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from learning_geometry import model_options
 from learning_geometry.config.modules import settings_schema
 
 NUMBER = 4
@@ -67,17 +68,19 @@ def needs_of(experiment: dict[str, Any], task_module: ModuleType) -> Iterator[Ne
     steps, evaluations = training["steps"], training["steps"] // training["evaluate_every"]
     keys: tuple[str, ...] = ("training.steps", "training.evaluate_every")
     yield Need(evaluations * METRIC_ROW, "memory", f"the metrics of {evaluations} evaluations", keys)
-    if {"layers", "heads", "width", "mlp_width"} - set(model):
+    if {"layers", "heads", "width", "mlp_width"} - set(model) or any(model_options.problems(model)):
         return
     width, layers = model["width"], model["layers"]
+    gated = bool(model.get("gated_mlp"))
     parameters = width * (task_module.vocabulary(task) + outputs * (not model["tied_readout"]))
-    parameters += layers * width * (4 * width + 2 * model["mlp_width"])
+    parameters += layers * model_options.layer_weights(model)
     parameters += width * length * (model["positions"] == "learned")
     of_task = tuple(f"task.{key}" for key in ("vocabulary", "prime", "length") if key in task)
     keys = ("model.width", "model.mlp_width", "model.layers", *of_task)
     yield Need(4 * NUMBER * parameters, "memory", f"{parameters:.3g} parameters, gradients and moments", keys)
     batch = min(training["batch_size"], pairs) if pairs else training["batch_size"]
-    activations = batch * length * (layers * (8 * width + model["mlp_width"] + model["heads"] * length) + 2 * outputs)
+    in_layer = 4 * width + 2 * sum(model_options.attention_widths(model)) + (1 + 2 * gated) * model["mlp_width"]
+    activations = batch * length * (layers * (in_layer + model["heads"] * length) + 2 * outputs)
     keys = ("training.batch_size", *keys, "model.heads")
     yield Need(NUMBER * activations, "memory", "the activations of a training step", keys)
     checkpoints = training["checkpoints"]

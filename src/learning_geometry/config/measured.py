@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from learning_geometry import model_options
 from learning_geometry.config import task_data
 from learning_geometry.config.modules import module_literal
 from learning_geometry.config.named_settings import check_named, uniform_checkpoints
@@ -105,12 +106,17 @@ def _bound(bound: str, settings: dict[str, Any], model: dict[str, Any]) -> tuple
     if bound in settings:
         return settings[bound], f"{bound}, {settings[bound]}"
     width, heads = model.get("width"), model.get("heads", 1)
-    if width is None:
+    if width is None or any(model_options.problems(model)):
         return None, ""
     if bound == "head_width":
-        return width // heads, f"the head width, {width} / {heads} = {width // heads}"
+        of_head = model_options.head_width(model)
+        if of_head > width:
+            return width, f"the width {width}"
+        given = model.get("head_width") is not None
+        return of_head, f"the head width, {of_head}" if given else f"the head width, {width} / {heads} = {of_head}"
     if bound == "matrix_entries":
-        return width**2, f"the {width**2} entries of an attention matrix"
+        entries = width * min(model_options.attention_widths(model))
+        return entries, f"the {entries} entries of an attention matrix"
     return width, f"the width {width}"
 
 

@@ -63,8 +63,8 @@ OF_RUNS: dict[str, dict[str, Any]] = {
     "sequences": _NAMES | {"description": "settings that together count sequences of a test set"},
     "at_most": _BOUNDS
     | {
-        "description": "setting: what it must not exceed, `width`, `head_width`, `matrix_entries` (width²) or "
-        "another setting"
+        "description": "setting: what it must not exceed, `width`, `head_width` (no more than the width), "
+        "`matrix_entries` (of the smallest attention matrix) or another setting"
     },
     "leaves_out_above": _BOUNDS
     | {"description": "the same of a setting whose entries above that are left out: refused unless it is the default"},

@@ -28,25 +28,58 @@ def split_heads(weight: Float[np.ndarray, "inner width"], heads: int) -> Float[n
     return weight.astype(np.float64).reshape(heads, -1, weight.shape[1])
 
 
+def split_shared_heads(
+    weight: Float[np.ndarray, "inner width"], heads: int, head_width: int
+) -> Float[np.ndarray, "heads head_width width"]:
+    """Rows of a key or value weight by query head, in float64: heads that share one have a copy each.
+
+    Query head h reads key and value head h // (heads / their number) (Ainslie et al. 2023, arXiv 2305.13245).
+
+    Args:
+        weight: Shape (key and value heads · head_width, width).
+        heads: number of query heads.
+        head_width: width of each.
+
+    Raises:
+        ValueError: if the rows are no whole heads, their number does not divide that of the query heads, or an entry
+            is not finite.
+
+    Examples:
+        >>> split_shared_heads(np.array([[1.0], [2.0]]), 4, 1).ravel()
+        array([1., 1., 2., 2.])
+    """
+    shared, rest = divmod(len(weight), head_width)
+    if rest or not shared or heads % shared:
+        raise ValueError(
+            f"weight: {len(weight)} rows are no heads of width {head_width} whose number divides {heads} query heads; "
+            "pass the query, key and value weights of one layer, and its number of query heads"
+        )
+    return split_heads(weight, shared).repeat(heads // shared, 0)
+
+
 def turn_pairs(
-    vectors: Float[np.ndarray, "*batch head_width columns"], lags: Float[np.ndarray, " lags"], base: float
+    vectors: Float[np.ndarray, "*batch head_width columns"],
+    lags: Float[np.ndarray, " lags"],
+    base: float,
+    rotary_width: int | None = None,
 ) -> Float[np.ndarray, "lags *batch head_width columns"]:
     r"""Rotary turn of interleaved pairs of rows by the angles of each lag.
 
-    Rows 2j and 2j + 1 turn by $\Delta\, \mathrm{base}^{-2j/\mathrm{head\_width}}$ (Su et al. 2021, arXiv 2104.09864,
-    eq. 15). A query at position t and a key at t − Δ, each turned by its position, have the same product as the query
-    turned by Δ and the key left as it is.
+    Rows 2j and 2j + 1 turn by $\Delta\, \mathrm{base}^{-2j/\mathrm{rotary\_width}}$ (Su et al. 2021, arXiv
+    2104.09864, eq. 15); those from the rotary width on stay. A query at position t and a key at t − Δ, each turned by
+    its position, have the same product as the query turned by Δ and the key left as it is.
 
     Args:
         vectors: query weights (head_width × width) or queries as columns; head_width even.
         lags: lags Δ, query position minus key position.
         base: base of the rotary frequencies, positive.
+        rotary_width: number of rows that turn, the first ones; None: all.
 
     Returns:
         Shape (lags, ..., head_width, columns).
 
     Raises:
-        ValueError: if head_width is odd.
+        ValueError: if head_width is odd, or rotary_width odd or above it.
 
     Examples:
         The first pair turns by one radian per position:
@@ -58,7 +91,12 @@ def turn_pairs(
     head_width = vectors.shape[-2]
     if head_width % 2:
         raise ValueError(f"vectors: {head_width} rows are no pairs; rotary positions need an even head width")
-    angle = lags[:, None] * base ** (-np.arange(0, head_width, 2) / head_width)
+    turned = head_width if rotary_width is None else rotary_width
+    if turned % 2 or not 0 < turned <= head_width:
+        raise ValueError(f"rotary_width: {turned} is no even number up to the head width {head_width}; pass one")
+    frequency = np.zeros(head_width // 2)
+    frequency[: turned // 2] = base ** (-np.arange(0, turned, 2) / turned)
+    angle = lags[:, None] * frequency
     cosine, sine = (
         np.repeat(f(angle), 2, axis=1).reshape(len(lags), *(1,) * (vectors.ndim - 2), head_width, 1)
         for f in (np.cos, np.sin)
@@ -69,20 +107,21 @@ def turn_pairs(
 
 
 def query_key_products(
-    query: Float[np.ndarray, "inner width"], key: Float[np.ndarray, "inner width"], heads: int
+    query: Float[np.ndarray, "inner width"], key: Float[np.ndarray, "shared width"], heads: int
 ) -> Float[np.ndarray, "heads width width"]:
     r"""Per head $W_{QK} = W_q^\top W_k / \sqrt{\text{head width}}$, query index first.
 
     Args:
         query: weight of the query projection, shape (heads · head_width, width).
-        key: weight of the key projection, same shape.
-        heads: number of heads.
+        key: weight of the key projection, same shape, or of fewer heads that the query heads share.
+        heads: number of query heads.
 
     Returns:
         Shape (heads, width, width): x_queryᵀ W_QK x_key is the attention score at lag 0, without biases.
 
     Raises:
-        ValueError: if the heads do not divide the rows, or an entry is not finite.
+        ValueError: if the heads do not divide the rows, the rows of the key are no heads that they can share, or an
+            entry is not finite.
 
     Examples:
         >>> query_key_products(np.array([[1.0, 0.0]]), np.array([[0.0, 2.0]]), 1)[0]  # reads 2nd coordinate of keys
@@ -90,24 +129,26 @@ def query_key_products(
                [0., 0.]])
     """
     by_head = split_heads(query, heads)
-    return by_head.transpose(0, 2, 1) @ split_heads(key, heads) / np.sqrt(by_head.shape[1])
+    return by_head.transpose(0, 2, 1) @ split_shared_heads(key, heads, by_head.shape[1]) / np.sqrt(by_head.shape[1])
 
 
 def query_key_products_at_lags(
     query: Float[np.ndarray, "inner width"],
-    key: Float[np.ndarray, "inner width"],
+    key: Float[np.ndarray, "shared width"],
     heads: int,
     lags: Float[np.ndarray, " lags"],
     base: float,
+    rotary_width: int | None = None,
 ) -> Float[np.ndarray, "lags heads width width"]:
     r"""Per lag Δ and head $W_q^\top R_{-\Delta} W_k / \sqrt{\text{head width}}$, with the rotary turn R between them.
 
     Args:
         query: weight of the query projection, shape (heads · head_width, width), head_width even.
-        key: weight of the key projection, same shape.
-        heads: number of heads.
+        key: weight of the key projection, same shape, or of fewer heads that the query heads share.
+        heads: number of query heads.
         lags: query position minus key position.
         base: base of the rotary frequencies.
+        rotary_width: how many numbers of a head turn; None: all.
 
     Returns:
         Shape (lags, heads, width, width); at lag 0 the same as :func:`query_key_products`.
@@ -122,29 +163,31 @@ def query_key_products_at_lags(
                [-0.7071,  0.    ]])
     """
     by_head = split_heads(query, heads)
-    turned = turn_pairs(by_head, lags, base)
-    return turned.swapaxes(-1, -2) @ split_heads(key, heads) / np.sqrt(by_head.shape[1])
+    turned = turn_pairs(by_head, lags, base, rotary_width)
+    shared = split_shared_heads(key, heads, by_head.shape[1])
+    return turned.swapaxes(-1, -2) @ shared / np.sqrt(by_head.shape[1])
 
 
 def output_value_products(
-    output: Float[np.ndarray, "width inner"], value: Float[np.ndarray, "inner width"], heads: int
+    output: Float[np.ndarray, "width inner"], value: Float[np.ndarray, "shared width"], heads: int
 ) -> Float[np.ndarray, "heads width width"]:
     """Per head W_OV = W_o W_v: what the head writes (rows) of what it reads at the token attended to (columns).
 
     Args:
         output: weight of the output projection, shape (width, heads · head_width).
-        value: weight of the value projection, shape (heads · head_width, width).
-        heads: number of heads.
+        value: weight of the value projection, shape (heads · head_width, width), or of fewer heads that are shared.
+        heads: number of query heads.
 
     Returns:
         Shape (heads, width, width).
 
     Raises:
-        ValueError: if the heads do not divide the rows, or an entry is not finite.
+        ValueError: as :func:`query_key_products`.
 
     Examples:
         >>> output_value_products(np.array([[0.0], [3.0]]), np.array([[1.0, 0.0]]), 1)[0]  # writes 2nd coordinate
         array([[0., 0.],
                [3., 0.]])
     """
-    return split_heads(np.ascontiguousarray(output.T), heads).transpose(0, 2, 1) @ split_heads(value, heads)
+    by_head = split_heads(np.ascontiguousarray(output.T), heads)
+    return by_head.transpose(0, 2, 1) @ split_shared_heads(value, heads, by_head.shape[1])

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from learning_geometry import tasks
+from learning_geometry.model_options import attention_widths, layer_weights
 from learning_geometry.planning.jobs import Job
 
 STEP, FLOP = 3.7e-3, 8.3e-12
@@ -27,7 +28,7 @@ def sequence_operations(experiment: Mapping[str, Any]) -> float:
     task, width = tasks.load(settings), model["width"]
     length, layers = task.length(settings), model["layers"]
     read = length if model["readout"] == "all" else 1
-    in_layers = layers * (length * (4 * width**2 + 2 * width * model["mlp_width"]) + 2 * length**2 * width)
+    in_layers = layers * (length * layer_weights(model) + 2 * length**2 * attention_widths(model)[0])
     return float(6 * (in_layers + read * width * task.outputs(settings)))
 
 

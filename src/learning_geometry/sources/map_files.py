@@ -61,6 +61,8 @@ class Map(NamedTuple):
     """Patterns of names that are left out if no parameter is made of them, and must then hold zeros alone."""
     prefixes: tuple[str, ...] = ()
     """What names in the file may begin with or not, any number of times in any order."""
+    also: tuple[tuple[str, str], ...] = ()
+    """Names that some files have, without prefixes, and what the map calls them."""
 
 
 def built_in() -> list[str]:
@@ -89,7 +91,7 @@ def read_map(name_or_path: str, base: Path = Path(), parameters: Collection[str]
                 "whose name ends in .yaml"
             )
     content = _read(path)
-    allowed = [*parameters, *LISTS, "extends"]
+    allowed = [*parameters, *LISTS, "also", "extends"]
     for key in content:
         if not isinstance(key, str) or _pattern(key) not in allowed:
             raise SourceError(
@@ -97,6 +99,11 @@ def read_map(name_or_path: str, base: Path = Path(), parameters: Collection[str]
                 f"{nearest(str(key), allowed)}?"
             )
     lists = {key: _texts(path, key, content.pop(key, [])) for key in LISTS}
+    also = content.pop("also", {})
+    if not isinstance(also, dict) or not all(isinstance(each, str) for pair in also.items() for each in pair):
+        raise SourceError(
+            f"{path}: also is {also!r}, and must be a mapping of names, such as lm_head.weight: out.weight"
+        )
     extended = Map("", ())
     if "extends" in content:
         extended = _extended(path, content.pop("extends"), parameters)
@@ -105,7 +112,7 @@ def read_map(name_or_path: str, base: Path = Path(), parameters: Collection[str]
     if not entries:
         raise SourceError(f"{path}: names no parameter; add lines such as `embedding.weight: <name in the file>`")
     joined = {key: (*getattr(extended, key), *texts) for key, texts in lists.items()}
-    return Map(name_or_path, tuple(entries.values()), **joined)
+    return Map(name_or_path, tuple(entries.values()), also=(*extended.also, *also.items()), **joined)
 
 
 def map_files(name_or_path: str, base: Path = Path()) -> list[Path]:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from learning_geometry.model_options import key_value_heads
 from learning_geometry.sources import matching, operations
 from learning_geometry.sources.checkpoint import ForeignTensor, SourceError
 from learning_geometry.sources.map_files import Entry, Map, built_in, nearest, read_map
@@ -185,7 +186,7 @@ def _fitted(
     for name, (entry, tensor) in found.items():
         kind, shape = tensors[tensor]
         try:
-            at = _placement(entry, shape, settings)
+            at = placement(entry, settings, lambda at, shape=shape: operations.placed_shape(shape, at)[0])  # type: ignore[misc]
             placed = operations.placed_shape(shape, at)
         except SourceError:
             raise
@@ -203,8 +204,17 @@ def _fitted(
     return fitted
 
 
-def _placement(entry: Entry, shape: Shape, settings: Mapping[str, Any]) -> Placement:
-    """Return how a parameter lies in a tensor of ``shape``, with the numbers that follow from the settings."""
+def placement(entry: Entry, settings: Mapping[str, Any], rows: Callable[[Placement], int]) -> Placement:
+    """Return how a parameter lies in a tensor, with the numbers that follow from a model's settings.
+
+    Args:
+        entry: of the map.
+        settings: of the model, as of :func:`bind`.
+        rows: returns the rows of the parameter that lies so, pairs of rotary positions aside.
+
+    Raises:
+        SourceError: a setting that is needed is not given.
+    """
 
     def needed(key: str) -> Any:
         if settings.get(key) is None:
@@ -215,12 +225,9 @@ def _placement(entry: Entry, shape: Shape, settings: Mapping[str, Any]) -> Place
     halves = entry.halves and needed("positions") == "rotary"
     if not (halves or entry.heads_first or entry.per_head):
         return at
-    grouped = settings.get("key_value_heads") if re.search(r"\.(key|value)\.", entry.name) else None
-    at = at._replace(heads=grouped or needed("heads"))
-    if not halves:
-        return at
-    rows = operations.placed_shape(shape, at)[0]
-    return at._replace(halves=settings.get("rotary_width") or rows // at.heads)
+    heads = needed("heads")
+    at = at._replace(heads=key_value_heads(settings) if re.search(r"\.(key|value)\.", entry.name) else heads)
+    return at._replace(halves=settings.get("rotary_width") or rows(at) // at.heads) if halves else at
 
 
 def _check_parts(map: Map, bound: Iterable[Bound]) -> None:

@@ -20,10 +20,10 @@ class Asked(NamedTuple):
 
 
 def bare(map: Map, name: str) -> str:
-    """Return a name in the file, as it has it or as the map has it, without the prefixes that it may have or lack."""
+    """Return what a name of the file, or of the map, is called without prefixes, whichever of its names it is."""
     while prefix := next((each for each in map.prefixes if name.startswith(each)), ""):
         name = name.removeprefix(prefix)
-    return name
+    return dict(map.also).get(name, name)
 
 
 def bare_names(map: Map, tensors: Iterable[str]) -> dict[str, str]:
@@ -33,8 +33,8 @@ def bare_names(map: Map, tensors: Iterable[str]) -> dict[str, str]:
         plain = bare(map, name)
         if plain in names:
             raise SourceError(
-                f"map {map.name}: {names[plain]} and {name} are one name without the prefixes "
-                f"{', '.join(map.prefixes)}; write a map of your own whose prefixes leave them apart"
+                f"map {map.name}: {names[plain]} and {name} are one name by its `prefixes` and "
+                "`also`; write a map of your own that leaves them apart"
             )
         names[plain] = name
     return names

@@ -6,6 +6,7 @@ import torch
 
 from learning_geometry.geometry.head_products import output_value_products, query_key_products
 from learning_geometry.models import TaskSizes, build
+from learning_geometry.models.language.self_check import check_identities
 from learning_geometry.models.language.trained import language_model
 from learning_geometry.models.transformer import SETTINGS
 from learning_geometry.seeding import seeded
@@ -16,6 +17,9 @@ VARIANTS = [
     {"heads": 2, "mlp_width": 12, "norm": "none", "bias": False, "activation": "relu"},
     {"heads": 1, "positions": "learned"},
     {"heads": 2, "mlp_width": 12, "readout": "last", "positions": "alibi"},
+    {"heads": 4, "key_value_heads": 2, "head_width": 6, "mlp_width": 12, "gated_mlp": True, "norm_kind": "rms_norm"},
+    {"heads": 2, "mlp_width": 12, "parallel_residual": True, "norm_epsilon": 0.1, "rotary_width": 2},
+    {"heads": 2, "mlp_width": 12, "norm": "post", "final_norm": True},
 ]
 
 
@@ -54,7 +58,7 @@ def test_activations_are_those_of_the_forward_pass(options):
 
 @pytest.mark.parametrize("options", [variant for variant in VARIANTS if variant.get("mlp_width")], ids=str)
 def test_the_mlps_input_and_weights_give_its_output(options):
-    _, _, ours = make(**options)
+    _, parameters, ours = make(**options)
     found = ours.activations(some_tokens(), ours.names)
     function = getattr(torch.nn.functional, options.get("activation", "gelu"))
     for layer in range(2):
@@ -63,6 +67,9 @@ def test_the_mlps_input_and_weights_give_its_output(options):
         hidden = function(
             torch.nn.functional.linear(found[f"layers.{layer}.mlp.input"], weights.gate, weights.gate_bias)
         )
+        if options.get("gated_mlp"):
+            up = [parameters[f"layers.{layer}.mlp.up.{kind}"] for kind in ("weight", "bias")]
+            hidden = hidden * torch.nn.functional.linear(found[f"layers.{layer}.mlp.input"], *up)
         output = torch.nn.functional.linear(hidden, weights.down, weights.down_bias)
         torch.testing.assert_close(output, found[f"layers.{layer}.mlp.output"])
         z = torch.nn.functional.linear(found[f"layers.{layer}.attention.z"], weights.output, weights.output_bias)
@@ -83,6 +90,23 @@ def test_products_are_those_of_the_house():
     np.testing.assert_array_equal(
         ours.output_value(1, [2, 3]), output_value_products(arrays["output"], arrays["value"], 4)[[2, 3]]
     )
+
+
+def test_products_with_shared_heads_are_those_of_the_house():
+    _, parameters, ours = make(heads=4, key_value_heads=2, head_width=6)
+    arrays = {
+        role: parameters[f"layers.1.attention.{role}.weight"].numpy() for role in ("query", "key", "value", "output")
+    }
+    assert ours.layer_weights(1).key.shape == ours.layer_weights(1).value.shape == (24, 8)
+    np.testing.assert_allclose(ours.query_key(1), query_key_products(arrays["query"], arrays["key"], 4), rtol=1e-12)
+    np.testing.assert_array_equal(ours.output_value(1), output_value_products(arrays["output"], arrays["value"], 4))
+
+
+@pytest.mark.parametrize(
+    "options", [{"parallel_residual": True}, {"gated_mlp": True, "norm_kind": "rms_norm"}, {"norm": "none"}], ids=str
+)
+def test_activations_are_what_their_names_say(options):
+    check_identities(make(mlp_width=12, heads=2, **options)[2])
 
 
 def test_what_the_hook_returns_is_used_but_for_what_the_mlp_reads():

@@ -1,10 +1,11 @@
 """Ablations of subspaces inside a transformer that copies, and what they leave of its heads and of its copying.
 
-All on weights. The norms are folded in first: with x̂ the normalised stream before γ and β, every weight W that reads it
-becomes W diag(γ) and its bias b + W β, which changes no output. So an ablation R acts on x̂, which has the coordinates
-of the residual stream, where the singular subspaces of the embedding live; β, a constant, stays. (An ablation after γ
-would be of another subspace, W R diag(γ) instead of W diag(γ) R, and would take a part of β.) The norm's own mean and
-length are those of the whole stream: R takes a part of the normalised stream, which is not normalised again.
+All on weights. The norms, which stand before what reads the stream, are folded in first: with x̂ the normalised stream
+before γ and β (of RMSNorm there is no β), every weight W that reads it becomes W diag(γ) and its bias b + W β, which
+changes no output. So an ablation R acts on x̂, which has the coordinates of the residual stream, where the singular
+subspaces of the embedding live; β, a constant, stays. (An ablation after γ would be of another subspace, W R diag(γ)
+instead of W diag(γ) R, and would take a part of β.) The norm's own mean and length are those of the whole stream: R takes
+a part of the normalised stream, which is not normalised again.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,15 +13,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from learning_geometry.geometry.rounding import first_largest
 from learning_geometry.measurements.common.run import Run
 from learning_geometry.measurements.runs.head_scores import induction_scores, previous_token_scores
+from learning_geometry.model_options import NORM_DEFAULTS
 from learning_geometry.models import TaskSizes, build
 from learning_geometry.models.evaluation import cross_entropy
+from learning_geometry.models.sublayers import normed
 from learning_geometry.tasks.batch import IGNORED
 
 PREVIOUS, INDUCTION, ERROR, LOSS = OUTCOMES = "previous_token_score", "induction_score", "error", "loss"
@@ -91,7 +93,15 @@ def fold_norms(arrays: Arrays, model: Mapping[str, Any]) -> tuple[dict[str, np.n
     """Return equal parameters in float64 whose norms have γ = 1 and β = 0, and the settings they belong to.
 
     Every linear layer gets a bias, and a tied read-out a matrix of its own.
+
+    Raises:
+        ValueError: the norms stand after the sublayers: the stream itself then has γ and β in it.
     """
+    if model["norm"] == "post":
+        raise ValueError(
+            "norm: post has norms in the residual stream, which cannot be folded into what reads it; measure a model "
+            "with norms before its sublayers, or without"
+        )
     folded = {name: array.astype(np.float64) for name, array in arrays.items()}
     if model["tied_readout"]:
         folded["readout.weight"] = folded["embedding.weight"].copy()
@@ -101,14 +111,19 @@ def fold_norms(arrays: Arrays, model: Mapping[str, Any]) -> tuple[dict[str, np.n
     for layer in range(model["layers"]):
         at = f"layers.{layer}"
         readers[f"{at}.attention_norm"] = [f"{at}.attention.{role}" for role in ("query", "key", "value")]
-        readers[f"{at}.mlp_norm"] = [f"{at}.mlp.up"]
+        readers[f"{at}.mlp_norm"] = [
+            f"{at}.mlp.{role}" for role in ("gate", "up") if f"{at}.mlp.{role}.weight" in folded
+        ]
     for norm, weights in readers.items():
         if f"{norm}.weight" in folded:
-            scale, shift = folded[f"{norm}.weight"], folded[f"{norm}.bias"]
+            scale, shift = folded[f"{norm}.weight"], folded.get(f"{norm}.bias")
             for weight in weights:
-                folded[f"{weight}.bias"] = folded[f"{weight}.bias"] + folded[f"{weight}.weight"] @ shift
+                if shift is not None:
+                    folded[f"{weight}.bias"] = folded[f"{weight}.bias"] + folded[f"{weight}.weight"] @ shift
                 folded[f"{weight}.weight"] = folded[f"{weight}.weight"] * scale
-            folded[f"{norm}.weight"], folded[f"{norm}.bias"] = np.ones_like(scale), np.zeros_like(shift)
+            folded[f"{norm}.weight"] = np.ones_like(scale)
+            if shift is not None:
+                folded[f"{norm}.bias"] = np.zeros_like(shift)
     return folded, dict(model) | {"bias": True, "tied_readout": False}
 
 
@@ -145,7 +160,7 @@ def open_circuit(run: Run, step: int, sequences: int, writer: int, reader: int) 
         (writer, reader),
         (0, 0),
         streams,
-        _means(inside, settings),
+        _means(inside, parameters, settings),
         {},
     )
     by_head = _outcome_by_head(circuit, {}, 0)
@@ -239,7 +254,9 @@ def _outcome_by_head(circuit: Circuit, changed: Arrays, first: int) -> Outcome:
     return {name: np.concatenate(values) for name, values in per_batch.items()} | {ERROR: errors}
 
 
-def _means(inside: Mapping[str, Tensor], settings: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def _means(
+    inside: Mapping[str, Tensor], parameters: dict[str, Tensor], settings: dict[str, Any]
+) -> dict[str, np.ndarray]:
     def mean(value: Tensor) -> np.ndarray:
         return value.double().mean((0, 1)).numpy()
 
@@ -247,7 +264,8 @@ def _means(inside: Mapping[str, Tensor], settings: Mapping[str, Any]) -> dict[st
     for layer in range(settings["layers"]):
         at = f"layers.{layer}"
         stream = inside[f"{at}.residual_pre"]
-        read = F.layer_norm(stream, stream.shape[-1:]) if settings["norm"] == "pre" else stream
+        # of the folded model, whose norms have neither γ nor β
+        read = normed(parameters, stream, f"{at}.attention_norm", NORM_DEFAULTS | settings, fused=False)
         means |= {f"{at}.attention.{role}": mean(read) for role in ("query", "key", "value")}
         means[f"{at}.attention.output"] = mean(inside[f"{at}.attention.z"])
     return means

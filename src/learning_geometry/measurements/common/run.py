@@ -118,11 +118,11 @@ class Run:
         early = [step for step in self._steps if until is None or step <= until]
         steps = [step for step in early if read_provenance(self.checkpoints, step)["uniform"]]
         if missing := uniform_grid(steps).missing if steps else ():
-            lack, every = ", ".join(map(str, missing)), uniform_grid(steps).every
+            every = uniform_grid(steps).every
             raise ValueError(
-                f"{self.experiment}, seed {self.seed}: among the checkpoints every {every} steps there is none of {lack}, "
-                "and what depends on their spacing is not measured over holes; add them, or list steps of equal spacing "
-                "in source.step"
+                f"{self.experiment}, seed {self.seed}: among the checkpoints every {every} steps there is none of "
+                f"{', '.join(map(str, missing))}, and what depends on their spacing is not measured over holes; add them, "
+                "or list steps of equal spacing in source.step"
             )
         return steps
 

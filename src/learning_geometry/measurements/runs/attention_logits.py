@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from learning_geometry.geometry.head_products import split_heads
+from learning_geometry.geometry.head_products import split_shared_heads
 from learning_geometry.geometry.variance import logit_variance_shares
 from learning_geometry.measurements.common.run import Run
 from learning_geometry.tables.tidy import tidy
@@ -19,7 +19,7 @@ NEEDS = {
         "layers.0.attention.key.*",
     ],
     "test_sets": ["out_of_distribution"],
-    "model_settings": ["heads", "norm", "bias", "causal", "positions", "rotary_base"],
+    "model_settings": ["heads", "norm", "causal", "positions", "rotary_base"],
     # a logit then depends on more than content and lag
     "model_without": {"positions": ["learned"]},
 }
@@ -35,7 +35,7 @@ SETTINGS = {
 }
 
 NORM_EPSILON = 1e-5
-"""What PyTorch's LayerNorm adds to the variance."""
+"""What norms add to the variance in a model that does not say."""
 
 
 def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
@@ -100,14 +100,14 @@ def first_layer_logits(
     heads, name = model["heads"], "layers.0.attention"
     x = arrays["embedding.weight"].astype(np.float64)
     if model["norm"] == "pre":
-        x = (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + NORM_EPSILON)
-        x = x * arrays[f"{name}_norm.weight"] + arrays[f"{name}_norm.bias"]
+        x = _normed(x, arrays, f"{name}_norm", model)
+    width = len(arrays[f"{name}.query.weight"]) // heads
     query, key = (
-        np.stack([x @ weight.T for weight in split_heads(arrays[f"{name}.{role}.weight"], heads)])
-        + (arrays[f"{name}.{role}.bias"].reshape(heads, 1, -1) if model["bias"] else 0.0)
+        np.stack([x @ weight.T for weight in split_shared_heads(arrays[f"{name}.{role}.weight"], heads, width)])
+        + _biases(arrays, f"{name}.{role}.bias", heads, width)
         for role in ("query", "key")
     )
-    query = query / np.sqrt(query.shape[-1])
+    query = query / np.sqrt(width)
     if model["positions"] != "rotary":
         scores = np.repeat((query @ key.swapaxes(1, 2))[..., None], len(lags), axis=-1)
         if model["positions"] == "alibi":
@@ -117,6 +117,22 @@ def first_layer_logits(
     # pairs as complex numbers: the score is the real part of Σ_j q_j conj(k_j) e^{iΔθ_j}
     query, key = (np.ascontiguousarray(y).view(np.complex128) for y in (query, key))
     pairs = query[:, :, None] * key[:, None].conj()
-    frequency = model["rotary_base"] ** (-2 * np.arange(pairs.shape[-1]) / (2 * pairs.shape[-1]))
+    turned = (model.get("rotary_width") or width) // 2
+    frequency = np.zeros(pairs.shape[-1])
+    frequency[:turned] = model["rotary_base"] ** (-2 * np.arange(turned) / (2 * turned))
     angle = frequency[:, None] * lags
     return pairs.real @ np.cos(angle) - pairs.imag @ np.sin(angle)
+
+
+def _normed(x: np.ndarray, arrays: dict[str, np.ndarray], name: str, model: dict[str, Any]) -> np.ndarray:
+    centred = x if model.get("norm_kind") == "rms_norm" else x - x.mean(1, keepdims=True)
+    epsilon = model.get("norm_epsilon", NORM_EPSILON)
+    normed = centred / np.sqrt((centred**2).mean(1, keepdims=True) + epsilon) * arrays[f"{name}.weight"]
+    return normed + arrays[f"{name}.bias"] if f"{name}.bias" in arrays else normed
+
+
+def _biases(arrays: dict[str, np.ndarray], name: str, heads: int, width: int) -> np.ndarray:
+    """The biases by query head, zeros if there are none."""
+    if name not in arrays:
+        return np.zeros((heads, 1, width))
+    return split_shared_heads(arrays[name][:, None], heads, width).swapaxes(1, 2)

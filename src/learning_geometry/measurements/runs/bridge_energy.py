@@ -10,6 +10,7 @@ from learning_geometry.geometry.head_products import query_key_products, query_k
 from learning_geometry.geometry.nulls import haar_subspaces
 from learning_geometry.geometry.subspaces import nested_energies, right_singular_subspace
 from learning_geometry.measurements.common.run import Run
+from learning_geometry.model_options import head_rank
 from learning_geometry.seeding import seeded
 from learning_geometry.tables.tidy import central_range, tidy
 
@@ -97,8 +98,8 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
     ``layers.<l>.heads.<h>-embedding.top`` and so on), all fractions that sum to 1 over the three parts:
 
     - ``bridge_energy_key`` and ``bridge_energy_query``, index = r;
-    - the same with ``_norm_folded``: LayerNorm's γ multiplied into both sides of W_QK, so that it acts on the
-      normalised residual stream; only in models with norms;
+    - the same with ``_norm_folded``: the norm's weight γ multiplied into both sides of W_QK, so that it acts on the
+      normalised residual stream; only in models with norms before sublayers;
     - ``bridge_energy_key_at_lag`` and ``bridge_energy_query_at_lag``, index = lag: the rotary turn between query and
       key put between W_qᵀ and W_k; lag 0 is the plain product; only in models with rotary positions.
 
@@ -122,16 +123,13 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
             f"measurements.bridge_energy: top {sizes[0]} and medium {sizes[1]} leave nothing of width {width} for the "
             "bottom subspace; lower medium"
         )
-    ranks = [rank for rank in settings["ranks"] if rank <= width // heads]
-    lacking = failures.left_out(
-        f"layers.{layer}", "bridge_energy", settings["ranks"], width // heads, "the width of a head"
-    )
+    most = head_rank(model)
+    ranks = [rank for rank in settings["ranks"] if rank <= most]
+    lacking = failures.left_out(f"layers.{layer}", "bridge_energy", settings["ranks"], most, "the width of a head")
     if model["positions"] == "rotary":
         of_lags = "bridge_energy at lags"
-        lacking += failures.left_out(
-            f"layers.{layer}", of_lags, [settings["lag_rank"]], width // heads, "the width of a head"
-        )
-    with_lags = model["positions"] == "rotary" and settings["lag_rank"] <= width // heads
+        lacking += failures.left_out(f"layers.{layer}", of_lags, [settings["lag_rank"]], most, "the width of a head")
+    with_lags = model["positions"] == "rotary" and settings["lag_rank"] <= most
     lags = np.arange(settings["lags"] + 1)
     null, null_at_lags = _nulls(width, sizes, ranks, len(lags), settings, run.seed)
     last = run.steps()[-1]
@@ -158,7 +156,9 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
                 energies = nested_energies(embedded, bases, ranks, sizes)
                 append(step, f"bridge_energy_{side}{suffix}", ranks, energies, null)
         if with_lags and (step % settings["lags_every"] == 0 or step == last):
-            product = query_key_products_at_lags(query, key, heads, lags.astype(float), model["rotary_base"])
+            product = query_key_products_at_lags(
+                query, key, heads, lags.astype(float), model["rotary_base"], model.get("rotary_width")
+            )
             for side, bases in singular_sides(product).items():
                 energies = nested_energies(embedded, bases, [settings["lag_rank"]], sizes)
                 append(step, f"bridge_energy_{side}_at_lag", lags, energies[:, :, 0].swapaxes(0, 1), null_at_lags)

@@ -16,6 +16,7 @@ from learning_geometry.geometry.composition import (
 from learning_geometry.geometry.head_products import output_value_products, query_key_products
 from learning_geometry.geometry.nulls import haar_subspaces, principal_cosines_null
 from learning_geometry.measurements.common.run import Run
+from learning_geometry.model_options import head_rank
 from learning_geometry.seeding import seeded
 from learning_geometry.tables.tidy import central_range, tidy
 
@@ -103,10 +104,9 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
             f"measurements.composition: layer {reader} cannot read layer {writer} in a model of {model['layers']} "
             "layers; set writing_layer < reading_layer < layers, or leave this measurement out"
         )
-    ranks = [rank for rank in settings["ranks"] if rank <= width // heads]
-    lacking = failures.left_out(
-        f"layers.{reader}", "subspace_match", settings["ranks"], width // heads, "the width of a head"
-    )
+    most = head_rank(model)
+    ranks = [rank for rank in settings["ranks"] if rank <= most]
+    lacking = failures.left_out(f"layers.{reader}", "subspace_match", settings["ranks"], most, "the width of a head")
     subspaces = _match_nulls(width, ranks, settings["subspace_draws"], run.seed)
     rotations = haar_subspaces(width, width, settings["null_draws"], seeded("composition", "rotations", run.seed))
     rows: list[dict[str, Any]] = []

@@ -33,6 +33,8 @@ NEEDS = {
     "arrays": ["first_start", "second_start", "segment_length"],
     "errors": ["error"],
     "model_settings": ["layers", "heads", "width", "norm", "positions", "tied_readout"],
+    # norms in the residual stream cannot be folded into what reads it
+    "model_without": {"norm": ["post"]},
     "leaves_out_from": {"ranks": "width"},
 }
 """What it needs of task, model and experiment, without which the config refuses it (``config.needs``)."""

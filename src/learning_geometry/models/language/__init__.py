@@ -13,7 +13,8 @@ alike. With d the width of the residual stream, layer l has these activations, n
 Then come ``final``, the stream after the final norm, and ``logits``. Layers without an MLP have no ``mlp`` parts.
 
 In sequential layers the MLP reads residual_mid. In **parallel** ones (GPT-NeoX, unless its config says otherwise) it
-reads residual_pre as attention does, and residual_mid is a sum that no part of the model reads.
+reads residual_pre as attention does, and residual_mid is a sum that no part of the model reads. A model of the workflow
+whose norms stand after its sublayers (``norm: post``) has the norms of these sums as residual_mid and residual_post.
 """
 
 import hashlib

@@ -1,0 +1,267 @@
+"""What is written for another tool computes the same there, and comes back as it was."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors import SafetensorError
+
+from learning_geometry.export import main
+from learning_geometry.models.language.loading import import_transformers
+from learning_geometry.sources.checkpoint import ForeignTensor, SourceError
+from learning_geometry.sources.export import export, unmapped, write
+from learning_geometry.sources.maps import apply, bind, read_map
+from learning_geometry.sources.readers import open_checkpoint
+from learning_geometry.sources.targets import TARGETS, config, map_of
+from learning_geometry.training.checkpoints import write_checkpoint
+
+from .foreign_models import NanoGPT, hooked_forward
+from .mapped import SIZES, drawn, logits, settings, tokens
+from .test_maps import GPT2, HOOKED, LLAMA, NANOGPT, NEOX, agree
+
+transformers = import_transformers()
+
+MODELS = {
+    "gpt2": [GPT2, GPT2 | {"activation": "relu", "tied_readout": False, "mlp_width": 20, "norm_epsilon": 1e-3}],
+    "gpt_neox": [
+        NEOX,
+        NEOX | {"parallel_residual": False, "tied_readout": True, "bias": ["mlp"], "rotary_width": 6},
+        NEOX | {"heads": 1, "width": 22, "rotary_width": 14, "activation": "gelu_tanh"},
+    ],
+    "llama": [LLAMA, LLAMA | {"tied_readout": True, "bias": ["query_key_value", "output", "mlp"]}],
+    "nanogpt": [NANOGPT, NANOGPT | {"bias": False, "norm_bias": False}],
+    "transformer_lens": [
+        HOOKED,
+        HOOKED | {"positions": "rotary", "tied_readout": True, "rotary_width": 2, "head_width": 6},
+        LLAMA,
+        LLAMA | {"key_value_heads": None, "positions": "learned"},
+        settings(norm="none", bias=False),
+    ],
+}
+CASES = [(target, model) for target, models in MODELS.items() for model in models]
+
+
+def arrays(model):
+    return {name: value.numpy() for name, value in drawn(model).items()}
+
+
+def exported(target, model):
+    return export(target, arrays(model), model, SIZES.length)
+
+
+@pytest.mark.parametrize(("target", "model"), CASES)
+def test_what_is_written_comes_back_bit_by_bit(target, model, tmp_path):
+    path = write(target, tmp_path, 5, exported(target, model))
+    expected = arrays(model)
+    with open_checkpoint(path) as checkpoint:
+        shapes = {name: value.shape for name, value in expected.items()}
+        back = dict(apply(bind(read_map(map_of(target, model)), checkpoint.tensors, shapes, model), checkpoint.read))
+    assert back.keys() == expected.keys()
+    assert all(back[name].tobytes() == expected[name].tobytes() for name in expected)
+    assert [each.name for each in tmp_path.iterdir() if each.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize(("target", "model"), [case for case in CASES if case[0] in ("gpt2", "gpt_neox", "llama")])
+@torch.no_grad()
+def test_transformers_loads_it_and_gives_the_same_logits(target, model, tmp_path):
+    path = write(target, tmp_path, 5, exported(target, model))
+    theirs, loading = transformers.AutoModelForCausalLM.from_pretrained(path, output_loading_info=True)
+    assert type(theirs).__name__ == json.loads((path / "config.json").read_text())["architectures"][0]
+    assert not any(loading[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    agree(theirs.eval()(tokens()).logits, logits(drawn(model), model, tokens()))
+
+
+@pytest.mark.parametrize("model", MODELS["nanogpt"])
+@torch.no_grad()
+def test_nanogpt_loads_it_and_gives_the_same_logits(model, tmp_path):
+    path = write("nanogpt", tmp_path, 5, exported("nanogpt", model))
+    assert path.name == "ckpt_5.pt"
+    content = torch.load(path, weights_only=True)
+    arguments = content["model_args"]
+    assert (content["iter_num"], arguments["block_size"], arguments["n_layer"]) == (5, 12, 2)
+    theirs = NanoGPT(bias=arguments["bias"])
+    theirs.load_state_dict(content["model"])
+    agree(theirs.eval()(tokens()), logits(drawn(model), model, tokens()))
+
+
+def test_the_state_dict_of_transformer_lens_gives_the_same_logits(tmp_path):
+    path = write("transformer_lens", tmp_path, 5, exported("transformer_lens", HOOKED))
+    state = torch.load(path, weights_only=True)
+    assert state["blocks.1.attn.W_Q"].shape == (2, 8, 4)
+    for layer in range(2):
+        state[f"blocks.{layer}.attn.mask"] = torch.ones(12, 12).tril().bool()
+        state[f"blocks.{layer}.attn.IGNORE"] = torch.tensor(-torch.inf)
+    agree(hooked_forward(state, tokens()), logits(drawn(HOOKED), HOOKED, tokens()))
+
+
+@pytest.mark.parametrize(
+    ("target", "changed", "message"),
+    [
+        ("llama", {"positions": "alibi"}, "positions is alibi, and llama has rotary alone"),
+        ("llama", {"rotary_width": 2}, "rotary_width is 2, and llama turns whole heads"),
+        ("llama", {"bias": ["query_key_value"]}, "bias holds one of query_key_value, output without another"),
+        ("llama", {"norm_kind": "layer_norm"}, "norm_kind is layer_norm"),
+        (
+            "gpt2",
+            {"mlp_width": 0, "bias": ["query_key_value", "output"]},
+            "mlp_width is 0, and gpt2 has an MLP in every layer",
+        ),
+        ("gpt2", {"bias": ["query_key_value", "mlp"]}, "bias lacks output, and gpt2 has it always"),
+        ("gpt2", {"bias": True}, "bias holds readout, and gpt2 has none there"),
+        ("gpt2", {"key_value_heads": 1}, "key_value_heads is 1"),
+        ("gpt2", {"head_width": 6}, "head_width is 6, and gpt2 has width / heads"),
+        ("gpt2", {"norm": "post"}, "norm is post, and gpt2 has pre alone"),
+        ("gpt2", {"causal": False}, "causal is false"),
+        ("gpt_neox", {"bias": ["query_key_value", "mlp"]}, "without another"),
+        ("gpt_neox", {"norm_bias": False}, "norm_bias is false"),
+        ("nanogpt", {"tied_readout": False}, "tied_readout is false, and nanogpt has true alone"),
+        ("nanogpt", {"norm_bias": False}, "norm_bias and bias differ"),
+        ("nanogpt", {"mlp_width": 16}, "mlp_width is 16, and nanogpt has 4 · width"),
+        ("nanogpt", {"activation": "relu"}, "activation is relu"),
+        ("transformer_lens", {"positions": "alibi"}, "positions is alibi"),
+        ("transformer_lens", {"norm": "post"}, "norm is post"),
+        ("transformer_lens", {"final_norm": False}, "final_norm is false with norm pre"),
+        ("transformer_lens", {"key_value_heads": 1}, "key_value_heads are fewer than heads without gated_mlp"),
+    ],
+)
+def test_what_a_target_lacks_is_refused_by_name(target, changed, message):
+    first = MODELS[target][0]
+    exported(target, first)
+    with pytest.raises(SourceError, match=f"{target} cannot hold this model: .*{message}"):
+        exported(target, first | changed)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_option_that_changes_what_a_model_computes_is_written_or_refused(target):
+    # with each other value of each option: refused, or the config says something else, or other tensors are written
+    model = MODELS[target][0]
+    first = exported(target, model)
+    others = {
+        "activation": "silu" if model["activation"] != "silu" else "relu",
+        "causal": False,
+        "final_norm": False,
+        "gated_mlp": not model["gated_mlp"],
+        "norm": "post",
+        "norm_bias": False,
+        "norm_epsilon": 0.5,
+        "norm_kind": "rms_norm" if model["norm_kind"] == "layer_norm" else "layer_norm",
+        "parallel_residual": not model["parallel_residual"],
+        "positions": "none",
+        "rotary_base": 7.0,
+        "rotary_width": 4 if model["rotary_width"] is None else None,
+        "tied_readout": not model["tied_readout"],
+    }
+    for key, value in others.items():
+        changed = model | {key: value}
+        if key.startswith("rotary") and model["positions"] != "rotary":
+            continue
+        if key == "norm_bias" and model["norm_kind"] == "rms_norm":  # which has none
+            continue
+        try:
+            second = exported(target, changed)
+        except ValueError:  # the target lacks it, or no model has it with the others
+            continue
+        if key == "tied_readout" and target == "transformer_lens":
+            assert np.array_equal(second.state["unembed.W_U"], second.state["embed.W_E"].T)
+            continue
+        assert second.config != first.config or second.state.keys() != first.state.keys(), key
+
+
+def test_a_bias_that_the_gated_mlp_of_transformer_lens_lacks_is_refused_unless_it_is_zero():
+    model = LLAMA | {"bias": ["mlp"]}
+    with pytest.raises(SourceError, match=r"layers.0.mlp.gate.bias: the target has none"):
+        exported("transformer_lens", model)
+    parameters = arrays(model)
+    for name in parameters:
+        if name.endswith(("gate.bias", "up.bias")):
+            parameters[name] = np.zeros_like(parameters[name])
+    assert "blocks.0.mlp.b_out" in export("transformer_lens", parameters, model, 12).state
+
+
+def test_a_tensor_with_a_part_that_the_model_lacks_is_refused():
+    parameters = arrays(GPT2)
+    del parameters["layers.1.attention.key.bias"]
+    with pytest.raises(SourceError, match=r"the model lacks part 1 of transformer.h.1.attn.c_attn.bias"):
+        unmapped(read_map("gpt2"), parameters, GPT2, False)
+
+
+def test_a_parameter_without_a_place_is_refused():
+    with pytest.raises(SourceError, match=r"has no place for layers.0.mlp.gate.weight"):
+        unmapped(read_map("gpt2"), arrays(GPT2 | {"gated_mlp": True}), GPT2, False)
+
+
+def test_a_part_of_the_head_that_is_turned_survives_the_familys_rounding():
+    for width in range(2, 130, 2):
+        for turned in range(2, width + 1, 2):
+            model = settings(width=width, heads=1, rotary_width=turned, mlp_width=8)
+            assert int(width * config("gpt_neox", model, 16, 16, 12)["rotary_pct"]) == turned
+
+
+def test_nothing_that_is_there_is_overwritten(tmp_path):
+    for target, models in MODELS.items():
+        made = exported(target, models[0])
+        path = write(target, tmp_path / target, 5, made)
+        before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} or path.read_bytes()
+        with pytest.raises(SourceError, match="is there already"):
+            write(target, tmp_path / target, 5, made)
+        assert before == ({file: file.read_bytes() for file in path.rglob("*") if file.is_file()} or path.read_bytes())
+    other = exported("transformer_lens", HOOKED | {"norm_epsilon": 0.5})
+    with pytest.raises(SourceError, match=r"config.json: is of another model"):
+        write("transformer_lens", tmp_path / "transformer_lens", 6, other)
+
+
+def test_a_folder_is_there_whole_or_not_at_all(tmp_path):
+    made = exported("gpt2", GPT2)
+    broken = made._replace(state=made.state | {"x": np.array(["text"])})
+    with pytest.raises(SafetensorError):
+        write("gpt2", tmp_path, 5, broken)
+    assert list(tmp_path.iterdir()) == []
+
+
+TASK = {"name": "copying", "vocabulary": 14}
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run of three checkpoints, as training writes them."""
+    model = {key: value for key, value in GPT2.items() if key != "head_width"}  # of a version that lacked an option
+    for step in (0, 5, 10):
+        write_checkpoint(tmp_path / "run/checkpoints", step, drawn(GPT2, step), {"model": model, "task": TASK})
+    return tmp_path / "run"
+
+
+def test_the_command_writes_the_steps_of_a_run(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("learning_geometry.export.tasks.load", lambda task: LengthOnly)
+    assert main([str(run), "--as", "gpt2", "--to", str(tmp_path / "out"), "--steps", "0", "10"]) == 0
+    assert capsys.readouterr().out.startswith("2 checkpoints written, first ")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["checkpoint-0", "checkpoint-10"]
+    with open_checkpoint(tmp_path / "out/checkpoint-10") as checkpoint:
+        assert np.array_equal(checkpoint.read("transformer.wte.weight"), drawn(GPT2, 10)["embedding.weight"].numpy())
+
+
+def test_the_command_says_what_cannot_be_written_and_writes_nothing(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("learning_geometry.export.tasks.load", lambda task: LengthOnly)
+    assert main([str(run), "--as", "llama", "--to", str(tmp_path / "out")]) == 2
+    assert "llama cannot hold this model: norm_kind is layer_norm" in capsys.readouterr().err
+    assert main([str(run), "--as", "gpt2", "--to", str(tmp_path / "out"), "--steps", "7"]) == 2
+    assert "no such checkpoint" in capsys.readouterr().err
+    (tmp_path / "out/checkpoint-10").mkdir(parents=True)
+    assert main([str(run), "--as", "gpt2", "--to", str(tmp_path / "out")]) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["checkpoint-10"]
+
+
+class LengthOnly:
+    @staticmethod
+    def length(task):
+        return 12
+
+
+def test_tensors_of_a_file_are_of_the_type_of_the_parameters():
+    double = {name: value.astype(np.float64) for name, value in arrays(GPT2).items()}
+    state = export("gpt2", double, GPT2, 12).state
+    assert {str(value.dtype) for value in state.values()} == {"float64"}
+    headers = {name: ForeignTensor("F64", value.shape) for name, value in state.items()}
+    shapes = {name: value.shape for name, value in double.items()}
+    assert bind(read_map("gpt2"), headers, shapes, GPT2).double
