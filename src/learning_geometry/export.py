@@ -52,7 +52,8 @@ def export_run(run: Path, target: str, folder: Path, steps: Sequence[int] | None
         SourceError: the target cannot hold the model, or a file is there already; nothing is written then.
         ValueError: a checkpoint is damaged.
     """
-    checkpoints = run / "checkpoints" if (run / "checkpoints").is_dir() else run
+    inside = [run / name for name in ("checkpoints", "imported") if (run / name).is_dir()]
+    checkpoints = inside[0] if inside else run
     chosen = list(dict.fromkeys(checkpoint_steps(checkpoints) if steps is None else steps))
     for step in chosen:
         check_absent(written_path(target, folder, step))
@@ -68,8 +69,10 @@ def _model(provenance: dict[str, Any]) -> tuple[dict[str, Any], int]:
     """Return the model's settings, defaults filled in, and the number of positions of its task."""
     described: dict[str, Any] = transformer.SETTINGS
     defaults = {key: schema["default"] for key, schema in described.items()}
-    task = provenance["task"]
-    return defaults | provenance["model"], int(tasks.load(task).length(task))
+    if "model" not in provenance:
+        raise SourceError("nothing is known of the model that these checkpoints are of; give `model` beside `source`")
+    task = provenance.get("task")
+    return defaults | provenance["model"], int(tasks.load(task).length(task)) if task else 1
 
 
 if __name__ == "__main__":

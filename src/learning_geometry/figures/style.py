@@ -19,6 +19,7 @@ from matplotlib.axis import Axis
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.gridspec import GridSpec
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
 from learning_geometry.failures import NOT_MEASURED
@@ -307,7 +308,7 @@ def say_unchecked(figure: Figure, experiments: Sequence[str]) -> None:
     engine = figure.get_layout_engine()
     if engine is None:
         figure.subplots_adjust(bottom=figure.subplotpars.bottom * (1 - share) + share)
-    else:
+    elif isinstance(engine, ConstrainedLayoutEngine):
         engine.set(rect=(0, share, 1, 1 - share))
     names = ", ".join(experiments)
     text = f"unchecked: the parameters of {names} were put in place by names and shapes alone (source.unchecked)"

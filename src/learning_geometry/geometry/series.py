@@ -16,8 +16,8 @@ JUMP, SMALLEST_JUMP = 8.0, 0.1
 
 
 def detours(
-    to_next: Float64[np.ndarray, "steps-1"], to_second: Float64[np.ndarray, "steps-2"]
-) -> Float64[np.ndarray, "steps"]:
+    to_next: Float64[np.ndarray, "pairs"], to_second: Float64[np.ndarray, "_"]
+) -> Float64[np.ndarray, "pairs+1"]:
     r"""How far out of the way each point of a path lies: $(d_{i-1,i}^2 + d_{i,i+1}^2) / d_{i-1,i+1}^2$.
 
     On a straight path of equal steps it is 1/2. For a walk of independent steps it is 1, whatever their sizes: squared
@@ -35,8 +35,9 @@ def detours(
         array([nan, 0.5, 1. , nan])
     """
     found = np.full(len(to_next) + 1, np.nan)
+    beside = to_next[:-1] + to_next[1:]
     with np.errstate(divide="ignore", invalid="ignore"):
-        found[1:-1] = (to_next[:-1] + to_next[1:]) / to_second
+        found[1:-1] = np.where(np.isfinite(beside) & np.isfinite(to_second), beside / to_second, np.nan)
     return found
 
 

@@ -23,6 +23,7 @@ from learning_geometry.tasks.dataset import Dataset
 from learning_geometry.training.checkpoints import checkpoint_path, read_checkpoint
 from learning_geometry.training.loop import Rows, evaluation_rows, imported_model
 
+Types = Mapping[str, tuple[np.dtype, tuple[int, ...]]]
 Report = Callable[[int, str], None]
 """Called with a step and what there is to say of it."""
 
@@ -66,14 +67,14 @@ def import_run(
     for leftover in target.glob("step-*.safetensors"):
         if int(leftover.stem.removeprefix("step-")) not in places:
             leftover.unlink()
-    first: Opened | None = None
+    first: tuple[Path, Types] | None = None
     rows: Rows = []
     model: Model | None = None
     for step, place in sorted(places.items()):
         with opened(place, run["source"], run.get("model"), length) as one:
-            if first is not None:
-                _check_alike(first, one)
-            first = first or one
+            # not the opened file, which would stay in memory
+            first = first or (place, one.types)
+            _check_alike(*first, one.path, one.types)
             held = dict(provenance) | {"step": step, "uniform": step in grid}
             note = _written(
                 checkpoint_path(target, step), one, held | {"source": one.about() | {"digest": digests[step]}}
@@ -182,14 +183,13 @@ def _written(path: Path, one: Opened, held: Mapping[str, Any]) -> str:
     return f"{len(one.types)} tensors of {one.path}"
 
 
-def _check_alike(first: Opened, one: Opened) -> None:
+def _check_alike(first: Path, before: Types, path: Path, now: Types) -> None:
     """Raise an error if a checkpoint holds other tensors than the first."""
-    for name in sorted(set(first.types) | set(one.types)):
-        before, now = (each.types.get(name) for each in (first, one))
-        if before is None or now is None:
-            holder, lacks = (one, first) if before is None else (first, one)
-            raise SourceError(f"{lacks.path}: holds no {name}, which {holder.path} holds; they are not of one run")
-        if before[1] != now[1]:
+    for name in sorted(set(before) | set(now)):
+        if name not in before or name not in now:
+            holds, lacks = (first, path) if name in before else (path, first)
+            raise SourceError(f"{lacks}: holds no {name}, which {holds} holds; they are not of one run")
+        if before[name][1] != now[name][1]:
             raise SourceError(
-                f"{one.path}: {name} is {now[1]}, and {before[1]} in {first.path}; they are not of one run"
+                f"{path}: {name} is {now[name][1]}, and {before[name][1]} in {first}; they are not of one run"
             )

@@ -87,6 +87,14 @@ class Run:
         """The module of the task."""
         return tasks.load(self.settings["task"])
 
+    @property
+    def trained(self) -> dict[str, Any]:
+        """The settings with a section ``training``; of checkpoints of another program what of it is known."""
+        if "training" in self.settings:
+            return self.settings
+        known = {"steps": self._steps[-1], "batch_size": self.settings.get("source", {}).get("batch_size")}
+        return self.settings | {"training": known}
+
     @cached_property
     def _steps(self) -> list[int]:
         """All steps that have a checkpoint, compared with those that the settings ask for."""
@@ -121,8 +129,8 @@ class Run:
             every = uniform_grid(steps).every
             raise ValueError(
                 f"{self.experiment}, seed {self.seed}: among the checkpoints every {every} steps there is none of "
-                f"{', '.join(map(str, missing))}, and what depends on their spacing is not measured over holes; add them, "
-                "or list steps of equal spacing in source.step"
+                f"{', '.join(map(str, missing))}, and what depends on their spacing is not measured over holes; "
+                "add them, or list steps of equal spacing in source.step"
             )
         return steps
 

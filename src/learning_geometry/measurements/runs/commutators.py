@@ -220,7 +220,7 @@ def _rows(run: Run, settings: dict[str, Any], step: int, first: bool) -> Rows:
 
 def _batches(run: Run, settings: dict[str, Any], step: int, pair: int) -> tuple[Batch, Batch]:
     task, size = run.settings["task"], settings["batch_size"]
-    size = run.settings["training"]["batch_size"] if size is None else size
+    size = run.trained["training"]["batch_size"] if size is None else size
     drawn = [
         run.task.training_batch(
             task, run.dataset.drawn_once, seeded(run.seed, "commutators", step, pair, side), size, step

@@ -115,7 +115,7 @@ def _together(tensors: Any) -> Followed:
     )
 
 
-def _finding(kind: str, step: int, value: float = 1.0, part: str = "model") -> dict[str, Any]:
+def _finding(kind: str, step: int, value: float | int | np.number = 1.0, part: str = "model") -> dict[str, Any]:
     return {"quantity": f"audit_{kind}", "step": step, "part": part, "value": float(value)}
 
 

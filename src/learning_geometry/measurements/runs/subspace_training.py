@@ -111,7 +111,7 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
     start, basis = _start(run, settings)
     after = np.arange(settings["points"] + 1) * (settings["steps"] // settings["points"])
     _check(run, settings, start)
-    experiment = dict(run.settings) | {"optimizer": _optimizer(run.settings["optimizer"], settings)}
+    experiment = run.trained | {"optimizer": _optimizer(run.settings["optimizer"], settings)}
     drawn = random_basis(basis, seeded("subspace_training", RANDOM_BASIS, run.seed))
     rows: list[dict[str, Any]] = []
     at_start = _outcomes(run, settings, run.parameters(start))
@@ -203,7 +203,7 @@ def _optimizer(of_run: dict[str, Any], settings: dict[str, Any]) -> dict[str, An
 
 
 def _check(run: Run, settings: dict[str, Any], start: int) -> None:
-    steps, total = settings["steps"], run.settings["training"]["steps"]
+    steps, total = settings["steps"], run.trained["training"]["steps"]
     if steps % settings["points"]:
         raise ValueError(
             f"measurements.subspace_training: {steps} steps cannot be split into {settings['points']} equal parts; "
