@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from learning_geometry.model_options import parameter_shapes
-from learning_geometry.sources.checkpoint import Checkpoint, SourceError
+from learning_geometry.sources.checkpoint import READABLE, Checkpoint, SourceError
 from learning_geometry.sources.maps import Map, bind, check_copies, parameter, read_map, square
 from learning_geometry.sources.matching import bare, bare_names
 from learning_geometry.sources.readers import open_checkpoint
@@ -89,6 +89,8 @@ def _as_named(checkpoint: Checkpoint, ignored: list[str]) -> Opened:
             left_out[name] = "ignored"
         elif name in checkpoint.aliases:
             left_out[name] = f"the same as {checkpoint.aliases[name]}"
+        elif tensor.type not in READABLE:
+            raise SourceError(f"{checkpoint.path}: {name} is of type {tensor.type}, which is not read; `ignore` it")
         elif tensor.type not in FLOATS:
             left_out[name] = f"of type {tensor.type}"
         elif not tensor.shape:
