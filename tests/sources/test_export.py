@@ -17,8 +17,7 @@ from learning_geometry.sources.targets import TARGETS, config, map_of
 from learning_geometry.training.checkpoints import write_checkpoint
 
 from .foreign_models import NanoGPT, hooked_forward
-from .mapped import SIZES, drawn, logits, settings, tokens
-from .test_maps import GPT2, HOOKED, LLAMA, NANOGPT, NEOX, agree
+from .mapped import GPT2, HOOKED, LLAMA, NANOGPT, NEOX, SIZES, agree, drawn, logits, settings, tokens
 
 transformers = import_transformers()
 
