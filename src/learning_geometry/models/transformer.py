@@ -32,6 +32,12 @@ SETTINGS = {
         "default": 1,
         "description": "Attention heads per layer; must divide the width, unless head_width is given.",
     },
+    "width": {
+        "type": "integer",
+        "minimum": 1,
+        "default": 64,
+        "description": "Width d of the residual stream.",
+    },
     "head_width": {
         "type": ["integer", "null"],
         "minimum": 1,
@@ -44,12 +50,6 @@ SETTINGS = {
         "default": None,
         "description": "Heads of keys and values, each shared by heads / key_value_heads query heads (grouped-query "
         "attention); must divide heads; null for as many as heads.",
-    },
-    "width": {
-        "type": "integer",
-        "minimum": 1,
-        "default": 64,
-        "description": "Width d of the residual stream.",
     },
     "mlp_width": {
         "type": "integer",

@@ -4,8 +4,8 @@ All on weights. The norms, which stand before what reads the stream, are folded 
 before γ and β (of RMSNorm there is no β), every weight W that reads it becomes W diag(γ) and its bias b + W β, which
 changes no output. So an ablation R acts on x̂, which has the coordinates of the residual stream, where the singular
 subspaces of the embedding live; β, a constant, stays. (An ablation after γ would be of another subspace, W R diag(γ)
-instead of W diag(γ) R, and would take a part of β.) The norm's own mean and length are those of the whole stream: R takes
-a part of the normalised stream, which is not normalised again.
+instead of W diag(γ) R, and would take a part of β.) The norm's own mean and length are those of the whole stream: R
+takes a part of the normalised stream, which is not normalised again.
 """
 
 from collections.abc import Iterable, Mapping
