@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -73,7 +74,10 @@ def test_pickled_objects_are_named_and_the_command_that_is_named_converts_them(t
 
 def test_a_path_in_lightnings_hyper_parameters_is_named(tmp_path):
     path = tmp_path / "epoch=0-step=5.ckpt"
-    torch.save(tiny.lightning(5, tiny.tiny(), hyper_parameters={"data": pathlib.Path("data")}), path)
+    content = tiny.lightning(5, tiny.tiny(), hyper_parameters={"data": pathlib.Path("data"), "kind": "net"})
+    content["state_dict"] = OrderedDict(content["state_dict"])
+    content["state_dict"]._metadata = {"": {"version": 1}, "model": {"version": 1}}  # names of modules
+    torch.save({"name": "module"} | content, path)
     said = refusal(path)
     assert "pathlib." in said and '["state_dict"]' in said
 

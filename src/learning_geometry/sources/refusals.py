@@ -48,10 +48,10 @@ def refusal(path: Path, error: Exception) -> SourceError:
     if pickle.startswith(PROTOCOL + b"c") and b"_parameters" in pickle:
         what, value = f"holds a whole module ({shown}), which only its own code can make", ".state_dict()"
     else:
-        keys = [key for key in STATE_KEYS if b"X" + len(key).to_bytes(4, "little") + key.encode() in pickle]
-        module = ".state_dict()" if b"_parameters" in pickle and keys in (["model"], ["module"], ["net"]) else ""
+        key = _state_key(pickle)
+        module = ".state_dict()" if b"_parameters" in pickle and key in ("model", "module", "net") else ""
         what = f"holds {shown} besides tensors, which are pickled objects and never made"
-        value = f"[{json.dumps(keys[0] if len(keys) == 1 else 'KEY')}]{module}"
+        value = f"[{json.dumps(key or 'KEY')}]{module}"
     new = f"{path.stem}-weights.pt"
     code = (
         f'import torch; torch.save(torch.load({json.dumps(str(path))}, map_location="cpu", weights_only=False){value}, '
@@ -71,6 +71,20 @@ def _classes(path: Path, text: str) -> list[str]:
     except Exception:  # it is of the old format, which that does not read
         found = set()
     return sorted(found | set(re.findall(r"GLOBAL (\S+) was not", text)))
+
+
+def _state_key(pickle: bytes) -> str | None:
+    """The first of the keys of state dicts after which a pickle makes a dictionary or an object; None: there is none.
+
+    Names of modules, of which state dicts hold some as well, come after it.
+    """
+    places = {}
+    for key in STATE_KEYS:
+        text = re.escape(b"X" + len(key).to_bytes(4, "little") + key.encode())
+        # kept for later uses, or not; then an empty dictionary, or a class, named or kept
+        if found := re.search(text + rb"(?:q.|r....)?(?:\}|c|h.\)|j....\))", pickle, re.DOTALL):
+            places[key] = found.start()
+    return min(places, key=lambda key: places[key]) if places else None
 
 
 def _pickle(path: Path) -> bytes:

@@ -3,14 +3,13 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed.tensor  # without it no DTensor is loaded
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from learning_geometry.sources.checkpoint import READABLE, ForeignTensor, Held, SourceError, steps_in
 from learning_geometry.sources.refusals import refusal
@@ -34,6 +33,8 @@ TYPES = {
 """PyTorch's types that are read, as safetensors names them."""
 
 ZIP = b"PK\x03\x04"
+DISTRIBUTED_TENSORS = "torch.distributed.tensor"
+"""What must be imported before a DTensor is loaded; it takes a second or two, and few files hold one."""
 
 
 @contextmanager
@@ -68,27 +69,34 @@ def _load(path: Path) -> Any:
     """What the file holds. The zip format is mapped, and read from the disk when a tensor is."""
     with open(path, "rb") as file:
         mapped = file.read(4) == ZIP
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what PyTorch will no longer have; what is not read here is refused
-            return torch.load(str(path), map_location="cpu", weights_only=True, mmap=mapped)
-    except Exception as error:  # of many kinds: damaged bytes reach deep into its readers
-        raise refusal(path, error) from error
+    for distributed in (False, True):
+        try:
+            if distributed:
+                import_module(DISTRIBUTED_TENSORS)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of what PyTorch will no longer have; what is not read here is refused
+                return torch.load(str(path), map_location="cpu", weights_only=True, mmap=mapped)
+        except Exception as error:  # of many kinds: damaged bytes reach deep into its readers
+            if distributed or f"{DISTRIBUTED_TENSORS}`` must be imported" not in str(error):
+                raise refusal(path, error) from error
+    raise AssertionError("the second time returns or raises")
 
 
 def _whole(tensor: Tensor, where: str) -> Tensor:
     """The tensor without gradients, of this process alone."""
     if tensor.is_nested:
         raise SourceError(f"{where} is a nested tensor, which has no shape; save its parts")
-    if not isinstance(tensor, DTensor):
+    mesh: Any = getattr(tensor, "device_mesh", None)
+    if mesh is None:
         return tensor.detach()
-    mesh = tensor.device_mesh
-    if mesh.size() > 1 and not all(placement.is_replicate() for placement in tensor.placements):
+    shares: Any = tensor  # a DTensor
+    if mesh.size() > 1 and not all(placement.is_replicate() for placement in shares.placements):
         raise SourceError(
             f"{where} is one rank's part, of {mesh.size()}; save what torch.distributed.checkpoint.state_dict."
             "get_model_state_dict(model, options=StateDictOptions(full_state_dict=True)) returns"
         )
-    return tensor.to_local().detach()
+    whole: Tensor = shares.to_local()
+    return whole.detach()
 
 
 def _kind(tensor: Tensor) -> str:
