@@ -23,7 +23,7 @@ def gpt2():
 def neox(parallel=True, **config):
     rope = {"rope_type": "default", "rope_theta": 100.0, "partial_rotary_factor": 0.25}
     sizes = {
-        "hidden_size": 16,
+        "hidden_size": 32,
         "num_hidden_layers": 2,
         "num_attention_heads": 2,
         "intermediate_size": 32,

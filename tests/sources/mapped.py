@@ -82,7 +82,7 @@ GPT2_LIKE = {
 NANOGPT = settings(**GPT2_LIKE, tied_readout=True)
 GPT2 = settings(**GPT2_LIKE, tied_readout=True, activation="gelu_tanh")
 NEOX = settings(
-    **GPT2_LIKE | {"positions": "rotary"}, width=16, rotary_width=2, heads=2, rotary_base=100.0, parallel_residual=True
+    **GPT2_LIKE | {"positions": "rotary"}, width=32, rotary_width=4, heads=2, rotary_base=100.0, parallel_residual=True
 )
 LLAMA = settings(
     norm_kind="rms_norm",

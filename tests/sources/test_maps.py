@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from learning_geometry.sources.maps import apply, square
-from learning_geometry.sources.readers import SourceError
+from learning_geometry.sources.maps import apply, bind, read_map, square
+from learning_geometry.sources.readers import SourceError, open_checkpoint
 
 from .families import gpt2, llama, neox
 from .foreign_models import NanoGPT, hooked_forward, hooked_state
@@ -69,6 +69,21 @@ def test_llama_with_biases_gives_the_same_logits():
     theirs = llama(attention_bias=True, mlp_bias=True)
     model = LLAMA | {"bias": ["query_key_value", "output", "mlp"]}
     agree(theirs(tokens()).logits, logits(through("llama", theirs.state_dict(), model), model, tokens()))
+
+
+@pytest.mark.parametrize(
+    ("name", "build", "model", "shard"),
+    [("gpt2", gpt2, GPT2, "1GB"), ("gpt_neox", neox, NEOX, "1GB"), ("llama", llama, LLAMA, "3KB")],
+)
+@torch.no_grad()
+def test_what_transformers_saves_gives_the_same_logits(name, build, model, shard, tmp_path):
+    theirs = build()
+    theirs.save_pretrained(tmp_path, max_shard_size=shard)
+    assert len(list(tmp_path.glob("*.safetensors"))) > (shard == "3KB")
+    with open_checkpoint(tmp_path) as checkpoint:
+        binding = bind(read_map(name), checkpoint.tensors, shapes(model), model)
+        parameters = {key: torch.from_numpy(value) for key, value in apply(binding, checkpoint.read)}
+    agree(theirs(tokens()).logits, logits(parameters, model, tokens()))
 
 
 @pytest.mark.parametrize(("first", "norm"), [(True, "pre"), (False, "post")])
