@@ -221,6 +221,34 @@ def test_a_measurement_of_ones_own_may_need_what_any_may(package: Path, key: str
     assert line.startswith("experiments.copying.measurements.mine") and says in line
 
 
+@pytest.mark.parametrize(
+    ("options", "bound", "most", "says"),
+    [
+        ({"head_width": 6}, "head_width", 6, "7 is above the head width, 6; lower it"),
+        ({"head_width": 80}, "head_width", 64, "65 is above the width 64; lower it"),
+        ({"heads": 4, "key_value_heads": 2}, "matrix_entries", 2048, "2049 is above the 2048 entries of an attention"),
+        ({"head_width": 80}, "matrix_entries", 10240, "10241 is above the 10240 entries of an attention matrix"),
+        ({"heads": 4, "key_value_heads": 2}, "key_rank", 32, "33 is above the width of all keys, 32; lower it"),
+        ({"head_width": 80}, "key_rank", 64, "65 is above the width 64; lower it"),
+    ],
+)
+def test_bounds_follow_the_width_of_heads_and_keys(
+    package: Path, options: Config, bound: str, most: int, says: str
+) -> None:
+    number = {"type": "integer", "default": 1, "description": "A number."}
+    needs = f"NEEDS = {{'at_most': {{'number': {bound!r}}}}}"
+    (package / RUNS).write_text(f"SETTINGS = {{'number': {number}}}\n{MEASURE}{needs}\n")
+    config = using("measurements")
+    config["experiments"]["copying"]["model"] |= options
+    config["experiments"]["copying"]["measurements"]["mine"] = {"number": most}
+    validate(config)
+    config["experiments"]["copying"]["measurements"]["mine"] = {"number": most + 1}
+    with pytest.raises(ConfigError) as caught:
+        validate(config)
+    (line,) = caught.value.problems
+    assert line.startswith("experiments.copying.measurements.mine.number: ") and says in line
+
+
 def test_what_a_model_of_ones_own_does_not_say_bounds_nothing(package: Path) -> None:
     def number(default: int) -> Config:
         return {"type": ["integer", "null"], "default": default, "description": "A number."}

@@ -33,6 +33,15 @@ def head_rank(model: Settings) -> int:
     return min(head_width(model), int(model["width"]))
 
 
+def key_rank(model: Settings) -> int:
+    """Return the largest rank of what the keys of a layer read: that of all of them, or the width if that is less.
+
+    >>> key_rank({"width": 8, "heads": 4}), key_rank({"width": 8, "heads": 4, "key_value_heads": 2})
+    (8, 4)
+    """
+    return min(attention_widths(model)[1], int(model["width"]))
+
+
 def key_value_heads(model: Settings) -> int:
     """Return the number of heads of keys and values, each shared by as many query heads.
 

@@ -154,6 +154,44 @@ def test_lag_is_query_position_minus_key_position(heads):
     assert not np.allclose(opposite[1:], products[1:])
 
 
+@pytest.mark.parametrize("rotary_width", [None, 4])
+def test_products_of_shared_heads_and_partial_rotary_are_those_of_the_model(rotary_width):
+    """Four query heads of width 6 on two key heads, each query head with the key head of its group."""
+    generator = np.random.default_rng(6)
+    query, key, value = (generator.standard_normal((rows, WIDTH)) for rows in (24, 12, 12))
+    output = generator.standard_normal((WIDTH, 24))
+    stream = generator.standard_normal((5, WIDTH))
+    factors = rotation(5, 6, 100.0, torch.float64, "cpu", rotary_width)
+
+    def turned(weight):
+        return rotate(torch.from_numpy(stream @ weight.T).view(5, -1, 6).transpose(0, 1), factors).numpy()
+
+    queries, keys = turned(query), turned(key)
+    lags = np.array([0.0, 1.0, 3.0])
+    products = query_key_products_at_lags(query, key, 4, lags, 100.0, rotary_width)
+    assert products.shape == (3, 4, WIDTH, WIDTH)
+    assert np.allclose(products[0], query_key_products(query, key, 4))
+    written = output_value_products(output, value, 4)
+    for h in range(4):
+        for product, lag in zip(products, lags.astype(int), strict=True):
+            score = queries[h, 4] @ keys[h // 2, 4 - lag] / np.sqrt(6)
+            assert np.isclose(stream[4] @ product[h] @ stream[4 - lag], score)
+        own = slice(6 * (h // 2), 6 * (h // 2) + 6)
+        assert np.allclose(written[h], output[:, 6 * h : 6 * h + 6] @ value[own])
+
+
+@pytest.mark.parametrize(("rows", "message"), [(10, "10 rows are no heads of width 6"), (18, "18 rows are no heads")])
+def test_keys_that_the_heads_cannot_share_are_refused(rows, message):
+    with pytest.raises(ValueError, match=message):
+        query_key_products(np.ones((24, WIDTH)), np.ones((rows, WIDTH)), 4)
+
+
+@pytest.mark.parametrize("rotary_width", [0, 3, 10])
+def test_a_rotary_width_that_is_no_part_of_a_head_is_refused(rotary_width):
+    with pytest.raises(ValueError, match=f"rotary_width: {rotary_width} is no even number up to the head width 8"):
+        turn_pairs(np.ones((8, 1)), np.ones(1), 10.0, rotary_width)
+
+
 def test_turns_add_up_and_keep_lengths():
     vectors = np.random.default_rng(5).standard_normal((3, 8, 4))
     once = turn_pairs(turn_pairs(vectors, np.array([2.0]), 50.0)[0], np.array([3.0]), 50.0)

@@ -18,6 +18,10 @@ from .conftest import put
         {"norm": "none"},
         {"bias": False},
         {"causal": False, "norm": "none", "bias": False},
+        {"heads": 4, "key_value_heads": 2, "head_width": 6, "rotary_width": 4, "norm_kind": "rms_norm"},
+        {"norm_bias": False, "norm_epsilon": 0.3, "bias": ["query_key_value"]},
+        {"norm": "post", "key_value_heads": 1, "bias": ["output"]},
+        {"parallel_residual": True, "mlp_width": 4, "rotary_width": 2},
     ],
 )
 def test_logits_are_those_of_the_model(make_run, model):
@@ -34,6 +38,7 @@ def test_logits_are_those_of_the_model(make_run, model):
     seen = {}
     run.model.forward(parameters, torch.from_numpy(tokens), hook=lambda name, value: seen.setdefault(name, value))
     query, key = (seen[f"layers.0.attention.{role}"].double().numpy() for role in ("query", "key"))
+    key = key.repeat(query.shape[1] // key.shape[1], 1)
     scores = query @ key.swapaxes(-1, -2) / np.sqrt(query.shape[-1])
     length, heads = tokens.shape[1], settings["heads"]
     lags = np.arange(1 - length, length)

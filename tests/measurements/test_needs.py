@@ -34,9 +34,22 @@ MODELS = {
     "with MLPs": {"mlp_width": 8},
     "learned positions": {"positions": "learned"},
     "read out at the last position": {"readout": "last", "final_norm": True},
+    "like Llama": {
+        "heads": 4,
+        "key_value_heads": 1,
+        "head_width": 4,
+        "norm_kind": "rms_norm",
+        "mlp_width": 8,
+        "gated_mlp": True,
+        "activation": "silu",
+        "bias": False,
+        "final_norm": True,
+    },
+    "like GPT-NeoX": {"parallel_residual": True, "rotary_width": 2, "mlp_width": 8, "activation": "gelu_tanh"},
+    "norms after the sublayers": {"norm": "post", "mlp_width": 8, "bias": ["output"]},
 }
 SLOW = ("block_curvature", "landscape", "subspace_function", "subspace_training")
-"""Of these, models of two layers and of one alone are measured."""
+"""Of these, models of two layers and of one are measured, and of copying the last three, as of all measurements."""
 
 SEEDS = (0, 1)
 RANDOM = {"null_draws": 40}
@@ -181,7 +194,8 @@ def test_every_measurement_of_runs_is_in_the_table():
 @pytest.mark.parametrize("task", sorted(TASKS))
 def test_the_check_refuses_exactly_what_fails(trained, task, name):
     models = [model for model in MODELS if not (task == "copying" and MODELS[model].get("readout") == "last")]
-    for model in models[:2] if name in SLOW else models:
+    others = models[-3:] if task == "copying" or name == "sparse_execution" else []
+    for model in [*models[: 2 if name in SLOW else -3], *others]:
         agree(trained, task, model, name, MEASURED[name])
 
 
@@ -234,6 +248,32 @@ def test_all_that_landscape_counts_together_is_named():
         "experiments.tiny.measurements.landscape: sequences + held_out + descent_sequences is 6 + 47 + 8 = 61, more "
         "than the task's 60 test_sequences; lower them"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "passes", "fails"),
+    [
+        # one key head of 4 in a stream of 8, in which 4 query heads mix 16 numbers
+        ("block_curvature", {"bridge_rank": 4}, {"bridge_rank": 5}),
+        ("bridge_energy", {"lag_rank": 4}, {"lag_rank": 5}),
+        ("rank_over_training", {"least_vectors_per_width": 28.7}, {"least_vectors_per_width": 28.8}),
+        ("subspace_training", {"directions": 4}, {"directions": 6}),
+    ],
+)
+def test_settings_are_refused_from_where_heads_of_another_width_fail(trained, name, passes, fails):
+    for settings, says in ((passes, False), (fails, True)):
+        settings = MEASURED[name] | settings
+        assert bool(refused("copying", "like Llama", name, settings)) == says, settings
+        if name != "bridge_energy":  # which leaves out what was asked for
+            agree(trained, "copying", "like Llama", name, settings)
+
+
+def test_ranks_above_that_of_all_keys_are_refused_where_asked_for():
+    settings = MEASURED["subspace_function"]
+    assert "5 is above the width of all keys, 4; lower it" in refused(
+        "copying", "like Llama", "subspace_function", settings | {"ranks": [5]}
+    )
+    assert not refused("copying", "like Llama", "subspace_function", settings | {"ranks": [4]})
 
 
 @pytest.mark.parametrize("rank", [8, 9])

@@ -180,7 +180,15 @@ def test_states_are_those_behind_the_markers(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "variant", [{}, {"positions": "rotary"}, {"positions": "alibi", "readout": "all", "mlp_width": 8}]
+    "variant",
+    [
+        {},
+        {"positions": "rotary"},
+        {"positions": "alibi", "readout": "all", "mlp_width": 8},
+        {"positions": "rotary", "rotary_width": 2, "parallel_residual": True, "mlp_width": 8},
+        {"norm": "post", "norm_kind": "rms_norm", "mlp_width": 8, "gated_mlp": True},
+        {"heads": 2, "key_value_heads": 1, "head_width": 16, "bias": ["query_key_value"]},
+    ],
 )
 def test_the_last_layer_alone_answers_as_the_model(tmp_path, variant):
     run = make_run(tmp_path, [1, 2], **(UNTRAINED | variant))

@@ -140,6 +140,9 @@ VARIANTS = [
     {"norm": "pre", "heads": 4, "mlp_width": 12, "final_norm": True, "layers": 3},
     {"norm": "pre", "bias": False, "tied_readout": True, "final_norm": True, "positions": "learned"},
     {"norm": "none", "positions": "alibi"},
+    {"norm_kind": "rms_norm", "gated_mlp": True, "mlp_width": 12, "heads": 4, "key_value_heads": 2, "head_width": 6},
+    {"parallel_residual": True, "mlp_width": 12, "rotary_width": 4, "final_norm": True, "bias": ["mlp"]},
+    {"norm_bias": False, "norm_epsilon": 0.5, "activation": "silu", "mlp_width": 12, "gated_mlp": True},
 ]
 
 
@@ -152,6 +155,38 @@ def test_folding_the_norms_in_changes_nothing(make_run, variant):
     folded = {name: torch.from_numpy(array).float() for name, array in arrays.items()}
     logits = build(settings, run.model.shape).forward(folded, tokens)
     torch.testing.assert_close(logits, run.model.forward(run.parameters(0), tokens), rtol=1e-4, atol=1e-4)
+
+
+def test_norms_in_the_residual_stream_are_not_folded(make_run, measured):
+    run = make_run(random_norms(), model={"norm": "post"})
+    with pytest.raises(ValueError, match="norm: post has norms in the residual stream, which cannot be folded"):
+        measured(subspace_function, run, top=1, medium=5, ranks=[2], sequences=5, first_step=0)
+
+
+@pytest.mark.parametrize("variant", [{}, VARIANTS[-1], {"norm_kind": "rms_norm"}])
+def test_means_are_those_of_what_the_weights_read(make_run, variant):
+    """Of a layer that reads x̂ with a mean: W x̂ + b on average is what the queries are on average."""
+    run = make_run(random_norms(), model=variant | {"positions": "none"})
+    circuit = open_circuit(run, 0, 40, 0, 1)
+    seen = {}
+    tokens = torch.from_numpy(run.test_set("out_of_distribution", 40)["tokens"])
+    run.model.forward(run.parameters(0), tokens, hook=lambda name, x: seen.setdefault(name, x))
+    name = "layers.1.attention.query"
+    expected = seen[name].transpose(1, 2).flatten(2).mean((0, 1))
+    found = circuit.arrays[f"{name}.weight"] @ circuit.means[name] + circuit.arrays[f"{name}.bias"]
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_ranks_above_that_of_shared_keys_are_left_out(make_run, measured):
+    run = make_run(model={"heads": 4, "key_value_heads": 1})
+    found = measured(subspace_function, run, top=1, medium=5, ranks=[4, 5], sequences=5, null_draws=2, first_step=0)
+    assert found.find("error_after_ablation", "layers.1.key-bridge")["index"].tolist() == [4]
+    (reason,) = found.find("not_measured")["data"]
+    assert reason == "no bridge ablated of rank 5, which is above 4, the width of all keys"
+    # the bridge of that rank is all that the keys read: kept alone it changes nothing
+    kept = found.find("loss_change_kept_alone", "layers.1.key-bridge")["value"].item()
+    removed = found.find("loss_change_after_ablation", "layers.1.key-bridge")["value"].item()
+    assert abs(kept) < 1e-6 < abs(removed)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

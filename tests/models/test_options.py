@@ -6,12 +6,16 @@ import pytest
 import torch
 from torch.nn.functional import silu
 
+from learning_geometry.config import validate
+from learning_geometry.config.machine import needs_of
 from learning_geometry.model_options import layer_weights, problems
 from learning_geometry.models import TaskSizes, build, second_derivatives
 from learning_geometry.models.attention import fused_attention, rotate, rotation, score_bias
 from learning_geometry.models.differentiated import Norm
 from learning_geometry.models.transformer import SETTINGS
+from learning_geometry.planning.work import sequence_operations
 from learning_geometry.seeding import seeded
+from learning_geometry.tasks import load as load_task
 
 DEFAULTS = {key: value["default"] for key, value in SETTINGS.items()} | {"name": "transformer"}
 
@@ -135,6 +139,22 @@ def test_the_number_of_a_layers_weights_is_that_of_its_parameters(options, gated
     model, parameters = make(**options, layers=1)
     matrices = [value for name, value in parameters.items() if name.startswith("layers.") and value.ndim == 2]
     assert layer_weights(model.settings) == sum(value.numel() for value in matrices)
+
+
+def test_estimates_count_the_numbers_of_a_model_with_these_options():
+    """Multiplications of a position by its matrices, and with each other's keys; and the bytes of the parameters."""
+    sections = {"seeds": [0], "task": {"name": "copying", "vocabulary": 11, "length": 64}}
+    options = {"width": 8, "heads": 4, "key_value_heads": 1, "head_width": 6, "mlp_width": 12, "gated_mlp": True}
+    options |= {"bias": False, "norm": "none"}
+    experiment = validate({"experiments": {"a": sections | {"model": options, "measurements": {}}}})["experiments"]["a"]
+    task, length = load_task(experiment["task"]), experiment["task"]["length"]
+    sizes = TaskSizes(task.vocabulary(experiment["task"]), task.outputs(experiment["task"]), length)
+    parameters = build(experiment["model"], sizes).initialise(seeded(0))
+    layers = sum(value.numel() for name, value in parameters.items() if name.startswith("layers"))
+    attention = 2 * 2 * length**2 * 24  # scores and mix of 4 heads of 6, in 2 layers
+    assert sequence_operations(experiment) == 6 * (length * (layers + sizes.outputs * 8) + attention)
+    (needed,) = [need for need in needs_of(experiment, task) if "parameters, gradients" in need.what]
+    assert needed.bytes == 4 * 4 * sum(value.numel() for value in parameters.values())
 
 
 SUBLAYERS = [

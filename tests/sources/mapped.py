@@ -65,3 +65,36 @@ def scattered(module, seed=0):
         for parameter in module.parameters():
             parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
     return module.eval()
+
+
+def agree(theirs, ours):
+    assert theirs.shape == ours.shape
+    assert theirs.std() > 0.1
+    torch.testing.assert_close(theirs, ours, atol=1e-6 * float(theirs.abs().max()), rtol=0)
+
+
+GPT2_LIKE = {
+    "mlp_width": 32,
+    "positions": "learned",
+    "final_norm": True,
+    "bias": ["query_key_value", "output", "mlp"],
+}
+NANOGPT = settings(**GPT2_LIKE, tied_readout=True)
+GPT2 = settings(**GPT2_LIKE, tied_readout=True, activation="gelu_tanh")
+NEOX = settings(
+    **GPT2_LIKE | {"positions": "rotary"}, width=32, rotary_width=4, heads=2, rotary_base=100.0, parallel_residual=True
+)
+LLAMA = settings(
+    norm_kind="rms_norm",
+    norm_epsilon=1e-6,
+    activation="silu",
+    gated_mlp=True,
+    mlp_width=24,
+    heads=4,
+    key_value_heads=2,
+    head_width=6,
+    final_norm=True,
+    bias=False,
+    rotary_base=500.0,
+)
+HOOKED = settings(mlp_width=32, positions="learned", final_norm=True)

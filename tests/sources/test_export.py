@@ -14,11 +14,11 @@ from learning_geometry.sources.export import export, unmapped, write
 from learning_geometry.sources.maps import apply, bind, read_map
 from learning_geometry.sources.readers import open_checkpoint
 from learning_geometry.sources.targets import TARGETS, config, map_of
+from learning_geometry.tasks import copying
 from learning_geometry.training.checkpoints import write_checkpoint
 
 from .foreign_models import NanoGPT, hooked_forward
-from .mapped import SIZES, drawn, logits, settings, tokens
-from .test_maps import GPT2, HOOKED, LLAMA, NANOGPT, NEOX, agree
+from .mapped import GPT2, HOOKED, LLAMA, NANOGPT, NEOX, SIZES, agree, drawn, logits, settings, tokens
 
 transformers = import_transformers()
 
@@ -219,7 +219,7 @@ def test_a_folder_is_there_whole_or_not_at_all(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-TASK = {"name": "copying", "vocabulary": 14}
+TASK = {key: schema["default"] for key, schema in copying.SETTINGS.items()} | {"name": "copying", "length": 12}
 
 
 @pytest.fixture
@@ -231,8 +231,7 @@ def run(tmp_path):
     return tmp_path / "run"
 
 
-def test_the_command_writes_the_steps_of_a_run(run, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("learning_geometry.export.tasks.load", lambda task: LengthOnly)
+def test_the_command_writes_the_steps_of_a_run(run, tmp_path, capsys):
     assert main([str(run), "--as", "gpt2", "--to", str(tmp_path / "out"), "--steps", "0", "10"]) == 0
     assert capsys.readouterr().out.startswith("2 checkpoints written, first ")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["checkpoint-0", "checkpoint-10"]
@@ -240,8 +239,7 @@ def test_the_command_writes_the_steps_of_a_run(run, tmp_path, capsys, monkeypatc
         assert np.array_equal(checkpoint.read("transformer.wte.weight"), drawn(GPT2, 10)["embedding.weight"].numpy())
 
 
-def test_the_command_says_what_cannot_be_written_and_writes_nothing(run, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("learning_geometry.export.tasks.load", lambda task: LengthOnly)
+def test_the_command_says_what_cannot_be_written_and_writes_nothing(run, tmp_path, capsys):
     assert main([str(run), "--as", "llama", "--to", str(tmp_path / "out")]) == 2
     assert "llama cannot hold this model: norm_kind is layer_norm" in capsys.readouterr().err
     assert main([str(run), "--as", "gpt2", "--to", str(tmp_path / "out"), "--steps", "7"]) == 2
@@ -250,12 +248,6 @@ def test_the_command_says_what_cannot_be_written_and_writes_nothing(run, tmp_pat
     assert main([str(run), "--as", "gpt2", "--to", str(tmp_path / "out")]) == 2
     assert "is there already" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["checkpoint-10"]
-
-
-class LengthOnly:
-    @staticmethod
-    def length(task):
-        return 12
 
 
 def test_tensors_of_a_file_are_of_the_type_of_the_parameters():

@@ -4,83 +4,27 @@ import pytest
 import torch
 from torch import nn
 
-from learning_geometry.models.language.loading import import_transformers
-from learning_geometry.sources.maps import apply, square
-from learning_geometry.sources.readers import SourceError
+from learning_geometry.sources.maps import apply, bind, read_map, square
+from learning_geometry.sources.readers import SourceError, open_checkpoint
 
+from .families import gpt2, llama, neox
 from .foreign_models import NanoGPT, hooked_forward, hooked_state
-from .mapped import bound, logits, read_from, scattered, settings, shapes, through, tokens
-
-transformers = import_transformers()
-
-GPT2_LIKE = {
-    "mlp_width": 32,
-    "positions": "learned",
-    "final_norm": True,
-    "bias": ["query_key_value", "output", "mlp"],
-}
-NANOGPT = settings(**GPT2_LIKE, tied_readout=True)
-GPT2 = settings(**GPT2_LIKE, tied_readout=True, activation="gelu_tanh")
-NEOX = settings(
-    **GPT2_LIKE | {"positions": "rotary"}, width=16, rotary_width=2, heads=2, rotary_base=100.0, parallel_residual=True
+from .mapped import (
+    GPT2,
+    HOOKED,
+    LLAMA,
+    NANOGPT,
+    NEOX,
+    agree,
+    bound,
+    logits,
+    read_from,
+    scattered,
+    settings,
+    shapes,
+    through,
+    tokens,
 )
-LLAMA = settings(
-    norm_kind="rms_norm",
-    norm_epsilon=1e-6,
-    activation="silu",
-    gated_mlp=True,
-    mlp_width=24,
-    heads=4,
-    key_value_heads=2,
-    head_width=6,
-    final_norm=True,
-    bias=False,
-    rotary_base=500.0,
-)
-HOOKED = settings(mlp_width=32, positions="learned", final_norm=True)
-
-
-def agree(theirs, ours):
-    assert theirs.shape == ours.shape
-    assert theirs.std() > 0.1
-    torch.testing.assert_close(theirs, ours, atol=1e-6 * float(theirs.abs().max()), rtol=0)
-
-
-def tiny(model_class, config_class, **config):
-    torch.manual_seed(0)
-    sizes = {"vocab_size": 16, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": None}
-    return scattered(model_class(config_class(**sizes | config)))
-
-
-def gpt2():
-    sizes = {"n_positions": 12, "n_embd": 8, "n_layer": 2, "n_head": 2}
-    return tiny(transformers.GPT2LMHeadModel, transformers.GPT2Config, **sizes)
-
-
-def neox(parallel=True, **config):
-    rope = {"rope_type": "default", "rope_theta": 100.0, "partial_rotary_factor": 0.25}
-    sizes = {
-        "hidden_size": 16,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 32,
-        "rope_parameters": rope,
-        "use_parallel_residual": parallel,
-    }
-    return tiny(transformers.GPTNeoXForCausalLM, transformers.GPTNeoXConfig, **sizes | config)
-
-
-def llama(**config):
-    sizes = {
-        "hidden_size": 8,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 6,
-        "intermediate_size": 24,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 500.0},
-    }
-    return tiny(transformers.LlamaForCausalLM, transformers.LlamaConfig, **sizes | config)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -125,6 +69,21 @@ def test_llama_with_biases_gives_the_same_logits():
     theirs = llama(attention_bias=True, mlp_bias=True)
     model = LLAMA | {"bias": ["query_key_value", "output", "mlp"]}
     agree(theirs(tokens()).logits, logits(through("llama", theirs.state_dict(), model), model, tokens()))
+
+
+@pytest.mark.parametrize(
+    ("name", "build", "model", "shard"),
+    [("gpt2", gpt2, GPT2, "1GB"), ("gpt_neox", neox, NEOX, "1GB"), ("llama", llama, LLAMA, "3KB")],
+)
+@torch.no_grad()
+def test_what_transformers_saves_gives_the_same_logits(name, build, model, shard, tmp_path):
+    theirs = build()
+    theirs.save_pretrained(tmp_path, max_shard_size=shard)
+    assert len(list(tmp_path.glob("*.safetensors"))) > (shard == "3KB")
+    with open_checkpoint(tmp_path) as checkpoint:
+        binding = bind(read_map(name), checkpoint.tensors, shapes(model), model)
+        parameters = {key: torch.from_numpy(value) for key, value in apply(binding, checkpoint.read)}
+    agree(theirs(tokens()).logits, logits(parameters, model, tokens()))
 
 
 @pytest.mark.parametrize(("first", "norm"), [(True, "pre"), (False, "post")])

@@ -114,6 +114,9 @@ def _bound(bound: str, settings: dict[str, Any], model: dict[str, Any]) -> tuple
             return width, f"the width {width}"
         given = model.get("head_width") is not None
         return of_head, f"the head width, {of_head}" if given else f"the head width, {width} / {heads} = {of_head}"
+    if bound == "key_rank":
+        most = model_options.key_rank(model)
+        return most, f"the width {width}" if most == width else f"the width of all keys, {most}"
     if bound == "matrix_entries":
         entries = width * min(model_options.attention_widths(model))
         return entries, f"the {entries} entries of an attention matrix"

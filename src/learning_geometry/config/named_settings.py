@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from learning_geometry import model_options
 from learning_geometry.config import task_data
 from learning_geometry.config.needs import listed
 from learning_geometry.config.problems import Report
@@ -11,7 +12,7 @@ from learning_geometry.sources.grid import uniform_grid
 BY_NAME = {
     "layer, reading_layer, writing_layer": "layers that the model has; the reading one comes after the writing one",
     "top, medium": "sizes of subspaces, which leave something of the model's width",
-    "bridge_rank": "at most the model's width",
+    "bridge_rank": "at most the model's width, or that of all keys of a layer if it is less",
     "seeds, slice_seeds": "seeds of the experiment",
     "every": "fits the uniform grid of checkpoints",
     "from_step": "a checkpoint on the uniform grid",
@@ -85,8 +86,12 @@ def _ranks(settings: dict[str, Any], experiment: dict[str, Any], at: Report) -> 
             f"top {settings['top']} and medium {settings['medium']} leave nothing of the width {width} for the bottom "
             "subspace; lower it",
         )
-    if settings.get("bridge_rank", 0) > width:
-        at("bridge_rank", f"{settings['bridge_rank']} is above the width {width}; lower it")
+    if any(model_options.problems(experiment["model"])):
+        return
+    most = model_options.key_rank(experiment["model"])
+    if settings.get("bridge_rank", 0) > most:
+        what = f"the width {width}" if most == width else f"the width of all keys, {most}"
+        at("bridge_rank", f"{settings['bridge_rank']} is above {what}; lower it")
 
 
 def _seeds(settings: dict[str, Any], experiment: dict[str, Any], at: Report) -> None:
@@ -180,6 +185,9 @@ def _vectors(settings: dict[str, Any], wanted: dict[str, Any], experiment: dict[
     there, width = task_data.sizes(task), model.get("width")
     if "least_vectors_per_width" not in settings or not there or width is None:
         return
+    if not any(model_options.problems(model)):
+        # what the heads mix may be wider than the stream
+        width = max(width, model_options.attention_widths(model)[0])
     most = min(there[name] for name in _read(settings, wanted, there))
     sequences = most if settings["sequences"] is None else settings["sequences"]
     of_each = 1 if model.get("readout") == "last" else task_data.module_of(task).length(experiment["task"]) - 1

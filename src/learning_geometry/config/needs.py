@@ -63,7 +63,8 @@ OF_RUNS: dict[str, dict[str, Any]] = {
     "sequences": _NAMES | {"description": "settings that together count sequences of a test set"},
     "at_most": _BOUNDS
     | {
-        "description": "setting: what it must not exceed, `width`, `head_width` (no more than the width), "
+        "description": "setting: what it must not exceed, `width`, `head_width` or `key_rank` (that of a "
+        "head, or of all keys of a layer, if it is less), "
         "`matrix_entries` (of the smallest attention matrix) or another setting"
     },
     "leaves_out_above": _BOUNDS

@@ -19,6 +19,7 @@ from learning_geometry.geometry.subspaces import right_singular_subspace, top_ri
 from learning_geometry.measurements.common.estimates import bounds, check_converged, estimate_row
 from learning_geometry.measurements.common.run import Run
 from learning_geometry.measurements.common.transition import nearest, transition
+from learning_geometry.model_options import key_rank
 from learning_geometry.models.blocks import parts
 from learning_geometry.models.evaluation import cross_entropy
 from learning_geometry.seeding import seeded
@@ -195,10 +196,11 @@ def _check(run: Run, settings: dict[str, Any]) -> None:
             f"measurements.block_curvature.layer: {layer} in a model of {model['layers']} layers, counted from 0; "
             "lower it, or leave this measurement out"
         )
-    if settings["top"] + settings["medium"] >= width or settings["bridge_rank"] > width:
+    if settings["top"] + settings["medium"] >= width or settings["bridge_rank"] > key_rank(model):
         raise ValueError(
             f"measurements.block_curvature: top {settings['top']} and medium {settings['medium']} leave nothing of "
-            f"width {width} for the bottom subspace, or bridge_rank {settings['bridge_rank']} is above it; lower them"
+            f"width {width} for the bottom subspace, or bridge_rank {settings['bridge_rank']} is above it, or "
+            f"above the width of all keys, {key_rank(model)}; lower them"
         )
 
 

@@ -25,6 +25,7 @@ from learning_geometry.measurements.common.ablations import (
     outcome,
 )
 from learning_geometry.measurements.common.run import Run
+from learning_geometry.model_options import key_rank
 from learning_geometry.seeding import seeded
 from learning_geometry.tables.tidy import central_range, tidy
 
@@ -36,6 +37,8 @@ NEEDS = {
     # norms in the residual stream cannot be folded into what reads it
     "model_without": {"norm": ["post"]},
     "leaves_out_from": {"ranks": "width"},
+    # beyond what the keys read any directions would do
+    "leaves_out_above": {"ranks": "key_rank"},
 }
 """What it needs of task, model and experiment, without which the config refuses it (``config.needs``)."""
 
@@ -168,7 +171,8 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
     complementary as well. Null ``equal_norm_ablation``: successive directions of the rotation, the last one in part,
     until what is ablated has the Frobenius norm of the real ablation, of all weights of the component together.
 
-    Of each rank of the bridge from the width on there is one row ``not_measured`` instead.
+    Of each rank of the bridge from the width on, or above that of all keys of the layer, there is one row
+    ``not_measured`` instead.
 
     Raises:
         ValueError: the model has no such layers, or the groups do not fit in its width.
@@ -198,8 +202,8 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
             rows += _rows(at, outcomes, ablation.suffix) + _rows(at, change, f"change_{ablation.suffix}")
             changes[ablation.component.part, ablation.subspace, ablation.keep_mean] = change
         rows += _dissociations(here, changes, writer, reader)
-    most = model["width"] - 1
-    rows += failures.left_out(f"layers.{reader}", "bridge ablated", settings["ranks"], most, "one less than the width")
+    most, of = _largest_rank(model)
+    rows += failures.left_out(f"layers.{reader}", "bridge ablated", settings["ranks"], most, of)
     return tidy(rows, run.experiment, run.seed)
 
 
@@ -242,7 +246,7 @@ def _ablations(circuit: Circuit, parts: dict[str, Component], settings: dict[str
     products = query_key_products(query, key, circuit.settings["heads"])
     bridge = top_right_singular_subspace(products.reshape(-1, width), width)
     for part in (f"layers.{reader}.key", f"layers.{writer}.output"):
-        for rank in [rank for rank in settings["ranks"] if rank < width]:
+        for rank in [rank for rank in settings["ranks"] if rank <= _largest_rank(circuit.settings)[0]]:
             for keep_mean in (False, True) if everywhere else (False,):
                 yield Ablation(parts[part], "bridge", bridge, 0, rank, ABLATED, rank, keep_mean)
                 yield Ablation(parts[part], "bridge", bridge, rank, width, ALONE, rank, keep_mean)
@@ -285,6 +289,12 @@ def _over_sequences(values: np.ndarray) -> dict[str, Any]:
 
 def _unit(name: str) -> dict[str, str]:
     return {"unit": "nats" if name == LOSS else "fraction"}
+
+
+def _largest_rank(model: dict[str, Any]) -> tuple[int, str]:
+    """The largest rank of the bridge that is ablated, which leaves something, and what that is."""
+    keys, most = key_rank(model), model["width"] - 1
+    return (most, "one less than the width") if most <= keys else (keys, "the width of all keys")
 
 
 def _check(model: dict[str, Any], settings: dict[str, Any]) -> None:
