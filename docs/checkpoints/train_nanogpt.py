@@ -1,6 +1,6 @@
-"""A small nanoGPT run: its model's names and its checkpoints, one file for each evaluation. Run it in a folder of its own.
+"""A small run with the names and checkpoints of nanoGPT, a file for each evaluation; run it in a folder of its own.
 
-    python train_nanogpt.py 0      # the seed; writes out-0/ckpt_0.pt, ckpt_10.pt, ... and check.safetensors
+python train_nanogpt.py 0      # the seed; writes out-0/ckpt_0.pt, ckpt_10.pt, ... and check.safetensors
 """
 
 import math
@@ -77,7 +77,7 @@ def main(seed, steps=100, every=10, length=32):
         with torch.no_grad():
             save_file({"tokens": tokens[:4, :-1].clone(), "logits": model(tokens[:4, :-1])}, "check.safetensors")
         test = text[torch.randint(len(text) - length - 1, (200, 1)) + torch.arange(length + 1)]
-        test_set = {"text/tokens": test[:, :-1].clone(), "text/targets": test[:, 1:].clone()}
+        test_set = {"in_distribution/tokens": test[:, :-1].clone(), "in_distribution/targets": test[:, 1:].clone()}
         save_file(test_set, "test_sets.safetensors")
 
 

@@ -68,7 +68,7 @@ def test_what_cannot_be_compared_is_not_flagged():
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.5, 10.0])
-@pytest.mark.parametrize("place", [0, 5, 11])
+@pytest.mark.parametrize("place", [1, 5, 11])
 def test_a_scaled_point_jumps(factor, place):
     lengths = np.linspace(1.0, 1.3, 12)
     lengths[place] *= factor
@@ -78,6 +78,10 @@ def test_a_scaled_point_jumps(factor, place):
 def test_a_length_that_rises_and_stays_does_not_jump():
     lengths = np.concatenate([np.linspace(1.0, 1.01, 10), np.linspace(3.0, 3.01, 10)])
     assert not unusual_jumps(lengths)[1:-1].any()
+
+
+def test_a_first_point_that_is_shorter_is_how_training_begins():
+    assert not unusual_jumps(np.array([1.0, 1.8, 1.9, 1.95, 1.97, 1.98])).any()
 
 
 def test_lengths_of_zero_and_beyond_number_are_passed_over():

@@ -42,6 +42,10 @@ def _of_task(wanted: dict[str, Any], experiment: dict[str, Any]) -> Iterator[str
     if settings is None:
         return  # what needs one was refused
     task, name = json.dumps(settings, sort_keys=True), settings["name"]
+    if (wanted.get("different_batches") or wanted.get("trains")) and not getattr(
+        task_data.module_of(task), "TRAINS", True
+    ):
+        yield f"it draws training batches, and the task {name} has test sets alone"
     there = task_data.sizes(task)
     recorded = wanted.get("recorded_errors", {})
     read = wanted.get("test_sets", [])

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from learning_geometry.config.feeds import held_by, lacking
+from learning_geometry.config.measured import check_measurement
 from learning_geometry.config.modules import LITERALS, available, module_literal, settings_schema, subject
 from learning_geometry.config.reading import read_yaml
 from learning_geometry.config.schemas import SCHEMA, filled
@@ -105,7 +106,7 @@ def _source(name: str, experiment: dict[str, Any]) -> Iterator[str]:
             continue
         defaults = filled({}, settings_schema("measurements", measurement))
         asked = experiment["measurements"].get(measurement, defaults)
-        lack = lacking(measurement, asked, experiment, held)
+        lack = lacking(measurement, asked, experiment, held) or _refused(measurement, asked, experiment)
         if lack:
             unfed.setdefault(lack, []).append(measurement)
         else:
@@ -115,6 +116,13 @@ def _source(name: str, experiment: dict[str, Any]) -> Iterator[str]:
     for line in lines:
         indent = line[: len(line) - len(line.lstrip())]
         yield from textwrap.wrap(line.lstrip(), PLAN_WIDTH, initial_indent=indent, subsequent_indent="    ")
+
+
+def _refused(measurement: str, settings: dict[str, Any], experiment: dict[str, Any]) -> str:
+    """Return why a measurement cannot be made of an experiment, whatever its settings; "" if it can."""
+    problems: dict[str, str] = {}
+    check_measurement(measurement, settings, described(experiment), problems.setdefault)
+    return problems.get(f"measurements.{measurement}", "").removesuffix(f"; leave {measurement} out")
 
 
 def _values(key: str, experiments: Iterable[dict[str, Any]]) -> list[str]:

@@ -61,8 +61,8 @@ def unusual_detours(found: Float64[np.ndarray, "steps"]) -> Bool[np.ndarray, "st
 def unusual_jumps(lengths: Float64[np.ndarray, "steps"]) -> Bool[np.ndarray, "steps"]:
     """Which points are longer or shorter than both neighbours by much more than is usual there, in logarithms.
 
-    A length that rises and stays is no such point: training does that. The first and the last point have one neighbour
-    that counts twice.
+    A length that rises and stays is no such point: training does that. Of the first point nothing is said, since
+    training moves fastest there; the last one is compared with the one before alone.
 
     Args:
         lengths: such as norms; those that are 0 or not finite are looked at no further.
@@ -77,7 +77,7 @@ def unusual_jumps(lengths: Float64[np.ndarray, "steps"]) -> Bool[np.ndarray, "st
         logarithms = np.where(lengths > 0, np.log(lengths), np.nan)
     changes = np.abs(np.diff(logarithms))
     flagged = np.zeros(len(lengths), dtype=bool)
-    for place, (before, after, usual) in enumerate(_surroundings(logarithms, changes)):
+    for place, (before, after, usual) in list(enumerate(_surroundings(logarithms, changes)))[1:]:
         apart = np.array([each for each in (before, after) if np.isfinite(each)])
         one_side = len(apart) == 0 or (len(apart) == 2 and apart[0] * apart[1] < 0)
         if one_side or not np.isfinite(usual):

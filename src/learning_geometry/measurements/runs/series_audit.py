@@ -58,7 +58,7 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
       it cannot be told, nor an exchange among checkpoints that only scatter around one place;
     - ``audit_not_finite``: numbers of a tensor that are not finite, how many;
     - ``audit_norm_jumps``: the norm of a matrix is larger, or smaller, than at both neighbouring steps by much more
-      than is usual there; the value is the factor;
+      than is usual there; the value is the factor. At the first step it cannot be told;
     - ``audit_never_moves``: a tensor is the same at all steps (step = the first);
     - ``audit_type_changes``: the file has tensors of other types than that before.
 
