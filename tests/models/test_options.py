@@ -143,7 +143,7 @@ def test_the_number_of_a_layers_weights_is_that_of_its_parameters(options, gated
 
 def test_estimates_count_the_numbers_of_a_model_with_these_options():
     """Multiplications of a position by its matrices, and with each other's keys; and the bytes of the parameters."""
-    sections = {"seeds": [0], "task": {"name": "copying", "vocabulary": 11, "length": 64}}
+    sections = {"seeds": [0], "task": {"name": "copying", "vocabulary": 11, "length": 64}, "training": {"steps": 10}}
     options = {"width": 8, "heads": 4, "key_value_heads": 1, "head_width": 6, "mlp_width": 12, "gated_mlp": True}
     options |= {"bias": False, "norm": "none"}
     experiment = validate({"experiments": {"a": sections | {"model": options, "measurements": {}}}})["experiments"]["a"]
