@@ -79,8 +79,8 @@ def length(settings: dict[str, Any]) -> int:
 
 
 def test_set_sizes(settings: dict[str, Any]) -> dict[str, int]:
-    """Return the number of sequences of every test set."""
-    shapes = read_tensor_shapes(settings["file"])
+    """Return the number of sequences of every test set; none if no file is given."""
+    shapes = read_tensor_shapes(settings["file"]) if settings["file"] else {}
     return {name.partition("/")[0]: shape[0] for name, shape in shapes.items() if name.endswith("/tokens")}
 
 
