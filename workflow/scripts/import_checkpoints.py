@@ -9,7 +9,7 @@ from learning_geometry.forkserver import run_in_a_fork
 run_in_a_fork()
 
 import shutil
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import torch
@@ -21,7 +21,7 @@ from learning_geometry.running import job
 from learning_geometry.sources.chosen import checked_at, checkpoints_of
 from learning_geometry.tables.tidy import tidy
 from learning_geometry.tasks.dataset import read_dataset
-from learning_geometry.training.checkpoints import finish_checkpoints
+from learning_geometry.training.checkpoints import finish_checkpoints, read_provenance
 from learning_geometry.training.importing import check_logits, import_run, task_length
 
 with job(snakemake) as running:
@@ -35,8 +35,9 @@ with job(snakemake) as running:
         _, step, *_ = role.split("/")
         if step.isdigit():
             digests[int(step)].append(digest)
+    notes = []
     # what came since this was planned waits for the next run
-    places = {step: place for step, place in checkpoints_of(source, [seed])[seed].items() if step in digests}
+    places = {step: place for step, place in checkpoints_of(source, [seed], notes)[seed].items() if step in digests}
     running.ready()
     if source["check"]:
         at = checked_at(source, snakemake.params.seeds)
@@ -51,6 +52,8 @@ with job(snakemake) as running:
 
     dataset = read_dataset(snakemake.input.dataset[0]) if snakemake.input.dataset else None
     of_steps = {step: digest_of(of_one) for step, of_one in digests.items()}
+    for line in notes:
+        running.terminal(f"{name}: {line}")
     rows = import_run(experiment, places, working, of_steps, provenance, dataset, report)
     if source["unchecked"]:
         rows.append({"step": min(places), "quantity": "map_unchecked", "value": 1.0})
@@ -58,4 +61,10 @@ with job(snakemake) as running:
     write_table(tidy(rows, name, seed), snakemake.output.metrics, provenance)
     finish_checkpoints(working / "checkpoints", snakemake.output.checkpoints, places, provenance)
     shutil.rmtree(working)
+    kinds = Counter()
+    for step in places:
+        kinds.update(read_provenance(snakemake.output.checkpoints, step)["source"]["types"])
+    shorter = ", ".join(f"{count} of {kind}" for kind, count in sorted(kinds.items()) if kind not in ("F32", "F64"))
+    if shorter:
+        running.terminal(f"{name} seed {seed}: tensors kept in float32, which holds them exactly: {shorter}")
     running.terminal(progress.summary())

@@ -13,6 +13,7 @@ from learning_geometry.config.schemas import SCHEMA, filled
 from learning_geometry.config.sourced import described
 from learning_geometry.config.sweeps import sweeps
 from learning_geometry.config.wording import expected, yaml_text
+from learning_geometry.sources.chosen import checkpoints_of
 from learning_geometry.sources.grid import uniform_grid
 
 PLAN_WIDTH = 130
@@ -94,8 +95,11 @@ def _source(name: str, experiment: dict[str, Any]) -> Iterator[str]:
     grid = uniform_grid(steps)
     shown = f"{len(steps)} steps, {steps[0]} to {steps[-1]}, {len(grid.steps)} of them every {grid.every}"
     missing = f", {', '.join(map(str, grid.missing))} missing" if grid.missing else ""
+    notes: list[str] = []
+    checkpoints_of(source, experiment["seeds"], notes)
     names = f"names by {source['names']}" if source["names"] else "names as they are"
     lines = [f"source {name}: {source['files'] or source['hub']}: {shown}{missing}; {names}"]
+    lines += [f"  {each}" for each in notes]
     if source["unchecked"]:
         lines.append("  NOT CHECKED against logits of your own code; every table and figure says so")
     held = held_by(experiment)
@@ -175,7 +179,7 @@ def _section(title: str, schema: dict[str, Any], chosen: Callable[[str], dict[st
     if schema.get("description"):
         yield schema["description"]
     if properties:
-        yield _table(properties)
+        yield _table(properties, schema.get("required"))
     for key, entry in properties.items():
         where = f"{title}.{key}".removeprefix(".")
         others = entry.get("additionalProperties")
@@ -203,12 +207,12 @@ def _section(title: str, schema: dict[str, Any], chosen: Callable[[str], dict[st
                 yield _table(settings)
 
 
-def _table(properties: dict[str, Any]) -> str:
+def _table(properties: dict[str, Any], required: Sequence[str] | None = None) -> str:
     lines = ["| key | type | default | meaning |", "|---|---|---|---|"]
     for key, entry in properties.items():
         default = entry.get("default")
         text = default if isinstance(default, str) else yaml_text(default)
-        shown = f"`{text}`" if "default" in entry else "required"
+        shown = f"`{text}`" if "default" in entry else "required" if required is None or key in required else "-"
         cells = [f"`{key}`", expected(entry), shown, entry["description"]]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)

@@ -16,18 +16,23 @@ class Place(NamedTuple):
     path: Path
 
 
-def checkpoints_of(source: Mapping[str, Any], seeds: Sequence[int]) -> dict[int, dict[int, Path]]:
+def checkpoints_of(
+    source: Mapping[str, Any], seeds: Sequence[int], notes: list[str] | None = None
+) -> dict[int, dict[int, Path]]:
     """Return where the checkpoints of a source lie: seed -> step -> file or folder, steps ascending.
 
     Args:
         source: the section, with all defaults filled in.
         seeds: of the experiment, or some of them.
+        notes: takes a sentence for every file that is left out.
 
     Raises:
         SourceError: there are none of a seed, or it cannot be told which is of which step.
     """
     if source["hub"] is None:
-        return find_series(source["files"], seeds, source["step"], source["every_number_is"], state=source["state"])
+        return find_series(
+            source["files"], seeds, source["step"], source["every_number_is"], state=source["state"], notes=notes
+        )
     hub, revision = ({seed: source[key].replace("{seed}", str(seed)) for seed in seeds} for key in ("hub", "revision"))
     return {seed: hub_series(hub[seed], revision[seed], source["step"], source["download"]) for seed in seeds}
 
