@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from learning_geometry.claims.studies import needed_experiments, used_rules
-from learning_geometry.config.needs import needed_seeds, other_seeds, reads, shared
+from learning_geometry.config.needs import OTHER_SEEDS, needed_seeds, other_seeds, reads, shared
 from learning_geometry.config.sweeps import sweeps
 from learning_geometry.discovery import module_files, module_name
 from learning_geometry.paths import CONCLUDED_FROM, artifact
@@ -135,6 +135,9 @@ def _runs(config: Mapping[str, Any]) -> Iterator[Job]:
     for name, experiment in config["experiments"].items():
         run = {section: experiment[section] for section in ("task", "model", "optimizer", "training")}
         modules = (f"tasks.{experiment['task']['name']}", f"models.{experiment['model']['name']}")
+        asked = experiment["measurements"]
+        # looked up once, not for each seed
+        found = {each: (other_seeds(each), shared(each, asked), module_name("measurements", each)) for each in asked}
         for seed in experiment["seeds"]:
             at = {"experiment": name, "seed": str(seed)}
             dataset, checkpoints, metrics = (
@@ -160,8 +163,10 @@ def _runs(config: Mapping[str, Any]) -> Iterator[Job]:
                 script="train.py",
                 works_in=artifact(config["results"], "working", **at),
             )
-            for measurement, settings in experiment["measurements"].items():
-                others = needed_seeds(other_seeds(measurement), seed, experiment["seeds"])
+            for measurement, settings in asked.items():
+                wanted, sharing, module = found[measurement]
+                # listing the others of each seed takes the square of their number
+                others = [] if wanted == OTHER_SEEDS[0] else needed_seeds(wanted, seed, experiment["seeds"])
                 # all checkpoints, then all datasets, then all metrics
                 compared = tuple(
                     artifact(config["results"], kind, experiment=name, seed=other)
@@ -178,12 +183,11 @@ def _runs(config: Mapping[str, Any]) -> Iterator[Job]:
                         "metrics": (metrics,),
                         "others": compared,
                         "shared": tuple(
-                            artifact(config["results"], "measurement", measurement=other, **at)
-                            for other in shared(measurement, experiment["measurements"])
+                            artifact(config["results"], "measurement", measurement=other, **at) for other in sharing
                         ),
                     },
                     {"seed": seed, "others": others, "run": run, "measurement": settings},
-                    (*modules, module_name("measurements", measurement)),
+                    (*modules, module),
                     script="measure.py",
                     leaves=artifact(config["results"], "run_files", measurement=measurement, **at),
                 )
