@@ -7,15 +7,11 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
 
+from benchmarks._planted import plant
 from learning_geometry.config import read_yaml, validate
-from learning_geometry.files import finish_folder, write_json, write_table, write_tensors
 from learning_geometry.fingerprint import PACKAGE
-from learning_geometry.known import file_digest
-from learning_geometry.paths import record_path, recorded
 from learning_geometry.planning.plan import Plan
 from tests.tiny_language_model import write_tiny_language_model
 
@@ -76,32 +72,7 @@ class Project:
 
     def finish(self):
         """Write what every job would leave, but the archive."""
-        plan = self.plan()
-        for job in plan.jobs:
-            if job.rule == "archive":
-                continue
-            provenance = {"key": plan.key(job), "made_from": plan.made_from(job), "made_with": {"python": "3"}}
-            if job.rule == "measure_language_model" and "dictionary_sweep" in job.outputs[0]:
-                provenance["leaves"] = True
-                write_tensors("left/standard/sae_weights.safetensors", {"W": np.ones((2, 2))}, provenance)
-                finish_folder("left", job.leaves, provenance)
-            for output in job.outputs:
-                path = Path(output)
-                if output in recorded(job.outputs):
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    path.write_text(f"{job.title} {path.name}")
-                elif path.suffix == ".parquet":
-                    write_table(pd.DataFrame({"value": [1.0]}), path, provenance)
-                elif path.suffix == ".safetensors":
-                    write_tensors(path, {"tokens": np.arange(3)}, provenance)
-                else:
-                    for step in (0, 20, 40):
-                        write_tensors(f"made/step-{step:06d}.safetensors", {"w": np.ones(100)}, provenance)
-                    finish_folder("made", path, provenance)
-            files = [Path(path) for path in recorded(job.outputs)]
-            if files:
-                record = provenance | {"digests": {path.name: file_digest(path) for path in files}}
-                write_json(record_path(plan.results, job.outputs), record)
+        plant(self.plan(), steps=(0, 20, 40))
 
     def own_code(self):
         """Give the project a copy of the code that tests may edit."""

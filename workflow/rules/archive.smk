@@ -1,9 +1,7 @@
 # A finished run in one file, from which redraw.smk makes every figure, ledger and report again.
 rule archive:
     input:
-        tables=made("archive", "tables", several=True),
-        drawn=made("archive", "drawn", several=True),
-        again=again("archive"),
+        unpack(made("archive")),
     output:
         result("archive"),
     log:

@@ -1,8 +1,7 @@
 # The ledger: every claim of the studies in this config, judged by rules that were fixed before the run.
 rule judge_claims:
     input:
-        runs=made("judge_claims", "runs", several=True),
-        again=again("judge_claims"),
+        unpack(made("judge_claims")),
     output:
         csv=result("claims_csv"),
         markdown=result("claims_markdown"),

@@ -1,8 +1,13 @@
 # Every helper function of the workflow; the other rule files hold rules alone. What each job is made from stands in
 # learning_geometry.planning.jobs.
-import inspect
+import gc
 import os
 import sys
+from functools import cache
+
+# a plan holds on to nearly all that it makes: a sixth of its time went to looking for what it does not
+gc.freeze()
+gc.set_threshold(50_000, 50, 50)
 
 SOURCE = os.path.join(workflow.basedir, "src")
 sys.path.insert(0, SOURCE)
@@ -20,18 +25,19 @@ from snakemake.logging import logger
 from snakemake.settings.types import DeploymentMethod
 
 from learning_geometry.claims.studies import STUDIES
-from learning_geometry.config import AFTER_CONFIGFILE, ConfigError, available, load
-from learning_geometry.failures import failures, told
+from learning_geometry.config import AFTER_CONFIGFILE, ConfigError, load
 from learning_geometry.forkserver import Server
 from learning_geometry.ownership import NotOursError
 from learning_geometry.paths import artifact
 from learning_geometry.planning import jobs
+from learning_geometry.planning.artifacts import known_failures
 from learning_geometry.planning.bundles import bundles
 from learning_geometry.planning.order import priorities
 from learning_geometry.planning.plan import Plan
 from learning_geometry.planning.remaining import Remaining
 from learning_geometry.planning.rerun import Reruns
 from learning_geometry.planning.resources import megabytes, minutes
+from learning_geometry.planning.snakemake_work import rest, signed, spare
 from learning_geometry.planning.spent import record
 from learning_geometry.slurm import (
     SlurmError,
@@ -77,6 +83,7 @@ ENVIRONMENT = (
     if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
     else None
 )
+spare()
 PRIORITIES = priorities(PLAN.jobs)
 # one job imports the libraries itself as fast
 ENOUGH_JOBS = 2
@@ -93,12 +100,6 @@ wildcard_constraints:
     weights="trained|untrained",
 
 
-def signed(function):
-    """A function that carries its signature, for which Snakemake 9.27 looks at each of its calls."""
-    function.__signature__ = inspect.signature(function)
-    return function
-
-
 def result(name, **wildcards):
     """The path of an artifact of this config."""
     return artifact(RESULTS, name, **wildcards)
@@ -110,42 +111,35 @@ def forced():
     return bool(asked.forceall or asked.forcetargets or asked.forcerun)
 
 
-def made(rule, role, several=False):
-    """What other jobs make and a job reads in a role: one path, or a list if there may be several.
+def made(rule, *one):
+    """What a job reads of what other jobs make, by role (learning_geometry.planning.jobs), for `unpack`.
 
     Times decide nothing, hence `ancient`; but of jobs downstream of one that runs Snakemake 9.27 looks at nothing else
     than their inputs, so those of a job that must run are not. What an up-to-date job was made from may be missing; it
-    is then no input, or the job would run when it is made again.
+    is then no input, or the job would run when it is made again. Of jobs that are not up to date `again` is a file that is
+    newer than their outputs. Each role is a list, but those named in `one` are one path.
     """
 
     @signed
     def paths(wildcards):
+        if RERUNS is None and workflow.remote_exec:
+            # as in `begin`, which Snakemake does not call on a node; what schedules there is not made yet
+            workflow.scheduling_settings.max_jobs_per_timespan = None
         job = PLAN.find(rule, wildcards)
-        inputs = list(job.inputs.get(role, ()))
-        if RERUNS is None or not must_run(job):
-            there = RERUNS is None or forced()
-            inputs = [ancient(path) for path in inputs if there or os.path.exists(path)]
-        return inputs if several or not inputs else inputs[0]
-
-    return paths
-
-
-def again(rule):
-    """A file that is newer than the outputs of a job that are not up to date; none for other jobs."""
-
-    @signed
-    def paths(wildcards):
-        if RERUNS is None:
-            if workflow.remote_exec:
-                # as in `begin`, which Snakemake does not call on a node; what schedules there is not made yet
-                workflow.scheduling_settings.max_jobs_per_timespan = None
-            return []
-        job = PLAN.find(rule, wildcards)
-        reason = must_run(job)
+        reason = "" if RERUNS is None else must_run(job)
+        read = {}
+        for role, listed in job.inputs.items():
+            if not reason:
+                there = RERUNS is None or forced()
+                listed = [
+                    ancient(path) for path in listed if there or os.path.exists(path)
+                ]
+            read[role] = listed[0] if role in one and listed else list(listed)
         try:
-            return RERUNS.marker(job, reason)
+            read["again"] = [] if RERUNS is None else RERUNS.marker(job, reason)
         except NotOursError as error:
             raise WorkflowError(str(error)) from None
+        return read
 
     return paths
 
@@ -197,9 +191,12 @@ def sent():
 def time_of(rule):
     """The minutes that a job asks a cluster for: more at each attempt."""
 
+    if workflow.resource_settings.nodes is None:  # nobody asks
+        return 1
+
     @signed
     def asked(wildcards, attempt):
-        if workflow.local_exec:  # nobody asks
+        if workflow.local_exec:
             return 1
         job = PLAN.find(rule, wildcards)
         known = {} if RERUNS is None else sent()[1]
@@ -215,6 +212,7 @@ def memory_of(rule):
     )
 
 
+@cache
 def must_run(job):
     """Why a job must run, if its outputs are not up to date."""
     asked = workflow.dag_settings.targets
@@ -236,8 +234,15 @@ def setting(name):
 def derivation(wildcards, output):
     """What a job checks itself against, and stores in its outputs."""
     serve_bundle()
+    job = PLAN.made_by(output[0])
+    recipe(job)
+    return PLAN.derivation(job)
+
+
+def recipe(job):
+    """What a job's outputs are made from."""
     try:
-        return PLAN.derivation(PLAN.made_by(output[0]))
+        return PLAN.made_from(job)
     except (ValueError, OSError) as error:
         raise WorkflowError(str(error)) from None
 
@@ -262,29 +267,36 @@ def studies():
 def final_outputs(study=None):
     """Everything of one study, or of all; what fails last if a measurement of it could not be made before."""
     outputs = jobs.final_outputs(config, PLAN.jobs, study)
-    known = RERUNS is not None and failures(measured_tables(outputs))
+    known = RERUNS is not None and failed().intersection(outputs)
     return outputs + [result("failed")] * bool(known)
 
 
-def measured_tables(among=None):
-    """The tables of all measurements, or of those among some paths."""
-    tables = [job.outputs[0] for job in PLAN.jobs if job.rule in MEASURE]
-    return tables if among is None else [path for path in tables if path in among]
+@cache
+def failed():
+    """The paths of the tables of measurements that could not be made, as of now."""
+    return {each.path for each in failures()}
+
+
+def failures():
+    """The measurements that could not be made."""
+    return known_failures(
+        (job.outputs[0] for job in PLAN.jobs if job.rule in MEASURE), PLAN.known
+    )
 
 
 def begin():
     """Let the scheduler rest between jobs, and start what they need beside them, if they run on this machine."""
-    # With its limit of 100 jobs a second Snakemake 9.27 looks for jobs once a second for each job that ended while others
-    # waited: 56 times a second after 60 jobs, in a core of its own after 1,000. Without one it looks when a job ends.
-    limiter = workflow.scheduler.job_rate_limiter
-    if limiter is not None and (limiter.max_jobs, limiter.timespan) == (100, 1):
-        workflow.scheduler.job_rate_limiter = None
+    rest(workflow.scheduler)
     if workflow.executor_plugin.name == "slurm":
         follow_slurm()
     running = {
         job.jobid: PLAN.made_by(job.output[0]) if job.output else None
         for job in workflow.dag.needrun_jobs()
     }
+    # by the code and files of now, whenever a job begins; as jobs are planned nothing may have asked for them
+    for job in running.values():
+        if job is not None:
+            recipe(job)
     cores = workflow.resource_settings.cores or 1 if workflow.local_exec else None
     BESIDE["remaining"] = Remaining(running, cores, logger.info)
     logger.addHandler(BESIDE["remaining"])
@@ -339,11 +351,15 @@ def end(success):
 
 def say_failures(success):
     """Say, as the last thing of a run, what could not be measured; then it is no success."""
-    text = told(failures(measured_tables()))
-    if text and success:
+    found = failures()
+    if not found:
+        return
+    from learning_geometry.failures import told
+
+    text = told(found)
+    if success:
         raise WorkflowError(text)
-    if text:
-        logger.error(text)
+    logger.error(text)
 
 
 def drawn_outputs():

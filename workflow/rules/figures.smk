@@ -1,13 +1,11 @@
-# One rule for each module of learning_geometry.figures: figure_<module>, all alike.
-for figure in available("figures"):
+# One rule for each figure of the config, which a module of learning_geometry.figures draws: figure_<module>, all alike.
+for figure in config["figures"]:
 
     rule:
         name:
             f"figure_{figure}"
         input:
-            summary=made(f"figure_{figure}", "summary", several=True),
-            runs=made(f"figure_{figure}", "runs", several=True),
-            again=again(f"figure_{figure}"),
+            unpack(made(f"figure_{figure}")),
         output:
             pdf=result("figure_pdf", figure=figure),
             png=report(

@@ -3,7 +3,7 @@
 # A GGUF file is dequantised once, for all captures and measurements that load the model.
 rule dequantise:
     input:
-        again=again("dequantise"),
+        unpack(made("dequantise")),
     output:
         result("dequantised"),
     log:
@@ -25,8 +25,7 @@ rule dequantise:
 
 rule capture_text:
     input:
-        dequantised=made("capture_text", "dequantised", several=True),
-        again=again("capture_text"),
+        unpack(made("capture_text")),
     output:
         directory(result("text")),
     log:
@@ -54,8 +53,7 @@ rule capture_text:
 
 rule capture_prompts:
     input:
-        dequantised=made("capture_prompts", "dequantised", several=True),
-        again=again("capture_prompts"),
+        unpack(made("capture_prompts")),
     output:
         directory(result("prompts")),
     log:
@@ -81,10 +79,7 @@ rule capture_prompts:
 # One rule for every measurement of a language model, as there is one for those of trained runs.
 rule measure_language_model:
     input:
-        texts=made("measure_language_model", "texts", several=True),
-        prompts=made("measure_language_model", "prompts", several=True),
-        dequantised=made("measure_language_model", "dequantised", several=True),
-        again=again("measure_language_model"),
+        unpack(made("measure_language_model")),
     output:
         table=result("model_measurement"),
     log:

@@ -1,12 +1,7 @@
 # One rule for every measurement: the module learning_geometry.measurements.<measurement> does the work.
 rule measure:
     input:
-        checkpoints=made("measure", "checkpoints"),
-        dataset=made("measure", "dataset"),
-        metrics=made("measure", "metrics"),
-        others=made("measure", "others", several=True),
-        shared=made("measure", "shared", several=True),
-        again=again("measure"),
+        unpack(made("measure", "checkpoints", "dataset", "metrics")),
     output:
         result("measurement"),
     log:
@@ -33,7 +28,7 @@ rule measure:
 # Fails while a measurement could not be made, so that a run with nothing else to do says so and is no success.
 rule failed_measurements:
     input:
-        lambda wildcards: [each.path for each in failures(measured_tables())],
+        lambda wildcards: [each.path for each in failures()],
     output:
         temp(result("failed")),
     log:
@@ -47,8 +42,7 @@ rule failed_measurements:
 # All that figures and claims read: one table of every number of every seed, and its summary over seeds.
 rule summarize:
     input:
-        tables=made("summarize", "tables", several=True),
-        again=again("summarize"),
+        unpack(made("summarize")),
     output:
         runs=result("runs"),
         summary=result("summary"),

@@ -1,8 +1,7 @@
 # Checkpoints of other programs, in place of training. Their files are no inputs of the rule, nor outputs: nothing deletes them.
 rule import_checkpoints:
     input:
-        dataset=made("import_checkpoints", "dataset", several=True),
-        again=again("import_checkpoints"),
+        unpack(made("import_checkpoints")),
     output:
         checkpoints=directory(result("imported")),
         metrics=result("imported_metrics"),

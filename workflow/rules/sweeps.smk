@@ -1,8 +1,7 @@
 # The summaries of all experiments of a sweep in one table, with the swept values as columns.
 rule gather_sweep:
     input:
-        summaries=made("gather_sweep", "summaries", several=True),
-        again=again("gather_sweep"),
+        unpack(made("gather_sweep")),
     output:
         table=result("sweep"),
         csv=report(

@@ -1,7 +1,7 @@
 # Long jobs first, and what they wait for: the short ones then fill the cores at the end.
 rule make_dataset:
     input:
-        again=again("make_dataset"),
+        unpack(made("make_dataset")),
     output:
         result("dataset"),
     log:
@@ -25,8 +25,7 @@ rule make_dataset:
 # The working directory is not an output: Snakemake would delete it, and with it what a killed job had saved.
 rule train:
     input:
-        dataset=made("train", "dataset"),
-        again=again("train"),
+        unpack(made("train", "dataset")),
     output:
         checkpoints=directory(result("checkpoints")),
         metrics=result("metrics"),

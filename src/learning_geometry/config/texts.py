@@ -125,7 +125,11 @@ def _source(name: str, experiment: dict[str, Any]) -> Iterator[str]:
 def _refused(measurement: str, settings: dict[str, Any], experiment: dict[str, Any]) -> str:
     """Return why a measurement cannot be made of an experiment, whatever its settings; "" if it can."""
     problems: dict[str, str] = {}
-    check_measurement(measurement, settings, described(experiment), problems.setdefault)
+
+    def report(key: str, problem: str) -> None:
+        problems.setdefault(key, problem)
+
+    check_measurement(measurement, settings, described(experiment), report)
     return problems.get(f"measurements.{measurement}", "").removesuffix(f"; leave {measurement} out")
 
 

@@ -5,13 +5,16 @@ whose bytes tell their content alone, a record lies in the hidden folder ``.made
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from learning_geometry.known import Known
 from learning_geometry.paths import MANIFEST, record_path, recorded
 from learning_geometry.planning.jobs import Job
+
+if TYPE_CHECKING:
+    from learning_geometry.failures import Failure
 
 
 class Made(NamedTuple):
@@ -48,6 +51,33 @@ def made_from_record(path: str, job: Job, results: Path, known: Known) -> Made:
         return made
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return Made(problem=f"not readable ({error})")
+
+
+def known_failures(tables: Iterable[str], known: Known) -> "list[Failure]":
+    """Return the failures that tables of measurements record, as ``failures.failures`` does.
+
+    Args:
+        tables: paths; of tables that are not there or not readable there are none.
+        known: caches what is read.
+    """
+    found = []
+    for path in tables:
+        try:
+            found += known.of(path, "failure", _failures)
+        except OSError:
+            continue
+    if not found:
+        return []
+    from learning_geometry.failures import Failure
+
+    return [Failure(*each) for each in found]
+
+
+def _failures(path: Path) -> list[Any]:
+    # imported late, as below
+    from learning_geometry.failures import failures
+
+    return [list(each) for each in failures([path])]
 
 
 def _inside(path: Path) -> list[Any]:

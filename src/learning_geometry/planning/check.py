@@ -1,7 +1,6 @@
 """Verify every artifact of a config, remove what must be made anew, and tell what takes the disk."""
 
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +10,7 @@ from learning_geometry.ownership import check_ours
 from learning_geometry.paths import RECORDS, record_path
 from learning_geometry.planning.jobs import Job
 from learning_geometry.planning.plan import Plan, passing
+from learning_geometry.planning.removal import remove
 
 
 class Found(NamedTuple):
@@ -77,14 +77,6 @@ def removable(plan: Plan, checked: list[Found]) -> list[Path]:
         paths += [Path(path) for path in job.outputs if path in bad or final]
         paths += [record_path(plan.results, job.outputs)] + ([Path(job.leaves)] if job.leaves else [])
     return [path for path in paths if os.path.lexists(path)]
-
-
-def remove(path: Path) -> None:
-    """Delete a file or a folder with all it holds; of a link, the link."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
 
 
 class Usage(NamedTuple):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from learning_geometry.claims.studies import needed_experiments, used_rules
-from learning_geometry.config.needs import needed_seeds, other_seeds, reads, shared
+from learning_geometry.config.needs import OTHER_SEEDS, needed_seeds, other_seeds, reads, shared
 from learning_geometry.config.sweeps import sweeps
 from learning_geometry.discovery import module_files, module_name
 from learning_geometry.paths import CONCLUDED_FROM, artifact
@@ -159,7 +159,9 @@ def _modules(run: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _runs(config: Mapping[str, Any]) -> Iterator[Job]:
     for name, experiment in config["experiments"].items():
-        run = run_settings(experiment)
+        run, asked = run_settings(experiment), experiment["measurements"]
+        # looked up once, not for each seed
+        found = {each: (other_seeds(each), shared(each, asked), module_name("measurements", each)) for each in asked}
         for seed in experiment["seeds"]:
             at = {"experiment": name, "seed": str(seed)}
             if "task" in run:
@@ -176,7 +178,7 @@ def _runs(config: Mapping[str, Any]) -> Iterator[Job]:
                 )
             makes = _imported if "source" in experiment else _trained
             yield makes(config["results"], at, run, experiment)
-            yield from _measured(config["results"], at, run, experiment)
+            yield from _measured(config["results"], at, run, experiment, found)
 
 
 def run_artifacts(experiment: Mapping[str, Any]) -> dict[str, str]:
@@ -216,30 +218,37 @@ def _imported(results: str, at: dict[str, str], run: dict[str, Any], experiment:
     )
 
 
-def _measured(results: str, at: dict[str, str], run: dict[str, Any], experiment: Mapping[str, Any]) -> Iterator[Job]:
-    kinds = run_artifacts(experiment)
-    seed, seeds = int(at["seed"]), experiment["seeds"]
+def _measured(
+    results: str,
+    at: dict[str, str],
+    run: dict[str, Any],
+    experiment: Mapping[str, Any],
+    found: Mapping[str, tuple[str, list[str], str]],
+) -> Iterator[Job]:
+    """Jobs that measure one run; of each measurement are ``found`` the other seeds, what it shares, and its module."""
+    kinds, modules = run_artifacts(experiment), _modules(run)
+    seed = int(at["seed"])
+    read = {role: (artifact(results, kind, **at),) for role, kind in kinds.items()}
     for measurement, settings in experiment["measurements"].items():
-        others = needed_seeds(other_seeds(measurement), seed, seeds)
+        wanted, sharing, module = found[measurement]
+        # listing the others of each seed takes the square of their number
+        others = [] if wanted == OTHER_SEEDS[0] else needed_seeds(wanted, seed, experiment["seeds"])
         yield Job(
             "measure",
             at | {"measurement": measurement},
             (artifact(results, "measurement", measurement=measurement, **at),),
-            {
-                **{role: (artifact(results, kind, **at),) for role, kind in kinds.items()},
+            read
+            | {
                 # all checkpoints, then all datasets, then all metrics
                 "others": tuple(
                     artifact(results, kind, experiment=at["experiment"], seed=other)
                     for kind in kinds.values()
                     for other in others
                 ),
-                "shared": tuple(
-                    artifact(results, "measurement", measurement=other, **at)
-                    for other in shared(measurement, experiment["measurements"])
-                ),
+                "shared": tuple(artifact(results, "measurement", measurement=other, **at) for other in sharing),
             },
             {"seed": seed, "others": others, "run": run, "measurement": settings},
-            (*_modules(run), module_name("measurements", measurement)),
+            (*modules, module),
             script="measure.py",
             leaves=artifact(results, "run_files", measurement=measurement, **at),
         )

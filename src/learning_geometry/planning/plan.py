@@ -40,6 +40,8 @@ class Plan:
         self._of_output = {output: job for job in self.jobs for output in job.outputs}
         self._of_rule = {(job.rule, tuple(sorted(job.wildcards.items()))): job for job in self.jobs}
         self._made_from: dict[Job, dict[str, Any]] = {}
+        self._keys: dict[Job, str] = {}
+        self._settings: dict[int, tuple[Any, str]] = {}
         self._fingerprints: dict[tuple[str, ...], str] = {}
         self._outside: dict[str, dict[str, str]] = {}
         self._wrong: dict[str, str] = {}
@@ -80,6 +82,8 @@ class Plan:
         Raises:
             FileNotFoundError: one is missing.
         """
+        if not job.reads:
+            return {}
         name = digest_of(job.reads)
         if name not in self._outside:
             self._outside[name] = {
@@ -98,7 +102,7 @@ class Plan:
             self._made_from[job] = {
                 # what weights are called tells where their file lies, which is no part of the key
                 "job": job.rule if job.rule == "dequantise" else job.title,
-                "settings": {name: digest_of(value) for name, value in _numbers(job).items()},
+                "settings": {name: self._digest(value) for name, value in _numbers(job).items()},
                 "code": self.code(job),
                 "outside": self.outside(job),
                 "inputs": {
@@ -107,13 +111,24 @@ class Plan:
             }
         return self._made_from[job]
 
+    def _digest(self, setting: Any) -> str:
+        """Return the digest of a setting; the seeds of an experiment share theirs, of which one is digested once."""
+        if not isinstance(setting, dict):
+            return digest_of(setting)
+        if id(setting) not in self._settings:
+            # held on to, or another might come to bear its id
+            self._settings[id(setting)] = setting, digest_of(setting)
+        return self._settings[id(setting)][1]
+
     def key(self, job: Job) -> str:
         """Return the key that a job's outputs must bear, 16 hexadecimal digits.
 
         Raises:
             FileNotFoundError, ValueError: as :meth:`made_from`.
         """
-        return digest_of(self.made_from(job))
+        if job not in self._keys:
+            self._keys[job] = digest_of(self.made_from(job))
+        return self._keys[job]
 
     def input_key(self, path: str) -> str:
         """Return the key of what a job reads; of what no job makes, such as a table of an archive, its digest."""
