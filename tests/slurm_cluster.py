@@ -23,7 +23,7 @@ DAEMONS = ("munged", "slurmctld", "slurmd", "slurmdbd", "slurmstepd")
 CONFIGURED = ("/etc/slurm/slurm.conf", "/etc/slurm-llnl/slurm.conf", "/etc/munge/munge.key")
 NODES = ("n1", "n2")
 CPUS, MEMORY = 2, 6000
-"""Of each node; both are this machine, whatever it has."""
+"""Of each node; both are this machine, whatever it has, and say that they have a GPU."""
 PATIENCE = 30.0
 
 CONFIG = """\
@@ -56,6 +56,7 @@ DefMemPerCPU=200
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=2
 JobAcctGatherParams=OverMemoryKill
+GresTypes=gpu
 SchedulerParameters=sched_interval=1,sched_min_interval=0,batch_sched_delay=0
 {nodes}
 PartitionName=main Nodes={names} Default=YES MaxTime=INFINITE State=UP
@@ -150,13 +151,15 @@ def _up(folder: Path) -> Cluster:
     key.chmod(0o400)
     host, ports = socket.gethostname().split(".")[0], _free_ports(1 + len(NODES))
     nodes = "\n".join(
-        f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={CPUS} RealMemory={MEMORY}"
+        f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={CPUS} RealMemory={MEMORY} Gres=gpu:1"
         for node, port in zip(NODES, ports[1:], strict=True)
     )
     user = subprocess.check_output(["id", "-un"], text=True).strip()
     configuration.write_text(
         CONFIG.format(folder=folder, host=host, user=user, ports=ports, nodes=nodes, names=",".join(NODES))
     )
+    # any device will do: a job is given a number alone
+    (folder / "gres.conf").write_text("Name=gpu File=/dev/null\n")
     environment = {**os.environ, "SLURM_CONF": str(configuration)}
     munge = {"key-file": key, "socket": folder / "munge/socket", "pid-file": folder / "munge/pid"}
     munge |= {"log-file": folder / "munge/log", "seed-file": folder / "munge/seed"}

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from tests.own import own
+from tests.slurm_cluster import cluster
 from tests.tiny_language_model import write_tiny_language_model
 
 REPOSITORY = Path(__file__).parents[2]
@@ -47,12 +48,7 @@ class Copy:
 
     def planned(self, *arguments, **options):
         """Return how many jobs of each rule a dry run plans."""
-        lines = self.snakemake("--dry-run", "--cores", "1", *arguments, **options).stdout.splitlines()
-        if "Job stats:" not in lines:
-            return {}
-        table = lines[lines.index("Job stats:") + 3 :]
-        jobs = dict(line.split() for line in table[: table.index("")])
-        return {rule: int(count) for rule, count in jobs.items() if rule not in ("total", "all")}
+        return job_counts(self.snakemake("--dry-run", "--cores", "1", *arguments, **options).stdout)
 
     def edit(self, path, old, new):
         """Replace the first occurrence of a text in a file; the text must be there."""
@@ -65,6 +61,16 @@ class Copy:
         """Return the bytes of every table by path."""
         root = self.folder / results
         return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*.parquet"))}
+
+
+def job_counts(said):
+    """Return how many jobs of each rule Snakemake says that there are."""
+    lines = said.splitlines()
+    if "Job stats:" not in lines:
+        return {}
+    table = lines[lines.index("Job stats:") + 3 :]
+    jobs = dict(line.split() for line in table[: table.index("")])
+    return {rule: int(count) for rule, count in jobs.items() if rule not in ("total", "all")}
 
 
 def environment():
@@ -276,3 +282,20 @@ def editable(finished, tmp_path):
     """A copy of the finished run, its files as old as the original's, that a test may edit."""
     shutil.copytree(finished[0].folder, tmp_path / "copy")
     return Copy(tmp_path / "copy")
+
+
+@pytest.fixture(scope="session")
+def up():
+    """A Slurm cluster; as long as it is up nothing else may bring up one."""
+    with cluster() as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def here(tmp_path_factory):
+    """The run of the tests of Slurm, on this machine."""
+    from .slurm_runs import prepared
+
+    copy = prepared(tmp_path_factory.mktemp("here"))
+    copy.snakemake("--cores", "2")
+    return copy
