@@ -172,6 +172,7 @@ def equal(ours, theirs, name):
         np.testing.assert_allclose(theirs[column], ours[column], rtol=1e-6, atol=1e-6, equal_nan=True, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [PLAIN, *MODELS])
 def test_what_is_exported_measures_the_same_when_it_is_read_back(target, tmp_path):
     given, given_back = experiments(target, tmp_path / "foreign")
