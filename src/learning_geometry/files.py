@@ -33,6 +33,8 @@ METADATA_KEY = "learning_geometry"
 """Where tables and tensor files keep their provenance, as JSON."""
 DIGESTS_KEY = "learning_geometry_digests"
 """Where tables and tensor files keep the digests of their bytes."""
+ELSEWHERE_KEY = "learning_geometry_elsewhere"
+"""Where tensor files keep which of their arrays lie in other files, and where there."""
 CHUNK = 2**16
 """Bytes of a tensor that have a digest of their own: a few of its rows are verified without reading the others."""
 MAPPED = 2**20
@@ -199,14 +201,19 @@ def write_tensors_in_turn(
     types: Mapping[str, tuple[np.dtype, tuple[int, ...]]],
     read: Callable[[str], np.ndarray],
     metadata: Mapping[str, Any],
+    elsewhere: Mapping[str, tuple[Path, int]] | None = None,
 ) -> None:
     """Write the file that :func:`write_tensors` writes, holding one array at a time.
+
+    Arrays that lie in other files may stay there: the file then holds where, and their digests, and every reader here
+    follows it. Other libraries see the arrays alone that are in the file itself.
 
     Args:
         path: where to write.
         types: type and shape of every array by name.
         read: returns an array by its name; called once for each, in the order of the file.
         metadata: what JSON can hold.
+        elsewhere: names of arrays that stay where they are -> file, and where in it their bytes begin.
 
     Raises:
         ValueError: a type is none that the format has, JSON cannot hold the metadata, or an array is of another type
@@ -217,7 +224,8 @@ def write_tensors_in_turn(
         raise ValueError(f"{path}: safetensors cannot hold one of the types {names}; convert to bool, integer or float")
     # digests have a length of their own, whatever they are: the header is written again over its first version
     digests = {name: _UNSET * -(-_bytes(*kind) // CHUNK) for name, kind in types.items()}
-    header = _tensors_header(types, digests, metadata, path)
+    there = {name: (place.resolve(), start) for name, (place, start) in (elsewhere or {}).items()}
+    header = _tensors_header(types, digests, metadata, path, there)
     if header.count(_TENSORS_MARK.encode()) != 1:
         raise ValueError(f"{path}: the metadata hold {_TENSORS_MARK!r}, which marks the digests; leave it out")
     with atomic_path(path) as temporary, temporary.open("wb") as file:
@@ -230,9 +238,10 @@ def write_tensors_in_turn(
                 )
             data = _bytes_of(np.ascontiguousarray(array))
             digests[name] = "".join(_chunk_digests(data))
-            file.write(data.data)
+            if name not in there:
+                file.write(data.data)
             del array, data
-        header = _tensors_header(types, digests, metadata, path)
+        header = _tensors_header(types, digests, metadata, path, there)
         place = header.index(_TENSORS_MARK.encode()) + len(_TENSORS_MARK)
         file.seek(0)
         file.write(header[:place] + xxh3_64_hexdigest(header).encode() + header[place + 16 :])
@@ -485,6 +494,8 @@ class _Entry(NamedTuple):
     start: int
     stop: int
     digests: str
+    path: str | None = None
+    """Of another file in which the bytes are."""
 
 
 class _Header(NamedTuple):
@@ -501,7 +512,7 @@ def _read_header(file: BinaryIO) -> _Header:
     if length > size - 8:
         raise ValueError(f"it has {size} bytes, fewer than its header")
     header = _parsed(length.to_bytes(8, "little") + _read(file, length))
-    end = max((array.stop for array in header.arrays.values()), default=8 + length)
+    end = max((array.stop for array in header.arrays.values() if array.path is None), default=8 + length)
     if end != size:
         raise ValueError(f"it has {size} bytes, not {end}")
     return header
@@ -531,6 +542,10 @@ def _parsed(header: bytes) -> _Header:
         if place >= 0 and entry["dtype"] not in _TYPES:
             raise ValueError(f"{name!r} is of a type that numpy lacks")
         arrays[name] = _Entry(_TYPES.get(entry["dtype"]), tuple(entry["shape"]), start, stop, digests.get(name, ""))
+    if place >= 0:
+        for name, (path, start, kind, shape) in json.loads(metadata.get(ELSEWHERE_KEY, "{}")).items():
+            stop = start + _bytes(np.dtype(_TYPES[kind]), tuple(shape))
+            arrays[name] = _Entry(_TYPES[kind], tuple(shape), start, stop, digests.get(name, ""), path)
     return _Header(metadata, arrays, chunk, place >= 0)
 
 
@@ -539,13 +554,20 @@ def _tensors_header(
     digests: Mapping[str, str],
     metadata: Mapping[str, Any],
     path: str | Path,
+    elsewhere: Mapping[str, tuple[Path, int]],
 ) -> bytes:
     """Return the header of a safetensors file, its length before it; the place of its own digest is unset."""
     text = {METADATA_KEY: _to_json(metadata, path)}
     text[DIGESTS_KEY] = f"{_TENSORS_MARK}{_UNSET} {CHUNK} {json.dumps(dict(sorted(digests.items())))}"
+    if elsewhere:
+        places = {
+            name: [at.as_posix(), start, _NAMES[types[name][0].str.lstrip("<|")], list(types[name][1])]
+            for name, (at, start) in sorted(elsewhere.items())
+        }
+        text[ELSEWHERE_KEY] = json.dumps(places, ensure_ascii=False)
     entries: dict[str, Any] = {"__metadata__": text}
     start = 0
-    for name in _file_order(types):
+    for name in (each for each in _file_order(types) if each not in elsewhere):
         dtype, shape = types[name]
         stop = start + _bytes(dtype, shape)
         entries[name] = {
@@ -578,6 +600,8 @@ def _check_undigested(metadata: Mapping[bytes, Any] | None) -> None:
 
 def _read_arrays(file: BinaryIO, header: _Header) -> dict[str, np.ndarray]:
     """Read all arrays and compare their bytes with their digests."""
+    if any(entry.path is not None for entry in header.arrays.values()):
+        return {name: _read_array(file, header, name) for name in header.arrays}
     start = min((entry.start for entry in header.arrays.values()), default=0)
     end = max((entry.stop for entry in header.arrays.values()), default=0)
     if end - start >= MAPPED or len(header.arrays) >= 1000 or not hasattr(os, "preadv"):
@@ -595,6 +619,15 @@ def _read_arrays(file: BinaryIO, header: _Header) -> dict[str, np.ndarray]:
 def _read_array(file: BinaryIO, header: _Header, name: str, rows: slice = slice(None)) -> np.ndarray:
     """Read rows of an array and compare the chunks of bytes in which they lie with their digests."""
     entry, chunk = header.arrays[name], header.chunk
+    if entry.path is not None:
+        here = header._replace(arrays={name: entry._replace(path=None)})
+        try:
+            with open(entry.path, "rb", buffering=0) as other:
+                return _read_array(other, here, name, rows)
+        except FileNotFoundError:
+            raise ValueError(f"{name!r} lies in {entry.path}, which is not there; put it back") from None
+        except ValueError as error:
+            raise ValueError(f"{error}; they lie in {entry.path}, which was changed") from None
     assert entry.dtype is not None  # the header of a file with digests holds no other
     if rows == slice(None):
         content = _read_verified(file, entry, 0, entry.stop - entry.start, chunk, name)

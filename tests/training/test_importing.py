@@ -13,7 +13,7 @@ import torch
 
 from learning_geometry.config import settings_schema
 from learning_geometry.config.schemas import filled
-from learning_geometry.files import read_tensor_metadata
+from learning_geometry.files import read_tensor, read_tensor_metadata, read_tensor_shapes, verify_file
 from learning_geometry.models import build
 from learning_geometry.models.sizes import TaskSizes
 from learning_geometry.models.transformer import SETTINGS, initialise
@@ -283,3 +283,44 @@ def test_a_series_larger_than_memory_is_imported_within_one_third_more_than_a_ch
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.stdout == "done\n", done.stderr
     assert read_arrays(tmp_path / "ours/checkpoints", 5)["h.15.weight"][0, 0] == 20.0
+
+
+def test_what_lies_in_safetensors_as_it_is_can_stay_there(tmp_path):
+    tensors = {"a.weight": torch.randn(300, 300), "odd": torch.randn(3, 5)}
+    tensors |= {"half": torch.full((4,), 1.5, dtype=torch.bfloat16), "skip.weight": torch.ones(2, 2)}
+    theirs = tmp_path / "step_5.safetensors"
+    safetensors.torch.save_file(tensors, theirs)
+    run = {"source": SOURCE | {"names": None, "ignore": ["skip.*"]}}
+    import_run(run, {5: theirs}, tmp_path / "ours", {5: "5"}, {}, copy=False)
+    path = tmp_path / "ours/checkpoints/step-000005.safetensors"
+    assert path.stat().st_size < theirs.stat().st_size / 20
+    arrays = read_arrays(tmp_path / "ours/checkpoints", 5)
+    assert set(arrays) == {"a.weight", "odd", "half"}
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(array, tensors[name].float().numpy())
+        np.testing.assert_array_equal(read_tensor(path, name, slice(1, 3)), tensors[name].float().numpy()[1:3])
+    assert read_tensor_shapes(path)["a.weight"] == (300, 300)
+    verify_file(path)
+    # a bit that changes there is an error as it is here
+    content = bytearray(theirs.read_bytes())
+    content[-2000] ^= 1
+    theirs.write_bytes(content)
+    with pytest.raises(ValueError, match=r"they lie in .*step_5\.safetensors, which was changed"):
+        verify_file(path)
+    theirs.unlink()
+    with pytest.raises(ValueError, match=r"lies in .*step_5\.safetensors, which is not there; put it back"):
+        read_arrays(tmp_path / "ours/checkpoints", 5)
+
+
+def test_through_a_map_only_what_needs_no_operation_stays(tmp_path):
+    state = {name.removeprefix("_orig_mod."): value for name, value in as_nanogpt(parameters(0)).items()}
+    state = {name: value.contiguous() for name, value in state.items() if name != "lm_head.weight"}
+    safetensors.torch.save_file(state, tmp_path / "step_0.safetensors")
+    import_run(RUN, {0: tmp_path / "step_0.safetensors"}, tmp_path / "ours", {0: "0"}, {}, copy=False)
+    path = tmp_path / "ours/checkpoints/step-000000.safetensors"
+    with safetensors.safe_open(path, framework="numpy") as opened:
+        inside = set(opened.keys())
+    fused = [f"attention.{role}.{kind}" for role in ("query", "key", "value") for kind in ("weight", "bias")]
+    assert inside == {f"layers.{layer}.{name}" for layer in (0, 1) for name in fused}
+    for name, array in read_arrays(tmp_path / "ours/checkpoints", 0).items():
+        np.testing.assert_array_equal(array, parameters(0)[name].numpy())

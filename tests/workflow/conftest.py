@@ -164,6 +164,8 @@ def tiny_config():
                         "null_draws": 2,
                     },
                     "attention_patterns": {},
+                    "matrix_spectra": {"every": 20, "null_draws": 40},
+                    "series_audit": {},
                     "rank_over_training": {"every": 20, "sequences": 20, "null_draws": 2},
                     "contrast_over_training": {"every": 20, "sequences": 20, "null_draws": 5},
                     "length_generalisation": {"every": 40, "factors": [1.0, 1.5], "test_sequences": 20},

@@ -54,7 +54,7 @@ with job(snakemake) as running:
     of_steps = {step: digest_of(of_one) for step, of_one in digests.items()}
     for line in notes:
         running.terminal(f"{name}: {line}")
-    rows = import_run(experiment, places, working, of_steps, provenance, dataset, report)
+    rows = import_run(experiment, places, working, of_steps, provenance, dataset, report, source["copy"])
     if source["unchecked"]:
         rows.append({"step": min(places), "quantity": "map_unchecked", "value": 1.0})
     provenance = running.provenance(**provenance)

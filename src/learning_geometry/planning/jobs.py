@@ -22,7 +22,7 @@ PASSING = ("/checkpoints", "/imported")
 SECTIONS = ("task", "model", "optimizer", "training")
 """Sections of an experiment that make its runs."""
 
-WHERE = ("files", "hub", "revision", "download", "step", "every_number_is", "check", "found")
+WHERE = ("files", "hub", "revision", "download", "step", "every_number_is", "check", "copy", "found")
 """Keys of a source that say where its files are, or are told by their steps; their digests stand for them."""
 
 

@@ -45,6 +45,8 @@ class Checkpoint:
     read: Callable[[str], np.ndarray]
     """Values of one tensor, a contiguous array of its own: float64 as it is, other floats in float32 (every bfloat16
     and float16 is one exactly), integers and booleans as they are. It may be called until the checkpoint is closed."""
+    place: Callable[[str], tuple[Path, int] | None] = lambda name: None
+    """The file in which a tensor's bytes lie as they are read, and where they begin; None: they are not read so."""
 
 
 class Held(NamedTuple):
@@ -55,6 +57,7 @@ class Held(NamedTuple):
     state: str
     inside: dict[str, int]
     read: Callable[[str], np.ndarray]
+    place: Callable[[str], tuple[Path, int] | None] = lambda name: None
 
 
 def unwrapped(names: Iterable[str]) -> dict[str, str]:

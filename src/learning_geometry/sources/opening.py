@@ -15,6 +15,7 @@ from learning_geometry.model_options import parameter_shapes
 from learning_geometry.sources.checkpoint import READABLE, Checkpoint, SourceError
 from learning_geometry.sources.maps import Map, bind, check_copies, parameter, read_map, square
 from learning_geometry.sources.matching import bare, bare_names
+from learning_geometry.sources.operations import stays
 from learning_geometry.sources.readers import open_checkpoint
 
 FLOATS: dict[str, np.dtype] = {
@@ -46,6 +47,8 @@ class Opened:
     """Tensors that are not imported -> why."""
     read_as: dict[str, int]
     """Types that tensors have in the file -> how many of those that are imported."""
+    places: Mapping[str, tuple[Path, int]]
+    """What lies in a file as it is imported -> the file, and where in it the bytes begin."""
     check: Callable[[], None] = lambda: None
     """Raises a SourceError if a tensor that the map leaves out as a copy, or as zero, is none."""
 
@@ -104,7 +107,15 @@ def _as_named(checkpoint: Checkpoint, ignored: list[str]) -> Opened:
     if not types:
         raise SourceError(f"{checkpoint.path}: holds no tensor of floats that is not ignored; give other files")
     kinds = Counter(checkpoint.tensors[name].type for name in types)
-    return Opened(checkpoint.path, types, checkpoint.read, (), (), left_out, dict(sorted(kinds.items())))
+    read_as = dict(sorted(kinds.items()))
+    places = _places(checkpoint, {name: name for name in types})
+    return Opened(checkpoint.path, types, checkpoint.read, (), (), left_out, read_as, places)
+
+
+def _places(checkpoint: Checkpoint, tensors: Mapping[str, str]) -> dict[str, tuple[Path, int]]:
+    """Return where the tensors that bear some names here lie, of those that lie in a file as they are."""
+    found = {name: checkpoint.place(tensor) for name, tensor in tensors.items()}
+    return {name: place for name, place in found.items() if place is not None}
 
 
 def _through_map(checkpoint: Checkpoint, names: str, model: Mapping[str, Any] | None, length: int | None) -> Opened:
@@ -134,6 +145,7 @@ def _through_map(checkpoint: Checkpoint, names: str, model: Mapping[str, Any] | 
         tuple(square(binding)),
         left_out,
         dict(sorted(Counter(kinds.values()).items())),
+        _places(checkpoint, {name: each.tensor for name, each in bound.items() if each.tensor and stays(each.at)}),
         lambda: check_copies(binding, checkpoint.read),
     )
 

@@ -94,6 +94,11 @@ def fuse(parameters: Sequence[np.ndarray], placements: Sequence[Placement]) -> n
     return np.ascontiguousarray(whole.T if at.transpose else whole)
 
 
+def stays(at: Placement) -> bool:
+    """Return whether a parameter is its tensor as it is, byte by byte."""
+    return not (at.transpose or at.heads_first or at.halves) and at.part == (0, 1)
+
+
 def square(shape: Shape, at: Placement) -> bool:
     """Return whether a tensor of this shape fits transposed as well, so that its shape cannot tell."""
     matrix = shape[1:] if at.heads_first else shape

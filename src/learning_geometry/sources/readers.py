@@ -100,4 +100,5 @@ def _joined(path: Path, weights: Weights, held: list[Held], steps: dict[str, int
         state=held[0].state,
         inside={key: number for part in held for key, number in part.inside.items()} | steps,
         read=read,
+        place=lambda name: place[name][0].place(place[name][1]),
     )

@@ -48,7 +48,11 @@ def open_safetensors(path: Path) -> Iterator[Held]:
             kept = aliases.get(name, name)
             return _read(file, head.places[kept][0], head.tensors[kept], f"{path}: {name}")
 
-        yield Held(tensors, aliases, "", steps_in(head.metadata), read)
+        def place(name: str) -> tuple[Path, int] | None:
+            kept = aliases.get(name, name)
+            return (path, head.places[kept][0]) if head.tensors[kept].type in ("F32", "F64") else None
+
+        yield Held(tensors, aliases, "", steps_in(head.metadata), read, place)
 
 
 def _read(file: Any, start: int, tensor: ForeignTensor, where: str) -> np.ndarray:

@@ -36,6 +36,7 @@ def import_run(
     provenance: Mapping[str, Any],
     dataset: Dataset | None = None,
     report: Report = lambda step, note: None,
+    copy: bool = True,
 ) -> Rows:
     """Write the checkpoints of one seed below ``directory`` and return what there is to measure on the way.
 
@@ -51,6 +52,8 @@ def import_run(
         dataset: what the run learned, if it is known; with a model that the map gives whole, losses and errors of its
             test sets are computed.
         report: called at every step.
+        copy: whether parameters that lie in a safetensors file as they are are copied; if not, what is written says
+            where they lie, with digests of their bytes.
 
     Returns:
         Rows ``running_loss`` and so on, as :func:`training.loop.train` gives them; none of a step whose logits are not
@@ -76,9 +79,8 @@ def import_run(
             first = first or (place, one.types)
             _check_alike(*first, one.path, one.types)
             held = dict(provenance) | {"step": step, "uniform": step in grid}
-            note = _written(
-                checkpoint_path(target, step), one, held | {"source": one.about() | {"digest": digests[step]}}
-            )
+            held["source"] = one.about() | {"digest": digests[step]}
+            note = _written(checkpoint_path(target, step), one, held, copy)
         if dataset is not None and "model" in run and not one.missing:
             model = model or imported_model(run, {name: shape for name, (_, shape) in one.types.items()})
             try:
@@ -172,15 +174,16 @@ def _difference(
     return float(np.abs(ours - logits).max() / scale) if scale > 0 else float("inf")
 
 
-def _written(path: Path, one: Opened, held: Mapping[str, Any]) -> str:
+def _written(path: Path, one: Opened, held: Mapping[str, Any], copy: bool) -> str:
     """Write one checkpoint with its metadata, if it is not there; return what there is to say of it."""
     with suppress(FileNotFoundError, ValueError, KeyError):
         if read_tensor_metadata(path) == json.loads(json.dumps(held)):
             verify_file(path)
             return "there already"
     one.check()
-    write_tensors_in_turn(path, one.types, one.read, held)
-    return f"{len(one.types)} tensors of {one.path}"
+    places = {} if copy else one.places
+    write_tensors_in_turn(path, one.types, one.read, held, places)
+    return f"{len(one.types)} tensors of {one.path}" + f", {len(places)} of them in place" * bool(places)
 
 
 def _check_alike(first: Path, before: Types, path: Path, now: Types) -> None:
