@@ -62,6 +62,9 @@ except ConfigError as error:
 
 if workflow.remote_exec:
     keep_configuration()
+    # the plugin for job steps asks for all cores of the node, and of a bundle one job at a time was sent for each
+    if workflow.local_exec and (allotted := os.environ.get("SLURM_CPUS_PER_TASK", "")):
+        workflow.global_resources["_cores"] = int(allotted)
 config.clear()
 config.update(read)
 RESULTS = config["results"]

@@ -231,6 +231,9 @@ def _rows(
         # beside a time, and wherever some were left out, how many the row rests on
         if judgement.total and (rule.estimate == "time" or judgement.n < judgement.total):
             scale = f"observed in {observed} {unit}s; {scale}"
+        unchecked = [name for name in case.experiments if (experiments[name].get("source") or {}).get("unchecked")]
+        if unchecked:
+            scale = f"parameters of {', '.join(unchecked)} put in place by a map that was not checked; {scale}"
         if judgement.missing:
             scale = f"without {judgement.missing}; {scale}"
         rows.append(
