@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_info
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-COMPUTING = ["claims", "dictionaries", "geometry", "measurements", "models", "tables", "training"]
+COMPUTING = ["claims", "dictionaries", "geometry", "measurements", "models", "sources", "tables", "training"]
 """Folders of tests whose outcome may hang on the last digits; the examples in ``src`` come with them."""
 
 NOT_COMPUTING = ["figures", "planning", "tasks", "workflow"]

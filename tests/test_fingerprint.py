@@ -250,6 +250,7 @@ MAY_USE = {
     "make_dataset": {"files", "tasks"},
     "train": {
         "files",
+        "model_options",
         "finite",
         "seeding",
         "tasks",
@@ -259,7 +260,18 @@ MAY_USE = {
         "tables.renamed",
         "geometry.rounding",
     },
-    "measure": {"failures", "files", "finite", "seeding", "tasks", "models", "training", "geometry.rounding"}
+    "measure": {
+        "failures",
+        "model_options",
+        "sources.grid",
+        "files",
+        "finite",
+        "seeding",
+        "tasks",
+        "models",
+        "training",
+        "geometry.rounding",
+    }
     | {"measurements.common.run", "tables.tidy", "tables.renamed"},
     "dequantise": {"files", "model_files", "models", "tasks"}
     | {f"geometry.{module}" for module in ("head_products", "rounding")},

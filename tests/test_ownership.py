@@ -47,11 +47,3 @@ def test_safetensors_of_another_program_are_not_ours(tmp_path):
 def test_a_damaged_file_at_the_place_of_an_artifact_may_be_ours(tmp_path):
     (tmp_path / "dataset.safetensors").write_bytes(b"cut")
     check_ours([tmp_path / "dataset.safetensors"])
-
-
-def test_a_finished_folder_replaces_none_of_another_program(tmp_path):
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints/ckpt_10.pt").write_bytes(b"mine")
-    with pytest.raises(NotOursError, match=r"ckpt_10\.pt"):
-        finished(tmp_path)
-    assert (tmp_path / "checkpoints/ckpt_10.pt").read_bytes() == b"mine"

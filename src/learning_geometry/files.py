@@ -26,7 +26,6 @@ import pyarrow.parquet as pq
 import safetensors
 from xxhash import xxh3_64, xxh3_64_hexdigest
 
-from learning_geometry.ownership import check_ours
 from learning_geometry.paths import MANIFEST, how_to_make_again
 
 METADATA_KEY = "learning_geometry"
@@ -351,8 +350,7 @@ def finish_folder(working: str | Path, target: str | Path, provenance: Mapping[s
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: a file is damaged, JSON cannot hold the provenance, or what is there under the name is not of this
-            workflow.
+        ValueError: a file is damaged, or JSON cannot hold the provenance.
     """
     working, target = Path(working), Path(target)
     if not working.is_dir():
@@ -369,7 +367,6 @@ def finish_folder(working: str | Path, target: str | Path, provenance: Mapping[s
     # what a power cut takes from the files themselves is noticed by their digests
     for path in (working / MANIFEST, working):
         _to_disk(path)
-    check_ours([target])
     target.parent.mkdir(parents=True, exist_ok=True)
     old = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     if target.exists():

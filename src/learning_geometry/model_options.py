@@ -131,6 +131,23 @@ def parameter_shapes(model: Settings, vocabulary: int, outputs: int, length: int
     return shapes
 
 
+def sizes_of(shapes: Mapping[str, tuple[int, ...]], length: int | None) -> tuple[int, int, int]:
+    """Return how many tokens, outputs and positions a model has, from the shapes of its parameters.
+
+    Args:
+        shapes: by the names of the workflow's transformer.
+        length: positions of the sequences, where no learned embedding of positions tells them.
+
+    Raises:
+        ValueError: there is no embedding.
+    """
+    if "embedding.weight" not in shapes:
+        raise ValueError("no embedding.weight among the parameters, which tells the vocabulary; add it to the map")
+    vocabulary = shapes["embedding.weight"][0]
+    outputs = shapes.get("readout.weight", (vocabulary,))[0]
+    return vocabulary, outputs, shapes["positions.weight"][0] if "positions.weight" in shapes else length or 1
+
+
 def problems(model: Settings) -> Iterator[tuple[str, str]]:
     """Yield the keys of options that do not go together, each with what is wrong and what to do."""
     yield from _heads(model)

@@ -1,5 +1,9 @@
 """The figures of checkpoints of other programs."""
 
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,23 +19,29 @@ from learning_geometry.training.checkpoints import finish_checkpoints, write_che
 OPTIONS = {"experiments": ["mine"]}
 
 
-@pytest.fixture(scope="module")
-def tables(tmp_path_factory):
+@cache
+def planted():
     """Three seeds of walks, in the second of which two checkpoints were exchanged."""
     measured = []
     for seed in range(3):
-        folder, generator = tmp_path_factory.mktemp(f"seed{seed}"), np.random.default_rng(seed)
+        generator = np.random.default_rng(seed)
         points = np.cumsum(generator.normal(size=(12, 8, 6)), axis=0)
         if seed == 1:
             points[[3, 8]] = points[[8, 3]]
-        for step, point in enumerate(points.astype(np.float32)):
-            arrays = {"tok.weight": from_numpy(point), "out.weight": from_numpy(point[:4] + 1)}
-            write_checkpoint(folder / "working", step, arrays, {"uniform": True})
-        finish_checkpoints(folder / "working", folder / "imported", range(12), {})
-        run = Run("mine", seed, {"source": {}}, folder / "imported", None, folder / "metrics.parquet")
-        settings = {"matrices": None, "every": 1, "values": 2, "null_draws": 40}
-        measured += [audit.measure(run, {}), spectra.measure(run, settings)]
+        with TemporaryDirectory() as folder:
+            for step, point in enumerate(points.astype(np.float32)):
+                arrays = {"tok.weight": from_numpy(point), "out.weight": from_numpy(point[:4] + 1)}
+                write_checkpoint(Path(folder) / "working", step, arrays, {"uniform": True})
+            finish_checkpoints(Path(folder) / "working", Path(folder) / "imported", range(12), {})
+            run = Run("mine", seed, {"source": {}}, Path(folder) / "imported", None, Path(folder) / "metrics.parquet")
+            settings = {"matrices": None, "every": 1, "values": 2, "null_draws": 40}
+            measured += [audit.measure(run, {}), spectra.measure(run, settings)]
     return {"summary": summarize(measured), "runs": pd.concat(measured, ignore_index=True)}
+
+
+@pytest.fixture(scope="module")
+def tables():
+    return planted()
 
 
 def test_findings_stand_in_the_row_of_their_kind_at_their_steps(tables):

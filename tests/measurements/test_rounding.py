@@ -13,7 +13,7 @@ from learning_geometry.measurements.language_models.untangling import two_neares
 from learning_geometry.measurements.runs.embedding_frequencies import frequency_shares
 from learning_geometry.measurements.runs.rank_over_training import lasting_first_crossing
 from learning_geometry.measurements.runs.routing_coordinate import first_coordinate
-from learning_geometry.measurements.runs.trajectory_geometry import ALL_MATRICES, window_rows
+from learning_geometry.measurements.runs.trajectory_geometry import window_rows
 from learning_geometry.tables.tidy import central_range
 
 from .trajectories import walk
@@ -39,8 +39,10 @@ def test_a_window_whose_inner_products_are_dust_is_left_out(size, tmp_path):
         errors = dust((9, 9), size * of_one.displacements.max())
         products[name] = InnerProducts(of_one.displacements + errors + errors.T, *of_one[1:])
     run = Run("tiny", 0, {}, tmp_path, tmp_path, tmp_path)
-    found = [{row["part"] for row in window_rows(run, products, i, slice(4 * i, 4 * i + 5), 40)} for i in (0, 1)]
-    assert found == [{*products, ALL_MATRICES}, {"moving", "slowing", ALL_MATRICES}]
+    found = [
+        {row["part"] for row in window_rows(run, products, "matrices", i, slice(4 * i, 4 * i + 5), 40)} for i in (0, 1)
+    ]
+    assert found == [{*products, "matrices"}, {"moving", "slowing", "matrices"}]
 
 
 @pytest.mark.parametrize("size", DUST)

@@ -249,8 +249,8 @@ def test_what_cannot_be_measured_is_named(tmp_path):
     few = write_run(tmp_path / "few", every_matrix(walk, 9, 4, 5))
     with pytest.raises(ValueError, match=r"trajectory_geometry.windows: 5 windows of 9 .* have 2 each, fewer than 4"):
         measure(few, SETTINGS | {"windows": 5})
-    still = write_run(tmp_path / "still", {"readout.weight": walk(np.random.default_rng(0), 9, 4, 5)})
-    with pytest.raises(ValueError, match="no attention matrix moves"):
+    still = write_run(tmp_path / "still", {"readout.weight": np.ones((9, 4, 5))})
+    with pytest.raises(ValueError, match="tiny, seed 0: of readout none moves"):
         measure(still, SETTINGS)
     assert cut(41, 5)[-1] == slice(32, 41) and cut(41, 0) == []
     products = geometry.inner_products([walk(np.random.default_rng(0), 4, 2, 3).reshape(4, -1)])

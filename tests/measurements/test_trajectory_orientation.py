@@ -130,8 +130,8 @@ def test_what_cannot_be_compared_is_named(tmp_path):
         measure(seeds(tmp_path / "longer", [one, longer]), DEFAULTS)
     with pytest.raises(ValueError, match=r"seed 0: layers.0.attention.key.weight: directions: 9 of 9 snapshots.*ranks"):
         measure(seeds(tmp_path / "ranks", [one, one]), DEFAULTS | {"ranks": [9]})
-    with pytest.raises(ValueError, match="no attention matrices"):
-        measure(seeds(tmp_path / "bare", [{"readout.weight": one[NAMES[0]]}] * 2), DEFAULTS)
+    with pytest.raises(ValueError, match=r"no matrix is called \*"):
+        measure(seeds(tmp_path / "bare", [{"readout.bias": one[NAMES[0]][:, 0]}] * 2), DEFAULTS)
     wider = {name: walk(generator, 9, 6, 6) for name in NAMES}
     with pytest.raises(ValueError, match="weight of seeds 0 and 1 differs in size"):
         measure(seeds(tmp_path / "wider", [one, wider]), DEFAULTS)

@@ -107,7 +107,7 @@ def _draw_findings(axes: Axes, runs: pd.DataFrame, looks: Mapping[int, str]) -> 
         for number, (seed, color) in enumerate(looks.items()):
             steps = sorted(found.loc[found["seed"] == seed, "step"].unique().tolist())
             height = row + spread * (number - (len(looks) - 1) / 2)
-            axes.plot(steps, np.full(len(steps), height), "o", color=color, markersize=3, clip_on=False)
+            axes.plot(steps, np.full(len(steps), height), "o", color=color, markersize=3)
     counted = runs[runs["quantity"] == "audit_findings"].groupby("data")["value"].sum()
     axes.set_yticks(range(len(KINDS)), [f"{words}: {int(counted.get(kind, 0))}" for kind, words in KINDS.items()])
     axes.set_ylim(len(KINDS) - 0.5, -0.5)

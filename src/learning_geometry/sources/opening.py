@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from learning_geometry.model_options import parameter_shapes
+from learning_geometry.model_options import parameter_shapes, sizes_of
 from learning_geometry.sources.checkpoint import READABLE, Checkpoint, SourceError
 from learning_geometry.sources.maps import Map, bind, check_copies, parameter, read_map, square
 from learning_geometry.sources.matching import bare, bare_names
@@ -150,23 +150,6 @@ def _through_map(checkpoint: Checkpoint, names: str, model: Mapping[str, Any] | 
     )
 
 
-def imported_sizes(shapes: Mapping[str, tuple[int, ...]], length: int | None) -> tuple[int, int, int]:
-    """Return how many tokens, outputs and positions a model has, from the shapes of its parameters.
-
-    Args:
-        shapes: by the names of the workflow's transformer.
-        length: positions of the sequences, where no learned embedding of positions tells them.
-
-    Raises:
-        SourceError: there is no embedding.
-    """
-    if "embedding.weight" not in shapes:
-        raise SourceError("no embedding.weight among the parameters, which tells the vocabulary; add it to the map")
-    vocabulary = shapes["embedding.weight"][0]
-    outputs = shapes.get("readout.weight", (vocabulary,))[0]
-    return vocabulary, outputs, shapes["positions.weight"][0] if "positions.weight" in shapes else length or 1
-
-
 def _expected(
     checkpoint: Checkpoint, chosen: Map, model: Mapping[str, Any], length: int | None
 ) -> dict[str, tuple[int, ...]]:
@@ -181,7 +164,7 @@ def _expected(
     if model["tied_readout"]:
         sizing.pop("readout.weight", None)
     # a map without an embedding is of parts that do not depend on it
-    sizes = imported_sizes({"embedding.weight": (1, 1)} | sizing, length)
+    sizes = sizes_of({"embedding.weight": (1, 1)} | sizing, length)
     return parameter_shapes(model, *sizes)
 
 

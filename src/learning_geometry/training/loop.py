@@ -15,10 +15,10 @@ from torch import Tensor
 
 from learning_geometry import tasks
 from learning_geometry.files import read_tensor_metadata, read_tensors, write_tensors
+from learning_geometry.model_options import sizes_of
 from learning_geometry.models import Model, TaskSizes, build
 from learning_geometry.models.evaluation import cross_entropy, evaluate, not_finite
 from learning_geometry.seeding import seeded
-from learning_geometry.sources.opening import imported_sizes
 from learning_geometry.tasks.dataset import Dataset
 from learning_geometry.training.checkpoints import schedule, verify_checkpoints, write_checkpoint
 from learning_geometry.training.optimizers import (
@@ -64,7 +64,7 @@ def imported_model(run: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]
     if "model" not in run:
         raise ValueError("nothing is known of the model that these checkpoints are of; give `model` beside `source`")
     length = tasks.load(run["task"]).length(run["task"]) if "task" in run else None
-    return build(run["model"], TaskSizes(*imported_sizes(shapes, length)))
+    return build(run["model"], TaskSizes(*sizes_of(shapes, length)))
 
 
 def train(

@@ -4,6 +4,7 @@ Importing this module imports no torch, nor does anything but ``Run.model`` and 
 weights alone starts seconds sooner.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from learning_geometry import tasks
-from learning_geometry.files import check_folder, read_table
+from learning_geometry.files import WithoutDigestsError, check_folder, read_table
 from learning_geometry.sources.grid import uniform_grid
 from learning_geometry.tasks.dataset import Arrays, Dataset, read_dataset
 from learning_geometry.training.checkpoints import (
@@ -99,7 +100,8 @@ class Run:
     def _steps(self) -> list[int]:
         """All steps that have a checkpoint, compared with those that the settings ask for."""
         if "training" not in self.settings:
-            check_folder(self.checkpoints)
+            with suppress(WithoutDigestsError):  # in progress, or of an earlier version
+                check_folder(self.checkpoints)
             return checkpoint_steps(self.checkpoints)
         training = self.settings["training"]
         return check_steps(self.checkpoints, schedule(training["checkpoints"], training["steps"]))

@@ -122,7 +122,7 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
         )
     windows = cut(len(steps), settings["windows"])
     where = f"{run.experiment}, seed {run.seed}"
-    followed, mean = followed_matrices(parameter_shapes(run.checkpoints, steps[0]), settings["matrices"], where)
+    followed, mean = followed_matrices(parameter_shapes(run.checkpoints, steps[0]), settings.get("matrices"), where)
     products = read_products(run, steps)
     matrices = {part: products[name] for part, name in followed.items() if name in products}
     if not matrices:

@@ -78,7 +78,7 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
         if other.uniform_steps() != steps:
             raise ValueError(f"{run.experiment}: seeds {run.seed} and {other.seed} have other checkpoints; train again")
     shapes = parameter_shapes(run.checkpoints, steps[0])
-    followed, mean = followed_matrices(shapes, settings["matrices"], f"{run.experiment}, seed {run.seed}")
+    followed, mean = followed_matrices(shapes, settings.get("matrices"), f"{run.experiment}, seed {run.seed}")
     rows: list[dict[str, Any]] = []
     measured, drawn, distances = [], [], []
     for part, name in followed.items():
