@@ -279,7 +279,7 @@ def test_a_series_larger_than_memory_is_imported_within_one_third_more_than_a_ch
     size = (tmp_path / f"step_0.{ending}").stat().st_size
     code = textwrap.dedent(LIMITED)
     plain = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC", "GLIBC"))}
-    environment = plain | {"MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1"}
+    environment = plain | {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "131072", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", code, str(tmp_path), ending, str(size)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.stdout == "done\n", done.stderr
