@@ -65,7 +65,7 @@ def experiments(target, folder):
     training = {"steps": STEPS, "batch_size": 16, "evaluate_every": 1, "evaluation_sequences": 20, "checkpoints": every}
     model = tiny["model"] if target == PLAIN else {"width": 8, **MODELS[target]}
     measurements = {
-        name: {key: 5 if key == "every" else value for key, value in each.items()}
+        name: {key: 10 if key == "every" else value for key, value in each.items()}
         for name, each in tiny["measurements"].items()
     }
     for each in measurements.values():
@@ -73,9 +73,9 @@ def experiments(target, folder):
     more = {name: {} for name in ("matrix_spectra", "series_audit")} | {
         "trajectory_geometry": {"draws": 100, "windows": 2, "neighbour_draws": 2},
         "trajectory_orientation": {"ranks": [1, 3], "null_draws": 100},
-        "attention_entropy": {"every": 5, "sequences": 20},
+        "attention_entropy": {"every": 10, "sequences": 20},
         "routing_coordinate": {"null_draws": 40},
-        "commutators": {"every": 5, "pairs": 2, "finite_pairs": 1, "null_draws": 100},
+        "commutators": {"every": 10, "pairs": 2, "finite_pairs": 1, "null_draws": 100},
         "subspace_training": {"steps": 2, "from_step": 6, "sequences": 20},
     }
     native = {
@@ -194,7 +194,8 @@ def test_what_is_exported_measures_the_same_when_it_is_read_back(target, tmp_pat
             assert {name: array.tobytes() for name, array in ours.items()} == {
                 name: array.tobytes() for name, array in theirs.items()
             }
-    of_native = tables(native, tmp_path / "native", tmp_path / "native", SEEDS[:2])
-    of_foreign = tables(foreign, tmp_path / "imported", tmp_path / "native", SEEDS[:2])
+    # with the same parameters of all seeds, one seed's tables tell the rest
+    of_native = tables(native, tmp_path / "native", tmp_path / "native", SEEDS[:1])
+    of_foreign = tables(foreign, tmp_path / "imported", tmp_path / "native", SEEDS[:1])
     for (name, seed, ours), (_, _, theirs) in zip(of_native, of_foreign, strict=True):
         equal(ours, theirs, f"{name} of seed {seed}")
