@@ -118,7 +118,9 @@ def test_out_of_the_box(here, seen, up):
     assert len(found.jobs) <= 3, found.said
     assert "SLURM account" not in found.said and "sacct" not in found.said
     again = ended(start(found.copy, up, *QUICK), found.copy, up)
-    assert "Nothing to be done" in again.said and again.jobs == found.jobs
+    assert "Nothing to be done" in again.said
+    # Slurm may have forgotten some by now
+    assert {job["number"] for job in again.jobs} <= {job["number"] for job in found.jobs}
 
 
 def test_an_interrupt_cancels_what_was_sent(seen):
