@@ -253,3 +253,16 @@ def test_files_of_sequences_that_do_not_fit_are_refused(arrays, message, folder)
 def test_given_sequences_cannot_be_trained_on(folder):
     message = refusal({"seeds": [0], "task": given(folder), "training": {"steps": 10}})
     assert "task.name: given_test_sets has nothing to train on" in message
+
+
+def test_a_pattern_of_names_that_a_trained_model_lacks_is_refused_before_it_is_trained():
+    each = {
+        "seeds": [0],
+        "task": TASK,
+        "training": {"steps": 400, "evaluation_sequences": 60},
+        "measurements": {"matrix_spectra": {"matrices": "h.*"}},
+    }
+    message = refusal(each)
+    assert "matrix_spectra.matrices: no matrix of the model is called h.*; there are embedding.weight, " in message
+    each["measurements"]["matrix_spectra"]["matrices"] = "layers.*.key.weight"
+    checked(each)

@@ -131,12 +131,11 @@ def parameter_shapes(model: Settings, vocabulary: int, outputs: int, length: int
     return shapes
 
 
-def sizes_of(shapes: Mapping[str, tuple[int, ...]], length: int | None) -> tuple[int, int, int]:
+def sizes_of(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, int, int]:
     """Return how many tokens, outputs and positions a model has, from the shapes of its parameters.
 
     Args:
         shapes: by the names of the workflow's transformer.
-        length: positions of the sequences, where no learned embedding of positions tells them.
 
     Raises:
         ValueError: there is no embedding.
@@ -145,7 +144,7 @@ def sizes_of(shapes: Mapping[str, tuple[int, ...]], length: int | None) -> tuple
         raise ValueError("no embedding.weight among the parameters, which tells the vocabulary; add it to the map")
     vocabulary = shapes["embedding.weight"][0]
     outputs = shapes.get("readout.weight", (vocabulary,))[0]
-    return vocabulary, outputs, shapes["positions.weight"][0] if "positions.weight" in shapes else length or 1
+    return vocabulary, outputs, shapes.get("positions.weight", (1,))[0]
 
 
 def problems(model: Settings) -> Iterator[tuple[str, str]]:

@@ -29,7 +29,7 @@ def written(folder, points, source=lambda step: {}):
     for step in steps:
         about = {"digest": f"of {step}", "types": {"F32": 4}} | source(step)
         arrays = {name: from_numpy(np.ascontiguousarray(array)) for name, array in points[step].items()}
-        write_checkpoint(folder / "working", step, arrays, {"source": about, "uniform": True})
+        write_checkpoint(folder / "working", step, arrays, {"file": about, "uniform": True})
     finish_checkpoints(folder / "working", folder / "imported", steps, {})
     return Run("mine", 0, {"source": {}}, folder / "imported", None, folder / "metrics.parquet")
 

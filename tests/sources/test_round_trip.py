@@ -137,7 +137,7 @@ def write_plain(native, foreign):
 
 
 def imported_runs(experiment, folder, native):
-    settings = run_settings(experiment)
+    settings = run_settings(experiment) | {"source": experiment["source"]}
     for seed in SEEDS:
         at = folder / f"seed-{seed}"
         places = checkpoints_of(experiment["source"], [seed])[seed]

@@ -88,8 +88,8 @@ def test_parameters_are_put_in_place_and_the_files_stay_as_they_are(tmp_path):
             np.testing.assert_array_equal(array, expected[name].numpy())
     assert snapshot(tmp_path / "theirs") == before
     about = read_tensor_metadata(tmp_path / "ours/checkpoints/step-000010.safetensors")
-    assert about["source"]["path"] == str(places[10]) and about["source"]["digest"] == "a"
-    assert about["source"]["types"] == {"F32": len(expected)} and about["uniform"] and about["step"] == 10
+    assert about["file"]["path"] == str(places[10]) and about["file"]["digest"] == "a"
+    assert about["file"]["types"] == {"F32": len(expected)} and about["uniform"] and about["step"] == 10
 
 
 def test_an_import_goes_on_behind_the_last_checkpoint_that_is_whole(tmp_path):
@@ -149,7 +149,7 @@ def test_without_a_map_names_stay_and_what_is_left_out_is_told(tmp_path):
         "a.weight": ("float32", (2, 3)),
         "half": ("float32", (4,)),
     }
-    about = read_tensor_metadata(tmp_path / "ours/checkpoints/step-000005.safetensors")["source"]
+    about = read_tensor_metadata(tmp_path / "ours/checkpoints/step-000005.safetensors")["file"]
     assert about["left_out"] == {"mask": "of type BOOL", "scale": "a single number", "skip.weight": "ignored"}
     assert about["types"] == {"BF16": 1, "F32": 1}
 
@@ -218,7 +218,7 @@ def test_logits_that_could_not_tell_are_refused(tmp_path):
     tokens = torch.randint(8, (3, 24), generator=torch.Generator().manual_seed(0))
     from learning_geometry.sources.opening import opened
 
-    with opened(faint_places[20], SOURCE, MODEL, 24) as one:
+    with opened(faint_places[20], SOURCE, MODEL) as one:
         read = {name: torch.from_numpy(one.read(name)) for name in one.types}
     logits = build(MODEL, SIZES).forward(read, tokens)
     safetensors.torch.save_file({"tokens": tokens, "logits": logits}, tmp_path / "faint.safetensors")

@@ -110,6 +110,14 @@ def test_an_unchecked_map_is_said_by_every_table(workflow_copy):
     summary = pd.read_csv(root / "mine/summary.csv")
     assert summary.loc[summary["quantity"] == "map_unchecked", "estimate"].tolist() == [1.0]
     assert (root / "figures/series_audit.png").is_file()
+    # a map is told by what it says
+    (workflow_copy.folder / "own.yaml").rename(workflow_copy.folder / "moved.yaml")
+    chosen["experiments"]["mine"]["source"] |= {"names": "moved.yaml"}
+    workflow_copy.write_config(chosen)
+    assert workflow_copy.planned() == {}
+    with (workflow_copy.folder / "moved.yaml").open("a") as file:
+        file.write("ignore: [nothing.*]\n")
+    assert workflow_copy.planned()["import_checkpoints"] == 2
 
 
 @pytest.mark.slow

@@ -22,14 +22,16 @@ from learning_geometry.sources.chosen import checked_at, checkpoints_of
 from learning_geometry.tables.tidy import tidy
 from learning_geometry.tasks.dataset import read_dataset
 from learning_geometry.training.checkpoints import finish_checkpoints, read_provenance
-from learning_geometry.training.importing import check_logits, import_run, task_length
+from learning_geometry.training.importing import check_logits, import_run
 
 with job(snakemake) as running:
     torch.set_num_threads(snakemake.threads)
     experiment, seed = snakemake.params.experiment, snakemake.params.seed
     name, working = snakemake.wildcards.experiment, Path(snakemake.params.working)
     provenance = experiment | {"name": name, "seed": seed, **running.of()}
-    source = experiment["source"] | snakemake.params.source
+    source = snakemake.params.source
+    # what is stored names no place of files
+    run = experiment | {"source": source}
     digests = defaultdict(list)
     for role, digest in sorted(running.of()["made_from"]["outside"].items()):
         _, step, *_ = role.split("/")
@@ -41,7 +43,7 @@ with job(snakemake) as running:
     running.ready()
     if source["check"]:
         at = checked_at(source, snakemake.params.seeds)
-        apart = check_logits(experiment, at.path, source["check"]["file"], task_length(experiment))
+        apart = check_logits(run, at.path, source["check"]["file"])
         running.terminal(f"{name}: logits of {at.path} as given, but for {apart:.1g} of the largest")
     progress = Progress(len(places), f"{name} seed {seed}")
 
@@ -54,7 +56,7 @@ with job(snakemake) as running:
     of_steps = {step: digest_of(of_one) for step, of_one in digests.items()}
     for line in notes:
         running.terminal(f"{name}: {line}")
-    rows = import_run(experiment, places, working, of_steps, provenance, dataset, report, source["copy"])
+    rows = import_run(run, places, working, of_steps, provenance, dataset, report, source["copy"])
     if source["unchecked"]:
         rows.append({"step": min(places), "quantity": "map_unchecked", "value": 1.0})
     provenance = running.provenance(**provenance)
@@ -63,7 +65,7 @@ with job(snakemake) as running:
     shutil.rmtree(working)
     kinds = Counter()
     for step in places:
-        kinds.update(read_provenance(snakemake.output.checkpoints, step)["source"]["types"])
+        kinds.update(read_provenance(snakemake.output.checkpoints, step)["file"]["types"])
     shorter = ", ".join(f"{count} of {kind}" for kind, count in sorted(kinds.items()) if kind not in ("F32", "F64"))
     if shorter:
         running.terminal(f"{name} seed {seed}: tensors kept in float32, which holds them exactly: {shorter}")

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
-from learning_geometry import tasks
 from learning_geometry.config.needs import needs
 from learning_geometry.config.problems import Report
 from learning_geometry.config.sourced import check_source
@@ -67,7 +66,7 @@ def held_by(experiment: Mapping[str, Any]) -> Held:
     Raises:
         SourceError: it cannot be read, or the map does not fit.
     """
-    chosen = {key: experiment[key] for key in ("seeds", "source", "model", "task") if key in experiment}
+    chosen = {key: experiment[key] for key in ("seeds", "source", "model") if key in experiment}
     return _held_by(json.dumps(chosen, sort_keys=True))
 
 
@@ -76,14 +75,9 @@ def _held_by(experiment: str) -> Held:
     chosen = json.loads(experiment)
     seed = chosen["seeds"][0]
     of_seed = checkpoints_of(chosen["source"], [seed])[seed]
-    with opened(of_seed[min(of_seed)], chosen["source"], chosen.get("model"), task_length(chosen.get("task"))) as one:
+    with opened(of_seed[min(of_seed)], chosen["source"], chosen.get("model")) as one:
         shapes = {name: shape for name, (_, shape) in one.types.items()}
         return Held(shapes, one.missing, one.untold)
-
-
-def task_length(task: Mapping[str, Any] | None) -> int | None:
-    """Return the number of positions of a task's sequences; None without one."""
-    return None if task is None else int(tasks.load(dict(task)).length(task))
 
 
 def lacking(name: str, settings: Mapping[str, Any], experiment: Mapping[str, Any], held: Held) -> str:

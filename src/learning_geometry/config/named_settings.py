@@ -1,6 +1,7 @@
 """What settings of a measurement of trained runs ask by their name alone, which means the same in all of them."""
 
 import json
+from fnmatch import fnmatchcase
 from typing import Any
 
 from learning_geometry import model_options
@@ -11,6 +12,7 @@ from learning_geometry.sources.grid import uniform_grid
 
 BY_NAME = {
     "layer, reading_layer, writing_layer": "layers that the model has; the reading one comes after the writing one",
+    "matrices": "the pattern of a name that a matrix of the model has",
     "top, medium": "sizes of subspaces, which leave something of the model's width",
     "bridge_rank": "at most the model's width, or that of all keys of a layer if it is less",
     "seeds, slice_seeds": "seeds of the experiment",
@@ -44,6 +46,7 @@ def check_named(
         at: called with a setting and what is wrong with it.
     """
     _layers(name, settings, experiment, at)
+    _matrices(settings, experiment, at)
     _ranks(settings, experiment, at)
     _seeds(settings, experiment, at)
     _steps(settings, experiment, at)
@@ -73,6 +76,19 @@ def _layers(name: str, settings: dict[str, Any], experiment: dict[str, Any], at:
     reader, writer = settings.get("reading_layer"), settings.get("writing_layer")
     if reader is not None and writer is not None and writer >= reader:
         at("writing_layer", f"layer {reader} cannot read layer {writer}; set writing_layer < reading_layer")
+
+
+def _matrices(settings: dict[str, Any], experiment: dict[str, Any], at: Report) -> None:
+    """Report a pattern that no matrix of a model that is trained has as its name; of a source its files tell."""
+    pattern, model = settings.get("matrices"), experiment["model"]
+    if pattern is None or "source" in experiment or model["name"] != "transformer":
+        return
+    if any(model_options.problems(model)):
+        return  # which says more
+    shapes = model_options.parameter_shapes(model, 1, 1, 1)
+    matrices = [name for name, shape in shapes.items() if len(shape) == 2]
+    if not any(fnmatchcase(name, pattern) for name in matrices):
+        at("matrices", f"no matrix of the model is called {pattern}; there are {', '.join(matrices[:3])}, …")
 
 
 def _ranks(settings: dict[str, Any], experiment: dict[str, Any], at: Report) -> None:

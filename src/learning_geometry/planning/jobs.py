@@ -4,6 +4,7 @@ The rules in ``workflow/rules`` take their inputs and parameters from here.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from learning_geometry.claims.studies import needed_experiments, used_rules
@@ -21,6 +22,9 @@ PASSING = ("/checkpoints", "/imported")
 
 SECTIONS = ("task", "model", "optimizer", "training")
 """Sections of an experiment that make its runs."""
+
+OWN_MAP = "own"
+"""What a map in a file of the user's is called in the settings of a run."""
 
 WHERE = ("files", "hub", "revision", "download", "step", "every_number_is", "check", "copy", "found")
 """Keys of a source that say where its files are, or are told by their steps; their digests stand for them."""
@@ -148,7 +152,10 @@ def run_settings(experiment: Mapping[str, Any]) -> dict[str, Any]:
     if "source" in experiment:
         source = experiment["source"]
         kept = {key: value for key, value in source.items() if key not in WHERE}
-        run["source"] = kept | {"check": source["check"] and {"tolerance": source["check"]["tolerance"]}}
+        # the digest of a map of the user's own stands for it
+        own = Path(source["names"] or "").suffix != ""
+        tolerance = source["check"] and {"tolerance": source["check"]["tolerance"]}
+        run["source"] = kept | {"names": OWN_MAP if own else source["names"], "check": tolerance}
     return run
 
 

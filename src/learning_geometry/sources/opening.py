@@ -58,16 +58,13 @@ class Opened:
 
 
 @contextmanager
-def opened(
-    path: Path, source: Mapping[str, Any], model: Mapping[str, Any] | None = None, length: int | None = None
-) -> Iterator[Opened]:
+def opened(path: Path, source: Mapping[str, Any], model: Mapping[str, Any] | None = None) -> Iterator[Opened]:
     """Open a checkpoint.
 
     Args:
         path: file or folder.
         source: the section ``source`` of an experiment: ``state``, ``names`` and ``ignore``.
         model: settings of the workflow's transformer that it is one of, if they are known.
-        length: positions of the sequences that it learned, if they are known.
 
     Raises:
         SourceError: it cannot be read, or the map does not fit; the attribute ``about`` of the error is "map" then.
@@ -76,7 +73,7 @@ def opened(
         if source["names"] is None:
             yield _as_named(checkpoint, source["ignore"])
         else:
-            yield _through_map(checkpoint, source["names"], model, length)
+            yield _through_map(checkpoint, source["names"], model)
 
 
 def _as_named(checkpoint: Checkpoint, ignored: list[str]) -> Opened:
@@ -118,13 +115,13 @@ def _places(checkpoint: Checkpoint, tensors: Mapping[str, str]) -> dict[str, tup
     return {name: place for name, place in found.items() if place is not None}
 
 
-def _through_map(checkpoint: Checkpoint, names: str, model: Mapping[str, Any] | None, length: int | None) -> Opened:
+def _through_map(checkpoint: Checkpoint, names: str, model: Mapping[str, Any] | None) -> Opened:
     """The parameters of the workflow's transformer, as far as the map gives them."""
     try:
         chosen = read_map(names)
         shapes, missing = None, []
         if model is not None:
-            expected = _expected(checkpoint, chosen, model, length)
+            expected = _expected(checkpoint, chosen, model)
             given = {_any_layer(entry.name) for entry in chosen.entries}
             shapes = {name: shape for name, shape in expected.items() if _any_layer(name) in given}
             missing = [name for name in expected if name not in shapes]
@@ -150,9 +147,7 @@ def _through_map(checkpoint: Checkpoint, names: str, model: Mapping[str, Any] | 
     )
 
 
-def _expected(
-    checkpoint: Checkpoint, chosen: Map, model: Mapping[str, Any], length: int | None
-) -> dict[str, tuple[int, ...]]:
+def _expected(checkpoint: Checkpoint, chosen: Map, model: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """Return the parameters of the model, sized as the file has them."""
     tensors = {bare: checkpoint.tensors[name].shape for bare, name in bare_names(chosen, checkpoint.tensors).items()}
     sizing = {}
@@ -164,7 +159,7 @@ def _expected(
     if model["tied_readout"]:
         sizing.pop("readout.weight", None)
     # a map without an embedding is of parts that do not depend on it
-    sizes = sizes_of({"embedding.weight": (1, 1)} | sizing, length)
+    sizes = sizes_of({"embedding.weight": (1, 1)} | sizing)
     return parameter_shapes(model, *sizes)
 
 

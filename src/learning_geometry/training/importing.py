@@ -64,7 +64,6 @@ def import_run(
             that differs.
     """
     grid = set(uniform_grid(places).steps)
-    length = task_length(run)
     target = directory / "checkpoints"
     target.mkdir(parents=True, exist_ok=True)
     for leftover in target.glob("step-*.safetensors"):
@@ -74,12 +73,12 @@ def import_run(
     rows: Rows = []
     model: Model | None = None
     for step, place in sorted(places.items()):
-        with opened(place, run["source"], run.get("model"), length) as one:
+        with opened(place, run["source"], run.get("model")) as one:
             # not the opened file, which would stay in memory
             first = first or (place, one.types)
             _check_alike(*first, one.path, one.types)
             held = dict(provenance) | {"step": step, "uniform": step in grid}
-            held["source"] = one.about() | {"digest": digests[step]}
+            held["file"] = one.about() | {"digest": digests[step]}
             note = _written(checkpoint_path(target, step), one, held, copy)
         if dataset is not None and "model" in run and not one.missing:
             model = model or imported_model(run, {name: shape for name, (_, shape) in one.types.items()})
@@ -98,12 +97,7 @@ def import_run(
     return rows
 
 
-def task_length(run: Mapping[str, Any]) -> int | None:
-    """Return the number of positions of the sequences that a run learned; None: it is not known."""
-    return int(tasks.load(run["task"]).length(run["task"])) if "task" in run else None
-
-
-def check_logits(run: Mapping[str, Any], place: Path, file: str | Path, length: int | None = None) -> float:
+def check_logits(run: Mapping[str, Any], place: Path, file: str | Path) -> float:
     """Compare the logits of a checkpoint, put in place by the map, with those of the code that it is from.
 
     Then each square matrix, of which no shape tells whether it is transposed, is transposed in its turn: logits that
@@ -113,7 +107,6 @@ def check_logits(run: Mapping[str, Any], place: Path, file: str | Path, length: 
         run: with ``source``, whose ``check`` has a ``tolerance``, and ``model``.
         place: of the checkpoint.
         file: safetensors with ``tokens`` (sequences, positions) and ``logits`` (sequences, positions read, outputs).
-        length: positions of the task's sequences, if it is known.
 
     Returns:
         The largest difference, as a share of the largest logit less the mean of its position.
@@ -129,7 +122,7 @@ def check_logits(run: Mapping[str, Any], place: Path, file: str | Path, length: 
             "positions read, outputs), and nothing else"
         )
     tolerance = run["source"]["check"]["tolerance"]
-    with opened(place, run["source"], run.get("model"), length) as one:
+    with opened(place, run["source"], run.get("model")) as one:
         if one.missing:
             raise SourceError(f"{file}: logits are given, and the map does not give {one.missing[0]}; add it there")
         one.check()

@@ -54,8 +54,7 @@ def imported_model(run: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]
     """Return the model of checkpoints that another program made, sized as their parameters are.
 
     Args:
-        run: its settings: ``model``, and ``task`` if it is known, which says how long sequences are where no learned
-            position embedding does.
+        run: its settings, with ``model``.
         shapes: of the parameters, by the names of the workflow's transformer.
 
     Raises:
@@ -63,8 +62,7 @@ def imported_model(run: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]
     """
     if "model" not in run:
         raise ValueError("nothing is known of the model that these checkpoints are of; give `model` beside `source`")
-    length = tasks.load(run["task"]).length(run["task"]) if "task" in run else None
-    return build(run["model"], TaskSizes(*sizes_of(shapes, length)))
+    return build(run["model"], TaskSizes(*sizes_of(shapes)))
 
 
 def train(

@@ -95,21 +95,20 @@ def _rows(
     rows = [
         here | {"quantity": "matrix_singular_value", "index": np.arange(1, len(shown) + 1), "value": shown},
         here | {"quantity": "matrix_frobenius_norm", "value": float(np.linalg.norm(spectrum))},
-        *_ranks(here, "matrix", spectrum, null),
     ]
+    rows += _ranks(here, "matrix", spectrum, null) if matrix.any() else []
     if before is None:
         return rows
-    norm, change = float(np.linalg.norm(before)), singular_values(matrix - before)
-    if change[0] > 0 and norm > 0:
-        rows.append(here | {"quantity": "increment_norm_share", "value": float(np.linalg.norm(change)) / norm})
+    if before.any() and not np.array_equal(matrix, before):
+        change = singular_values(matrix - before)
+        share = float(np.linalg.norm(change) / np.linalg.norm(before))
+        rows.append(here | {"quantity": "increment_norm_share", "value": share})
         rows += _ranks(here, "increment", change, null)
     return rows
 
 
 def _ranks(here: dict[str, Any], kind: str, spectrum: np.ndarray, null: dict[str, np.ndarray]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
-    if not spectrum[0] > 0:
-        return rows
     for name, rank in RANKS.items():
         row = here | {"quantity": f"{kind}_{name}", "unit": "dimensions"}
         rows += [row | {"value": rank(spectrum)}, row | central_range(null[name], "gaussian_matrix")]

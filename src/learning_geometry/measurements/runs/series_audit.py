@@ -43,6 +43,8 @@ class Followed(NamedTuple):
     """Squared distances between steps two apart."""
     not_finite: np.ndarray
     """How many of its numbers are not finite."""
+    moved: np.ndarray
+    """Whether a number that is stored changes from each step to the next."""
 
 
 def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
@@ -69,7 +71,7 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
     steps = run.steps()
     shapes = parameter_shapes(run.checkpoints, steps[0])
     of_tensors = {name: _followed(run, steps, name, shape) for name, shape in sorted(shapes.items())}
-    files = [read_provenance(run.checkpoints, step).get("source", {}) for step in steps]
+    files = [read_provenance(run.checkpoints, step).get("file", {}) for step in steps]
     found = [
         *_of_files(steps, files),
         *_of_path(steps, of_tensors, files),
@@ -93,15 +95,17 @@ def _followed(run: Run, steps: Sequence[int], name: str, shape: tuple[int, ...])
     count = len(steps)
     squares, to_next = np.zeros(count), np.zeros(count - 1)
     to_second, bad = np.zeros(max(count - 2, 0)), np.zeros(count, dtype=np.int64)
+    moved = np.zeros(count - 1, dtype=bool)
     for block in trajectory_blocks(run.checkpoints, steps, name, shape):
         bad += np.sum(~np.isfinite(block), axis=1)
+        moved |= np.any(block[1:] != block[:-1], axis=1)
         values = block.astype(np.float64)
         with np.errstate(invalid="ignore", over="ignore"):
             squares += np.sum(values**2, axis=1)
             to_next += np.sum(np.diff(values, axis=0) ** 2, axis=1)
             if count > 2:
                 to_second += np.sum((values[2:] - values[:-2]) ** 2, axis=1)
-    return Followed(np.sqrt(squares), to_next, to_second, bad)
+    return Followed(np.sqrt(squares), to_next, to_second, bad, moved)
 
 
 def _together(tensors: Any) -> Followed:
@@ -112,6 +116,7 @@ def _together(tensors: Any) -> Followed:
         np.sum([each.to_next for each in listed], axis=0),
         np.sum([each.to_second for each in listed], axis=0),
         np.sum([each.not_finite for each in listed], axis=0),
+        np.any([each.moved for each in listed], axis=0),
     )
 
 
@@ -140,8 +145,7 @@ def _of_path(
     """Yield what the way of all parameters together tells."""
     model = _together(tensors.values())
     digests = [file.get("digest") for file in files]
-    moved = model.to_next > 0
-    for place in (np.flatnonzero(~moved & np.isfinite(model.to_next)) + 1).tolist():
+    for place in (np.flatnonzero(~model.moved) + 1).tolist():
         if digests[place] is None or digests[place] != digests[place - 1]:
             yield _finding("same_parameters", steps[place], steps[place - 1])
     found = detours(model.to_next, model.to_second)
@@ -158,8 +162,7 @@ def _of_tensors(
         part = name.removesuffix(".weight")
         for place in np.flatnonzero(followed.not_finite).tolist():
             yield _finding("not_finite", steps[place], followed.not_finite[place], part)
-        # differences of equal numbers are exactly 0
-        if len(steps) > 1 and not followed.to_next.any():
+        if len(steps) > 1 and not followed.moved.any():
             yield _finding("never_moves", steps[0], part=part)
         if len(shapes[name]) < 2:
             continue  # norms of a few numbers jump all the time
