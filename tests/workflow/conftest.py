@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -301,3 +302,14 @@ def here(tmp_path_factory):
     copy = prepared(tmp_path_factory.mktemp("here"))
     copy.snakemake("--cores", "2")
     return copy
+
+
+@pytest.fixture(scope="session")
+def seen(up, tmp_path_factory):
+    """By the name of a scenario, what returns how it ended, or raises what it raised; they mostly wait."""
+    from .slurm_runs import prepared
+    from .slurm_scenarios import SCENARIOS
+
+    with ThreadPoolExecutor(3) as pool:
+        runs = {each: pool.submit(each, prepared(tmp_path_factory.mktemp(each.__name__)), up) for each in SCENARIOS}
+    return {each.__name__: run.result for each, run in runs.items()}

@@ -9,6 +9,7 @@ from tests.workflow.conftest import OPERATIONS_FIGURES, REPOSITORY, Copy, copy_w
 QUICK = ("--slurm-init-seconds-before-status-checks", "2")
 """So that a test need not wait for the first look at its jobs."""
 DOCS = (REPOSITORY / "docs/cluster.md").read_text()
+RUN = "results/tiny_grokking/seed-0"
 SAME = "every table is the same bytes as without the fault"
 
 
@@ -37,11 +38,19 @@ class Ended(NamedTuple):
     """All that it sent."""
     number: str = ""
     """Of the job that something happened to."""
+    asked: tuple[str, ...] = ()
+    """What Slurm tells of each of the jobs."""
 
     @property
     def state(self):
         """What Slurm says of that job."""
         return next(job["state"] for job in self.jobs if job["number"] == self.number)
+
+
+def edit(copy, path):
+    """Add a statement that changes no number."""
+    with (copy.folder / path).open("a") as file:
+        file.write("\n_EDITED = True\n")
 
 
 def until(condition, seconds=180.0):

@@ -3,95 +3,19 @@
 A site without accounting is what the cluster is. What is seen of each fault must be what docs/cluster.md says.
 """
 
-import os
-import signal
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import yaml
 
 from learning_geometry import slurm
-from tests.slurm_demo import PROFILE, different, start
+from tests.slurm_demo import different, start
 from tests.workflow.conftest import REPOSITORY
 
-from .slurm_runs import QUICK, SAME, at_work, ended, prepared, running, small_config, told, until
+from .slurm_runs import QUICK, SAME, at_work, ended, prepared, running, told, until
 
 pytestmark = pytest.mark.slow
-
-
-def out_of_the_box(copy, up):
-    return ended(start(copy, up), copy, up)
-
-
-def cancelled(copy, up):
-    process = start(copy, up, *QUICK)
-    number = running(copy, up)
-    up.run("scancel", number)
-    return ended(process, copy, up, number)
-
-
-def over_memory(copy, up):
-    asked = [f"{rule}:mem_mb=attempt*attempt*400" for rule in ("make_dataset", "train", "measure")]
-    found = ended(start(copy, up, *QUICK, "--set-resources", *asked), copy, up)
-    return found._replace(number=found.jobs[0]["number"])
-
-
-def over_time(copy, up):
-    process = start(copy, up, *QUICK)
-    number = running(copy, up)
-    for each in until(lambda: at_work(copy)):
-        os.kill(each, signal.SIGSTOP)
-    up.run("scontrol", "update", f"JobId={number}", "TimeLimit=1")
-    return ended(process, copy, up, number)
-
-
-def killed(copy, up):
-    process = start(copy, up, *QUICK)
-    number = running(copy, up)
-    process.kill()
-    process.communicate()
-    (job,) = [each for each in up.jobs(copy.folder) if each["number"] == number]
-    up.run("scancel", "--name", job["name"])
-    copy.snakemake(*PROFILE, "--unlock")
-    found = ended(start(copy, up, *QUICK), copy, up, number)
-    return found._replace(jobs=[job, *found.jobs])
-
-
-def interrupted(copy, up):
-    process = start(copy, up, *QUICK)
-    number = running(copy, up)
-    process.send_signal(signal.SIGINT)
-    found = ended(process, copy, up, number)
-    until(lambda: not [job for job in up.jobs(copy.folder) if job["state"] in ("RUNNING", "COMPLETING")])
-    return found._replace(jobs=up.jobs(copy.folder))
-
-
-def failing(copy, up):
-    copy.edit("workflow/scripts/train.py", "with job(snakemake)", "raise RuntimeError('planted')\nwith job(snakemake)")
-    found = ended(start(copy, up, *QUICK), copy, up)
-    return found._replace(number=found.jobs[0]["number"])
-
-
-def two_configs(copy, up):
-    (copy.folder / "second.yaml").write_text(yaml.safe_dump(small_config() | {"results": "results/second"}))
-    first, second = start(copy, up, *QUICK), start(copy, up, *QUICK, config="second.yaml")
-    said, _ = second.communicate(timeout=500)
-    found = ended(first, copy, up)
-    return found._replace(status=found.status or second.returncode, said=found.said + said)
-
-
-SCENARIOS = (out_of_the_box, over_time, over_memory, killed, failing, cancelled, interrupted, two_configs)
-"""What happens in a copy of its own; they mostly wait, and so run beside each other."""
-
-
-@pytest.fixture(scope="module")
-def seen(up, tmp_path_factory):
-    """By the name of a scenario, what returns how it ended, or raises what it raised."""
-    with ThreadPoolExecutor(3) as pool:
-        runs = {each: pool.submit(each, prepared(tmp_path_factory.mktemp(each.__name__)), up) for each in SCENARIOS}
-    return {each.__name__: run.result for each, run in runs.items()}
 
 
 @pytest.mark.parametrize(

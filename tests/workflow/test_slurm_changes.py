@@ -10,18 +10,11 @@ import pytest
 from tests.slurm_demo import different, start
 
 from .conftest import Copy, environment, job_counts
-from .slurm_runs import QUICK, SAME, ended, prepared, running, small_config, told, until
+from .slurm_runs import QUICK, RUN, SAME, edit, ended, prepared, told, until
 
 pytestmark = pytest.mark.slow
 
-RUN = "results/tiny_grokking/seed-0"
 MEASUREMENT = "src/learning_geometry/measurements/runs/embedding_frequencies.py"
-
-
-def edit(copy, path):
-    """Add a statement that changes no number."""
-    with (copy.folder / path).open("a") as file:
-        file.write("\n_EDITED = True\n")
 
 
 def times(copy):
@@ -42,18 +35,10 @@ def nothing_to_be_done(copy, up):
     return found.status == 0 and "Nothing to be done" in found.said
 
 
-@pytest.fixture(scope="module")
-def there(up, tmp_path_factory):
-    """The run of these tests, on the cluster."""
-    copy = prepared(tmp_path_factory.mktemp("there"))
-    found = ended(start(copy, up, *QUICK), copy, up)
-    assert found.status == 0, found.said
-    return copy
-
-
 @pytest.fixture
-def editable(there, tmp_path):
-    shutil.copytree(there.folder, tmp_path / "copy")
+def editable(seen, tmp_path):
+    """A copy of the run that ended out of the box."""
+    shutil.copytree(seen["out_of_the_box"]().copy.folder, tmp_path / "copy")
     return Copy(tmp_path / "copy")
 
 
@@ -109,30 +94,20 @@ def test_an_edit_while_jobs_wait_is_in_what_they_make(up, tmp_path):
     told("code is edited while jobs wait", state, "they run with the code of now; nothing is out of date at the end")
 
 
-def test_an_edit_while_a_job_runs_is_refused_and_the_job_sent_again(up, tmp_path):
-    experiments = small_config()["experiments"]
-    # long enough for an edit
-    experiments["tiny_grokking"]["training"] |= {"steps": 3000, "checkpoints": {"every": 500, "logarithmic": 0}}
-    experiments["tiny_grokking"]["measurements"] = {"embedding_frequencies": {"every": 500}}
-    copy = prepared(tmp_path, experiments=experiments, figures={})
-    process = start(copy, up, *QUICK)
-    number = running(copy, up)
-    until((copy.folder / RUN / "logs/train.log").exists)
-    edit(copy, "src/learning_geometry/training/loop.py")
-    found = ended(process, copy, up, number)
+def test_an_edit_while_a_job_runs_is_refused_and_the_job_sent_again(seen, up):
+    found = seen["edited_while_it_runs"]()
     assert found.status == 0, found.said
-    logs = (copy.folder / ".snakemake/slurm_logs").rglob("*.log")
+    logs = (found.copy.folder / ".snakemake/slurm_logs").rglob("*.log")
     assert any("the code changed while this job ran" in log.read_text() for log in logs)
-    assert nothing_to_be_done(copy, up)
+    assert nothing_to_be_done(found.copy, up)
     outcome = "it writes nothing and is sent again, with the code of now; nothing is out of date at the end"
     told("code is edited while a job runs", found.state, outcome)
 
 
-def test_a_gpu_is_asked_for_where_a_rule_has_one(up, tmp_path):
-    copy = prepared(tmp_path)
-    found = ended(start(copy, up, *QUICK, "--set-resources", "train:gpu=1"), copy, up)
+def test_a_gpu_is_asked_for_where_a_rule_has_one(seen):
+    found = seen["asks_for_a_gpu"]()
     assert found.status == 0, found.said
-    asked = [up.run("scontrol", "--oneliner", "show", "job", job["number"]) for job in found.jobs]
     # the run travels together, the first of all
-    assert [bool(re.search(r"TresPerJob=gres:gpu:1\b", each)) for each in asked] == [True] + [False] * (len(asked) - 1)
+    asked = [bool(re.search(r"TresPerJob=gres:gpu:1\b", each)) for each in found.asked]
+    assert asked == [True] + [False] * (len(asked) - 1)
     assert len(asked) > 1
