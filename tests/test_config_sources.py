@@ -74,7 +74,9 @@ def mapped(folder, **source):
 def test_a_source_needs_neither_task_nor_model_and_has_no_defaults_of_them(folder):
     each = checked(experiment(folder))
     assert not {"task", "model", "optimizer", "training"} & set(each)
-    assert each["source"]["found"] == {"steps": [0, 10, 20, 30, 40, 50], "every": 10}
+    sizes = [path.stat().st_size for path in folder.glob("run-0/*.safetensors")]
+    steps = {"steps": [0, 10, 20, 30, 40, 50], "every": 10}
+    assert each["source"]["found"] == steps | {"bytes": sum(sizes), "largest": max(sizes)}
     assert validate({"experiments": {"mine": each}})["experiments"]["mine"] == each
 
 
@@ -99,14 +101,17 @@ def test_training_and_source_exclude_each_other_and_one_is_needed(folder):
         ({"names": "llama", "unchecked": True, "check": {"file": "a"}}, "source.unchecked: there is a `check`"),
         ({"names": "llama", "check": {"file": "a", "seed": 7}}, "source.check.seed: 7 is no seed of the experiment"),
         ({"names": "lama", "unchecked": True}, "source.names: 'lama' is no map; did you mean llama"),
-        ({"ignore": ["nothing.*"]}, "nothing is called nothing.*"),
-        ({"step": [0, 5]}, "`step` lists 2"),
+        ({"ignore": ["nothing.*"]}, "source.files: {folder}/run-0/s000.safetensors: nothing is called nothing.*"),
+        ({"step": [0, 5]}, "source.files: {folder}/run-{seed}/s{step}.safetensors"),
     ],
 )
 def test_what_does_not_go_together_is_refused(source, message, folder):
-    assert f"experiments.mine.{message}" in refusal(experiment(folder, source)) or message in refusal(
-        experiment(folder, source)
-    )
+    expected = f"experiments.mine.{message}".replace("{folder}", str(folder))
+    assert expected in refusal(experiment(folder, source))
+
+
+def test_as_many_steps_are_listed_as_there_are_checkpoints(folder):
+    assert "s050.safetensors), and `step` lists 2; list one" in refusal(experiment(folder, {"step": [0, 5]}))
 
 
 def test_a_seed_without_files_is_named(folder):

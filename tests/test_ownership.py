@@ -1,5 +1,7 @@
 """Nothing is deleted that the workflow did not make."""
 
+import re
+
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -19,6 +21,7 @@ def finished(folder):
 def test_what_the_workflow_made_is_its_own_finished_or_not_damaged_or_not(tmp_path):
     folder = finished(tmp_path)
     (folder / ".snakemake_timestamp").touch()
+    (folder / ".step-000010.0a1b2c3d.safetensors").write_bytes(b"of a writer that was killed")
     check_ours([folder, tmp_path / "absent"])
     (folder / "step-000000.safetensors").write_bytes(b"damaged")
     check_ours([folder])
@@ -26,12 +29,14 @@ def test_what_the_workflow_made_is_its_own_finished_or_not_damaged_or_not(tmp_pa
     check_ours([tmp_path / "half"])
 
 
-@pytest.mark.parametrize("name", ["ckpt_10.pt", "notes.txt", "deeper/ckpt.bin", "step-000010.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["ckpt_10.pt", "notes.txt", "deeper/ckpt.bin", ".data/ckpt.pt", "step-000010.safetensors"]
+)
 def test_a_file_of_another_program_in_a_folder_is_named(name, tmp_path):
     folder = finished(tmp_path)
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_bytes(b"mine")
-    with pytest.raises(NotOursError, match=rf"{name} was not written by this workflow.*`source`"):
+    with pytest.raises(NotOursError, match=rf"{re.escape(name)} was not written by this workflow.*`source`"):
         check_ours([folder])
     assert (folder / name).read_bytes() == b"mine"
 

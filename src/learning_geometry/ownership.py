@@ -1,10 +1,14 @@
 """Whether what lies at the place of an artifact was made by the workflow: nothing else is ever replaced or deleted."""
 
+import re
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from learning_geometry.paths import MANIFEST
+
+TEMPORARY = re.compile(r"\.snakemake_timestamp|\..*\.[0-9a-f]{8}(\.[a-z]+)?")
+"""Snakemake's time stamp, and what a writer that was killed leaves (``files.atomic_path``)."""
 
 
 class NotOursError(ValueError):
@@ -42,9 +46,7 @@ def foreign_file(path: Path) -> Path | None:
     listed = _listed(path)
     for file in sorted(path.rglob("*")):
         name = file.relative_to(path).as_posix()
-        hidden = any(part.startswith(".") for part in Path(name).parts)
-        # a temporary file of a writer that was killed, or Snakemake's time stamp
-        if file.is_dir() or hidden or name in listed or file.name == MANIFEST:
+        if file.is_dir() or name in listed or file.name == MANIFEST or TEMPORARY.fullmatch(file.name):
             continue
         if file.suffix not in (".safetensors", ".parquet") or not _is_ours(file):
             return file

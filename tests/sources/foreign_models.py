@@ -74,7 +74,7 @@ def hooked_state(layers=2, heads=2, width=8, head_width=4, hidden=32, vocabulary
     shapes |= {"ln_final.w": (width,), "ln_final.b": (width,)}
     shapes |= {"unembed.W_U": (width, vocabulary), "unembed.b_U": (vocabulary,)}
     generator = torch.Generator().manual_seed(seed)
-    state = {name: 0.5 * torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    state = {name: 0.5 * torch.randn(shape, generator=generator, dtype=torch.float64) for name, shape in shapes.items()}
     for layer in range(layers):
         state[f"blocks.{layer}.attn.mask"] = torch.ones(length, length).tril().bool()
         state[f"blocks.{layer}.attn.IGNORE"] = torch.tensor(-math.inf)

@@ -18,11 +18,12 @@ def settings(**changed):
     return defaults | {"name": "transformer", "width": 8, "heads": 2, "layers": 2} | changed
 
 
-def drawn(model, seed=0, sizes=SIZES):
+def drawn(model, seed=0, sizes=SIZES, dtype=torch.float32):
     """Parameters with norms and biases that matter."""
     parameters = transformer.initialise(model, sizes, np.random.default_rng(seed))
     generator = torch.Generator().manual_seed(seed)
-    return {name: value + 0.3 * torch.randn(value.shape, generator=generator) for name, value in parameters.items()}
+    drawn = {name: value + 0.3 * torch.randn(value.shape, generator=generator) for name, value in parameters.items()}
+    return {name: value.to(dtype) for name, value in drawn.items()}
 
 
 def shapes(model, sizes=SIZES):
@@ -59,15 +60,17 @@ def tokens(length=12, sequences=3, vocabulary=16):
 
 
 def scattered(module, seed=0):
-    """A module of another tool whose parameters, norms and biases as well, are far from what it starts with."""
+    """A module of another tool in float64 whose parameters, norms and biases as well, are far from its start."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
-    return module.eval()
+    return module.double().eval()
 
 
 def agree(theirs, ours):
+    """In float64, where the kernel that sums does not decide; parts of transformers compute in float32 even then."""
+    assert theirs.dtype == ours.dtype == torch.float64
     assert theirs.shape == ours.shape
     assert theirs.std() > 0.1
     torch.testing.assert_close(theirs, ours, atol=1e-6 * float(theirs.abs().max()), rtol=0)

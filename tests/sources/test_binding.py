@@ -201,7 +201,7 @@ def test_nothing_of_a_file_is_dropped_in_silence(name, data):
 @pytest.mark.parametrize("name", MODELS)
 def test_every_number_of_a_file_is_in_one_parameter(name):
     state, model = MODELS[name]
-    floats = [key for key, value in state.items() if value.dtype == torch.float32 and value.ndim]
+    floats = [key for key, value in state.items() if value.is_floating_point() and value.ndim]
     numbers = iter(range(10**6))
     told_apart = {
         key: torch.tensor([float(next(numbers)) for _ in range(state[key].numel())]).reshape(state[key].shape)

@@ -69,7 +69,7 @@ def test_transformers_loads_it_and_gives_the_same_logits(target, model, tmp_path
     theirs, loading = transformers.AutoModelForCausalLM.from_pretrained(path, output_loading_info=True)
     assert type(theirs).__name__ == json.loads((path / "config.json").read_text())["architectures"][0]
     assert not any(loading[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
-    agree(theirs.eval()(tokens()).logits, logits(drawn(model), model, tokens()))
+    agree(theirs.double().eval()(tokens()).logits, logits(drawn(model, dtype=torch.float64), model, tokens()))
 
 
 @pytest.mark.parametrize("model", MODELS["nanogpt"])
@@ -82,17 +82,18 @@ def test_nanogpt_loads_it_and_gives_the_same_logits(model, tmp_path):
     assert (content["iter_num"], arguments["block_size"], arguments["n_layer"]) == (5, 12, 2)
     theirs = NanoGPT(bias=arguments["bias"])
     theirs.load_state_dict(content["model"])
-    agree(theirs.eval()(tokens()), logits(drawn(model), model, tokens()))
+    agree(theirs.double().eval()(tokens()), logits(drawn(model, dtype=torch.float64), model, tokens()))
 
 
 def test_the_state_dict_of_transformer_lens_gives_the_same_logits(tmp_path):
     path = write("transformer_lens", tmp_path, 5, exported("transformer_lens", HOOKED))
     state = torch.load(path, weights_only=True)
     assert state["blocks.1.attn.W_Q"].shape == (2, 8, 4)
+    state = {name: value.double() for name, value in state.items()}
     for layer in range(2):
         state[f"blocks.{layer}.attn.mask"] = torch.ones(12, 12).tril().bool()
         state[f"blocks.{layer}.attn.IGNORE"] = torch.tensor(-torch.inf)
-    agree(hooked_forward(state, tokens()), logits(drawn(HOOKED), HOOKED, tokens()))
+    agree(hooked_forward(state, tokens()), logits(drawn(HOOKED, dtype=torch.float64), HOOKED, tokens()))
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,7 @@ def test_biases_that_the_model_lacks_must_be_zero():
     state, model = hooked_state(), HOOKED | {"bias": ["query_key_value", "output", "mlp"]}
     with pytest.raises(SourceError, match=r"unembed.b_U: is not zero.*bias"):
         through("transformer_lens", state, model)
-    state["unembed.b_U"] = torch.zeros(16)
+    state["unembed.b_U"] = torch.zeros(16, dtype=torch.float64)
     agree(hooked_forward(state, tokens()), logits(through("transformer_lens", state, model), model, tokens()))
 
 

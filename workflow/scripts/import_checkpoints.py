@@ -10,6 +10,7 @@ run_in_a_fork()
 
 import shutil
 from collections import Counter, defaultdict
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -30,7 +31,6 @@ with job(snakemake) as running:
     name, working = snakemake.wildcards.experiment, Path(snakemake.params.working)
     provenance = experiment | {"name": name, "seed": seed, **running.of()}
     source = snakemake.params.source
-    # what is stored names no place of files
     run = experiment | {"source": source}
     digests = defaultdict(list)
     for role, digest in sorted(running.of()["made_from"]["outside"].items()):
@@ -45,12 +45,11 @@ with job(snakemake) as running:
         at = checked_at(source, snakemake.params.seeds)
         apart = check_logits(run, at.path, source["check"]["file"])
         running.terminal(f"{name}: logits of {at.path} as given, but for {apart:.1g} of the largest")
-    progress = Progress(len(places), f"{name} seed {seed}")
+    progress, done = Progress(len(places), f"{name} seed {seed}"), count(1)
 
     def report(step, note):
-        """Show what was imported."""
-        running.unchanged()
-        progress(sorted(places).index(step) + 1, f"step {step}: {note}")
+        """Show what was imported; that nothing changed meanwhile is seen at the end."""
+        progress(next(done), f"step {step}: {note}")
 
     dataset = read_dataset(snakemake.input.dataset[0]) if snakemake.input.dataset else None
     of_steps = {step: digest_of(of_one) for step, of_one in digests.items()}

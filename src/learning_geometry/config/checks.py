@@ -6,7 +6,7 @@ from typing import Any
 
 from learning_geometry import model_options
 from learning_geometry.config import task_data
-from learning_geometry.config.feeds import Held, check_files, held_by, lacking
+from learning_geometry.config.feeds import Held, check_files, lacking
 from learning_geometry.config.interfaces import interface_problems
 from learning_geometry.config.language_models import check_files as check_model_files
 from learning_geometry.config.language_models import check_settings
@@ -68,11 +68,11 @@ def _check_sourced(experiment: dict[str, Any], path: KeyPath, problems: Problems
         _check_settings_of_task(experiment["task"], report)
     if experiment.get("model"):
         _check_model(experiment["model"], report)
-    if new and len(problems) == before:
-        check_files(experiment, report)
-    elif not new and experiment["source"]["found"] is None:
-        report("source.found", "missing; it is written by the check of the files, which lie elsewhere now")
-    return held_by(experiment) if new and len(problems) == before else None
+    if not new:
+        if experiment["source"]["found"] is None:
+            report("source.found", "missing; it is written by the check of the files, which lie elsewhere now")
+        return None
+    return check_files(experiment, report) if len(problems) == before else None
 
 
 def _check_task(experiment: dict[str, Any], report: Report, results: str, new: bool) -> bool:

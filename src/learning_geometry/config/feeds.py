@@ -4,32 +4,47 @@ import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from learning_geometry import tasks
 from learning_geometry.config.needs import needs
 from learning_geometry.config.problems import Report
 from learning_geometry.config.sourced import check_source
-from learning_geometry.sources.checkpoint import SourceError
-from learning_geometry.sources.chosen import checkpoints_of
+from learning_geometry.files import read_tensor_shapes
+from learning_geometry.model_options import sizes_of
+from learning_geometry.sources.checkpoint import MapError, SourceError
+from learning_geometry.sources.chosen import checked_at, checkpoints_of
+from learning_geometry.sources.folders import files_of
 from learning_geometry.sources.grid import uniform_grid
+from learning_geometry.sources.map_files import map_files
 from learning_geometry.sources.opening import opened
+
+SHOWN = 5
+"""Steps that a message lists."""
+
+OF_CHECK = (
+    "it must hold `tokens` (sequences, positions) and `logits` (sequences, positions read, outputs), and nothing else"
+)
 
 MATRICES = "*"
 """What a measurement says that it needs of the weights if any matrices will do."""
 
 
 class Held(NamedTuple):
-    """The parameters that are imported of every checkpoint."""
+    """What is imported of the checkpoints of a source."""
 
     shapes: dict[str, tuple[int, ...]]
-    """Of the workflow's names where there is a map, else of the file's."""
+    """Of the parameters, by the workflow's names where there is a map, else by the file's."""
     missing: tuple[str, ...]
     """Parameters of the model that the map does not give."""
     untold: tuple[str, ...]
     """Square matrices, of which no shape tells whether they are transposed."""
+    uneven: str
+    """Which seed lacks steps that another has; "": none."""
 
 
-def check_files(experiment: dict[str, Any], report: Report) -> None:
+def check_files(experiment: dict[str, Any], report: Report) -> Held | None:
     """Find the checkpoints of a source, write down their steps, and report what of them cannot be read or put in place.
 
     Of every seed all names are looked at, of the first seed the head of the first checkpoint; the others are compared
@@ -38,26 +53,84 @@ def check_files(experiment: dict[str, Any], report: Report) -> None:
     Args:
         experiment: with all defaults filled in; ``source.found`` is written.
         report: called with a key and what is wrong with it.
+
+    Returns:
+        What the source holds; None if something is wrong.
     """
-    source, seeds = experiment["source"], experiment["seeds"]
-    if not check_source(source, seeds, report):
-        return
-    place = "source.files" if source["hub"] is None else "source.hub"
+    source, wrong = experiment["source"], []
+
+    def refuse(key: str, problem: str) -> None:
+        wrong.append(key)
+        report(key, problem)
+
+    if not check_source(source, experiment["seeds"], refuse):
+        return None
     try:
-        series = checkpoints_of(source, seeds)
-        steps = sorted({step for of_seed in series.values() for step in of_seed})
-        source["found"] = {"steps": steps, "every": uniform_grid(steps).every}
+        source["found"] = _found(checkpoints_of(source, experiment["seeds"]))
         held = held_by(experiment)
     except SourceError as error:
-        key = {"map": "source.names", "model": "model"}.get(getattr(error, "about", ""), place)
-        report(key, str(error))
-        return
+        place = "source.files" if source["hub"] is None else "source.hub"
+        refuse("source.names" if isinstance(error, MapError) else place, str(error))
+        return None
     if source["names"] is not None and held.untold and not (source["check"] or source["unchecked"]):
-        report(
+        refuse(
             "source.check",
             f"{held.untold[0]} is square, as {len(held.untold)} of the matrices are, and no shape tells whether it is "
             "transposed; give a file with tokens and the logits of your own code, or set source.unchecked: true",
         )
+    if source["check"]:
+        _check_check(source, experiment["seeds"], refuse)
+    if experiment.get("task") and source["names"] is not None and not held.missing:
+        _check_sizes(experiment, held, refuse)
+    return None if wrong else held
+
+
+def _found(series: Mapping[int, Mapping[int, Path]]) -> dict[str, Any]:
+    """Return the steps that all seeds have, and sizes (bytes): of all files of a seed, and of a checkpoint, at most."""
+    steps = sorted(set.intersection(*(set(of_seed) for of_seed in series.values())))
+    if not steps:
+        raise SourceError("there is no step of which every seed has a checkpoint; give seeds of one kind of run")
+    sizes = {
+        seed: [sum(path.stat().st_size for path in files_of(place)) for place in of_seed.values()]
+        for seed, of_seed in series.items()
+    }
+    return {
+        "steps": steps,
+        "every": uniform_grid(steps).every,
+        "bytes": max(sum(of_seed) for of_seed in sizes.values()),
+        "largest": max(max(of_seed) for of_seed in sizes.values()),
+    }
+
+
+def _check_check(source: Mapping[str, Any], seeds: Sequence[int], report: Report) -> None:
+    """Report a file of logits that there is not or that holds something else, and a step that there is not."""
+    file = source["check"]["file"]
+    try:
+        shapes = read_tensor_shapes(file)
+        checked_at(source, seeds)
+    except SourceError as error:
+        report("source.check.step", str(error))
+    except (OSError, ValueError) as error:
+        report("source.check.file", str(error))
+    else:
+        if {name: len(shape) for name, shape in shapes.items()} != {"tokens": 2, "logits": 3}:
+            report("source.check.file", f"{file}: holds {shapes}; {OF_CHECK}")
+
+
+def _check_sizes(experiment: Mapping[str, Any], held: Held, report: Report) -> None:
+    """Report a task with tokens, outputs or positions that the model of the checkpoints does not have."""
+    task = dict(experiment["task"])
+    module = tasks.load(task)
+    vocabulary, outputs, positions = sizes_of(held.shapes)
+    for what, wanted, there in (
+        ("tokens", module.vocabulary(task), vocabulary),
+        ("outputs", module.outputs(task), outputs),
+        ("positions", module.length(task), positions if "positions.weight" in held.shapes else None),
+    ):
+        if there is not None and wanted > there:
+            report(
+                "task", f"it has {wanted} {what}, and the model of the checkpoints {there}; give the task of these runs"
+            )
 
 
 def held_by(experiment: Mapping[str, Any]) -> Held:
@@ -66,18 +139,32 @@ def held_by(experiment: Mapping[str, Any]) -> Held:
     Raises:
         SourceError: it cannot be read, or the map does not fit.
     """
-    chosen = {key: experiment[key] for key in ("seeds", "source", "model") if key in experiment}
-    return _held_by(json.dumps(chosen, sort_keys=True))
+    source, seeds = experiment["source"], experiment["seeds"]
+    series = checkpoints_of(source, seeds)
+    first = series[seeds[0]]
+    place = first[min(first)]
+    files = [*files_of(place), *(map_files(source["names"]) if source["names"] else ())]
+    stamps = [[str(path), path.stat().st_mtime_ns, path.stat().st_size] for path in files]
+    chosen = {"source": {key: source[key] for key in ("state", "names", "ignore")}, "model": experiment.get("model")}
+    shapes, missing, untold = _held_as_of(place, json.dumps([chosen, stamps], sort_keys=True))
+    return Held(shapes, missing, untold, _uneven(series))
+
+
+def _uneven(series: Mapping[int, Mapping[int, Path]]) -> str:
+    """Return in words which seed lacks a step that another has; "" if none does."""
+    steps = sorted(set().union(*series.values()))
+    for seed, of_seed in series.items():
+        if lacks := [step for step in steps if step not in of_seed]:
+            shown = ", ".join(map(str, lacks[:SHOWN])) + ", …" * (len(lacks) > SHOWN)
+            return f"seed {seed} has no checkpoint of step {shown}, which others have"
+    return ""
 
 
 @functools.lru_cache(maxsize=32)
-def _held_by(experiment: str) -> Held:
-    chosen = json.loads(experiment)
-    seed = chosen["seeds"][0]
-    of_seed = checkpoints_of(chosen["source"], [seed])[seed]
-    with opened(of_seed[min(of_seed)], chosen["source"], chosen.get("model")) as one:
-        shapes = {name: shape for name, (_, shape) in one.types.items()}
-        return Held(shapes, one.missing, one.untold)
+def _held_as_of(place: Path, chosen: str) -> tuple[dict[str, tuple[int, ...]], tuple[str, ...], tuple[str, ...]]:
+    of = json.loads(chosen)[0]
+    with opened(place, of["source"], of["model"]) as one:
+        return {name: shape for name, (_, shape) in one.types.items()}, one.missing, one.untold
 
 
 def lacking(name: str, settings: Mapping[str, Any], experiment: Mapping[str, Any], held: Held) -> str:
@@ -96,6 +183,9 @@ def _lacking(
     wanted: Mapping[str, Any], settings: Mapping[str, Any], experiment: Mapping[str, Any], held: Held
 ) -> Iterator[str]:
     source = experiment["source"]
+    if held.uneven and wanted.get("other_seeds"):
+        yield f"it compares seeds, and {held.uneven}; add it, or leave out seeds"
+        return
     weights: Sequence[str] = wanted.get("weights", ())
     if MATRICES in weights:
         chosen = settings.get("matrices") or MATRICES

@@ -126,8 +126,8 @@ def _steps(settings: dict[str, Any], experiment: dict[str, Any], at: Report) -> 
         step = settings.get(key)
         if step is not None and step > steps:
             at(key, f"{step} lies beyond the {steps} steps of training; lower it")
-        elif key == "from_step" and step is not None and step % grid:
-            at(key, f"{step} is no checkpoint on the uniform grid; use a multiple of {grid}")
+        elif key == "from_step" and step is not None and not _on_grid(step, experiment):
+            at(key, f"{step} is no checkpoint on the uniform grid; use a multiple of {grid}{_offset(experiment)}")
     length, points = settings.get("steps"), settings.get("points")
     if isinstance(length, int) and isinstance(points, int) and length % points:
         at(
@@ -139,12 +139,30 @@ def _steps(settings: dict[str, Any], experiment: dict[str, Any], at: Report) -> 
         _named_steps(settings, experiment, at)
 
 
+def _on_grid(step: int, experiment: dict[str, Any]) -> bool:
+    """Whether a step is on the uniform grid, which of checkpoints of another program need not begin at 0."""
+    if "source" in experiment:
+        return step in uniform_grid(experiment["source"]["found"]["steps"]).steps
+    return bool(step % experiment["training"]["checkpoints"]["every"] == 0)
+
+
+def _offset(experiment: dict[str, Any]) -> str:
+    """What is added to multiples of the grid's spacing, in words."""
+    first = uniform_grid(experiment["source"]["found"]["steps"]).steps[0] if "source" in experiment else 0
+    return f" beyond {first}" if first else ""
+
+
 def _named_steps(settings: dict[str, Any], experiment: dict[str, Any], at: Report) -> None:
     if settings.get("every") is None and not settings["steps"]:
         at("every", "it is null and steps is empty; give one of them")
     steps, checkpoints = experiment["training"]["steps"], experiment["training"]["checkpoints"]
     named = {*checkpoints["steps"], 0, steps}
     absent = [step for step in settings["steps"] if step > steps or (step % checkpoints["every"] and step not in named)]
+    if "source" in experiment:
+        found = experiment["source"]["found"]["steps"]
+        if absent := [step for step in settings["steps"] if step not in found]:
+            at("steps", f"there is no checkpoint of step {absent[0]} of every seed; leave it out")
+        return
     if absent and not checkpoints["logarithmic"]:
         at(
             "steps",

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from learning_geometry.config.feeds import held_by, lacking
+from learning_geometry.config.feeds import SHOWN, held_by, lacking
 from learning_geometry.config.measured import check_measurement
 from learning_geometry.config.modules import LITERALS, available, module_literal, settings_schema, subject
 from learning_geometry.config.reading import read_yaml
@@ -94,7 +94,8 @@ def _source(name: str, experiment: dict[str, Any]) -> Iterator[str]:
     source, steps = experiment["source"], experiment["source"]["found"]["steps"]
     grid = uniform_grid(steps)
     shown = f"{len(steps)} steps, {steps[0]} to {steps[-1]}, {len(grid.steps)} of them every {grid.every}"
-    missing = f", {', '.join(map(str, grid.missing))} missing" if grid.missing else ""
+    few = ", ".join(map(str, grid.missing[:SHOWN])) + ", …" * (len(grid.missing) > SHOWN)
+    missing = f", {few} missing" if grid.missing else ""
     notes: list[str] = []
     checkpoints_of(source, experiment["seeds"], notes)
     names = f"names by {source['names']}" if source["names"] else "names as they are"
@@ -103,6 +104,7 @@ def _source(name: str, experiment: dict[str, Any]) -> Iterator[str]:
     if source["unchecked"]:
         lines.append("  NOT CHECKED against logits of your own code; every table and figure says so")
     held = held_by(experiment)
+    lines += [f"  {held.uneven}"] if held.uneven else []
     fed: list[str] = []
     unfed: dict[str, list[str]] = {}
     for measurement in available("measurements"):

@@ -53,7 +53,8 @@ def unusual_detours(found: Float64[np.ndarray, "steps"]) -> Bool[np.ndarray, "st
         >>> np.flatnonzero(unusual_detours(found))
         array([6])
     """
-    usual = np.array([_usual(found, place, besides=1) for place in range(len(found))])
+    # where there are too few neighbours the detour tells alone
+    usual = np.nan_to_num([_usual(found, place, besides=1) for place in range(len(found))])
     with np.errstate(invalid="ignore"):
         return (found > DETOUR) & (found > DETOUR * usual)
 

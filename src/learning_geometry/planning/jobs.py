@@ -3,6 +3,7 @@
 The rules in ``workflow/rules`` take their inputs and parameters from here.
 """
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,10 +25,10 @@ SECTIONS = ("task", "model", "optimizer", "training")
 """Sections of an experiment that make its runs."""
 
 OWN_MAP = "own"
-"""What a map in a file of the user's is called in the settings of a run."""
+"""What a map in a file of the user's is called in the settings of a run; its digest stands for it."""
 
-WHERE = ("files", "hub", "revision", "download", "step", "every_number_is", "check", "copy", "found")
-"""Keys of a source that say where its files are, or are told by their steps; their digests stand for them."""
+OF_SOURCE, OF_IMPORT = ("unchecked", "batch_size"), ("state", "ignore", "unchecked", "evaluation_sequences", "copy")
+"""Keys of a source on which measurements depend, and on which the import does; files are told by digests."""
 
 
 class Job(NamedTuple):
@@ -147,16 +148,17 @@ def _studied(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def run_settings(experiment: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the sections of an experiment that make its runs; of a source what it makes of its files."""
+    """Return the sections of an experiment that make its runs; of a source what measurements depend on."""
     run = {section: experiment[section] for section in SECTIONS if section in experiment}
     if "source" in experiment:
         source = experiment["source"]
-        kept = {key: value for key, value in source.items() if key not in WHERE}
-        # the digest of a map of the user's own stands for it
-        own = Path(source["names"] or "").suffix != ""
-        tolerance = source["check"] and {"tolerance": source["check"]["tolerance"]}
-        run["source"] = kept | {"names": OWN_MAP if own else source["names"], "check": tolerance}
+        run["source"] = {key: source[key] for key in OF_SOURCE} | {"names": map_name(source)}
     return run
+
+
+def map_name(source: Mapping[str, Any]) -> str | None:
+    """Return what the map of a source is called, wherever it lies; None without one."""
+    return OWN_MAP if Path(source["names"] or "").suffix else source["names"]
 
 
 def _modules(run: Mapping[str, Any]) -> tuple[str, ...]:
@@ -210,13 +212,19 @@ def _trained(results: str, at: dict[str, str], run: dict[str, Any], experiment: 
 
 
 def _imported(results: str, at: dict[str, str], run: dict[str, Any], experiment: Mapping[str, Any]) -> Job:
-    source = dict(experiment["source"])
+    source = experiment["source"]
+    imports = {key: source[key] for key in OF_IMPORT} | {"names": map_name(source)}
+    imports |= {"tolerance": source["check"]["tolerance"]} if source["check"] else {}
+    # what stays in place lies somewhere
+    imports |= {} if source["copy"] else {"place": os.path.abspath(source["files"] or source["hub"])}
+    learned = {section: run[section] for section in ("task", "model") if section in run}
     return Job(
         "import_checkpoints",
         at,
         tuple(artifact(results, kind, **at) for kind in ("imported", "imported_metrics")),
         {"dataset": (artifact(results, "dataset", **at),) if "task" in run else ()},
-        {"seed": int(at["seed"]), "experiment": run, "source": source, "seeds": experiment["seeds"]},
+        {"seed": int(at["seed"]), "experiment": learned | {"imports": imports}, "source": source}
+        | {"seeds": experiment["seeds"]},
         # PyTorch's own files are opened by a module that is imported for them alone
         (*_modules(run), "sources.torch_files"),
         reads={"source": source | {"seed": int(at["seed"]), "seeds": experiment["seeds"]}},
@@ -394,10 +402,13 @@ def _claims(config: Mapping[str, Any]) -> Iterator[Job]:
     results, studied, names = config["results"], _studied(config), judged(config)
     if not names:
         return
-    of_runs = ("study", "task", "model", "optimizer", "training")
+    # of checkpoints of another program some sections are not known
+    of_runs = ("study", "task", "model", "optimizer", "training", "source")
     of_models = ("study", "model", "texts", "prompts", "set_up", "measurements")
     asked = {
-        name: {key: studied[name][key] for key in (of_models if name in config["language_models"] else of_runs)}
+        name: {key: studied[name][key] for key in of_models}
+        if name in config["language_models"]
+        else {key: studied[name][key] for key in of_runs if key in studied[name]}
         for name in names
     }
     figures = {

@@ -116,13 +116,15 @@ def outside_files(reads: Mapping[str, Any]) -> dict[str, Path]:
 def _of_source(source: Mapping[str, Any]) -> dict[str, Path]:
     """Return the files of one seed's checkpoints by step, those of the map, and those that the map is checked on."""
     series = checkpoints_of(source, [source["seed"]])[source["seed"]]
-    by_role = {f"source/{step}/{path.name}": path for step, place in series.items() for path in files_of(place)}
+    by_role = {
+        f"source/{step}/{number}": path for step, place in series.items() for number, path in enumerate(files_of(place))
+    }
     if source["names"] is not None:
         by_role |= {f"source/names/{number}": path for number, path in enumerate(map_files(source["names"]))}
     if source["check"]:
         by_role["source/check/logits"] = Path(source["check"]["file"])
         at = checked_at(source, source["seeds"])
-        by_role |= {f"source/check/{at.seed}/{at.step}/{path.name}": path for path in files_of(at.path)}
+        by_role |= {f"source/check/{at.seed}/{at.step}/{i}": path for i, path in enumerate(files_of(at.path))}
     return by_role
 
 

@@ -44,6 +44,7 @@ class Plan:
         self._settings: dict[int, tuple[Any, str]] = {}
         self._fingerprints: dict[tuple[str, ...], str] = {}
         self._outside: dict[str, dict[str, str]] = {}
+        self._outside_files: dict[str, dict[str, Path]] = {}
         self._wrong: dict[str, str] = {}
 
     def find(self, rule: str, wildcards: Mapping[str, str] | None = None) -> Job:
@@ -86,10 +87,15 @@ class Plan:
             return {}
         name = digest_of(job.reads)
         if name not in self._outside:
-            self._outside[name] = {
-                role: self.known.digest(path.resolve()) for role, path in outside_files(job.reads).items()
-            }
+            self._outside[name] = {role: self.known.digest(path) for role, path in self._files(job).items()}
         return self._outside[name]
+
+    def _files(self, job: Job) -> dict[str, Path]:
+        """Return the files from outside that a job reads, by role, looked for once."""
+        name = digest_of(job.reads)
+        if name not in self._outside_files:
+            self._outside_files[name] = {role: path.resolve() for role, path in outside_files(job.reads).items()}
+        return self._outside_files[name]
 
     def made_from(self, job: Job) -> dict[str, Any]:
         """Return what a job's outputs are made from, as digests: what is stored beside the key.
@@ -191,7 +197,7 @@ class Plan:
             "key": self.key(job),
             "made_from": self.made_from(job),
             "roots": list(self.roots(job)),
-            "outside": {role: str(path.resolve()) for role, path in outside_files(job.reads).items()},
+            "outside": {role: str(path) for role, path in self._files(job).items()},
             # those that hold their key themselves
             "inputs": {
                 path: self.key(made)
@@ -235,6 +241,12 @@ def _flat(groups: Iterable[Iterable[str]]) -> list[str]:
     return [path for group in groups for path in group]
 
 
+def _without_file(task: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the settings of a task without the place of a file, for which its digest stands."""
+    # the same object where nothing is left out: its digest is known
+    return {key: value for key, value in task.items() if key != "file"} if "file" in task else task
+
+
 def _numbers(job: Job) -> dict[str, Any]:
     """Return the settings that a result depends on, by name; where outside files and figures lie is left out."""
     settings: dict[str, Any] = {}
@@ -246,8 +258,10 @@ def _numbers(job: Job) -> dict[str, Any]:
             settings[name] = value
     for name in ("task", "run.task", "experiment.task"):
         if isinstance(settings.get(name), Mapping):
-            # its digest stands for a file, wherever it lies
-            settings[name] = {key: value for key, value in settings[name].items() if key != "file"}
+            settings[name] = _without_file(settings[name])
+    if any("file" in task for task in settings.get("options", {}).get("tasks", {}).values()):
+        tasks = {name: _without_file(task) for name, task in settings["options"]["tasks"].items()}
+        settings["options"] = settings["options"] | {"tasks": tasks}
     if job.rule == "judge_claims":
         settings["figures"] = {name: each["experiments"] for name, each in settings["figures"].items()}
         # of what is read no claim asks where it lies
@@ -255,6 +269,7 @@ def _numbers(job: Job) -> dict[str, Any]:
             name: each
             | {"texts": list(each.get("texts", {}))}
             | {"model": {key: value for key, value in each.get("model", {}).items() if key not in PLACES}}
+            | ({"task": _without_file(each["task"])} if "task" in each else {})
             | ({"source": run_settings(each)["source"]} if "source" in each else {})
             for name, each in settings["experiments"].items()
         }

@@ -28,6 +28,10 @@ class SourceError(ValueError):
     """A checkpoint, or a series of them, that is not understood. The message says which, why, and what to do."""
 
 
+class MapError(SourceError):
+    """A map that cannot be read, or that does not fit a checkpoint."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """An opened checkpoint of another tool; its tensors are read one by one."""

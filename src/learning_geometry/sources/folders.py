@@ -98,8 +98,10 @@ def counts_saves(path: Path) -> bool:
         path: the folder, or a file in it.
     """
     folder = path if path.is_dir() else path.parent
-    written = any(True for pattern in (RANDOM_STATES, OPTIMIZER) for _ in folder.glob(pattern))
-    return re.fullmatch(r"checkpoint_\d+", folder.name) is not None and written and not trainer_steps(folder)
+    # the name first: looking into the folder of each of a thousand files takes seconds
+    if re.fullmatch(r"checkpoint_\d+", folder.name) is None or trainer_steps(folder):
+        return False
+    return any(True for pattern in (RANDOM_STATES, OPTIMIZER) for _ in folder.glob(pattern))
 
 
 def _in_folder(folder: Path) -> Weights:

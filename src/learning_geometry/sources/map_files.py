@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from learning_geometry.sources.checkpoint import SourceError
+from learning_geometry.sources.checkpoint import MapError
 
 FOLDER = Path(__file__).parent / "built_in"
 
@@ -79,14 +79,14 @@ def read_map(name_or_path: str, base: Path = Path(), parameters: Collection[str]
         parameters: the names that a map may give, ``{l}`` for the number of a layer.
 
     Raises:
-        SourceError: there is no such map or file, or it holds a key, an operation or a value that is not known; the
+        MapError: there is no such map or file, or it holds a key, an operation or a value that is not known; the
             message names file, entry and the nearest name that is.
     """
     path = base / name_or_path
     if Path(name_or_path).suffix not in (".yaml", ".yml"):
         path = FOLDER / f"{name_or_path}.yaml"
         if name_or_path not in built_in():
-            raise SourceError(
+            raise MapError(
                 f"{name_or_path!r} is no map; did you mean {nearest(name_or_path, built_in())}? Another map is a file "
                 "whose name ends in .yaml"
             )
@@ -94,23 +94,21 @@ def read_map(name_or_path: str, base: Path = Path(), parameters: Collection[str]
     allowed = [*parameters, *LISTS, "also", "extends"]
     for key in content:
         if not isinstance(key, str) or _pattern(key) not in allowed:
-            raise SourceError(
+            raise MapError(
                 f"{path}: {key!r} is neither a parameter of the transformer nor a key of a map; did you mean "
                 f"{nearest(str(key), allowed)}?"
             )
     lists = {key: _texts(path, key, content.pop(key, [])) for key in LISTS}
     also = content.pop("also", {})
     if not isinstance(also, dict) or not all(isinstance(each, str) for pair in also.items() for each in pair):
-        raise SourceError(
-            f"{path}: also is {also!r}, and must be a mapping of names, such as lm_head.weight: out.weight"
-        )
+        raise MapError(f"{path}: also is {also!r}, and must be a mapping of names, such as lm_head.weight: out.weight")
     extended = Map("", ())
     if "extends" in content:
         extended = _extended(path, content.pop("extends"), parameters)
     entries = {entry.name: entry for entry in extended.entries}
     entries |= {name: _entry(path, name, value, parameters) for name, value in content.items()}
     if not entries:
-        raise SourceError(f"{path}: names no parameter; add lines such as `embedding.weight: <name in the file>`")
+        raise MapError(f"{path}: names no parameter; add lines such as `embedding.weight: <name in the file>`")
     joined = {key: (*getattr(extended, key), *texts) for key, texts in lists.items()}
     return Map(name_or_path, tuple(entries.values()), also=(*extended.also, *also.items()), **joined)
 
@@ -119,7 +117,7 @@ def map_files(name_or_path: str, base: Path = Path()) -> list[Path]:
     """Return the files that a map is read from: its own, and those that it extends.
 
     Raises:
-        SourceError: as :func:`read_map`, of what has to be read for that.
+        MapError: as :func:`read_map`, of what has to be read for that.
     """
     read_map(name_or_path, base)
     own = Path(name_or_path).suffix in (".yaml", ".yml")
@@ -137,9 +135,9 @@ def nearest(name: str, names: Collection[str]) -> str:
 
 def _extended(path: Path, name: Any, parameters: Collection[str]) -> Map:
     if name not in built_in():
-        raise SourceError(f"{path}: extends {name!r}, which is no built-in map; there are {', '.join(built_in())}")
+        raise MapError(f"{path}: extends {name!r}, which is no built-in map; there are {', '.join(built_in())}")
     if path == FOLDER / f"{name}.yaml":
-        raise SourceError(f"{path}: extends itself")
+        raise MapError(f"{path}: extends itself")
     return read_map(name, parameters=parameters)
 
 
@@ -152,15 +150,15 @@ def _read(path: Path) -> dict[Any, Any]:
     try:
         text = path.read_text(encoding="utf-8")
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise SourceError(f"{path}: has aliases (*), which maps do without; quote a pattern that begins with *")
+            raise MapError(f"{path}: has aliases (*), which maps do without; quote a pattern that begins with *")
         _check_repeated(path, yaml.compose(text, yaml.SafeLoader))
         content = yaml.safe_load(text)
     except (OSError, UnicodeError, RecursionError, ValueError, yaml.YAMLError) as error:
-        if isinstance(error, SourceError):
+        if isinstance(error, MapError):
             raise
-        raise SourceError(f"{path}: cannot be read as a map ({' '.join(str(error).split())}); correct it") from None
+        raise MapError(f"{path}: cannot be read as a map ({' '.join(str(error).split())}); correct it") from None
     if not isinstance(content, dict):
-        raise SourceError(f"{path}: holds no mapping; write lines such as `embedding.weight: <name in the file>`")
+        raise MapError(f"{path}: holds no mapping; write lines such as `embedding.weight: <name in the file>`")
     return content
 
 
@@ -171,21 +169,21 @@ def _check_repeated(path: Path, node: yaml.Node | None) -> None:
         for key, value in pairs:
             if keys.count(key.value) > 1:
                 line = key.start_mark.line + 1
-                raise SourceError(f"{path}, line {line}: {key.value} is given twice; remove one of the two")
+                raise MapError(f"{path}, line {line}: {key.value} is given twice; remove one of the two")
             _check_repeated(path, value)
 
 
 def _texts(path: Path, key: str, value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(each, str) and each for each in value):
-        raise SourceError(f"{path}: {key} is {value!r}, and must be a list of text, such as {key}: [model.]")
+        raise MapError(f"{path}: {key} is {value!r}, and must be a list of text, such as {key}: [model.]")
     return tuple(value)
 
 
 def _entry(path: Path, name: str, value: Any, parameters: Collection[str]) -> Entry:
     """Return an entry after checking it."""
 
-    def wrong(problem: str) -> SourceError:
-        return SourceError(f"{path}: {name}: {problem}")
+    def wrong(problem: str) -> MapError:
+        return MapError(f"{path}: {name}: {problem}")
 
     said = {"from": value} if isinstance(value, str) else value
     if not isinstance(said, dict):

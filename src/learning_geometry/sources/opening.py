@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from learning_geometry.model_options import parameter_shapes, sizes_of
-from learning_geometry.sources.checkpoint import READABLE, Checkpoint, SourceError
+from learning_geometry.sources.checkpoint import READABLE, Checkpoint, MapError, SourceError
 from learning_geometry.sources.maps import Map, bind, check_copies, parameter, read_map, square
 from learning_geometry.sources.matching import bare, bare_names
 from learning_geometry.sources.operations import stays
@@ -67,7 +67,7 @@ def opened(path: Path, source: Mapping[str, Any], model: Mapping[str, Any] | Non
         model: settings of the workflow's transformer that it is one of, if they are known.
 
     Raises:
-        SourceError: it cannot be read, or the map does not fit; the attribute ``about`` of the error is "map" then.
+        SourceError: it cannot be read, as a MapError where the map does not fit.
     """
     with open_checkpoint(path, source["state"]) as checkpoint:
         if source["names"] is None:
@@ -127,8 +127,7 @@ def _through_map(checkpoint: Checkpoint, names: str, model: Mapping[str, Any] | 
             missing = [name for name in expected if name not in shapes]
         binding = bind(chosen, checkpoint.tensors, shapes, model or {})
     except SourceError as error:
-        error.about = "map"  # type: ignore[attr-defined]
-        raise
+        raise MapError(str(error)) from None
     bound = {each.name: each for each in binding.bound}
     filled_in = np.dtype("<f8") if binding.double else np.dtype("<f4")
     kinds = {name: checkpoint.tensors[each.tensor].type for name, each in bound.items() if each.tensor is not None}

@@ -3,11 +3,12 @@
 import filecmp
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from learning_geometry.model_files.hub import download_revision, hub_folder, is_hub_id
 from learning_geometry.sources.checkpoint import STEP_KEYS, SourceError
-from learning_geometry.sources.folders import TRAINER_STATE, counts_saves, weight_files
+from learning_geometry.sources.folders import TRAINER_STATE, counts_saves, files_of, weight_files
 from learning_geometry.sources.patterns import ODD_NUMBER, Match, left_out, matches, placeholders
 from learning_geometry.sources.readers import open_checkpoint
 
@@ -143,6 +144,14 @@ def _numbered(files: str, seed: int, base: Path, notes: list[str]) -> list[Match
 
 
 def _step_inside(path: Path, state: str | None) -> int:
+    """The step that a checkpoint holds, opened once as long as its files stay as they are."""
+    stamps = [(each, each.stat()) for each in (*files_of(path), *path.glob(TRAINER_STATE))]
+    return _step_as_of(path, state, *((each, status.st_mtime_ns, status.st_size) for each, status in stamps))
+
+
+@lru_cache(maxsize=10_000)
+def _step_as_of(path: Path, state: str | None, *stamps: tuple[Path, int, int]) -> int:
+    del stamps  # others are other files
     with open_checkpoint(path, state) as checkpoint:
         inside = checkpoint.inside
     if not inside:

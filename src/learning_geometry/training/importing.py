@@ -80,7 +80,7 @@ def import_run(
             held = dict(provenance) | {"step": step, "uniform": step in grid}
             held["file"] = one.about() | {"digest": digests[step]}
             note = _written(checkpoint_path(target, step), one, held, copy)
-        if dataset is not None and "model" in run and not one.missing:
+        if dataset is not None and "model" in run and run["source"]["names"] is not None and not one.missing:
             model = model or imported_model(run, {name: shape for name, (_, shape) in one.types.items()})
             try:
                 rows += evaluation_rows(

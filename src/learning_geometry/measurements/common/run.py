@@ -15,7 +15,7 @@ import pandas as pd
 
 from learning_geometry import tasks
 from learning_geometry.files import WithoutDigestsError, check_folder, read_table
-from learning_geometry.sources.grid import uniform_grid
+from learning_geometry.sources.grid import Grid, uniform_grid
 from learning_geometry.tasks.dataset import Arrays, Dataset, read_dataset
 from learning_geometry.training.checkpoints import (
     check_steps,
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     import torch
 
     import learning_geometry.models
+
+
+SHOWN = 5
+"""Steps that a message lists."""
 
 
 @dataclass(frozen=True)
@@ -109,12 +113,15 @@ class Run:
     def steps(self, every: int = 1) -> list[int]:
         """Return the checkpoints' steps that are multiples of ``every``, and the last step.
 
+        Of checkpoints of another program ``every`` counts from the first step of their uniform grid.
+
         Raises:
             FileNotFoundError: there is no checkpoint.
             ValueError: they are not those that the settings ask for, naming the first that is missing or too many.
         """
         steps = self._steps
-        return [step for step in steps if step % every == 0 or step == steps[-1]]
+        first = 0 if "training" in self.settings else uniform_grid(steps).steps[0]
+        return [step for step in steps if (step - first) % every == 0 or step == steps[-1]]
 
     def uniform_steps(self, until: int | None = None) -> list[int]:
         """Return the checkpoints' steps on the uniform grid, up to ``until`` included (None: all of them).
@@ -125,16 +132,17 @@ class Run:
             FileNotFoundError, ValueError: as :meth:`steps`.
             ValueError: a step of the grid is missing.
         """
-        early = [step for step in self._steps if until is None or step <= until]
-        steps = [step for step in early if read_provenance(self.checkpoints, step)["uniform"]]
-        if missing := uniform_grid(steps).missing if steps else ():
-            every = uniform_grid(steps).every
+        steps = [step for step in self._steps if read_provenance(self.checkpoints, step)["uniform"]]
+        grid = uniform_grid(steps) if steps else Grid(1, (), ())
+        early = [step for step in grid.steps if until is None or step <= until]
+        if missing := [step for step in grid.missing if until is None or step <= until]:
+            shown = ", ".join(map(str, missing[:SHOWN])) + ", …" * (len(missing) > SHOWN)
             raise ValueError(
-                f"{self.experiment}, seed {self.seed}: among the checkpoints every {every} steps there is none of "
-                f"{', '.join(map(str, missing))}, and what depends on their spacing is not measured over holes; "
-                "add them, or list steps of equal spacing in source.step"
+                f"{self.experiment}, seed {self.seed}: among the checkpoints every {grid.every} steps there is none of "
+                f"{shown}, and what depends on their spacing is not measured over holes; add them, or list steps of "
+                "equal spacing in source.step"
             )
-        return steps
+        return early
 
     def parameters(self, step: int) -> dict[str, "torch.Tensor"]:
         """Return the parameters at ``step``.
