@@ -8,8 +8,11 @@ import pytest
 import safetensors.numpy
 
 from learning_geometry.config import ConfigError, plan, validate
+from learning_geometry.fingerprint import PACKAGE
 from learning_geometry.planning.jobs import all_jobs
+from learning_geometry.planning.plan import Plan
 
+SCRIPTS = PACKAGE.parents[1] / "workflow/scripts"
 MODEL = {"width": 8, "heads": 2, "layers": 2, "positions": "none", "bias": False}
 TASK = {
     "name": "copying",
@@ -217,7 +220,7 @@ def test_a_config_that_was_checked_is_drawn_again_where_the_files_are_not(folder
     again = validate({"experiments": {"mine": copy.deepcopy(each)}}, files=False)["experiments"]["mine"]
     assert again == each
     assert [job.rule for job in all_jobs({**validate({"experiments": {"mine": each}}, files=False)}, redraw=True)]
-    assert "found" in refusal(experiment(folder)) or "matches" in refusal(experiment(folder))
+    assert "source.files: " in refusal(experiment(folder))
 
 
 def given(folder, **arrays):
@@ -271,3 +274,22 @@ def test_a_pattern_of_names_that_a_trained_model_lacks_is_refused_before_it_is_t
     assert "matrix_spectra.matrices: no matrix of the model is called h.*; there are embedding.weight, " in message
     each["measurements"]["matrix_spectra"]["matrices"] = "layers.*.key.weight"
     checked(each)
+
+
+def test_claims_are_judged_on_another_programs_checkpoints_and_hang_on_no_folder(folder, tmp_path_factory):
+    def keys(at):
+        each = experiment(at, mapped(at), task=TASK, model=MODEL | {"positions": "rotary", "heads": 1})
+        each |= {"optimizer": {"name": "adamw", "learning_rate": 1e-3}}
+        each |= {"study": "orthogonal_subspaces", "measurements": {"composition": {}}}
+        config = validate({"experiments": {"mine": each}, "figures": {}})
+        plan = Plan(config, SCRIPTS)
+        (claims,) = [job for job in plan.jobs if job.rule == "judge_claims"]
+        assert list(claims.settings["experiments"]) == ["mine"]
+        # an archive holds the config, and so the folder
+        return {job.title: plan.key(job) for job in plan.jobs if job.rule != "archive"}
+
+    before = keys(folder)
+    moved = tmp_path_factory.mktemp("moved") / "there"
+    folder.rename(moved)
+    assert keys(moved) == before
+    assert len(before) > 6

@@ -8,6 +8,7 @@ from learning_geometry.measurements.common.execution_basis import (
     coordinates,
     execution_basis,
     inside,
+    part_names,
     project,
     random_basis,
 )
@@ -44,6 +45,22 @@ def test_the_basis_spans_what_moved_so_far_in_each_attention_matrix(planted):
         later = {name: trajectories[name][20] - trajectories[name][10] for name in NAMES}
         assert inside(basis, moved)[name] == pytest.approx(np.sum(moved[name] ** 2), rel=1e-5)
         assert inside(basis, later)[name] < 0.5 * np.sum(later[name] ** 2)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["w", "w.weight"],
+        ["model", "model.weight", "matrices.weight", "attention_matrices"],
+        ["h.0", "h.0.weight", "h.0.q", "h.0.k.weight"],
+        ["model.weight", "model.q.weight"],
+    ],
+)
+def test_no_two_parts_have_one_name(names):
+    called = part_names(names)
+    several = {"model", "matrices", "attention_matrices"} | {part.rpartition(".")[0] for part in called.values()}
+    assert list(called) == names
+    assert len(set(called.values()) - several) == len(names)
 
 
 def test_checkpoints_off_the_grid_and_after_the_step_do_not_count(planted):

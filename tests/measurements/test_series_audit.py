@@ -73,6 +73,13 @@ def test_parameters_equal_to_those_before_are_named_though_the_file_is_another(t
     assert findings(written(tmp_path, points))["same_parameters"] == [(110, "model")]
 
 
+def test_parameters_equal_to_those_long_before_are_named_with_their_step(tmp_path):
+    run = written(tmp_path, series() | {150: series()[40]})
+    assert findings(run)["same_parameters"] == [(150, "model")]
+    table = measure(run, {})
+    assert table.loc[table["quantity"] == "audit_same_parameters", "value"].tolist() == [40.0]
+
+
 def test_checkpoints_exchanged_are_named(tmp_path):
     points = series()
     points[30], points[120] = points[120], points[30]

@@ -258,6 +258,15 @@ def test_what_cannot_be_measured_is_named(tmp_path):
         draw("brownian", products, 10, np.random.default_rng(0))
 
 
+def test_a_layer_called_like_the_model_is_beside_it(tmp_path):
+    generator = np.random.default_rng(0)
+    names = ["model.a", "model.a.weight", "model.b.weight", "readout.weight"]
+    table = measure(write_run(tmp_path, {name: walk(generator, 9, 4, 5) for name in names}), SETTINGS)
+    r90 = table[(table["quantity"] == "trajectory_r90") & (table["null"] == "")]
+    parts = ["matrices", "model", "model (layer)", "model.a", "model.a (weight)", "model.b", "readout"]
+    assert sorted(r90["part"]) == parts
+
+
 def test_importing_it_takes_neither_torch_nor_the_neighbours(tmp_path):
     script = f"import sys, {trajectory_geometry.__name__}; print({{'torch', 'skdim'}} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", script], text=True).strip() == "set()"

@@ -44,6 +44,17 @@ def test_memory_is_what_was_seen_and_room():
     assert megabytes(job("train", "somebody's own")) == megabytes(job("train", "copying"))
 
 
+def test_large_checkpoints_of_another_program_ask_for_more():
+    def asked(rule, **found):
+        made = job(rule)._replace(wildcards={"experiment": "a", "measurement": "commutators"}, found=found)
+        return minutes([made])[made], megabytes(made)
+
+    for rule in ("import_checkpoints", "measure"):
+        small, large = asked(rule, bytes=10**6, largest=10**5), asked(rule, bytes=10**12, largest=3 * 10**9)
+        assert large[1] - small[1] >= 2 * 3000  # float32 of a checkpoint in bfloat16
+        assert large[0] > MARGIN * 10**12 / 1e9 / 60 > small[0]  # no disk reads faster than a gigabyte a second
+
+
 def test_the_docs_say_what_is_asked_for():
     words = {2: "two", 3: "three", 4: "four", 9: "nine", 10: "ten"}
     docs = " ".join((Path(__file__).parents[2] / "docs/cluster.md").read_text().split())

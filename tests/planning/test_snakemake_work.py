@@ -68,8 +68,12 @@ class Scheduler(SimpleNamespace):
 
     def job_selector(self, jobs):
         self.looked.append(len(jobs))
-        fitting = [job for job in jobs if job.memory <= self.memory]
-        return sorted(fitting, key=lambda job: -job.priority)[: self.resources["_cores"]]
+        chosen, left = [], self.memory
+        for job in sorted(jobs, key=lambda job: -job.priority):
+            if job.memory <= left and len(chosen) < self.resources["_cores"]:
+                chosen.append(job)
+                left -= job.memory
+        return chosen
 
 
 def looking(jobs, cores, memory=10, **limits):
@@ -84,17 +88,24 @@ class Ready(NamedTuple):
     priority: int
     memory: int = 1
 
+    @property
+    def scheduler_resources(self):
+        return {"_cores": 1, "_nodes": 1, "memory": self.memory}
+
 
 def test_the_scheduler_looks_at_the_first_jobs_alone():
     jobs = [Ready(priority) for priority in range(1000)]
     assert looking(jobs, cores=2) == ([999, 998], [20])
-    assert looking(jobs, cores=100)[1] == [300]
+    assert looking(jobs, cores=100, memory=100)[1] == [300]
     assert looking(jobs[:5], cores=2) == ([4, 3], [5])
 
 
 def test_it_looks_at_all_if_none_of_the_first_fits_and_at_none_without_room():
     jobs = [Ready(priority, memory=20 if priority >= 100 else 1) for priority in range(200)]
     assert looking(jobs, cores=2) == ([99, 98], [20, 200])
+    # one of the first fits, and the core that it leaves free is for one that comes later
+    jobs = [Ready(priority, memory=9 if priority >= 100 else 1) for priority in range(200)]
+    assert looking(jobs, cores=2) == ([199, 99], [20, 200])
     assert looking(jobs, cores=0) == ([], [])
     assert looking(jobs, cores=sys.maxsize, _nodes=0) == ([], [])
 

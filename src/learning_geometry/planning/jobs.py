@@ -55,6 +55,8 @@ class Job(NamedTuple):
     """A folder in which it may leave files beside its outputs."""
     works_in: str = ""
     """A folder that holds what it has done so far, and is gone when it is finished."""
+    found: Mapping[str, Any] = {}
+    """Of checkpoints of another program that it reads: the ``bytes`` of a run, and of the ``largest``, at most."""
 
     def __hash__(self) -> int:
         return hash(self.outputs)
@@ -230,6 +232,7 @@ def _imported(results: str, at: dict[str, str], run: dict[str, Any], experiment:
         reads={"source": source | {"seed": int(at["seed"]), "seeds": experiment["seeds"]}},
         script="import_checkpoints.py",
         works_in=artifact(results, "importing", **at),
+        found=source.get("found", {}),
     )
 
 
@@ -266,6 +269,7 @@ def _measured(
             (*modules, module),
             script="measure.py",
             leaves=artifact(results, "run_files", measurement=measurement, **at),
+            found=experiment.get("source", {}).get("found", {}),
         )
 
 

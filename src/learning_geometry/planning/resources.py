@@ -13,6 +13,8 @@ UNKNOWN_MEMORY, BESIDE = 1500, 700
 """MB of a kind that the default run has none of; and of the processes that lead the job."""
 ROOM = 1.5
 """Times the memory seen."""
+FOREIGN = 4
+"""Times the largest of another program's checkpoints: its parameters, twice as large in float32, and as much beside."""
 
 
 def minutes(jobs: Iterable[Job]) -> dict[Job, int]:
@@ -32,7 +34,8 @@ def minutes(jobs: Iterable[Job]) -> dict[Job, int]:
 def megabytes(job: Job) -> int:
     """Return the memory that a job asks for (MB)."""
     seen = SEEN.get(_kind(job))
-    return math.ceil(((UNKNOWN_MEMORY if seen is None else seen.memory) * ROOM + BESIDE) / 100) * 100
+    held = FOREIGN * job.found["largest"] / 1e6 if job.found else 0.0
+    return math.ceil(((UNKNOWN_MEMORY if seen is None else seen.memory) * ROOM + held + BESIDE) / 100) * 100
 
 
 def _kind(job: Job) -> str:

@@ -107,16 +107,21 @@ def rest(scheduler: Any) -> None:
 
 
 def _among_first(job_selector: Callable[[Any], Any], scheduler: Any) -> Callable[[Any], Any]:
-    """Return a selection among the first jobs by priority, many more than there is room for; among all if none fits."""
+    """Return a selection among the first jobs by priority, many more than there is room for.
+
+    Among all if what is selected leaves room: the first may all wait for a resource that others do not ask for.
+    """
 
     def selected(jobs: Any) -> Any:
-        room = min(scheduler.resources[name] for name in ("_cores", "_nodes") if name in scheduler.resources)
+        rooms = {name: scheduler.resources[name] for name in ("_cores", "_nodes") if name in scheduler.resources}
+        room = min(rooms.values())
         if room <= 0:
             return []
         few = max(FEWEST, ROOM * room)
         if few < len(jobs):
             chosen = job_selector(set(heapq.nlargest(few, jobs, key=lambda job: job.priority)))
-            if chosen:
+            taken = {name: sum(job.scheduler_resources.get(name, 1) for job in chosen) for name in rooms}
+            if any(taken[name] >= rooms[name] for name in rooms):
                 return chosen
         return job_selector(jobs)
 

@@ -28,7 +28,7 @@ REQUIRED = ("tokens", "targets")
 
 
 def check(settings: dict[str, Any]) -> None:
-    """Raise ValueError, naming the key, if there is no such file or it does not hold test sets."""
+    """Raise ValueError, naming the key, if there is no such file, or it holds no test sets or what none can be."""
     if settings["file"] is None:
         raise ValueError("file: missing; give a safetensors file with `<test set>/tokens` and `<test set>/targets`")
     try:
@@ -61,6 +61,18 @@ def check(settings: dict[str, Any]) -> None:
         lengths.add(arrays["tokens"][1])
     if len(lengths) > 1:
         raise ValueError(f"file: {settings['file']}: test sets of {sorted(lengths)} positions; give all the same")
+    try:
+        content = _read(settings["file"])
+    except ValueError as error:
+        raise ValueError(f"file: {error}") from None
+    for test_set, held in content.items():
+        if not held["targets"].size:
+            raise ValueError(f"file: {settings['file']}: {test_set} has no sequences; leave it out")
+        if len(without := np.flatnonzero((held["targets"] == IGNORED).all(1))):
+            raise ValueError(
+                f"file: {settings['file']}: sequence {without[0]} of {test_set} has no target, as {len(without)} of "
+                f"{len(held['targets'])} have; leave them out"
+            )
 
 
 def vocabulary(settings: dict[str, Any]) -> int:
@@ -120,10 +132,19 @@ def test_sets(settings: dict[str, Any], drawn_once: Arrays, seed: int) -> dict[s
 def errors(
     predictions: Int64[np.ndarray, "sequences read"], test_set: Arrays
 ) -> dict[str, Float64[np.ndarray, "sequences"]]:
-    """Return ``error``: of each sequence's targets at positions that are read, the share that is not predicted."""
+    """Return ``error``: of each sequence's targets at positions that are read, the share that is not predicted.
+
+    Raises:
+        ValueError: a sequence has no target at these positions.
+    """
     targets = test_set["targets"][:, -predictions.shape[1] :]
     counted: Bool[np.ndarray, "sequences read"] = targets != IGNORED
-    return {"error": ((predictions != targets) & counted).sum(1) / np.maximum(counted.sum(1), 1)}
+    if not counted.any(1).all():
+        raise ValueError(
+            f"sequence {int(np.flatnonzero(~counted.any(1))[0])} of a test set has no target at the last "
+            f"{predictions.shape[1]} positions, which alone the model reads (model.readout); give targets there"
+        )
+    return {"error": ((predictions != targets) & counted).sum(1) / counted.sum(1)}
 
 
 def _read(file: str) -> dict[str, Arrays]:

@@ -18,6 +18,9 @@ from learning_geometry.training.checkpoints import parameter_shapes, read_trajec
 
 ATTENTION_MATRIX = re.compile(r"layers\.\d+\.attention\.(query|key|value|output)\.weight")
 
+TOGETHER = {"model", "matrices", "attention_matrices"}
+"""What parts are called that are many parameters together."""
+
 Basis = Mapping[str, Float[np.ndarray, "entries directions"]]
 
 
@@ -28,6 +31,24 @@ def attention_matrices(names: Iterable[str]) -> list[str]:
     ['layers.0.attention.key.weight']
     """
     return [name for name in names if ATTENTION_MATRIX.fullmatch(name)]
+
+
+def part_names(names: Iterable[str]) -> dict[str, str]:
+    """Return what a parameter alone is called as a part, by its name: the name without ``.weight``.
+
+    Where that is the name of another parameter, of a layer or of one of ``TOGETHER`` it is said what is meant.
+
+    >>> list(part_names(["h.0.weight", "h.1", "h.1.q.weight", "model", "w", "w.weight"]).values())
+    ['h.0', 'h.1 (alone)', 'h.1.q', 'model (alone)', 'w', 'w (weight)']
+    """
+    short = {name: name.removesuffix(".weight") for name in names}
+    several = TOGETHER | {part.rpartition(".")[0] for part in short.values()}
+    called = {}
+    for name, part in short.items():
+        is_weight = part != name
+        free = part not in several and not (is_weight and part in short)
+        called[name] = part if free else f"{part} ({'weight' if is_weight else 'alone'})"
+    return called
 
 
 def followed_matrices(
@@ -42,7 +63,7 @@ def followed_matrices(
         where: run, for the message.
 
     Returns:
-        Part (the name without ``.weight``) -> name, sorted by name; ``attention_matrices``, or ``matrices``.
+        Part (see :func:`part_names`) -> name, sorted by name; ``attention_matrices``, or ``matrices``.
 
     Raises:
         ValueError: there is none.
@@ -53,8 +74,8 @@ def followed_matrices(
     chosen = attention or matrices if pattern is None else named
     if not chosen:
         raise ValueError(f"{where}: no matrix is called {pattern or '*'}; there are {', '.join(matrices) or 'none'}")
-    parts = {name.removesuffix(".weight"): name for name in chosen}
-    return parts, "attention_matrices" if chosen == attention else "matrices"
+    called = part_names(shapes)
+    return {called[name]: name for name in chosen}, "attention_matrices" if chosen == attention else "matrices"
 
 
 def execution_basis(run: Run, until: int, directions: int = 3) -> dict[str, np.ndarray]:

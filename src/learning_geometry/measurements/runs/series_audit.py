@@ -5,8 +5,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from xxhash import xxh3_64
 
 from learning_geometry.geometry.series import detours, unusual_detours, unusual_jumps
+from learning_geometry.measurements.common.execution_basis import part_names
 from learning_geometry.measurements.common.run import Run
 from learning_geometry.sources.grid import uniform_grid
 from learning_geometry.tables.tidy import tidy
@@ -43,8 +45,8 @@ class Followed(NamedTuple):
     """Squared distances between steps two apart."""
     not_finite: np.ndarray
     """How many of its numbers are not finite."""
-    moved: np.ndarray
-    """Whether a number that is stored changes from each step to the next."""
+    digests: list[str]
+    """Of the numbers as they are stored, at each step."""
 
 
 def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
@@ -95,17 +97,18 @@ def _followed(run: Run, steps: Sequence[int], name: str, shape: tuple[int, ...])
     count = len(steps)
     squares, to_next = np.zeros(count), np.zeros(count - 1)
     to_second, bad = np.zeros(max(count - 2, 0)), np.zeros(count, dtype=np.int64)
-    moved = np.zeros(count - 1, dtype=bool)
+    hashers = [xxh3_64() for _ in steps]
     for block in trajectory_blocks(run.checkpoints, steps, name, shape):
         bad += np.sum(~np.isfinite(block), axis=1)
-        moved |= np.any(block[1:] != block[:-1], axis=1)
+        for hasher, row in zip(hashers, np.ascontiguousarray(block), strict=True):
+            hasher.update(row)
         values = block.astype(np.float64)
         with np.errstate(invalid="ignore", over="ignore"):
             squares += np.sum(values**2, axis=1)
             to_next += np.sum(np.diff(values, axis=0) ** 2, axis=1)
             if count > 2:
                 to_second += np.sum((values[2:] - values[:-2]) ** 2, axis=1)
-    return Followed(np.sqrt(squares), to_next, to_second, bad, moved)
+    return Followed(np.sqrt(squares), to_next, to_second, bad, [hasher.hexdigest() for hasher in hashers])
 
 
 def _together(tensors: Any) -> Followed:
@@ -116,7 +119,7 @@ def _together(tensors: Any) -> Followed:
         np.sum([each.to_next for each in listed], axis=0),
         np.sum([each.to_second for each in listed], axis=0),
         np.sum([each.not_finite for each in listed], axis=0),
-        np.any([each.moved for each in listed], axis=0),
+        [" ".join(of_step) for of_step in zip(*(each.digests for each in listed), strict=True)],
     )
 
 
@@ -145,9 +148,11 @@ def _of_path(
     """Yield what the way of all parameters together tells."""
     model = _together(tensors.values())
     digests = [file.get("digest") for file in files]
-    for place in (np.flatnonzero(~model.moved) + 1).tolist():
-        if digests[place] is None or digests[place] != digests[place - 1]:
-            yield _finding("same_parameters", steps[place], steps[place - 1])
+    first: dict[str, int] = {}
+    for place, digest in enumerate(model.digests):
+        earlier = first.setdefault(digest, place)
+        if earlier < place and (digests[place] is None or digests[place] != digests[earlier]):
+            yield _finding("same_parameters", steps[place], steps[earlier])
     found = detours(model.to_next, model.to_second)
     for place in np.flatnonzero(unusual_detours(found)).tolist():
         # beyond what a table may hold where the neighbours coincide
@@ -158,11 +163,12 @@ def _of_tensors(
     steps: Sequence[int], tensors: Mapping[str, Followed], shapes: Mapping[str, tuple[int, ...]]
 ) -> Iterator[dict[str, Any]]:
     """Yield what single tensors tell."""
+    called = part_names(tensors)
     for name, followed in tensors.items():
-        part = name.removesuffix(".weight")
+        part = called[name]
         for place in np.flatnonzero(followed.not_finite).tolist():
             yield _finding("not_finite", steps[place], followed.not_finite[place], part)
-        if len(steps) > 1 and not followed.moved.any():
+        if len(steps) > 1 and len(set(followed.digests)) == 1:
             yield _finding("never_moves", steps[0], part=part)
         if len(shapes[name]) < 2:
             continue  # norms of a few numbers jump all the time

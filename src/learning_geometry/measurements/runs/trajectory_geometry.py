@@ -16,7 +16,7 @@ from learning_geometry.geometry.trajectories import (
     variances,
     without_start,
 )
-from learning_geometry.measurements.common.execution_basis import followed_matrices
+from learning_geometry.measurements.common.execution_basis import TOGETHER, followed_matrices
 from learning_geometry.measurements.common.neighbour_dimension import neighbour_dimensions
 from learning_geometry.measurements.common.run import Run
 from learning_geometry.measurements.common.trajectory_nulls import (
@@ -156,7 +156,11 @@ def parts(products: Mapping[str, InnerProducts], matrices: Mapping[str, InnerPro
         layers.setdefault(part.rpartition(".")[0], []).append(of_matrix)
     # a single matrix is no layer, but the only one of an attention that moves
     shown = {layer: each for layer, each in layers.items() if len(each) > 1 or layer.endswith(".attention")}
-    of_layers = {layer: together(of_layer) for layer, of_layer in shown.items() if layer}
+    of_layers = {
+        f"{layer} (layer)" if layer in TOGETHER else layer: together(of_layer)
+        for layer, of_layer in shown.items()
+        if layer
+    }
     return {**matrices, **of_layers, "model": together(products.values())}
 
 
