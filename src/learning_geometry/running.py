@@ -170,7 +170,8 @@ def stored(path: str | Path) -> dict[str, Any]:
 def made_with() -> dict[str, str]:
     """Return the versions of Python and of the libraries imported so far that can decide numbers, and the processor.
 
-    ``processor`` is its name; ``openblas`` and ``torch_cpu`` say whose kernels compute on it, of those that are loaded.
+    ``processor`` is its name; ``openblas`` and ``torch_cpu`` say whose kernels compute on it, of those that are loaded;
+    ``gpu`` is the name of the one that was used, if one was.
     """
     environment = {"python": platform.python_version(), "processor": _processor()}
     for name, module in LIBRARIES.items():
@@ -182,6 +183,8 @@ def made_with() -> dict[str, str]:
     torch = sys.modules.get("torch")
     if torch is not None:
         environment["torch_cpu"] = str(torch.backends.cpu.get_cpu_capability())
+        if torch.cuda.is_initialized():
+            environment["gpu"] = torch.cuda.get_device_name()
     if "numpy" in sys.modules:
         from threadpoolctl import threadpool_info
 

@@ -52,8 +52,10 @@ class Captured(LanguageRun):
     def load(self, tokenizer=False):
         return self.model
 
+    summed = range(LAYERS)
+
     def moment_names(self, text):
-        return [f"layers.{layer}.{part}" for layer in range(LAYERS) for part in ("attention.output", "mlp.output")]
+        return [f"layers.{layer}.{part}" for layer in self.summed for part in ("attention.output", "mlp.output")]
 
     def moments(self, text, name):
         tokens = self.model.tokenizer(self.texts[text].read_text(), verbose=False)["input_ids"]
@@ -221,3 +223,17 @@ def test_what_is_missing_is_named(make_run):
         measure(run, SETTINGS | {"layers": [3]})
     with pytest.raises(ValueError, match="prose: has 58 windows of 12 tokens, and 59 are asked for"):
         measure(run, SETTINGS | {"windows": 59})
+
+
+def test_layers_without_moments_are_not_measured_and_neither_are_all_together(make_run, table):
+    run = make_run()
+    object.__setattr__(run, "summed", (1,))
+    some = measure(run, SETTINGS | {"layers": [1, -1], "ranks": [0.25, 1.0], "texts": ["prose"]})
+    last = f"layers.{LAYERS - 1}"
+    missing = some[(some["quantity"] == "not_measured") & ~some["part"].str.startswith("layers.1.")]
+    parts = [f"{at}{part}" for at in ("", f"{last}.") for part in ("attention.output", "mlp.output")]
+    assert sorted(missing["part"]) == sorted(parts)
+    for part in ("layers.1.attention.output", "layers.1.mlp.output", "model"):
+        found, expected = (each[each["part"] == part].reset_index(drop=True) for each in (some, table))
+        assert len(found) and found.equals(expected)
+    assert set(some["part"]) == {*parts, "layers.1.attention.output", "layers.1.mlp.output", "model"}

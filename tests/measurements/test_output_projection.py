@@ -42,6 +42,11 @@ class Planted(LanguageRun):
         sizes = ModelSizes(11, LAYERS, self.width, HEADS, HEAD_WIDTH, mlp_width=0, context=None)
         return SimpleNamespace(sizes=sizes, layer_weights=layer_weights)
 
+    summed = range(LAYERS)
+
+    def moment_names(self, text):
+        return [f"layers.{layer}.{part}" for layer in self.summed for part in ("attention.z", "attention.output")]
+
     def moments(self, text, name):
         assert name.endswith("attention.z")
         z = np.random.default_rng([len(text), int(name.split(".")[1])]).standard_normal((2000, INNER))
@@ -170,3 +175,12 @@ def test_heads_wider_than_the_model_cannot_write_orthogonally(run, tmp_path):
 def test_the_same_settings_give_the_same_table(run):
     settings = SETTINGS | {"every_layer": 2}
     assert measure(run, settings).equals(measure(run, settings))
+
+
+def test_layers_without_moments_have_no_rows(run, table):
+    class Some(Planted):
+        summed = (2,)
+
+    some = measure(Some("planted", {}, run.texts, {}), SETTINGS)
+    expected = table[table["part"].str.startswith("layers.2.")].reset_index(drop=True)
+    assert len(expected) and some.reset_index(drop=True).equals(expected)

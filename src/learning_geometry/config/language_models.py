@@ -5,15 +5,18 @@ Weights are not loaded: sizes come from headers (``model_files``), and a text ha
 
 import codecs
 import hashlib
+import math
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from learning_geometry import model_files
+from learning_geometry.config.machine import memory, shown
 from learning_geometry.config.modules import subject
 from learning_geometry.config.needs import fewest, needs, reads
 from learning_geometry.config.problems import Report
 from learning_geometry.model_files import ModelFiles
+from learning_geometry.summed import summed_layers, sums_of_a_layer
 from learning_geometry.tasks.prompts import read_contrast_pairs
 from learning_geometry.tasks.texts import EMBEDDED, text_files
 
@@ -29,11 +32,12 @@ def check_files(language_model: dict[str, Any], report: Report) -> None:
     captured = bool(language_model["texts"] or language_model["prompts"])
     model = None
     try:
-        model = model_files.check_files(**language_model["model"], tokenizer=captured)
+        model = model_files.check_files(**model_files.places_of(language_model["model"]), tokenizer=captured)
     except ValueError as error:
         report("model.source", str(error))
     if model is not None:
         _check_sizes(language_model, model, report)
+        _check_memory(language_model, model, report)
     _check_texts(language_model, model, report)
     _check_prompts(language_model, report)
 
@@ -93,6 +97,73 @@ def _check_batches(name: str, settings: dict[str, Any], language_model: dict[str
             f"measurements.{name}.batch_size",
             f"{settings['batch_size']} is more than the {vectors} vectors that there are at most; lower it, or raise "
             "text.tokens",
+        )
+
+
+class Taken(NamedTuple):
+    """The memory that a language model takes at the least."""
+
+    weights: int
+    """Bytes."""
+    sums: int
+    """Bytes of the sums while a text is captured, besides; 0 without texts."""
+    layers: list[int]
+    """Whose moments are summed."""
+    of: int
+    """How many layers there are."""
+
+
+def taken(language_model: dict[str, Any], model: ModelFiles) -> Taken:
+    """Return the memory that a language model takes, from the heads of its files.
+
+    Raises:
+        ValueError: ``text.moment_layers`` names a layer that there is not.
+    """
+    sizes, text = model.layout, language_model["text"]
+    number = 4 if language_model["model"]["dtype"] == "float32" else 2
+    weights = number * sum(math.prod(shape) for shape in sizes.shapes.values())
+    heads = model.config.get("num_attention_heads") or model.config.get("n_head") or sizes.width // sizes.head_width
+    inner = heads * sizes.head_width
+    summed = summed_layers(text["moment_layers"], sizes.layers, sizes.width, inner)
+    sums = len(summed) * sums_of_a_layer(sizes.width, inner) if language_model["texts"] else 0
+    return Taken(weights, sums, summed, sizes.layers)
+
+
+def memory_of(language_model: dict[str, Any]) -> str:
+    """Return in words the memory that a language model takes; "" if its files are not here."""
+    try:
+        model = model_files.check_files(**model_files.places_of(language_model["model"]), tokenizer=False)
+    except ValueError:
+        return ""
+    if model is None:
+        return ""
+    found, chosen = taken(language_model, model), language_model["model"]
+    text = f"{shown(float(found.weights))} of weights in {chosen['dtype']} on {chosen['device']}"
+    if found.sums:
+        layers = "all" if len(found.layers) == found.of else ", ".join(map(str, found.layers))
+        text += f", {shown(float(found.sums))} of sums while a text is captured (moments of layers: {layers})"
+    return text
+
+
+def _check_memory(language_model: dict[str, Any], model: ModelFiles, report: Report) -> None:
+    try:
+        found = taken(language_model, model)
+    except ValueError as error:
+        key, _, problem = str(error).partition(": ")
+        report(key, problem)
+        return
+    there = memory()
+    if found.weights > there and language_model["model"]["device"] == "cpu":
+        report(
+            "model.dtype",
+            f"{shown(float(found.weights))} of weights in {language_model['model']['dtype']}, and this machine has "
+            f"{shown(float(there))} of memory; set it to bfloat16, or take a smaller model",
+        )
+    elif found.sums + found.weights > there:
+        report(
+            "text.moment_layers",
+            f"sums of {len(found.layers)} layers take {shown(float(found.sums))} beside {shown(float(found.weights))} "
+            f"of weights, and this machine has {shown(float(there))} of memory; name fewer layers",
         )
 
 

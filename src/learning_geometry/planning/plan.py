@@ -13,13 +13,11 @@ from typing import Any
 
 from learning_geometry.fingerprint import PACKAGE, code_fingerprint
 from learning_geometry.known import Known, digest_of
+from learning_geometry.model_files import PLACES
 from learning_geometry.paths import KNOWN, recorded
 from learning_geometry.planning.artifacts import made_from_record
 from learning_geometry.planning.jobs import PASSING, Job, all_jobs, run_settings
 from learning_geometry.planning.outside import outside_files
-
-PLACES = ("source", "revision", "gguf", "download")
-"""Keys of a language model that say where its files are; their digests stand for them."""
 
 
 class Plan:
@@ -268,7 +266,7 @@ def _numbers(job: Job) -> dict[str, Any]:
         settings["experiments"] = {
             name: each
             | {"texts": list(each.get("texts", {}))}
-            | {"model": {key: value for key, value in each.get("model", {}).items() if key not in PLACES}}
+            | {"model": {key: value for key, value in each.get("model", {}).items() if key not in (*PLACES, "device")}}
             | ({"task": _without_file(each["task"])} if "task" in each else {})
             | ({"source": run_settings(each)["source"]} if "source" in each else {})
             for name, each in settings["experiments"].items()
@@ -279,6 +277,9 @@ def _numbers(job: Job) -> dict[str, Any]:
     if job.rule in ("dequantise", "capture_text", "capture_prompts", "measure_language_model"):
         settings.pop("source", None)
         for name in ("model", "settings.model"):
+            if name in settings:
+                # on another one the same is computed, but for rounding; every table says on which
+                settings[name] = {key: value for key, value in settings[name].items() if key != "device"}
             if name in settings and not (settings[name]["download"] and not Path(settings[name]["source"]).exists()):
                 settings[name] = {key: value for key, value in settings[name].items() if key not in PLACES}
         for name in ("settings.texts", "settings.prompts"):

@@ -9,7 +9,6 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -25,6 +24,7 @@ from learning_geometry.measurements.common.language_run import ACTIVATIONS, MOME
 from learning_geometry.models.language import LanguageModel, activation_names
 from learning_geometry.models.language.cache import beyond_the_first, capture, shared_prefix
 from learning_geometry.models.language.tokens import Windows, chat_prompts, read_windows
+from learning_geometry.summed import entries, summed_layers, upper_blocks
 from learning_geometry.tasks.prompts import prompt_file, read_contrast_pairs
 from learning_geometry.tasks.texts import read_text
 
@@ -39,8 +39,6 @@ CURVE_LAYERS = 6
 """About how many layers these spectra are taken of."""
 BATCH_SIZE = 8
 SECONDS_BETWEEN_SAVES = 30.0
-BLOCK = 64
-"""Rows of a symmetric matrix that are summed together; what is below their part of the diagonal is left out."""
 SETTLE_AFTER = 2**14
 """Vectors whose products are summed in float32, at most, before they are added to sums in float64."""
 ORIGIN_FROM = 64
@@ -78,7 +76,7 @@ def capture_text(
     Args:
         model: with its tokenizer.
         source: an embedded corpus or the path of a text file (``tasks.texts``).
-        settings: the section ``text`` of the config: "tokens", "window", "layers" and "parts" kept.
+        settings: the section ``text`` of the config: "tokens", "window", "layers" and "parts" kept, "moment_layers".
         folder: made if missing; what lies there of a capture that was killed is used.
         report: called with the number of tokens done, now and then.
         batch_size: windows run together.
@@ -105,7 +103,9 @@ def capture_text(
         "tokens": hashlib.blake2b(tokens.tobytes(), digest_size=16).hexdigest(),
         "reading": reading,
     }
-    sums = Sums(model, int(keep.sum()), folder, recorded, report)
+    sizes = model.sizes
+    summed = summed_layers(settings.get("moment_layers"), layers, sizes.width, sizes.heads * sizes.head_width)
+    sums = Sums(model, int(keep.sum()), folder, recorded, report, summed)
     capture(
         model,
         tokens,
@@ -137,8 +137,8 @@ class Sums:
     """Sums from which the moments of every layer's activations follow; an observer of a capture (``cache.Observer``).
 
     They are of deviations from the mean of the first vectors. Sums over a batch, and products over the batches of a
-    shard (``SETTLE_AFTER`` vectors at most), are in float32, all others in float64. Moments of the attention's output
-    follow from those of z.
+    shard (``SETTLE_AFTER`` vectors at most), are in float32 on the model's device, all others in float64 in the main
+    memory. Moments of the attention's output follow from those of z.
     """
 
     def __init__(
@@ -148,6 +148,7 @@ class Sums:
         folder: Path,
         recorded: Mapping[str, Any],
         report: Report | None = None,
+        layers: Sequence[int] | None = None,
     ):
         """Begin, or go on where a capture that was killed had saved it; begin if what it had saved is damaged.
 
@@ -157,17 +158,20 @@ class Sums:
             folder: of the capture.
             recorded: what is captured; sums of something else are not continued.
             report: called with the number of vectors done, now and then.
+            layers: of which moments are summed; None: of all.
 
         Raises:
             ValueError: sums in the folder are of another capture.
         """
         last = f"layers.{model.sizes.layers - 1}.residual_post"
-        self.names = [*activation_names(model.sizes, COUNTED), last]
+        self._layers = list(range(model.sizes.layers) if layers is None else layers)
+        self.names = [*activation_names(model.sizes, COUNTED, self._layers), last]
         self.done = 0
         self._model, self._vectors, self._folder, self._report = model, vectors, folder, report
         self._recorded = json.loads(json.dumps(recorded, default=str))
         self._sums: dict[str, np.ndarray] = {}
         self._unsettled: dict[str, Tensor] = {}
+        self._origins: dict[str, Tensor] = {}
         self._unsettled_vectors = 0
         self._spectra: dict[str, list[np.ndarray]] = {}
         self._counts: list[int] = []
@@ -199,19 +203,20 @@ class Sums:
         width = vectors.shape[-1]
         if f"{name}.sum" not in self._sums:
             first = vectors.reshape(-1, width)[:ORIGIN_FROM]
-            self._sums[f"{name}.origin"] = first.double().mean(0).float().numpy()
+            self._sums[f"{name}.origin"] = first.double().mean(0).float().cpu().numpy()
             self._sums[f"{name}.sum"] = np.zeros(width)
             self._sums[f"{name}.products"] = np.zeros(entries(width))
         if name not in self._unsettled:
-            self._unsettled[name] = torch.zeros(entries(width))
-        deviations = (vectors.float() - torch.from_numpy(self._sums[f"{name}.origin"])).view(-1, width)
+            self._unsettled[name] = torch.zeros(entries(width), device=vectors.device)
+            self._origins[name] = torch.from_numpy(self._sums[f"{name}.origin"]).to(vectors.device)
+        deviations = (vectors.float() - self._origins[name]).reshape(-1, width)
         total = deviations.sum(0).double()
         if not total.isfinite().all():
             # what is not finite comes through, and a sum in float64 of numbers in float32 cannot overflow
             total = deviations.sum(0, dtype=torch.float64)
             if not total.isfinite().all():
                 raise ValueError(f"{self._model.name}: {name} is not finite somewhere in the text; leave the text out")
-        self._sums[f"{name}.sum"] += total.numpy()
+        self._sums[f"{name}.sum"] += total.cpu().numpy()
         add_products(deviations, self._unsettled[name])
 
     def added(self, vectors: int) -> None:
@@ -243,9 +248,8 @@ class Sums:
         self._settle()
         self._unsettled.clear()
         parts = [*COUNTED, "attention.output"]
-        order = [
-            name for name in self._model.names if name in (*activation_names(self._model.sizes, parts), self.names[-1])
-        ]
+        summed = {*activation_names(self._model.sizes, parts, self._layers), self.names[-1]}
+        order = [name for name in self._model.names if name in summed]
         tensors: dict[str, np.ndarray] = {}
         for name in order:
             of = self._moments(name)
@@ -266,11 +270,11 @@ class Sums:
 
     def _settle_one(self, name: str) -> None:
         if name in self._unsettled:
-            self._sums[f"{name}.products"] += self._unsettled[name].numpy()
+            self._sums[f"{name}.products"] += self._unsettled[name].cpu().numpy()
             self._unsettled[name].zero_()
 
     def _curve_names(self) -> list[str]:
-        layers = range(0, self._model.sizes.layers, max(1, self._model.sizes.layers // CURVE_LAYERS))
+        layers = self._layers[:: max(1, len(self._layers) // CURVE_LAYERS)]
         return activation_names(self._model.sizes, CURVE_PARTS, layers)
 
     def _moments(self, name: str) -> Moments:
@@ -289,17 +293,12 @@ class Sums:
         return of_output._replace(mean=of_output.mean + weights.output_bias.cpu().double().numpy())
 
 
-def entries(width: int) -> int:
-    """Return how many numbers :func:`add_products` adds to."""
-    return _upper_blocks(width)[-1][1].stop
-
-
 def add_products(deviations: Float[Tensor, "vectors width"], products: Float[Tensor, " entries"]) -> None:
     """Add the inner products of columns, deviationsᵀ deviations, to those of :func:`whole_matrix`.
 
     They are a symmetric matrix, of which little more than one half is computed.
     """
-    for block, place in _upper_blocks(deviations.shape[1]):
+    for block, place in upper_blocks(deviations.shape[1]):
         rows = products[place].view(block.stop - block.start, -1)
         rows.addmm_(deviations[:, block].T, deviations[:, block.start :])
 
@@ -310,25 +309,13 @@ def whole_matrix(products: Float[np.ndarray, " entries"], width: int) -> Float[n
     What is below the diagonal in a block is not read.
     """
     matrix = np.zeros((width, width))
-    for block, place in _upper_blocks(width):
+    for block, place in upper_blocks(width):
         rows = products[place].reshape(-1, width - block.start)
         matrix[block, block.start :] = rows
         square = np.triu(rows[:, : len(rows)])
         matrix[block, block] = square + np.triu(square, 1).T
         matrix[block.stop :, block] = rows[:, len(rows) :].T
     return matrix
-
-
-@lru_cache(maxsize=8)
-def _upper_blocks(width: int) -> list[tuple[slice, slice]]:
-    """Blocks of rows of a symmetric matrix, and where the entries of each, from the diagonal on, lie in a row."""
-    blocks, start = [], 0
-    for first in range(0, width, BLOCK):
-        last = min(first + BLOCK, width)
-        stop = start + (last - first) * (width - first)
-        blocks.append((slice(first, last), slice(start, stop)))
-        start = stop
-    return blocks
 
 
 def capture_prompts(

@@ -83,8 +83,8 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
             weights = model.layer_weights(layer)
             if weights.gate is None:
                 raise ValueError(f"{run.experiment}: layer {layer} has no MLP")
-            gate = weights.gate.cpu().numpy()
-            bias = None if weights.gate_bias is None else weights.gate_bias.cpu().numpy()
+            gate = weights.gate.float().cpu().numpy()
+            bias = None if weights.gate_bias is None else weights.gate_bias.float().cpu().numpy()
             vectors = list(first(activations.blocks(name), settings["vectors"]))
             row = {"step": 0, "part": f"layers.{layer}.mlp", "data": text}
             group = min(settings["group"], len(gate))

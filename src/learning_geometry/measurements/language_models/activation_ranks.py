@@ -71,7 +71,8 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
     writes nothing: of each and every text there is one row ``not_measured`` instead, and no other row counts it. So it
     is where the first vectors are the same, or those without the rogue coordinates.
 
-    There is no interval: neighbouring tokens of a text are no independent sample.
+    There is no interval: neighbouring tokens of a text are no independent sample. Layers whose moments are not summed
+    (``text.moment_layers``) have no rows.
     """
     rows: list[dict[str, Any]] = []
     draws = settings["null_draws"]

@@ -119,9 +119,16 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
         intact = window_losses(model, tokens)
         rows.append(here | {"quantity": "loss", "unit": "nats"} | _over_windows(_mean(intact), counts))
         together = {part: [name for name in names if name.endswith(f".{part}")] for part in PARTS}
-        alone = {name: [name] for part in PARTS for layer in layers if (name := f"layers.{layer}.{part}") in names}
+        parts = [part for part in PARTS if together[part]]
+        alone = {f"layers.{layer}.{part}": [f"layers.{layer}.{part}"] for part in parts for layer in layers}
+        for name in [name for name in alone if name not in names]:
+            del alone[name]
+            rows.append(failures.row(name, "its moments are not summed (text.moment_layers)", text))
         for part, replaced in (together | alone).items():
-            if replaced:
+            if replaced and part in together and len(replaced) < count:
+                why = f"moments of {len(replaced)} of {count} layers are summed (text.moment_layers), and it takes all"
+                rows.append(failures.row(part, why, text))
+            elif replaced:
                 projections = _projections(run, text, part, replaced, settings)
                 increases = [(each, window_losses(model, tokens, each) - intact) for each in projections]
                 rows += _rows_of_part(part, increases, intact, counts, here)
@@ -143,14 +150,15 @@ def window_losses(
     def see(name: str, value: Tensor) -> Tensor:
         if projection is None or name not in projection.replaced:
             return value
-        mean, basis = (each.to(value) for each in projection.replaced[name])
-        projected = mean + (value[:, 1:] - mean) @ basis @ basis.T
-        return torch.cat([value[:, :1], projected], 1)
+        mean, basis = (each.to(value.device) for each in projection.replaced[name])
+        # in float32, whatever the model computes in
+        projected = mean + (value[:, 1:].float() - mean) @ basis @ basis.T
+        return torch.cat([value[:, :1], projected.to(value.dtype)], 1)
 
     window_means = []
     for inputs in torch.from_numpy(tokens).split(AT_A_TIME):
         logits = model.forward(inputs, hook=see)[:, 1:-1]
-        losses = F.cross_entropy(logits.mT, inputs[:, 2:].to(logits.device), reduction="none")
+        losses = F.cross_entropy(logits.float().mT, inputs[:, 2:].to(logits.device), reduction="none")
         window_means.append(losses.double().mean(1).cpu())
     return torch.cat(window_means).numpy()
 

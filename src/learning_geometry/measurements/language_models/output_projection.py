@@ -60,14 +60,18 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
     each there is one row ``not_measured`` instead, and no other row counts it. A single head whose z is the same at
     every token counts as a z of zeros.
 
-    ``orthogonal_writing`` has no rows where all heads together are wider than the model, which has no room for it.
+    ``orthogonal_writing`` has no rows where all heads together are wider than the model, which has no room for it, and
+    layers have none whose moments are not summed (``text.moment_layers``).
     """
     model = run.load()
     sizes, rows = model.sizes, list[dict[str, Any]]()
     roomy = sizes.heads * sizes.head_width <= sizes.width
     counterfactuals = [name for name in COUNTERFACTUALS if roomy or name != "orthogonal_writing"]
     for text in run.texts:
+        summed = run.moment_names(text)
         for layer in measured_layers(sizes.layers, settings["every_layer"]):
+            if f"layers.{layer}.attention.z" not in summed:
+                continue
             of_z = run.moments(text, f"layers.{layer}.attention.z")
             weight = model.layer_weights(layer).output.double().cpu().numpy()
             parts = [f"layers.{layer}.{part}" for part in ("attention.z", "attention.output", *counterfactuals)]

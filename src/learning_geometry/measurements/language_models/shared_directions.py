@@ -95,7 +95,7 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
     for layer in range(layers):
         of_layer = model.layer_weights(layer)
         for role, matrices in weights.items():
-            matrices.append(getattr(of_layer, role).cpu().numpy())
+            matrices.append(getattr(of_layer, role).float().cpu().numpy())
     del model
     written = {role: np.array([output_rank(weight) for weight in matrices]) for role, matrices in weights.items()}
     defined = {role: output_ranks >= rank for role, output_ranks in written.items()}

@@ -358,8 +358,10 @@ def _rows(weight: Float[Tensor, "inner columns"], heads: int, chosen: list[int])
 
 
 def _bytes_of(tensor: Tensor) -> memoryview:
-    return np.ascontiguousarray(_numpy(tensor)).reshape(-1).view(np.uint8).data
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().cpu().numpy()
+    held = tensor.detach().cpu()
+    # of which NumPy has no type
+    return held.float().numpy() if held.dtype == torch.bfloat16 else held.numpy()

@@ -63,7 +63,10 @@ class Observer(Protocol):
         """The activations it looks at, besides those that are kept."""
 
     def add(self, name: str, vectors: Float[Tensor, "*vectors _"]) -> None:
-        """Look at the vectors of one activation in a batch, as it is computed; those of one batch follow each other."""
+        """Look at the vectors of one activation in a batch, where and as it is computed.
+
+        Those of one batch follow each other.
+        """
 
     def added(self, vectors: int) -> None:
         """Know that a batch of so many vectors was shown."""
@@ -355,7 +358,7 @@ def _see(
     if observer is not None and name in observed:
         observer.add(name, vectors)
     if name in kept:
-        kept[name].reshape(vectors.shape)[...] = vectors.numpy()
+        kept[name].reshape(vectors.shape)[...] = vectors.float().cpu().numpy()
         if not all_finite(kept[name]):
             raise ValueError(f"{model}: {name} is not finite in {where}; leave it out")
 
@@ -403,7 +406,7 @@ class _Sequences:
 
         def chosen(name: str, value: Tensor) -> None:
             some = value[:, span] if together else value.flatten(0, 1).index_select(0, here.to(value.device))
-            see(name, some.cpu())
+            see(name, some)
 
         self._run.visit(torch.from_numpy(self._tokens[batch]), names, chosen, padding)
 

