@@ -282,6 +282,23 @@ def test_a_step_beside_the_state_dict_is_a_whole_number(tmp_path, said):
     assert_holds(tmp_path / "c.pt", {"a": torch.eye(2)}, inside={"step": 5})
 
 
+@pytest.mark.parametrize(
+    "said",
+    [float("inf"), float("nan"), 1e300, 10**30, "9" * 5000, torch.tensor(float("nan")), torch.tensor(float("-inf"))]
+    + [torch.empty((), device="meta"), torch.tensor([5]), torch.tensor(5j)],
+    ids=lambda said: f"{type(said).__name__} {said!s:.12}",
+)
+def test_what_is_no_finite_whole_number_is_no_step(tmp_path, said):
+    torch.save({"model": {"a": torch.eye(2)}, "step": said, "iter_num": 7}, tmp_path / "c.pt")
+    assert_holds(tmp_path / "c.pt", {"a": torch.eye(2)}, inside={"iter_num": 7})
+
+
+def test_a_number_of_too_many_digits_in_metadata_is_no_step(tmp_path):
+    metadata = {"global_step": "9" * 5000, "step": "0020"}
+    save_file({"a": torch.eye(2)}, tmp_path / "c.safetensors", metadata=metadata)
+    assert_holds(tmp_path / "c.safetensors", {"a": torch.eye(2)}, inside={"step": 20})
+
+
 def test_safetensors_are_read_without_pytorch(tmp_path):
     tiny.write_shards(tmp_path / "llama", {k: v.bfloat16() for k, v in tiny.llama().items()})
     read = f"""

@@ -20,6 +20,9 @@ READABLE = frozenset(
 STEP_KEYS = ("global_step", "iter_num", "step")
 """Names under which tools keep the step of a checkpoint in the file."""
 
+LARGEST_STEP = 2**53
+"""No step is as large; beyond it floats skip whole numbers."""
+
 DISTRIBUTED = "_orig_mod", "module."
 """What torch.compile puts into names, and what DataParallel and DistributedDataParallel put before them."""
 
@@ -89,7 +92,10 @@ def unwrapped(names: Iterable[str]) -> dict[str, str]:
 
 
 def steps_in(mapping: Any) -> dict[str, int]:
-    """Return what may be the step of a checkpoint, of a mapping: those of :data:`STEP_KEYS` that are whole numbers."""
+    """Return what may be the step of a checkpoint, of a mapping: those of :data:`STEP_KEYS` that are whole numbers.
+
+    What is none, is not finite, has no value or is beyond :data:`LARGEST_STEP` is no step.
+    """
     found = {key: _whole(mapping[key]) for key in STEP_KEYS if isinstance(mapping, dict) and key in mapping}
     return {key: number for key, number in found.items() if number is not None}
 
@@ -97,9 +103,19 @@ def steps_in(mapping: Any) -> dict[str, int]:
 def _whole(value: Any) -> int | None:
     """A number, a tensor of one or a text of digits as int; None: something else."""
     if isinstance(value, str):
-        return int(value) if value.isascii() and value.isdigit() else None
-    if not isinstance(value, bool | int | float) and getattr(value, "shape", None) == ():
-        value = value.item()
+        digits = value.isascii() and value.isdigit() and len(value) <= len(str(LARGEST_STEP))
+        value = int(value) if digits else None
+    elif not isinstance(value, bool | int | float):
+        value = _single(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return int(value) if value == int(value) else None
+    # of NaN no comparison is true
+    return int(value) if abs(value) < LARGEST_STEP and value == int(value) else None
+
+
+def _single(value: Any) -> Any:
+    """The number in an array or a tensor of one; None: it is none, or holds no value, as on the device meta."""
+    try:
+        return value.item() if value.shape == () else None
+    except (AttributeError, RuntimeError, TypeError, ValueError):
+        return None
