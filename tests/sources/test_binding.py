@@ -70,6 +70,21 @@ def test_a_layer_missing_in_the_middle_is_named(model):
         )
 
 
+@pytest.mark.parametrize("model", [True, False])
+@pytest.mark.parametrize(
+    ("digits", "said"),
+    [
+        (9, "the file has no layer 2, but a layer 100000000"),
+        (10, r"not used, first transformer\.h\.10{9}\.ln_1"),
+        (5001, r"not used, first transformer\.h\.10{5000}\.ln_1"),
+    ],
+)
+def test_a_number_of_a_layer_is_not_counted_up_to(model, digits, said):
+    state = NANO | {f"transformer.h.1{'0' * (digits - 1)}.ln_1.weight": torch.ones(8)}
+    with pytest.raises(SourceError, match=said):
+        bind(read_map("nanogpt"), headers(state), shapes(NANOGPT) if model else None, NANOGPT)
+
+
 def test_a_parameter_that_the_map_lacks_is_named():
     with pytest.raises(SourceError, match=r"map torch_encoder: does not say what embedding.weight is"):
         bound("torch_encoder", {}, settings(mlp_width=32))

@@ -69,11 +69,13 @@ def bind(
             fewer) for ``heads``, ``fused`` and ``rotary``, and ``positions`` (and ``rotary_width``) for ``rotary``.
 
     Raises:
-        SourceError: a parameter is missing or a tensor is not used, and the first of each is named with the three
-            names nearest to it; shapes or types do not fit, and all that do not are named with both shapes.
+        SourceError: without a model, a layer before the last is missing; a parameter is missing or a tensor is not
+            used, and the first of each is named with the three names nearest to it; shapes or types do not fit, and all that do not are named with both shapes.
     """
     names = matching.bare_names(map, tensors)
     layers = matching.layers_of(map, names) if shapes is None else matching.numbers(r"layers\.([0-9]+)\.", shapes)
+    if shapes is None:
+        matching.check_layers(map, layers)
     entries = matching.entries_of(map, max(layers, default=0) + 1)
     if lost := [name for name in shapes or () if name not in entries]:
         raise SourceError(
