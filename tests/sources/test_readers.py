@@ -229,6 +229,12 @@ def test_a_checkpoint_of_trainer_says_its_step(tmp_path, config):
     assert_holds(folder / "model.safetensors", state, inside={"global_step": 10})
 
 
+def test_a_state_of_trainer_that_says_another_step_than_the_file_is_not_preferred(tmp_path):
+    folder = tiny.trainer_folder(tmp_path / "checkpoint-10", 10, {"a": torch.eye(3)})
+    save_file({"a": torch.eye(3)}, folder / "model.safetensors", metadata={"global_step": "5"})
+    assert_holds(folder, {"a": torch.eye(3)}, inside={"global_step": 5, "trainer_state.json's global_step": 10})
+
+
 def test_of_two_formats_at_the_hub_safetensors_are_read(tmp_path):
     folder = tiny.trainer_folder(tmp_path / "checkpoint-10", 10, {"a": torch.eye(3)})
     torch.save({"a": torch.zeros(3, 3)}, folder / "pytorch_model.bin")
@@ -284,8 +290,10 @@ def test_a_step_beside_the_state_dict_is_a_whole_number(tmp_path, said):
 
 @pytest.mark.parametrize(
     "said",
-    [float("inf"), float("nan"), 1e300, 10**30, "9" * 5000, torch.tensor(float("nan")), torch.tensor(float("-inf"))]
-    + [torch.empty((), device="meta"), torch.tensor([5]), torch.tensor(5j)],
+    [
+        *(float("inf"), float("nan"), 1e300, 10**30, "9" * 5000, torch.tensor(float("nan")), torch.tensor(float("-inf"))),
+        *(torch.empty((), device="meta"), torch.tensor([5]), torch.tensor(5j)),
+    ],
     ids=lambda said: f"{type(said).__name__} {said!s:.12}",
 )
 def test_what_is_no_finite_whole_number_is_no_step(tmp_path, said):
