@@ -78,6 +78,17 @@ def test_a_state_dict_elsewhere_is_read_when_its_keys_are_given(tmp_path):
     assert_holds(tmp_path / "c.pt", {"a.weight": torch.eye(3)}, asked="ema.0.shadow", state="ema.0.shadow")
 
 
+def test_what_stands_beside_a_state_dict_is_told_but_for_what_goes_on_training(tmp_path):
+    state = {"a.weight": torch.eye(2)}
+    content = {"model": state, "extra": torch.ones(3), "ema": {"shadow": {"b.weight": torch.eye(3)}}}
+    content |= {"optimizer": {"exp_avg": state}, "rng_state": torch.ones(8), "best_val_loss": torch.ones(1)}
+    content |= {"lr_scheduler": {"rates": torch.ones(2)}, "epoch": torch.tensor(3), "step": 5}
+    torch.save(content, tmp_path / "c.pt")
+    assert_holds(tmp_path / "c.pt", state, state="model", beside=("extra", "ema.shadow"), inside={"step": 5})
+    shadow = {"b.weight": torch.eye(3)}
+    assert_holds(tmp_path / "c.pt", shadow, asked="ema.shadow", beside=("model", "extra"))
+
+
 @pytest.mark.parametrize(
     "wrapper", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "module.module._orig_mod."]
 )
@@ -291,7 +302,15 @@ def test_a_step_beside_the_state_dict_is_a_whole_number(tmp_path, said):
 @pytest.mark.parametrize(
     "said",
     [
-        *(float("inf"), float("nan"), 1e300, 10**30, "9" * 5000, torch.tensor(float("nan")), torch.tensor(float("-inf"))),
+        *(
+            float("inf"),
+            float("nan"),
+            1e300,
+            10**30,
+            "9" * 5000,
+            torch.tensor(float("nan")),
+            torch.tensor(float("-inf")),
+        ),
         *(torch.empty((), device="meta"), torch.tensor([5]), torch.tensor(5j)),
     ],
     ids=lambda said: f"{type(said).__name__} {said!s:.12}",

@@ -54,6 +54,8 @@ class Checkpoint:
     and float16 is one exactly), integers and booleans as they are. It may be called until the checkpoint is closed."""
     place: Callable[[str], tuple[Path, int] | None] = lambda name: None
     """The file in which a tensor's bytes lie as they are read, and where they begin; None: they are not read so."""
+    beside: tuple[str, ...] = ()
+    """Keys of tensors in the file that stand beside the state dict, and are not read; those of optimizers aside."""
 
 
 class Held(NamedTuple):
@@ -65,6 +67,7 @@ class Held(NamedTuple):
     inside: dict[str, int]
     read: Callable[[str], np.ndarray]
     place: Callable[[str], tuple[Path, int] | None] = lambda name: None
+    beside: tuple[str, ...] = ()
 
 
 def unwrapped(names: Iterable[str]) -> dict[str, str]:

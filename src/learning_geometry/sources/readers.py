@@ -102,6 +102,7 @@ def _joined(path: Path, weights: Weights, held: list[Held], steps: dict[str, int
         inside=_inside(held, steps),
         read=read,
         place=lambda name: place[name][0].place(place[name][1]),
+        beside=tuple(dict.fromkeys(key for part in held for key in part.beside)),
     )
 
 
