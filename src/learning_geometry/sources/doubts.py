@@ -69,7 +69,7 @@ def doubts(binding: Binding, settings: Mapping[str, Any]) -> list[Doubt]:
 
 def otherwise(doubt: Doubt, parameters: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return the parameters of a doubt as they would be; {}: it cannot be tried."""
-    others = {}
+    others: dict[str, np.ndarray] = {}
     for names, before, after in doubt.changes:
         tensor = operations.fuse([parameters[name] for name in names], before)
         others |= {name: operations.place(tensor, at) for name, at in zip(names, after, strict=True)}

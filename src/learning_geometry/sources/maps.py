@@ -173,7 +173,8 @@ def fused_once(binding: Binding, read: Callable[[str], np.ndarray]) -> Callable[
         read: returns the tensor of a name in the file.
     """
     uses = Counter(each.tensor for each in binding.bound if each.tensor is not None)
-    shared = {each.tensor: math.prod(each.tensor_shape) for each in binding.bound if uses[each.tensor] > 1}
+    sizes = {each.tensor: math.prod(each.tensor_shape) for each in binding.bound if each.tensor is not None}
+    shared = {tensor: size for tensor, size in sizes.items() if uses[tensor] > 1}
     most = max(shared.values(), default=0) * (1 + HELD_MORE)
     held: dict[str, np.ndarray] = {}
     left: Counter[str] = Counter()

@@ -132,7 +132,6 @@ def _check_of_one_save(files: Sequence[Path], held: Sequence[Held]) -> None:
 def _inside(held: Sequence[Held], steps: Mapping[str, int]) -> dict[str, int]:
     """What may be the step; what ``trainer_state.json`` says otherwise than the files is there beside it."""
     inside = {key: number for part in held for key, number in part.inside.items()}
-    other = {key: number for key, number in steps.items() if inside.get(key, number) != number}
-    return (
-        inside | steps | {key: inside[key] for key in other} | {f"{TRAINER_STATE}'s {k}": n for k, n in other.items()}
-    )
+    for key, number in steps.items():
+        inside[key if inside.get(key, number) == number else f"{TRAINER_STATE}'s {key}"] = number
+    return inside
