@@ -600,6 +600,38 @@ def test_an_index_that_does_not_fit_its_shards_is_refused(tmp_path, write, whole
     assert "its index cannot be read" in refusal(twice)
 
 
+@pytest.mark.parametrize("key", ["step", "global_step"])
+def test_shards_of_two_steps_are_refused_and_both_named(tmp_path, key):
+    steps = iter(["10", "10", "20", "10"])
+    folder = tiny.write_shards(tmp_path, tiny.llama(), write=lambda *of: save_file(*of, metadata={key: next(steps)}))
+    said = refusal(folder)
+    assert f"model-00001-of-00004.safetensors: its {key} is 10, and that of " in said
+    assert "model-00003-of-00004.safetensors, of the same checkpoint, 20; they are not of one save" in said
+
+
+def test_shards_that_hold_their_tensors_under_different_keys_are_refused_and_both_named(tmp_path):
+    keys = iter(["model", "model", "module", "model"])
+    write = lambda tensors, path: torch.save({next(keys): tensors}, path)  # noqa: E731
+    folder = tiny.write_shards(tmp_path, tiny.llama(), write=write, whole="pytorch_model.bin")
+    said = refusal(folder)
+    assert "pytorch_model-00001-of-00004.bin: holds its tensors under 'model', and " in said
+    assert "pytorch_model-00003-of-00004.bin, of the same checkpoint, under 'module'; they are not of one save" in said
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"ema": tiny.tiny(1)}, {"ema": {"module": {f"module.{name}": each for name, each in tiny.tiny(1).items()}}}],
+)
+def test_of_two_state_dicts_of_the_same_names_neither_is_chosen_in_silence(tmp_path, other):
+    torch.save({"model": tiny.tiny(), "optimizer": {"exp_avg": tiny.tiny()}, **other}, tmp_path / "c.pt")
+    key = "ema.module" if "module" in other["ema"] else "ema"
+    said = refusal(tmp_path / "c.pt")
+    assert f"holds state dicts of the same names under model and {key}; say which, as `state: model`" in said
+    for asked, seed in (("model", 0), (key, 1)):
+        with open_checkpoint(tmp_path / "c.pt", asked) as opened:
+            np.testing.assert_array_equal(opened.read("pos.weight"), tiny.tiny(seed)["pos.weight"].numpy())
+
+
 def test_an_index_may_not_lead_elsewhere(tmp_path):
     folder = tiny.write_shards(tmp_path / "c", tiny.llama())
     index = folder / "model.safetensors.index.json"
