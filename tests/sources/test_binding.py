@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learning_geometry.sources.checkpoint import ForeignTensor, SourceError
+from learning_geometry.sources.doubts import TRANSPOSED, doubts
 from learning_geometry.sources.map_files import Entry, Map
-from learning_geometry.sources.maps import apply, bind, read_map, square
+from learning_geometry.sources.maps import apply, bind, read_map
 
 from .families import llama, neox
 from .foreign_models import NanoGPT, hooked_state
@@ -68,6 +69,21 @@ def test_a_layer_missing_in_the_middle_is_named(model):
             shapes(NANOGPT | {"layers": 3}) if model else None,
             NANOGPT | {"layers": 3},
         )
+
+
+@pytest.mark.parametrize("model", [True, False])
+@pytest.mark.parametrize(
+    ("digits", "said"),
+    [
+        (9, "the file has no layer 2, but a layer 100000000"),
+        (10, r"not used, first transformer\.h\.10{9}\.ln_1"),
+        (5001, r"not used, first transformer\.h\.10{5000}\.ln_1"),
+    ],
+)
+def test_a_number_of_a_layer_is_not_counted_up_to(model, digits, said):
+    state = NANO | {f"transformer.h.1{'0' * (digits - 1)}.ln_1.weight": torch.ones(8)}
+    with pytest.raises(SourceError, match=said):
+        bind(read_map("nanogpt"), headers(state), shapes(NANOGPT) if model else None, NANOGPT)
 
 
 def test_a_parameter_that_the_map_lacks_is_named():
@@ -150,7 +166,11 @@ def test_without_a_model_what_the_map_names_is_bound_and_the_layers_are_those_of
         )
         + 'ignore: ["*.wpe.*", "*.ln_*", "*.c_proj.*", "*.c_fc.*", "*.c_attn.bias", "lm_head.weight"]\n'
     )
-    binding = bind(read_map("mine.yaml", tmp_path), headers(NANO), None, {})
+    with pytest.raises(
+        SourceError, match=r"nothing says whether the 3 parts of .*c_attn.weight are equal.*give `model`"
+    ):
+        bind(read_map("mine.yaml", tmp_path), headers(NANO), None, {})
+    binding = bind(read_map("mine.yaml", tmp_path), headers(NANO), None, {"heads": 2})
     made = dict(apply(binding, read_from(NANO)))
     assert sorted(made) == [
         "embedding.weight",
@@ -158,7 +178,29 @@ def test_without_a_model_what_the_map_names_is_bound_and_the_layers_are_those_of
     ]
     key = NANO["transformer.h.1.attn.c_attn.weight"][8:16]
     assert np.array_equal(made["layers.1.attention.key.weight"], key.numpy())
-    assert sorted(square(binding)) == sorted(made)  # there is nothing that a shape could be compared with
+    # there is nothing that a shape could be compared with
+    turned = [each.names[0] for each in doubts(binding, {}) if each.what == TRANSPOSED]
+    assert sorted(turned) == sorted(made)
+
+
+@pytest.mark.parametrize("given_settings", [{}, {"heads": 4, "key_value_heads": 1}])
+def test_without_a_model_grouped_keys_fused_with_queries_are_refused(given_settings):
+    # four heads of queries and one of keys and of values, each of width 4: 24 rows, of which a third is no parameter
+    state = {"qkv": ForeignTensor("F32", (24, 16)), "out": ForeignTensor("F32", (16, 16))}
+    roles = ("query", "key", "value")
+    fused = [entry(f"layers.0.attention.{role}.weight", "qkv", part=(n, 3)) for n, role in enumerate(roles)]
+    output = entry("layers.0.attention.output.weight", "out")
+    with pytest.raises(SourceError, match=r"query.weight would be 8 of the rows of qkv.*fewer keys than queries"):
+        bind(Map("mine", (*fused, output)), state, None, given_settings)
+    said = "nothing says whether the 3 parts of qkv" if not given_settings else "would be 8 of the rows of qkv"
+    with pytest.raises(SourceError, match=said):
+        bind(Map("mine", tuple(fused), ignore=("out",)), state, None, given_settings)
+
+
+def test_without_a_model_keys_fused_with_values_alone_are_equal_parts():
+    state = {"kv": ForeignTensor("F32", (8, 16))}
+    pair = [entry(f"layers.0.attention.{role}.weight", "kv", part=(n, 2)) for n, role in enumerate(("key", "value"))]
+    assert [each.shape for each in bind(Map("mine", tuple(pair)), state, None, {}).bound] == [(4, 16), (4, 16)]
 
 
 def test_without_a_model_a_built_in_map_takes_what_all_layers_have_and_misses_what_one_lacks():

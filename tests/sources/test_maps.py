@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from learning_geometry.sources.maps import apply, bind, read_map, square
+from learning_geometry.sources.doubts import TRANSPOSED, doubts
+from learning_geometry.sources.maps import apply, bind, read_map
 from learning_geometry.sources.readers import SourceError, open_checkpoint
 
 from .families import gpt2, llama, neox
@@ -138,7 +139,8 @@ def test_no_shape_tells_a_transposed_key_of_one_head_but_the_logits_do():
     one = {"heads": 1, "head_width": 8}
     state, model = hooked_state(**one), HOOKED | {"heads": 1}
     turned = state | {"blocks.1.attn.W_K": state["blocks.1.attn.W_K"].transpose(1, 2)}
-    assert "layers.1.attention.key.weight" in square(bound("transformer_lens", turned, model))
+    untold = doubts(bound("transformer_lens", turned, model), model)
+    assert (TRANSPOSED, ("layers.1.attention.key.weight",)) in [each[:2] for each in untold]
     expected = hooked_forward(state, tokens())
     agree(expected, logits(through("transformer_lens", state, model), model, tokens()))
     ours = logits(through("transformer_lens", turned, model), model, tokens())
@@ -150,12 +152,6 @@ def test_shapes_tell_a_transposed_key_of_two_heads():
     state["blocks.1.attn.W_K"] = state["blocks.1.attn.W_K"].transpose(1, 2)
     with pytest.raises(SourceError, match=r"1.attention.key.weight: blocks.1.attn.W_K of shape \(2, 4, 8\) gives"):
         bound("transformer_lens", state, HOOKED)
-
-
-def test_square_matrices_are_those_whose_transposition_no_shape_tells():
-    assert square(bound("nanogpt", NanoGPT().state_dict(), NANOGPT)) == [
-        f"layers.{layer}.attention.output.weight" for layer in range(2)
-    ]
 
 
 @torch.no_grad()

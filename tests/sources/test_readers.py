@@ -78,6 +78,17 @@ def test_a_state_dict_elsewhere_is_read_when_its_keys_are_given(tmp_path):
     assert_holds(tmp_path / "c.pt", {"a.weight": torch.eye(3)}, asked="ema.0.shadow", state="ema.0.shadow")
 
 
+def test_what_stands_beside_a_state_dict_is_told_but_for_what_goes_on_training(tmp_path):
+    state = {"a.weight": torch.eye(2)}
+    content = {"model": state, "extra": torch.ones(3), "ema": {"shadow": {"b.weight": torch.eye(3)}}}
+    content |= {"optimizer": {"exp_avg": state}, "rng_state": torch.ones(8), "best_val_loss": torch.ones(1)}
+    content |= {"lr_scheduler": {"rates": torch.ones(2)}, "epoch": torch.tensor(3), "step": 5}
+    torch.save(content, tmp_path / "c.pt")
+    assert_holds(tmp_path / "c.pt", state, state="model", beside=("extra", "ema.shadow"), inside={"step": 5})
+    shadow = {"b.weight": torch.eye(3)}
+    assert_holds(tmp_path / "c.pt", shadow, asked="ema.shadow", beside=("model", "extra"))
+
+
 @pytest.mark.parametrize(
     "wrapper", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "module.module._orig_mod."]
 )
@@ -229,6 +240,12 @@ def test_a_checkpoint_of_trainer_says_its_step(tmp_path, config):
     assert_holds(folder / "model.safetensors", state, inside={"global_step": 10})
 
 
+def test_a_state_of_trainer_that_says_another_step_than_the_file_is_not_preferred(tmp_path):
+    folder = tiny.trainer_folder(tmp_path / "checkpoint-10", 10, {"a": torch.eye(3)})
+    save_file({"a": torch.eye(3)}, folder / "model.safetensors", metadata={"global_step": "5"})
+    assert_holds(folder, {"a": torch.eye(3)}, inside={"global_step": 5, "trainer_state.json's global_step": 10})
+
+
 def test_of_two_formats_at_the_hub_safetensors_are_read(tmp_path):
     folder = tiny.trainer_folder(tmp_path / "checkpoint-10", 10, {"a": torch.eye(3)})
     torch.save({"a": torch.zeros(3, 3)}, folder / "pytorch_model.bin")
@@ -280,6 +297,33 @@ def test_deep_copies_are_no_aliases(tmp_path):
 def test_a_step_beside_the_state_dict_is_a_whole_number(tmp_path, said):
     torch.save({"model": {"a": torch.eye(2)}, "step": said, "iter_num": True, "global_step": 1.5}, tmp_path / "c.pt")
     assert_holds(tmp_path / "c.pt", {"a": torch.eye(2)}, inside={"step": 5})
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        *(
+            float("inf"),
+            float("nan"),
+            1e300,
+            10**30,
+            "9" * 5000,
+            torch.tensor(float("nan")),
+            torch.tensor(float("-inf")),
+        ),
+        *(torch.empty((), device="meta"), torch.tensor([5]), torch.tensor(5j)),
+    ],
+    ids=lambda said: f"{type(said).__name__} {said!s:.12}",
+)
+def test_what_is_no_finite_whole_number_is_no_step(tmp_path, said):
+    torch.save({"model": {"a": torch.eye(2)}, "step": said, "iter_num": 7}, tmp_path / "c.pt")
+    assert_holds(tmp_path / "c.pt", {"a": torch.eye(2)}, inside={"iter_num": 7})
+
+
+def test_a_number_of_too_many_digits_in_metadata_is_no_step(tmp_path):
+    metadata = {"global_step": "9" * 5000, "step": "0020"}
+    save_file({"a": torch.eye(2)}, tmp_path / "c.safetensors", metadata=metadata)
+    assert_holds(tmp_path / "c.safetensors", {"a": torch.eye(2)}, inside={"step": 20})
 
 
 def test_safetensors_are_read_without_pytorch(tmp_path):

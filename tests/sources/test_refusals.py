@@ -1,12 +1,20 @@
 """Checkpoints of other tools that are refused: the message names the file, what is in it, and what to do."""
 
 import argparse
+import datetime
+import decimal
+import fractions
 import json
+import os
 import pathlib
 import re
 import shlex
 import subprocess
 import sys
+import types
+import uuid
+import zipfile
+import zlib
 from collections import OrderedDict
 
 import numpy as np
@@ -18,6 +26,7 @@ from torch.distributed.checkpoint import HuggingFaceStorageWriter
 from torch.distributed.checkpoint import save as distributed_save
 from torch.distributed.checkpoint.api import CheckpointException
 
+from learning_geometry.sources import refusals
 from learning_geometry.sources.readers import SourceError, open_checkpoint
 
 from . import tiny
@@ -41,81 +50,360 @@ class Own(nn.Module):
         self.weight = nn.Parameter(torch.eye(3))
 
 
-class Runs:
-    """Runs a command when it is unpickled without care."""
+class Calls:
+    """Calls a function when it is unpickled without care."""
 
-    def __init__(self, command):
-        self.command = command
+    def __init__(self, function, *arguments):
+        self.called = function, arguments
 
     def __reduce__(self):
-        import os
+        return self.called
 
-        return os.system, (self.command,)
+
+def cure(said):
+    """The command that a message names."""
+    command = shlex.split(re.search(r"`(python .*?)`", said)[1])
+    return [sys.executable, *command[1:]]
 
 
 def run_cure(said, folder):
     """Run the command that a message names, in a folder."""
-    command = shlex.split(re.search(r"`(python .*?)`", said)[1])
-    subprocess.run([sys.executable, *command[1:]], cwd=folder, check=True, capture_output=True)
+    subprocess.run(cure(said), cwd=folder, check=True, capture_output=True)
 
 
-@pytest.mark.parametrize("zipped", [True, False])
+def write(path, content, zipped):
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    assert (path.read_bytes()[:2] == b"PK") is zipped
+    return path
+
+
+def write_pickle(path, pickle, zipped):
+    """A file of PyTorch of which the pickle is given, as a program that does not come with PyTorch may write it."""
+    write(path, "content", zipped)
+    known = b"\x80\x02X\x07\x00\x00\x00contentq\x00."
+    if not zipped:
+        content = path.read_bytes()
+        assert content.count(known) == 1
+        path.write_bytes(content.replace(known, pickle))
+        return path
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in entries.items():
+            assert not name.endswith("data.pkl") or content == known
+            archive.writestr(name, pickle if name.endswith("data.pkl") else content)
+    return path
+
+
+def offers_nothing(said):
+    """Whether a message holds no command, and no word of another way to load the file."""
+    return "`" not in said and "python" not in said and "weights_only" not in said and "add_safe_globals" not in said
+
+
+both_formats = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "old"])
+HELD = {
+    "argparse.Namespace": argparse.Namespace(lr=0.1, at=["x"]),
+    "builtins.bytes": b"",
+    "builtins.frozenset": frozenset([1]),
+    "builtins.range": range(3),
+    "builtins.slice": slice(3),
+    "datetime.date": datetime.date(2024, 1, 2),
+    "datetime.datetime": datetime.datetime(2024, 1, 2, 3, 4, 5, 6),
+    "datetime.time": datetime.time(1, 2),
+    "datetime.timedelta": datetime.timedelta(1),
+    "datetime.timezone": datetime.UTC,
+    "decimal.Decimal": decimal.Decimal("1.5"),
+    "fractions.Fraction": fractions.Fraction(1, 3),
+    "pathlib.PurePosixPath": pathlib.PurePosixPath("a/b"),
+    "pathlib.PureWindowsPath": pathlib.PureWindowsPath("a"),
+    "torch.torch_version.TorchVersion": torch.__version__,
+    "types.SimpleNamespace": types.SimpleNamespace(a=1),
+    "uuid.UUID": uuid.UUID(int=2**90),
+}
+
+
+@both_formats
 def test_pickled_objects_are_named_and_the_command_that_is_named_converts_them(tmp_path, zipped):
-    content = {"model_state_dict": tiny.tiny(), "args": argparse.Namespace(lr=0.1), "at": pathlib.PurePosixPath("x")}
-    torch.save(content, tmp_path / "dict 5.pt", _use_new_zipfile_serialization=zipped)
-    said = refusal(tmp_path / "dict 5.pt")
-    assert "argparse.Namespace" in said and "save model.state_dict() alone" in said and "if you trust" in said
-    assert not zipped or "pathlib.PurePosixPath" in said
+    (folder := tmp_path / "it's a 'folder'").mkdir()
+    content = {"model_state_dict": tiny.tiny(), "args": argparse.Namespace(lr=0.1), "at": pathlib.Path("x")}
+    path = write(folder / "dict 5 é.pt", content, zipped)
+    before = path.read_bytes()
+    (tmp_path / "torch.py").write_text("raise SystemExit('the code that came with the file ran')")
+    said = refusal(path)
+    assert f"holds argparse.Namespace, pathlib.{type(pathlib.Path()).__name__} besides tensors" in said
+    assert "save model.state_dict() alone" in said and "weights_only=True" in said and "False" not in said
     run_cure(said, tmp_path)
-    with open_checkpoint(tmp_path / "dict 5-weights.pt") as opened:
+    new = folder / "dict 5 é-weights.pt"
+    with open_checkpoint(new) as opened:
         assert set(opened.tensors) == set(tiny.tiny())
         np.testing.assert_array_equal(opened.read("head.weight"), tiny.tiny()["head.weight"].numpy())
+    assert path.read_bytes() == before and sorted(folder.iterdir()) == sorted([new, path])
 
 
-def test_a_path_in_lightnings_hyper_parameters_is_named(tmp_path):
+@both_formats
+def test_the_command_that_is_named_overwrites_nothing(tmp_path, zipped):
+    path = write(tmp_path / "c.pt", {"model": {"a": torch.eye(2)}, "args": argparse.Namespace()}, zipped)
+    said = refusal(path)
+    run_cure(said, tmp_path)
+    new = tmp_path / "c-weights.pt"
+    for kept in (new.read_bytes(), b"of the user"):
+        new.write_bytes(kept)
+        again = subprocess.run(cure(said), cwd=tmp_path, check=False, capture_output=True, text=True)
+        assert again.returncode and "FileExistsError" in again.stderr
+        assert new.read_bytes() == kept
+
+
+@both_formats
+def test_all_that_is_called_harmless_is_made_by_the_command_that_is_named(tmp_path, zipped):
+    said = refusal(write(tmp_path / "c.pt", {"model": {"a": torch.eye(2)}} | HELD, zipped))
+    listed = said.split("add_safe_globals([")[1].split("])")[0]
+    for name in HELD:
+        assert name.removeprefix("builtins.") in listed
+    assert "and 13 more that merely hold data" in said
+    run_cure(said, tmp_path)
+    with open_checkpoint(tmp_path / "c-weights.pt") as opened:
+        np.testing.assert_array_equal(opened.read("a"), np.eye(2))
+
+
+def test_every_class_that_is_called_harmless_is_tried_or_one_that_pytorch_takes_or_a_path():
+    known = {name for name in refusals.HARMLESS if not name.startswith("pathlib.")}
+    assert known - set(HELD) == {"collections.Counter", "collections.OrderedDict"}
+    assert set(HELD) <= set(refusals.HARMLESS)
+
+
+@both_formats
+@pytest.mark.parametrize("name", [name for name in refusals.HARMLESS if name.startswith("pathlib.")])
+def test_a_path_of_another_system_or_python_is_no_hindrance(tmp_path, name, zipped):
+    path = write(tmp_path / "c.pt", {"model": {"a": torch.eye(2)}, "at": pathlib.PurePosixPath("x")}, zipped)
+    module, _, kind = name.rpartition(".")
+    with_other(path, b"cpathlib\nPurePosixPath\n", f"c{module}\n{kind}\n".encode(), zipped)
+    said = refusal(path)
+    assert f"holds {name} besides" in said
+    # what the command allows, without the time that another Python takes to start
+    allowed = eval(re.search(r"add_safe_globals\((\[.*?\])\)", cure(said)[-3])[1], {"pathlib": pathlib})
+    with torch.serialization.safe_globals(allowed):
+        content = torch.load(path, weights_only=True)
+    assert isinstance(content["at"], pathlib.PurePath) and str(content["at"]) == "x"
+
+
+def with_other(path, old, new, zipped):
+    """Replace bytes in the pickle of a file."""
+    if not zipped:
+        assert path.read_bytes().count(old) == 1
+        path.write_bytes(path.read_bytes().replace(old, new))
+        return
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    assert sum(content.count(old) for content in entries.values()) == 1
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content.replace(old, new))
+
+
+@both_formats
+def test_a_path_in_lightnings_hyper_parameters_is_named(tmp_path, zipped):
     path = tmp_path / "epoch=0-step=5.ckpt"
     content = tiny.lightning(5, tiny.tiny(), hyper_parameters={"data": pathlib.Path("data"), "kind": "net"})
     content["state_dict"] = OrderedDict(content["state_dict"])
     content["state_dict"]._metadata = {"": {"version": 1}, "model": {"version": 1}}  # names of modules
-    torch.save({"name": "module"} | content, path)
-    said = refusal(path)
-    assert "pathlib." in said and '["state_dict"]' in said
-
-
-def test_a_whole_module_is_told_from_one_object_among_tensors(tmp_path):
-    torch.save(nn.Linear(2, 3), tmp_path / "whole_5.pt")
-    said = refusal(tmp_path / "whole_5.pt")
-    assert "holds a whole module (torch.nn.modules.linear.Linear)" in said
+    said = refusal(write(path, {"name": "module"} | content, zipped))
+    assert "holds pathlib." in said and '["state_dict"]' in said
     run_cure(said, tmp_path)
-    with open_checkpoint(tmp_path / "whole_5-weights.pt") as opened:
-        assert set(opened.tensors) == {"weight", "bias"}
-    torch.save(Own(), tmp_path / "own.pt")
-    assert "holds a whole module (tests.sources.test_refusals.Own)" in refusal(tmp_path / "own.pt")
-    torch.save({"model": nn.Linear(2, 3), "epoch": 1}, tmp_path / "inside.pt")
-    said = refusal(tmp_path / "inside.pt")
+    with open_checkpoint(tmp_path / "epoch=0-step=5-weights.pt") as opened:
+        assert set(opened.tensors) == {f"model.{name}" for name in tiny.tiny()}
+
+
+@both_formats
+@pytest.mark.parametrize("holder", [nn.Linear(2, 3), Own()], ids=["layer", "own"])
+def test_a_whole_module_is_told_from_one_object_among_tensors_and_gets_no_command(tmp_path, holder, zipped):
+    name = f"{type(holder).__module__}.{type(holder).__qualname__}"
+    said = refusal(write(tmp_path / "whole_5.pt", holder, zipped))
+    assert f"holds a whole module ({name}), which only its own code makes" in said
+    assert "save model.state_dict() alone" in said and offers_nothing(said)
+    said = refusal(write(tmp_path / "inside.pt", {"model": holder, "epoch": 1}, zipped))
+    assert f"holds {name} besides tensors" in said
+    assert "save model.state_dict() alone" in said and offers_nothing(said)
+
+
+@both_formats
+@pytest.mark.parametrize("name", ["mine", "a b", "`id`", "$(id)", 'x"]'])
+def test_the_state_dict_is_found_under_another_key_if_that_is_a_plain_one(tmp_path, name, zipped):
+    said = refusal(write(tmp_path / "c.pt", {name: {"a": torch.eye(2)}, "args": argparse.Namespace()}, zipped))
+    if name != "mine":
+        assert '["KEY"]' in cure(said)[-3] and name not in cure(said)[-3]
+        return
     run_cure(said, tmp_path)
-    with open_checkpoint(tmp_path / "inside-weights.pt") as opened:
-        assert set(opened.tensors) == {"weight", "bias"}
+    with open_checkpoint(tmp_path / "c-weights.pt") as opened:
+        assert set(opened.tensors) == {"a"}
 
 
-def test_the_key_of_the_state_dict_is_left_to_the_user_where_it_is_not_known(tmp_path):
-    torch.save({"mine": {"a": torch.eye(2)}, "args": argparse.Namespace()}, tmp_path / "c.pt")
-    assert '["KEY"]' in (said := refusal(tmp_path / "c.pt")) and "(KEY: of its state dict)" in said
+@both_formats
+def test_a_state_dict_under_several_keys_is_found(tmp_path, zipped):
+    moments = {"state": {0: {"exp_avg": torch.eye(3)}}, "param_groups": []}
+    inner = {"model": {"a": torch.eye(2)}, "ema": {"a": torch.ones(2)}, "optimizer": moments}
+    said = refusal(write(tmp_path / "c.pt", {"args": argparse.Namespace(), "best": inner}, zipped))
+    assert '["best"]["model"]' in said
+    run_cure(said, tmp_path)
+    with open_checkpoint(tmp_path / "c-weights.pt") as opened:
+        np.testing.assert_array_equal(opened.read("a"), np.eye(2))
 
 
-@pytest.mark.parametrize("zipped", [True, False])
-def test_what_would_run_a_command_is_refused_and_nobody_is_told_to_load_it(tmp_path, zipped):
-    content = {"model": {"a": torch.eye(2)}, "x": Runs(f"touch {tmp_path / 'ran'}")}
-    torch.save(content, tmp_path / "c.pt", _use_new_zipfile_serialization=zipped)
-    said = refusal(tmp_path / "c.pt")
-    assert re.search(r"would run (posix|nt)\.system", said) and "weights_only=False" not in said
+@both_formats
+def test_the_key_of_the_state_dict_is_left_to_the_user_where_there_are_several(tmp_path, zipped):
+    content = {"model": {"a": torch.eye(2)}, "net": {"a": torch.eye(2)}, "args": argparse.Namespace()}
+    said = refusal(write(tmp_path / "c.pt", content, zipped))
+    assert '["KEY"]' in said and '(instead of ["KEY"] one of ["model"], ["net"])' in said
+
+
+@both_formats
+def test_no_command_is_named_where_no_state_dict_is_seen(tmp_path, zipped):
+    said = refusal(write(tmp_path / "c.pt", {"a": torch.eye(2), "args": argparse.Namespace()}, zipped))
+    assert "holds argparse.Namespace besides tensors" in said and offers_nothing(said)
+
+
+@both_formats
+@pytest.mark.parametrize(
+    ("calls", "names"),
+    [
+        (Calls(eval, "open('ran', 'w').close()"), "builtins.eval"),
+        (Calls(subprocess.Popen, ["touch", "ran"]), "subprocess.Popen"),
+        (Calls(getattr, "a", "upper"), "builtins.getattr"),
+    ],
+    ids=["eval", "subprocess", "getattr"],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_what_may_run_code_is_named_and_no_command_is(tmp_path, monkeypatch, calls, names, first, zipped):
+    monkeypatch.chdir(tmp_path)  # where the file would be made
+    content = {"model": {"a": torch.eye(2)}, "args": argparse.Namespace(lr=0.1)}
+    content = {"x": calls} | content if first else content | {"x": calls}
+    said = refusal(write(tmp_path / "c.pt", content, zipped))
+    assert f"holds {names}, argparse.Namespace besides tensors" in said
+    assert "save model.state_dict() alone, and do not load elsewhere what you do not trust" in said
+    assert offers_nothing(said)
+    assert [each.name for each in tmp_path.iterdir()] == ["c.pt"]
+
+
+@both_formats
+@pytest.mark.parametrize("harmless", [True, False], ids=["after a harmless one", "alone"])
+def test_what_would_run_a_command_is_refused_and_nobody_is_told_to_load_it(tmp_path, harmless, zipped):
+    before = {"args": argparse.Namespace(lr=0.1)} if harmless else {}
+    content = before | {"model": {"a": torch.eye(2)}, "x": Calls(os.system, f"touch {tmp_path / 'ran'}")}
+    said = refusal(write(tmp_path / "c.pt", content, zipped))
+    assert re.search(r"would run (posix|nt)\.system when it is loaded", said)
+    assert ("(it names argparse.Namespace too)" in said) is harmless
+    assert "do not load it elsewhere" in said and offers_nothing(said)
     assert not (tmp_path / "ran").exists()
 
 
+@both_formats
+def test_of_many_classes_none_that_may_run_code_is_left_out(tmp_path, zipped):
+    others = [type(f"Kind{number:02}", (), {"__module__": "elsewhere"}) for number in range(30)]
+    module = types.ModuleType("elsewhere")
+    vars(module).update({other.__name__: other for other in others})
+    sys.modules["elsewhere"] = module
+    try:
+        content = {"model": {"a": torch.eye(2)}, "held": HELD, "own": [other() for other in others]}
+        path = write(tmp_path / "c.pt", content | {"x": Calls(zlib.crc32, b"x")}, zipped)
+    finally:
+        del sys.modules["elsewhere"]
+    said = refusal(path)
+    named = said.split("holds ")[1].split(" besides")[0]
+    names = [f"elsewhere.Kind{number:02}" for number in range(30)] + ["zlib.crc32"]
+    assert named.split(", ")[:31] == names
+    assert named.endswith("and 13 more that merely hold data") and offers_nothing(said)
+
+
+@both_formats
+@pytest.mark.parametrize("named", ["\x1b[2J\x1b[31mNamespace", "Nämespace", "a b`id`", "\u202eevil", "Namesp\\x61ce"])
+def test_what_steers_a_terminal_is_escaped_in_names(tmp_path, named, zipped):
+    pickle = (
+        b"\x80\x02}(X\x01\x00\x00\x00acargparse\n" + named.encode() + b"\n)\x81X\x01\x00\x00\x00bcmine\nOwn\n)\x81u."
+    )
+    said = refusal(write_pickle(tmp_path / "c.pt", pickle, zipped))
+    assert f"holds argparse.{ascii(named)[1:-1]}, mine.Own besides tensors" in said
+    assert said.isprintable() and said.removeprefix(str(tmp_path)).isascii()
+    assert "python" not in said.removeprefix(str(tmp_path)) and "weights_only" not in said
+
+
+TEXT = {text: b"\x8c" + bytes([len(text)]) + text.encode() for text in ("argparse", "Namespace", "zlib", "crc32")}
+STATES = b"X\x05\x00\x00\x00model}X\x01\x00\x00\x00actorch._utils\n_rebuild_tensor_v2\n)Rs"
+ARGUMENTS = b"X\x04\x00\x00\x00argscargparse\nNamespace\n)\x81"
+
+
+def pickled(*more):
+    """A dictionary with a state dict, a harmless object and more keys and values, but for the end."""
+    return b"\x80\x02}(" + ARGUMENTS + b"".join(more) + STATES + b"u"
+
+
+@both_formats
+def test_a_pickle_made_by_hand_gets_a_command_where_it_is_harmless(tmp_path, zipped):
+    said = refusal(write_pickle(tmp_path / "c.pt", pickled() + b".", zipped))
+    assert "holds argparse.Namespace besides tensors, which" in said and "`python" in said
+
+
+@both_formats
+@pytest.mark.parametrize(
+    ("pickle", "names"),
+    [
+        (TEXT["zlib"] + TEXT["crc32"] + b"\x93", "zlib.crc32, argparse.Namespace"),
+        (TEXT["zlib"] + b"\x94" + TEXT["crc32"] + b"\x94h\x00h\x01\x93", "zlib.crc32, argparse.Namespace"),
+        (TEXT["argparse"] + TEXT["Namespace"] + b"\x93", "argparse.Namespace"),
+        (b"]" + TEXT["crc32"] + b"\x93", "an object whose name cannot be told, argparse.Namespace"),
+        (b"\x82\x01", "an object whose name cannot be told, argparse.Namespace"),
+        (b"(izlib\ncrc32\n", "zlib.crc32, argparse.Namespace"),
+        (b"(czlib\ncrc32\no", "zlib.crc32, argparse.Namespace"),
+    ],
+    ids=["stack", "memo", "harmless", "no text", "extension", "inst", "obj"],
+)
+def test_names_are_found_however_a_pickle_says_them_and_such_a_pickle_gets_no_command(tmp_path, pickle, names, zipped):
+    path = write_pickle(tmp_path / "c.pt", pickled(b"X\x01\x00\x00\x00x", pickle) + b".", zipped)
+    said = refusal(path)
+    assert f"holds {names} besides tensors (and perhaps more" in said
+    assert offers_nothing(said)
+
+
+@both_formats
+@pytest.mark.parametrize("end", [b".\x80\x02czlib\ncrc32\n.", b"", b"\xff"], ids=["second", "cut", "damaged"])
+def test_a_pickle_that_is_not_all_gets_no_command(tmp_path, end, zipped):
+    path = write_pickle(tmp_path / "c.pt", pickled() + end, zipped)
+    said = refusal(path)
+    assert "argparse.Namespace besides tensors" in said and offers_nothing(said)
+    assert zipped or end[:1] != b"." or "zlib.crc32" in said  # the old format has it where another pickle is read
+
+
+def test_an_archive_behind_a_file_of_the_old_format_does_not_hide_its_pickle(tmp_path):
+    write(tmp_path / "good.pt", {"model": {"a": torch.eye(2)}, "args": argparse.Namespace()}, True)
+    path = write(tmp_path / "c.pt", {"x": argparse.Namespace(), "y": Calls(eval, "1+1")}, False)
+    path.write_bytes(path.read_bytes() + (tmp_path / "good.pt").read_bytes())
+    said = refusal(path)
+    assert "holds builtins.eval, argparse.Namespace besides" in said and offers_nothing(said)
+
+
+def test_an_archive_with_two_pickles_gets_no_command(tmp_path):
+    path = write(tmp_path / "c.pt", {"model": {"a": torch.eye(2)}, "args": argparse.Namespace()}, True)
+    assert "`python" in refusal(path)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("other/data.pkl", b"\x80\x02czlib\ncrc32\n.")
+    said = refusal(path)
+    assert "holds zlib.crc32, argparse.Namespace besides tensors (and perhaps more" in said and offers_nothing(said)
+
+
+def test_a_class_behind_the_content_of_the_old_format_is_named(tmp_path):
+    path = write(tmp_path / "c.pt", {"model": {"a": torch.eye(2)}, "args": argparse.Namespace()}, False)
+    assert "`python" in refusal(path)
+    content = path.read_bytes()
+    key = content.rindex(b"\x80\x02]")  # the keys of tensors, behind the content
+    path.write_bytes(content[:key] + b"\x80\x02czlib\ncrc32\n0" + content[key + 2 :])
+    said = refusal(path)
+    assert "holds zlib.crc32, argparse.Namespace besides" in said and offers_nothing(said)
+
+
 @pytest.mark.filterwarnings("ignore:`torch.jit")
-def test_a_torchscript_program_is_named(tmp_path):
+def test_a_torchscript_program_is_named_as_one_that_runs_code(tmp_path):
     torch.jit.save(torch.jit.script(nn.Linear(2, 3)), tmp_path / "s.pt")
-    assert "is a TorchScript program; load it with torch.jit.load" in refusal(tmp_path / "s.pt")
+    said = refusal(tmp_path / "s.pt")
+    assert "is a TorchScript program, which can run code when it is loaded; if you trust who wrote it, load it" in said
+    assert "torch.jit.load" in said and "weights_only" not in said
 
 
 @pytest.mark.parametrize("name", ["a.pt", "model.safetensors"])
@@ -310,6 +598,38 @@ def test_an_index_that_does_not_fit_its_shards_is_refused(tmp_path, write, whole
     assert "its weight_map names no files" in refusal(twice)
     index.write_text("cut")
     assert "its index cannot be read" in refusal(twice)
+
+
+@pytest.mark.parametrize("key", ["step", "global_step"])
+def test_shards_of_two_steps_are_refused_and_both_named(tmp_path, key):
+    steps = iter(["10", "10", "20", "10"])
+    folder = tiny.write_shards(tmp_path, tiny.llama(), write=lambda *of: save_file(*of, metadata={key: next(steps)}))
+    said = refusal(folder)
+    assert f"model-00001-of-00004.safetensors: its {key} is 10, and that of " in said
+    assert "model-00003-of-00004.safetensors, of the same checkpoint, 20; they are not of one save" in said
+
+
+def test_shards_that_hold_their_tensors_under_different_keys_are_refused_and_both_named(tmp_path):
+    keys = iter(["model", "model", "module", "model"])
+    write = lambda tensors, path: torch.save({next(keys): tensors}, path)  # noqa: E731
+    folder = tiny.write_shards(tmp_path, tiny.llama(), write=write, whole="pytorch_model.bin")
+    said = refusal(folder)
+    assert "pytorch_model-00001-of-00004.bin: holds its tensors under 'model', and " in said
+    assert "pytorch_model-00003-of-00004.bin, of the same checkpoint, under 'module'; they are not of one save" in said
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"ema": tiny.tiny(1)}, {"ema": {"module": {f"module.{name}": each for name, each in tiny.tiny(1).items()}}}],
+)
+def test_of_two_state_dicts_of_the_same_names_neither_is_chosen_in_silence(tmp_path, other):
+    torch.save({"model": tiny.tiny(), "optimizer": {"exp_avg": tiny.tiny()}, **other}, tmp_path / "c.pt")
+    key = "ema.module" if "module" in other["ema"] else "ema"
+    said = refusal(tmp_path / "c.pt")
+    assert f"holds state dicts of the same names under model and {key}; say which, as `state: model`" in said
+    for asked, seed in (("model", 0), (key, 1)):
+        with open_checkpoint(tmp_path / "c.pt", asked) as opened:
+            np.testing.assert_array_equal(opened.read("pos.weight"), tiny.tiny(seed)["pos.weight"].numpy())
 
 
 def test_an_index_may_not_lead_elsewhere(tmp_path):

@@ -17,7 +17,9 @@ from learning_geometry.files import read_tensor, read_tensor_metadata, read_tens
 from learning_geometry.models import build
 from learning_geometry.models.sizes import TaskSizes
 from learning_geometry.models.transformer import SETTINGS, initialise
+from learning_geometry.sources import torch_files
 from learning_geometry.sources.checkpoint import SourceError
+from learning_geometry.sources.opening import opened
 from learning_geometry.tasks.dataset import make_dataset
 from learning_geometry.training.checkpoints import read_arrays
 from learning_geometry.training.importing import check_logits, import_run
@@ -154,6 +156,27 @@ def test_without_a_map_names_stay_and_what_is_left_out_is_told(tmp_path):
     assert about["types"] == {"BF16": 1, "F32": 1}
 
 
+def test_fused_tensors_are_read_once(tmp_path, monkeypatch):
+    read = []
+    values = torch_files._values
+    monkeypatch.setattr(torch_files, "_values", lambda *of: read.append(of[2].split(": ")[1]) or values(*of))
+    imported(written(tmp_path, steps=(0,)), tmp_path / "ours")
+    fused = sorted(name for name in read if "c_attn" in name)
+    assert fused == [f"_orig_mod.transformer.h.{i}.attn.c_attn.{kind}" for i in (0, 1) for kind in ("bias", "weight")]
+
+
+@pytest.mark.parametrize("names", ["nanogpt", None])
+def test_what_stands_beside_the_state_dict_is_told(names, tmp_path):
+    content = {"model": as_nanogpt(parameters(0)), "extra": torch.ones(3), "optimizer": {"m": torch.ones(3)}}
+    torch.save(content, tmp_path / "ckpt_0.pt")
+    run = {"source": SOURCE | {"names": names}} | ({"model": MODEL} if names else {})
+    notes = []
+    imported({0: tmp_path / "ckpt_0.pt"}, tmp_path / "ours", lambda step, note: notes.append(note), run=run)
+    assert notes[0].endswith("; beside the state dict, and left out: extra")
+    about = read_tensor_metadata(tmp_path / "ours/checkpoints/step-000000.safetensors")["file"]
+    assert about["left_out"]["extra"] == "beside the state dict" and "optimizer.m" not in about["left_out"]
+
+
 def test_what_is_to_be_ignored_must_be_there(tmp_path):
     safetensors.torch.save_file({"a.weight": torch.ones(2, 3)}, tmp_path / "step_5.safetensors")
     run = {"source": SOURCE | {"names": None, "ignore": ["b.*"]}}
@@ -211,21 +234,61 @@ def test_logits_that_could_not_tell_are_refused(tmp_path):
     loose = {"source": SOURCE | {"check": {"tolerance": 0.1}}, "model": MODEL | {"mlp_width": 32}}
 
     def faint(step, state):
-        # attention that hardly depends on its queries
-        return {name: value * (1e-4 if "c_attn" in name else 1.0) for name, value in state.items()}
+        # outputs of attention that hardly matter
+        return {name: value * (1e-4 if "c_proj" in name else 1.0) for name, value in state.items()}
 
     faint_places = written(tmp_path / "faint", change=faint)
     tokens = torch.randint(8, (3, 24), generator=torch.Generator().manual_seed(0))
-    from learning_geometry.sources.opening import opened
-
     with opened(faint_places[20], SOURCE, MODEL) as one:
         read = {name: torch.from_numpy(one.read(name)) for name in one.types}
     logits = build(MODEL, SIZES).forward(read, tokens)
     safetensors.torch.save_file({"tokens": tokens, "logits": logits}, tmp_path / "faint.safetensors")
-    with pytest.raises(SourceError, match=r"transposed the logits differ by .* would let pass"):
+    with pytest.raises(
+        SourceError, match=r"no shape tells whether .*\.attention\.output\.weight is transposed.* would let pass"
+    ):
         check_logits(loose, faint_places[20], tmp_path / "faint.safetensors")
     with pytest.raises(SourceError, match="differ"):  # those of another run are told by how far off they are
         check_logits(RUN, places[20], tmp_path / "faint.safetensors")
+
+
+def exchanged_keys_and_queries(step, state):
+    for name, value in state.items():
+        if "c_attn" in name:
+            value[:16] = value[:16].roll(8, 0)
+    return state
+
+
+def fused_head_by_head(step, state):
+    for name in [name for name in state if "c_attn" in name]:
+        by_role = state[name].reshape(3, 2, 4, *state[name].shape[1:])
+        state[name] = by_role.swapaxes(0, 1).reshape(state[name].shape)
+    return state
+
+
+@pytest.mark.parametrize("change", [exchanged_keys_and_queries, fused_head_by_head])
+def test_parts_in_another_order_are_told_by_the_logits_alone(change, tmp_path):
+    places = written(tmp_path, change=change)
+    imported(places, tmp_path / "ours")  # no shape tells
+    with pytest.raises(SourceError, match="a part is in another place"):
+        check_logits(RUN, places[20], logits_of(tmp_path, 20))
+
+
+def test_logits_that_could_not_tell_the_order_of_fused_parts_are_refused(tmp_path):
+    def alike(step, state):
+        # queries that are keys as well
+        for name, value in state.items():
+            if "c_attn" in name:
+                value[8:16] = value[:8]
+        return state
+
+    places = written(tmp_path, change=alike)
+    with opened(places[20], SOURCE, MODEL) as one:
+        read = {name: torch.from_numpy(one.read(name)) for name in one.types}
+    tokens = torch.randint(8, (3, 24), generator=torch.Generator().manual_seed(0))
+    logits = build(MODEL, SIZES).forward(read, tokens)
+    safetensors.torch.save_file({"tokens": tokens, "logits": logits}, tmp_path / "alike.safetensors")
+    with pytest.raises(SourceError, match=r"which of .*query\.weight and .*key\.weight comes first.* would let pass"):
+        check_logits(RUN, places[20], tmp_path / "alike.safetensors")
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,10 @@ from learning_geometry import tasks
 from learning_geometry.config.needs import needs
 from learning_geometry.config.problems import Report
 from learning_geometry.config.sourced import check_source
-from learning_geometry.files import read_tensor_shapes
 from learning_geometry.model_options import sizes_of
 from learning_geometry.sources.checkpoint import MapError, SourceError
 from learning_geometry.sources.chosen import checked_at, checkpoints_of
+from learning_geometry.sources.doubts import Doubt, in_words
 from learning_geometry.sources.folders import files_of
 from learning_geometry.sources.grid import uniform_grid
 from learning_geometry.sources.map_files import map_files
@@ -38,8 +38,8 @@ class Held(NamedTuple):
     """Of the parameters, by the workflow's names where there is a map, else by the file's."""
     missing: tuple[str, ...]
     """Parameters of the model that the map does not give."""
-    untold: tuple[str, ...]
-    """Square matrices, of which no shape tells whether they are transposed."""
+    untold: tuple[Doubt, ...]
+    """What no shape tells of how the parameters lie in the files."""
     uneven: str
     """Which seed lacks steps that another has; "": none."""
 
@@ -75,8 +75,8 @@ def check_files(experiment: dict[str, Any], report: Report) -> Held | None:
     if source["names"] is not None and held.untold and not (source["check"] or source["unchecked"]):
         refuse(
             "source.check",
-            f"{held.untold[0]} is square, as {len(held.untold)} of the matrices are, and no shape tells whether it is "
-            "transposed; give a file with tokens and the logits of your own code, or set source.unchecked: true",
+            f"no shape tells {in_words(held.untold)}; give a file with tokens and the logits of your own code, or set "
+            "source.unchecked: true",
         )
     if source["check"]:
         _check_check(source, experiment["seeds"], refuse)
@@ -104,6 +104,8 @@ def _found(series: Mapping[int, Mapping[int, Path]]) -> dict[str, Any]:
 
 def _check_check(source: Mapping[str, Any], seeds: Sequence[int], report: Report) -> None:
     """Report a file of logits that there is not or that holds something else, and a step that there is not."""
+    from learning_geometry.files import read_tensor_shapes  # which imports pandas
+
     file = source["check"]["file"]
     try:
         shapes = read_tensor_shapes(file)
@@ -161,7 +163,7 @@ def _uneven(series: Mapping[int, Mapping[int, Path]]) -> str:
 
 
 @functools.lru_cache(maxsize=32)
-def _held_as_of(place: Path, chosen: str) -> tuple[dict[str, tuple[int, ...]], tuple[str, ...], tuple[str, ...]]:
+def _held_as_of(place: Path, chosen: str) -> tuple[dict[str, tuple[int, ...]], tuple[str, ...], tuple[Doubt, ...]]:
     of = json.loads(chosen)[0]
     with opened(place, of["source"], of["model"]) as one:
         return {name: shape for name, (_, shape) in one.types.items()}, one.missing, one.untold

@@ -36,12 +36,16 @@ def vector_jacobian(
     return [None if value is None or not value.requires_grad else next(gradients) for value in aliases]
 
 
+EPSILON = 1e-5
+"""What LayerNorm adds to the variance, unless another number is given; torch's own."""
+
+
 class Norm(NamedTuple):
     """A norm of rows with its parameters."""
 
     weight: Float[Tensor, " width"]
     bias: Float[Tensor, " width"] | None
-    epsilon: float = 1e-5
+    epsilon: float = EPSILON
     """Added to the variance, or to the mean square."""
     root_mean_square: bool = False
     """RMSNorm, of which the bias is None; else LayerNorm."""

@@ -18,10 +18,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from learning_geometry.models.attention import Rotation, rotate
-from learning_geometry.models.differentiated import Norm, plain_norm, vector_jacobian
-
-EPSILON = 1e-5
-"""Added to the variance in LayerNorm, unless another number is given; torch's own."""
+from learning_geometry.models.differentiated import EPSILON, Norm, plain_norm, vector_jacobian
 
 
 def attention(

@@ -20,6 +20,9 @@ READABLE = frozenset(
 STEP_KEYS = ("global_step", "iter_num", "step")
 """Names under which tools keep the step of a checkpoint in the file."""
 
+LARGEST_STEP = 2**53
+"""No step is as large; beyond it floats skip whole numbers."""
+
 DISTRIBUTED = "_orig_mod", "module."
 """What torch.compile puts into names, and what DataParallel and DistributedDataParallel put before them."""
 
@@ -51,6 +54,8 @@ class Checkpoint:
     and float16 is one exactly), integers and booleans as they are. It may be called until the checkpoint is closed."""
     place: Callable[[str], tuple[Path, int] | None] = lambda name: None
     """The file in which a tensor's bytes lie as they are read, and where they begin; None: they are not read so."""
+    beside: tuple[str, ...] = ()
+    """Keys of tensors in the file that stand beside the state dict, and are not read; those of optimizers aside."""
 
 
 class Held(NamedTuple):
@@ -62,6 +67,7 @@ class Held(NamedTuple):
     inside: dict[str, int]
     read: Callable[[str], np.ndarray]
     place: Callable[[str], tuple[Path, int] | None] = lambda name: None
+    beside: tuple[str, ...] = ()
 
 
 def unwrapped(names: Iterable[str]) -> dict[str, str]:
@@ -89,7 +95,10 @@ def unwrapped(names: Iterable[str]) -> dict[str, str]:
 
 
 def steps_in(mapping: Any) -> dict[str, int]:
-    """Return what may be the step of a checkpoint, of a mapping: those of :data:`STEP_KEYS` that are whole numbers."""
+    """Return what may be the step of a checkpoint, of a mapping: those of :data:`STEP_KEYS` that are whole numbers.
+
+    What is none, is not finite, has no value or is beyond :data:`LARGEST_STEP` is no step.
+    """
     found = {key: _whole(mapping[key]) for key in STEP_KEYS if isinstance(mapping, dict) and key in mapping}
     return {key: number for key, number in found.items() if number is not None}
 
@@ -97,9 +106,19 @@ def steps_in(mapping: Any) -> dict[str, int]:
 def _whole(value: Any) -> int | None:
     """A number, a tensor of one or a text of digits as int; None: something else."""
     if isinstance(value, str):
-        return int(value) if value.isascii() and value.isdigit() else None
-    if not isinstance(value, bool | int | float) and getattr(value, "shape", None) == ():
-        value = value.item()
+        digits = value.isascii() and value.isdigit() and len(value) <= len(str(LARGEST_STEP))
+        value = int(value) if digits else None
+    elif not isinstance(value, bool | int | float):
+        value = _single(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return int(value) if value == int(value) else None
+    # of NaN no comparison is true
+    return int(value) if abs(value) < LARGEST_STEP and value == int(value) else None
+
+
+def _single(value: Any) -> Any:
+    """The number in an array or a tensor of one; None: it is none, or holds no value, as on the device meta."""
+    try:
+        return value.item() if value.shape == () else None
+    except (AttributeError, RuntimeError, TypeError, ValueError):
+        return None

@@ -5,22 +5,36 @@ files as hold the same. Every tensor of the file becomes a parameter, or is left
 every parameter that the file lacks.
 """
 
+import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from learning_geometry.model_files import FLOATS
 from learning_geometry.model_options import key_value_heads
 from learning_geometry.sources import matching, operations
 from learning_geometry.sources.checkpoint import ForeignTensor, SourceError
 from learning_geometry.sources.map_files import Entry, Map, built_in, nearest, read_map
 from learning_geometry.sources.operations import Placement, Shape
 
-__all__ = ["Binding", "Bound", "Map", "apply", "bind", "built_in", "check_copies", "parameter", "read_map", "square"]
+__all__ = [
+    "Binding",
+    "Bound",
+    "Map",
+    "apply",
+    "bind",
+    "built_in",
+    "check_copies",
+    "fused_once",
+    "parameter",
+    "read_map",
+]
 
-FLOATS = ("F64", "F32", "F16", "BF16")
-"""Types of tensors that can be parameters."""
+HELD_MORE = 0.25
+"""What :func:`fused_once` holds beside the largest tensor, as a share of that."""
 
 
 class Bound(NamedTuple):
@@ -70,10 +84,13 @@ def bind(
 
     Raises:
         SourceError: a parameter is missing or a tensor is not used, and the first of each is named with the three
-            names nearest to it; shapes or types do not fit, and all that do not are named with both shapes.
+            names nearest to it; shapes or types do not fit, and all that do not are named with both shapes. Without a
+            model: a layer before the last is missing, or nothing says that the parts of a fused tensor are equal.
     """
     names = matching.bare_names(map, tensors)
     layers = matching.layers_of(map, names) if shapes is None else matching.numbers(r"layers\.([0-9]+)\.", shapes)
+    if shapes is None:
+        matching.check_layers(map, layers)
     entries = matching.entries_of(map, max(layers, default=0) + 1)
     if lost := [name for name in shapes or () if name not in entries]:
         raise SourceError(
@@ -88,6 +105,8 @@ def bind(
         raise SourceError(matching.not_bound(map, asked, unused, entries, names, layers))
     bound = _fitted(map, asked.found, tensors, shapes, settings)
     _check_parts(map, bound)
+    if shapes is None:
+        _check_equal_parts(map, bound, settings)
     filled = [
         Bound(name, shapes[name], None, fill=entry.fill)
         for name, entry in entries.items()
@@ -143,6 +162,39 @@ def parameter(binding: Binding, bound: Bound, read: Callable[[str], np.ndarray])
     return operations.place(read(bound.tensor), bound.at)
 
 
+def fused_once(binding: Binding, read: Callable[[str], np.ndarray]) -> Callable[[str], np.ndarray]:
+    """Return what reads as ``read`` does, and a tensor of several parameters once, whatever lies between them.
+
+    It is held until each of its parameters was read. At most a quarter more than the largest such tensor is held at a
+    time, as a fused weight with its bias; what was held first goes first then, and is read again.
+
+    Args:
+        binding: of :func:`bind`.
+        read: returns the tensor of a name in the file.
+    """
+    uses = Counter(each.tensor for each in binding.bound if each.tensor is not None)
+    sizes = {each.tensor: math.prod(each.tensor_shape) for each in binding.bound if each.tensor is not None}
+    shared = {tensor: size for tensor, size in sizes.items() if uses[tensor] > 1}
+    most = max(shared.values(), default=0) * (1 + HELD_MORE)
+    held: dict[str, np.ndarray] = {}
+    left: Counter[str] = Counter()
+
+    def once(tensor: str) -> np.ndarray:
+        if tensor not in shared:
+            return read(tensor)
+        if tensor not in held:
+            while held and sum(each.size for each in held.values()) + shared[tensor] > most:
+                del held[next(iter(held))]
+            held[tensor], left[tensor] = read(tensor), uses[tensor]
+        values = held[tensor]
+        left[tensor] -= 1
+        if not left[tensor]:
+            del held[tensor]
+        return values
+
+    return once
+
+
 def check_copies(binding: Binding, read: Callable[[str], np.ndarray]) -> None:
     """Compare the tensors that are left out as copies of parameters, or as zero, with what they must be.
 
@@ -163,15 +215,6 @@ def check_copies(binding: Binding, read: Callable[[str], np.ndarray]) -> None:
                 f"{copy.tensor}: is no copy of {original.tensor}, and the model's read-out is tied to its {name}; set "
                 "tied_readout: false"
             )
-
-
-def square(binding: Binding) -> list[str]:
-    """Return the parameters of which no shape can tell whether the file has them transposed.
-
-    Those are the square matrices; without a model to compare with, all matrices.
-    """
-    matrices = [bound for bound in binding.bound if bound.tensor is not None and len(bound.shape) == 2]
-    return [bound.name for bound in matrices if not binding.model or operations.square(bound.tensor_shape, bound.at)]
 
 
 def _fitted(
@@ -241,4 +284,38 @@ def _check_parts(map: Map, bound: Iterable[Bound]) -> None:
             raise SourceError(
                 f"map {map.name}: of {tensor} only the parts {sorted(taken)} are parameters; name the others, or add "
                 "its name to `ignore`"
+            )
+
+
+def _check_equal_parts(map: Map, bound: Iterable[Bound], settings: Mapping[str, Any]) -> None:
+    """Refuse queries fused with keys or values if nothing says that they are as many: equal parts may be wrong ones.
+
+    It is said by the columns of the layer's output matrix, which reads as many numbers as there are in its queries, or
+    by ``heads`` and ``key_value_heads``. Keys fused with values alone are equal always.
+    """
+    fused: dict[str, list[Bound]] = {}
+    widths = {}
+    for each in bound:
+        if each.name.endswith("attention.output.weight"):
+            widths[each.name.removesuffix("output.weight")] = each.shape[1]
+        if each.at.part[1] > 1 and re.search(r"\.attention\.(query|key|value)\.", each.name):
+            fused.setdefault(str(each.tensor), []).append(each)
+    for tensor, parts in fused.items():
+        one = next((each for each in parts if ".query." in each.name), parts[0])
+        if ".query." not in one.name and len(parts) == one.at.part[1]:
+            continue  # keys with values alone
+        width = widths.get(one.name[: one.name.index("attention.")] + "attention.")
+        if width is not None:
+            equal = one.shape[0] == width
+        elif settings.get("heads") is None:
+            raise SourceError(
+                f"map {map.name}: nothing says whether the {one.at.part[1]} parts of {tensor} are equal, and grouped "
+                "keys are fewer than queries; give `model`, or the layer's attention.output.weight in the map"
+            )
+        else:
+            equal = key_value_heads(settings) == settings["heads"]
+        if not equal:
+            raise SourceError(
+                f"map {map.name}: {one.name} would be {one.shape[0]} of the rows of {tensor}, as one of "
+                f"{one.at.part[1]} equal parts, and there are fewer keys than queries; split the tensor before"
             )

@@ -1,13 +1,17 @@
 """Which tensor of a file a map means by each name, what is missing then, and what is left."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from fnmatch import fnmatchcase
+from itertools import count
 from typing import NamedTuple
 
 from learning_geometry.sources.checkpoint import SourceError
 from learning_geometry.sources.map_files import Entry, Map, nearest
 from learning_geometry.sources.operations import Shape
+
+NUMBER = "(0|[1-9][0-9]{0,8})"
+"""The number of a layer in a name, as a regular expression; what has more digits is none."""
 
 
 class Asked(NamedTuple):
@@ -53,8 +57,34 @@ def numbers(pattern: str, names: Iterable[str]) -> set[int]:
 def layers_of(map: Map, names: Iterable[str]) -> set[int]:
     """Return the numbers of layers of which a file has tensors that a map names."""
     sources = {bare(map, entry.source) for entry in map.entries if entry.source and "{l}" in entry.source}
-    patterns = [re.escape(each).replace(r"\{l\}", "(0|[1-9][0-9]*)", 1).replace(r"\{l\}", r"\1") for each in sources]
+    patterns = [re.escape(each).replace(r"\{l\}", NUMBER, 1).replace(r"\{l\}", r"\1") for each in sources]
     return {number for pattern in patterns for number in numbers(f"{pattern}$", names)}
+
+
+def first_gap(layers: Collection[int]) -> int | None:
+    """Return the first layer that is not there though one after it is; None: there is no such layer.
+
+    >>> first_gap({0, 1, 3}), first_gap({0, 1}), first_gap(())
+    (2, None, None)
+    """
+    gap = next(number for number in count() if number not in layers)
+    return gap if gap < max(layers, default=0) else None
+
+
+def check_layers(map: Map, layers: set[int]) -> None:
+    """Refuse layers of a file, of which no model says how many there are, if one before the last is not there.
+
+    Raises:
+        SourceError: it lacks one, which neither has a line of its own in the map.
+    """
+    last = max(layers, default=-1)
+    alone = numbers(rf"layers\.{NUMBER}\.", (entry.name for entry in map.entries))
+    # one at a time: the last may be the thousand millionth
+    if (gap := first_gap(layers | {number for number in alone if number < last})) is not None:
+        raise SourceError(
+            f"map {map.name}: the file has no layer {gap}, but a layer {last}; give a whole checkpoint, or `model`, "
+            "which says how many layers there are, and `ignore` the others in a map of your own"
+        )
 
 
 def entries_of(map: Map, layers: int) -> dict[str, Entry]:
@@ -117,8 +147,8 @@ def not_bound(
         if entry.tied:
             problems.append(f"a file without it has a read-out tied to its {entry.tied}: set tied_readout: true")
     in_file = layers_of(map, names)
-    if gap := sorted(set(range(max(in_file, default=0))) - in_file):
-        problems.append(f"the file has no layer {gap[0]}, but a layer {max(in_file)}")
+    if (gap := first_gap(in_file)) is not None:
+        problems.append(f"the file has no layer {gap}, but a layer {max(in_file)}")
     if unused:
         sources = [str(each.source) for each in (asked.lacking or entries).values() if each.source]
         problems.append(

@@ -13,7 +13,8 @@ import numpy as np
 
 from learning_geometry.model_options import parameter_shapes, sizes_of
 from learning_geometry.sources.checkpoint import READABLE, Checkpoint, MapError, SourceError
-from learning_geometry.sources.maps import Map, bind, check_copies, parameter, read_map, square
+from learning_geometry.sources.doubts import Doubt, doubts
+from learning_geometry.sources.maps import Map, bind, check_copies, fused_once, parameter, read_map
 from learning_geometry.sources.matching import bare, bare_names
 from learning_geometry.sources.operations import stays
 from learning_geometry.sources.readers import open_checkpoint
@@ -26,6 +27,8 @@ FLOATS: dict[str, np.dtype] = {
 }
 """Types of tensors that are imported -> those that they are imported as, which hold every number of them."""
 
+BESIDE = "beside the state dict"
+"""Why what a file holds under other keys is not imported."""
 
 SIZING = ("embedding.weight", "positions.weight", "readout.weight")
 """Parameters whose shapes tell how many tokens, positions and outputs there are."""
@@ -41,10 +44,10 @@ class Opened:
     read: Callable[[str], np.ndarray]
     missing: tuple[str, ...]
     """Parameters of the model that the map does not give; without a map none is known."""
-    untold: tuple[str, ...]
-    """Square matrices, of which no shape tells whether they are transposed."""
+    untold: tuple[Doubt, ...]
+    """What no shape tells of how the parameters lie in the file."""
     left_out: dict[str, str]
-    """Tensors that are not imported -> why."""
+    """Tensors that are not imported, and keys of others beside the state dict -> why."""
     read_as: dict[str, int]
     """Types that tensors have in the file -> how many of those that are imported."""
     places: Mapping[str, tuple[Path, int]]
@@ -78,7 +81,7 @@ def opened(path: Path, source: Mapping[str, Any], model: Mapping[str, Any] | Non
 
 def _as_named(checkpoint: Checkpoint, ignored: list[str]) -> Opened:
     """All tensors of floats that have rows, each once."""
-    left_out: dict[str, str] = {}
+    left_out = dict.fromkeys(checkpoint.beside, BESIDE)
     types = {}
     unused = dict.fromkeys(ignored)
     for name, tensor in checkpoint.tensors.items():
@@ -132,13 +135,15 @@ def _through_map(checkpoint: Checkpoint, names: str, model: Mapping[str, Any] | 
     filled_in = np.dtype("<f8") if binding.double else np.dtype("<f4")
     kinds = {name: checkpoint.tensors[each.tensor].type for name, each in bound.items() if each.tensor is not None}
     types = {name: (FLOATS[kinds[name]] if name in kinds else filled_in, each.shape) for name, each in bound.items()}
-    left_out = dict.fromkeys(binding.ignored, "ignored by the map") | dict.fromkeys(binding.zeros, "zero")
+    read = fused_once(binding, checkpoint.read)
+    left_out = dict.fromkeys(checkpoint.beside, BESIDE)
+    left_out |= dict.fromkeys(binding.ignored, "ignored by the map") | dict.fromkeys(binding.zeros, "zero")
     return Opened(
         checkpoint.path,
         types,
-        lambda name: parameter(binding, bound[name], checkpoint.read),
+        lambda name: parameter(binding, bound[name], read),
         tuple(missing),
-        tuple(square(binding)),
+        tuple(doubts(binding, model or {})),
         left_out,
         dict(sorted(Counter(kinds.values()).items())),
         _places(checkpoint, {name: each.tensor for name, each in bound.items() if each.tensor and stays(each.at)}),

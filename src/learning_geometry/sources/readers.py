@@ -1,7 +1,7 @@
 """Checkpoints of other tools, opened without making a pickled object and read tensor by tensor."""
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -10,7 +10,7 @@ import numpy as np
 
 from learning_geometry.model_files.shards import check_shard
 from learning_geometry.sources.checkpoint import Checkpoint, ForeignTensor, Held, SourceError, unwrapped
-from learning_geometry.sources.folders import Weights, trainer_steps, weight_files
+from learning_geometry.sources.folders import TRAINER_STATE, Weights, trainer_steps, weight_files
 from learning_geometry.sources.safetensors_files import open_safetensors
 
 __all__ = ["Checkpoint", "ForeignTensor", "SourceError", "open_checkpoint"]
@@ -63,6 +63,7 @@ def _open(file: Path, state: str | None) -> AbstractContextManager[Held]:
 
 def _joined(path: Path, weights: Weights, held: list[Held], steps: dict[str, int], stack: ExitStack) -> Checkpoint:
     """One checkpoint of all its files, under names without wrappers."""
+    _check_of_one_save(weights.files, held)
     place: dict[str, tuple[Held, str]] = {}
     try:
         for file, part in zip(weights.files, held, strict=True):
@@ -98,7 +99,39 @@ def _joined(path: Path, weights: Weights, held: list[Held], steps: dict[str, int
         tensors={name: part.tensors[inside] for name, (part, inside) in place.items()},
         aliases={short[name]: short[kept] for part in held for name, kept in part.aliases.items()},
         state=held[0].state,
-        inside={key: number for part in held for key, number in part.inside.items()} | steps,
+        inside=_inside(held, steps),
         read=read,
         place=lambda name: place[name][0].place(place[name][1]),
+        beside=tuple(dict.fromkeys(key for part in held for key in part.beside)),
     )
+
+
+def _check_of_one_save(files: Sequence[Path], held: Sequence[Held]) -> None:
+    """Refuse files of one checkpoint that say different steps, or hold their tensors under different keys.
+
+    Raises:
+        SourceError: they do; both files are named.
+    """
+    said: dict[str, tuple[Path, int]] = {}
+    for file, part in zip(files, held, strict=True):
+        if part.state != held[0].state:
+            first, here = (f"under {each!r}" if each else "at its top" for each in (held[0].state, part.state))
+            raise SourceError(
+                f"{files[0]}: holds its tensors {first}, and {file}, of the same checkpoint, {here}; they are not of "
+                "one save: copy both again"
+            )
+        for key, number in part.inside.items():
+            before, step = said.setdefault(key, (file, number))
+            if step != number:
+                raise SourceError(
+                    f"{before}: its {key} is {step}, and that of {file}, of the same checkpoint, {number}; they are "
+                    "not of one save: copy both again"
+                )
+
+
+def _inside(held: Sequence[Held], steps: Mapping[str, int]) -> dict[str, int]:
+    """What may be the step; what ``trainer_state.json`` says otherwise than the files is there beside it."""
+    inside = {key: number for part in held for key, number in part.inside.items()}
+    for key, number in steps.items():
+        inside[key if inside.get(key, number) == number else f"{TRAINER_STATE}'s {key}"] = number
+    return inside

@@ -1,15 +1,18 @@
 """Where in a file of PyTorch the state dict stands, and what may be its step."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from learning_geometry.sources.checkpoint import SourceError
+from learning_geometry.sources.checkpoint import SourceError, unwrapped
 
 STATE_KEYS = ("model", "state_dict", "model_state_dict", "module", "net")
 """Keys under which tools keep the state dict: nanoGPT, Lightning, PyTorch's tutorials, DeepSpeed, older scripts."""
+OF_TRAINING = re.compile("optim|sched|scaler|rng|random|grad|loss", re.IGNORECASE)
+"""What keys hold beside a state dict to go on training with: expected there, and of no use here."""
 DEPTH = 3
 SHOWN = 8
 
@@ -24,7 +27,8 @@ def find_state(content: Any, asked: str | None, path: Path) -> tuple[str, dict[s
         path: of the file, for messages.
 
     Raises:
-        SourceError: there is none, there are several, or what stands beside its tensors is no tensor.
+        SourceError: there is none, there are several, or one of the same names beside it, such as averaged weights; or
+            what stands beside its tensors is no tensor.
     """
     if asked is not None:
         return asked, _checked(_at(content, asked), asked, path)
@@ -38,7 +42,9 @@ def find_state(content: Any, asked: str | None, path: Path) -> tuple[str, dict[s
     if len(found) > 1:
         raise SourceError(f"{path}: holds state dicts under {' and '.join(found)}; say which, as `state: {found[0]}`")
     if found:
-        return found[0], _checked(content[found[0]], found[0], path)
+        state = _checked(content[found[0]], found[0], path)
+        _check_alone(content, found[0], path)
+        return found[0], state
     elsewhere = list(_paths(content, ""))
     keys = ", ".join(str(key) for key in list(content)[:SHOWN]) + (", …" if len(content) > SHOWN else "")
     if elsewhere:
@@ -49,6 +55,59 @@ def find_state(content: Any, asked: str | None, path: Path) -> tuple[str, dict[s
     if _has_tensors(content):
         return "", _checked(content, "", path)
     raise SourceError(f"{path}: holds {keys or 'nothing'} and no state dict; save model.state_dict()")
+
+
+def beside(content: Any, where: str) -> list[str]:
+    """Return the keys, joined by dots, under which tensors stand beside the state dict that is read.
+
+    Those of :data:`OF_TRAINING` and single numbers are left out, and so is what lists hold.
+
+    Args:
+        content: of the file.
+        where: keys that lead to the state dict, joined by dots.
+
+    >>> from torch import ones
+    >>> beside({"model": {"a": ones(2)}, "ema": {"a": ones(2)}, "extra": ones(2), "optimizer": {"m": ones(2)}}, "model")
+    ['ema', 'extra']
+    """
+    return [key for key in _holding(content, "") if where and not _within(where, key) and not OF_TRAINING.search(key)]
+
+
+def _holding(content: Any, before: str, depth: int = DEPTH) -> Iterator[str]:
+    """Keys of tensors with rows, and of dictionaries of tensors alone."""
+    for key, value in content.items() if isinstance(content, dict) else ():
+        here = f"{before}{key}"
+        if isinstance(value, Tensor):
+            if value.dim():
+                yield here
+        elif isinstance(value, dict):
+            if value and all(isinstance(each, Tensor) for each in value.values()):
+                yield here
+            elif depth > 1:
+                yield from _holding(value, f"{here}.", depth - 1)
+
+
+def _within(keys: str, other: str) -> bool:
+    """Whether one of two ways leads through the other."""
+    return f"{keys}.".startswith(f"{other}.") or f"{other}.".startswith(f"{keys}.")
+
+
+def _check_alone(content: dict[Any, Any], where: str, path: Path) -> None:
+    """Refuse a state dict beside which another one has the same names, but for wrappers: either may be meant."""
+    names = _bare(content[where])
+    for key in _paths(content, ""):
+        if not _within(where, key) and not OF_TRAINING.search(key) and _bare(_at(content, key)) == names:
+            raise SourceError(
+                f"{path}: holds state dicts of the same names under {where} and {key}; say which, as `state: {where}`"
+            )
+
+
+def _bare(names: Iterable[str]) -> set[str] | None:
+    """Names without wrappers; None: two would be one, which is refused where they are read."""
+    try:
+        return set(unwrapped(names).values())
+    except ValueError:
+        return None
 
 
 def _checked(state: Any, where: str, path: Path) -> dict[str, Tensor]:

@@ -76,7 +76,7 @@ def refusals(target: str, settings: Settings, vocabulary: int, outputs: int) -> 
         yield f"mlp_width is {settings['mlp_width']}, and nanogpt has 4 · width"
 
 
-def config(target: str, settings: Settings, vocabulary: int, outputs: int, length: int) -> dict[str, Any]:
+def config(target: str, settings: Settings, vocabulary: int, outputs: int, length: int, kind: str) -> dict[str, Any]:
     """Return what a target's config says of a model that it can hold.
 
     It is that of ``config.json`` of Hugging Face, ``model_args`` of nanoGPT, or ``HookedTransformerConfig``.
@@ -87,9 +87,12 @@ def config(target: str, settings: Settings, vocabulary: int, outputs: int, lengt
         vocabulary: number of tokens.
         outputs: number of outputs.
         length: number of positions.
+        kind: PyTorch's name of the type of all tensors, which nanoGPT's does not say.
     """
     if target == "transformer_lens":
-        return _transformer_lens(settings, vocabulary, outputs, length)
+        # float32 is its default; JSON has no types of PyTorch, and docs/maps.md says how to make one of the name
+        of_type = {} if kind == "float32" else {"dtype": kind}
+        return _transformer_lens(settings, vocabulary, outputs, length) | of_type
     if target == "nanogpt":
         return {
             "n_layer": settings["layers"],
@@ -103,7 +106,7 @@ def config(target: str, settings: Settings, vocabulary: int, outputs: int, lengt
     common = {
         "architectures": [HUGGING_FACE[target]],
         "model_type": target,
-        "torch_dtype": "float32",
+        "torch_dtype": kind,
         "vocab_size": vocabulary,
         "tie_word_embeddings": settings["tied_readout"],
         # tokens of a task are numbers: none begins or ends a text

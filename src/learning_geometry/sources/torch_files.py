@@ -13,7 +13,7 @@ from torch import Tensor
 
 from learning_geometry.sources.checkpoint import READABLE, ForeignTensor, Held, SourceError, steps_in
 from learning_geometry.sources.refusals import refusal
-from learning_geometry.sources.states import find_state
+from learning_geometry.sources.states import beside, find_state
 
 TYPES = {
     torch.float64: "F64",
@@ -53,6 +53,7 @@ def open_torch(path: Path, state: str | None) -> Iterator[Held]:
     where, found = find_state(content, state, path)
     tensors = {name: _whole(tensor, f"{path}: {name}") for name, tensor in found.items()}
     inside = steps_in(content) if where else {}
+    others = tuple(beside(content, where))
     del content, found  # optimizers need not stay
     heads = {name: ForeignTensor(_kind(tensor), tuple(tensor.shape)) for name, tensor in tensors.items()}
 
@@ -60,7 +61,7 @@ def open_torch(path: Path, state: str | None) -> Iterator[Held]:
         return _values(tensors[name], heads[name], f"{path}: {name}")
 
     try:
-        yield Held(heads, _tied(tensors), where, inside, read)
+        yield Held(heads, _tied(tensors), where, inside, read, beside=others)
     finally:
         tensors.clear()
 
@@ -78,7 +79,8 @@ def _load(path: Path) -> Any:
                 return torch.load(str(path), map_location="cpu", weights_only=True, mmap=mapped)
         except Exception as error:  # of many kinds: damaged bytes reach deep into its readers
             if distributed or f"{DISTRIBUTED_TENSORS}`` must be imported" not in str(error):
-                raise refusal(path, error) from error
+                # its text advises to load without the limit
+                raise refusal(path, error) from None
     raise AssertionError("the second time returns or raises")
 
 

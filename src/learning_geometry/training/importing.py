@@ -17,8 +17,9 @@ from learning_geometry import tasks
 from learning_geometry.files import read_tensor_metadata, read_tensors, verify_file, write_tensors_in_turn
 from learning_geometry.models import Model
 from learning_geometry.sources.checkpoint import SourceError
+from learning_geometry.sources.doubts import otherwise, said
 from learning_geometry.sources.grid import uniform_grid
-from learning_geometry.sources.opening import Opened, opened
+from learning_geometry.sources.opening import BESIDE, Opened, opened
 from learning_geometry.tasks.dataset import Dataset
 from learning_geometry.training.checkpoints import checkpoint_path, read_checkpoint
 from learning_geometry.training.loop import Rows, evaluation_rows, imported_model
@@ -100,8 +101,8 @@ def import_run(
 def check_logits(run: Mapping[str, Any], place: Path, file: str | Path) -> float:
     """Compare the logits of a checkpoint, put in place by the map, with those of the code that it is from.
 
-    Then each square matrix, of which no shape tells whether it is transposed, is transposed in its turn: logits that
-    would pass so too cannot tell it.
+    Then each thing that no shape tells (:mod:`sources.doubts`) is supposed to be otherwise in its turn, as a square
+    matrix transposed or two fused parts exchanged: logits that would pass so too cannot tell it.
 
     Args:
         run: with ``source``, whose ``check`` has a ``tolerance``, and ``model``.
@@ -112,7 +113,8 @@ def check_logits(run: Mapping[str, Any], place: Path, file: str | Path) -> float
         The largest difference, as a share of the largest logit less the mean of its position.
 
     Raises:
-        SourceError: they differ by more than the tolerance, cannot tell a transposition, or do not fit.
+        SourceError: they differ by more than the tolerance, could not tell that a matrix is transposed, say, or do not
+            fit.
     """
     given = read_tensors(file)
     if set(given) != {"tokens", "logits"} or given["tokens"].ndim != 2 or given["logits"].ndim != 3:
@@ -135,14 +137,19 @@ def check_logits(run: Mapping[str, Any], place: Path, file: str | Path) -> float
         raise SourceError(
             f"{file}: the logits of {place} through the map {run['source']['names']} differ from these by {apart:.2g} "
             f"of the largest, more than the tolerance {tolerance:.2g}; a matrix is transposed, a part is in another "
-            "place, or the settings of `model` are not those of your code (epsilon, activation, order of the norms)"
+            "place, rotary positions turn other pairs, or the settings of `model` are not those of your code (epsilon, "
+            "activation, order of the norms)"
         )
-    for name in untold:
-        turned = parameters | {name: parameters[name].T.contiguous()}
-        if (other := _difference(model, turned, tokens, logits, file)) <= 3 * tolerance:
+    for doubt in untold:
+        others = otherwise(doubt, {name: parameters[name].numpy() for change in doubt.changes for name in change.names})
+        if not others:
+            continue  # a part of the tensor is left out by the map: there is nothing to put in its place
+        changed = parameters | {name: torch.from_numpy(array) for name, array in others.items()}
+        if (other := _difference(model, changed, tokens, logits, file)) <= 3 * tolerance:
             raise SourceError(
-                f"{file}: with {name} transposed the logits differ by {other:.2g} of the largest, which the tolerance "
-                f"{tolerance:.2g} would let pass; give logits of a later step, or a smaller tolerance"
+                f"{file}: no shape tells {said(doubt)}, and if that were otherwise the logits would differ by "
+                f"{other:.2g} of the largest, which the tolerance {tolerance:.2g} would let pass; give logits of a "
+                "later step, or a smaller tolerance"
             )
     return apart
 
@@ -176,7 +183,9 @@ def _written(path: Path, one: Opened, held: Mapping[str, Any], copy: bool) -> st
     one.check()
     places = {} if copy else one.places
     write_tensors_in_turn(path, one.types, one.read, held, places)
-    return f"{len(one.types)} tensors of {one.path}" + f", {len(places)} of them in place" * bool(places)
+    others = ", ".join(name for name, why in one.left_out.items() if why == BESIDE)
+    note = f"{len(one.types)} tensors of {one.path}" + f", {len(places)} of them in place" * bool(places)
+    return note + f"; beside the state dict, and left out: {others}" * bool(others)
 
 
 def _check_alike(first: Path, before: Types, path: Path, now: Types) -> None:

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from learning_geometry.geometry.head_products import split_shared_heads
 from learning_geometry.geometry.variance import logit_variance_shares
 from learning_geometry.measurements.common.run import Run
+from learning_geometry.model_options import NORM_DEFAULTS
 from learning_geometry.tables.tidy import tidy
 
 NEEDS = {
@@ -33,9 +34,6 @@ SETTINGS = {
         "description": "Measure the checkpoints whose step is a multiple of this, and the last.",
     },
 }
-
-NORM_EPSILON = 1e-5
-"""What norms add to the variance in a model that does not say."""
 
 
 def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
@@ -126,7 +124,7 @@ def first_layer_logits(
 
 def _normed(x: np.ndarray, arrays: dict[str, np.ndarray], name: str, model: dict[str, Any]) -> np.ndarray:
     centred = x if model.get("norm_kind") == "rms_norm" else x - x.mean(1, keepdims=True)
-    epsilon = model.get("norm_epsilon", NORM_EPSILON)
+    epsilon = model.get("norm_epsilon", NORM_DEFAULTS["norm_epsilon"])
     normed = centred / np.sqrt((centred**2).mean(1, keepdims=True) + epsilon) * arrays[f"{name}.weight"]
     return normed + arrays[f"{name}.bias"] if f"{name}.bias" in arrays else normed
 
