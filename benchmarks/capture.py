@@ -20,7 +20,7 @@ from learning_geometry.config import load as load_config
 from learning_geometry.files import read_tensor
 from learning_geometry.measurements.common.language_capture import BATCH_SIZE, capture_text, text_tokens
 from learning_geometry.measurements.common.language_run import MOMENTS
-from learning_geometry.model_files import check_files
+from learning_geometry.model_files import check_files, places_of
 from learning_geometry.models.language import LanguageModel
 from learning_geometry.models.language.families import wrap
 from learning_geometry.models.language.loading import dequantise, import_transformers, load
@@ -80,7 +80,7 @@ def make_work(small: bool) -> Work:
 
 def plain_module(model: dict[str, Any]) -> Any:
     """Return transformers' model of the section ``model`` of a config, with weights as they are initialised."""
-    transformers, files = import_transformers(), check_files(**model)
+    transformers, files = import_transformers(), check_files(**places_of(model))
     config = transformers.AutoConfig.for_model(**files.config)
     return transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
 
