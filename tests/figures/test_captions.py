@@ -8,6 +8,7 @@ import jinja2
 import pytest
 
 from learning_geometry.config import module_literal, read_yaml, settings_schema, subject, validate
+from learning_geometry.planning.jobs import said_of
 from tests.own import own
 
 REPORT = Path(__file__).parents[2] / "workflow/report"
@@ -28,8 +29,9 @@ def rendered(figure, names):
     of_model = bool(requires) and subject(requires[0]) != "runs"
     sections = dict(studied[default])
     if of_model:
-        sections["model"] = {"source": "/models/tiny", "gguf": "tiny.gguf", "revision": None, "download": False}
+        sections["model"] = {"source": "/models/tiny", "gguf": "tiny.gguf", "revision": None, "dtype": "bfloat16"}
     options = {"experiments": names, "prompts": {}}
+    options |= {"said": dict.fromkeys(names, said_of(sections["model"]))} if of_model else {}
     options |= {key: each["default"] for key, each in settings_schema("figures", figure)["properties"].items()}
     options |= {f"{name}s": {each: sections.get(name, {}) for each in names} for name in ("task", "model", "optimizer")}
     # as in snakemake.report: undefined names are errors
@@ -46,7 +48,7 @@ def test_captions_name_what_was_run_and_nothing_else(figure):
     text, of_model = rendered(figure, names)
     assert all(name in text for name in names)
     if of_model and figure != "change_of_basis":  # which is of no language model
-        assert "tiny.gguf" in text
+        assert "is /models/tiny, tiny.gguf, computed in bfloat16" in text
     for other in ("SmolLM2", "4 bits", "smollm2", "documentation", "source_code", "harmfulness", "sentiment"):
         assert other not in text
     assert names[0] in rendered(figure, names[:1])[0]

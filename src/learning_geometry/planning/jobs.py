@@ -12,7 +12,7 @@ from learning_geometry.claims.studies import needed_experiments, used_rules
 from learning_geometry.config.needs import OTHER_SEEDS, needed_seeds, other_seeds, reads, shared
 from learning_geometry.config.sweeps import sweeps
 from learning_geometry.discovery import module_files, module_name
-from learning_geometry.model_files import places_of
+from learning_geometry.model_files import EMBEDDED, places_of
 from learning_geometry.paths import CONCLUDED_FROM, artifact
 from learning_geometry.planning.outside import gguf_name
 
@@ -127,7 +127,7 @@ def figure_options(config: Mapping[str, Any], figure: str) -> dict[str, Any]:
     """Return a figure's section of the config, and what its experiments learn or read, with which model.
 
     If some are of a sweep, "swept" says of which, and with which values; "unchecked" names those whose
-    parameters a map put in place that was not checked.
+    parameters a map put in place that was not checked; "said" has words for those that are language models.
     """
     options, studied = config["figures"][figure], _studied(config)
     sections = {"tasks": "task", "models": "model", "optimizers": "optimizer", "prompts": "prompts"}
@@ -137,8 +137,24 @@ def figure_options(config: Mapping[str, Any], figure: str) -> dict[str, Any]:
         for plural, section in sections.items()
     }
     unchecked = [name for name in options["experiments"] if studied[name].get("source", {}).get("unchecked")]
-    more = ({"swept": swept} if swept else {}) | ({"unchecked": unchecked} if unchecked else {})
+    said = {name: said_of(studied[name]["model"]) for name in options["experiments"] if "texts" in studied[name]}
+    more = {"swept": swept, "unchecked": unchecked, "said": said}
+    more = {key: value for key, value in more.items() if value}
     return options | by_section | more
+
+
+def said_of(model: Mapping[str, Any]) -> str:
+    """Return in words which language model a section ``model`` of the config names, and in what it is computed.
+
+    >>> said_of({"source": "a/b", "gguf": None, "revision": "step1", "dtype": "bfloat16"})
+    'a/b, revision step1, computed in bfloat16'
+    """
+    embedded = model["source"] == EMBEDDED
+    said = ["the embedded SmolLM2-135M-Instruct, with quantised weights" if embedded else str(model["source"])]
+    said += [str(model["gguf"])] if model["gguf"] else []
+    said += [f"revision {model['revision']}"] if model["revision"] else []
+    said += [f"computed in {model['dtype']}"] if model["dtype"] != "float32" else []
+    return ", ".join(said)
 
 
 def archived_config(config: Mapping[str, Any]) -> dict[str, Any]:
