@@ -42,7 +42,8 @@ def part_names(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
     Args:
         shapes: of all parameters, by name.
 
-    >>> list(part_names(dict.fromkeys(["h.0.weight", "h.1", "h.1.q.weight", "model", "w", "w.weight"], (2, 2))).values())
+    >>> names = ["h.0.weight", "h.1", "h.1.q.weight", "model", "w", "w.weight"]
+    >>> list(part_names(dict.fromkeys(names, (2, 2))).values())
     ['h.0', 'h.1 (alone)', 'h.1.q', 'model (alone)', 'w', 'w (weight)']
     >>> part_names({"q.weight": (2, 2), "q.bias": (2,)})
     {'q.weight': 'q', 'q.bias': 'q.bias'}
