@@ -12,10 +12,12 @@ from learning_geometry.measurements.common.execution_basis import (
     project,
     random_basis,
 )
+from learning_geometry.models import TaskSizes, build, transformer
 
 from .trajectories import curve, matrix_names, walk, write_run
 
 NAMES = matrix_names(2)
+SIZES = TaskSizes(11, 11, 8)
 
 
 @pytest.fixture
@@ -57,10 +59,19 @@ def test_the_basis_spans_what_moved_so_far_in_each_attention_matrix(planted):
     ],
 )
 def test_no_two_parts_have_one_name(names):
-    called = part_names(names)
+    called = part_names(dict.fromkeys(names, (2, 3)))
     several = {"model", "matrices", "attention_matrices"} | {part.rpartition(".")[0] for part in called.values()}
     assert list(called) == names
     assert len(set(called.values()) - several) == len(names)
+
+
+def test_of_the_transformers_own_names_none_is_changed():
+    settings = {key: schema["default"] for key, schema in transformer.SETTINGS.items()} | {"mlp_width": 8, "bias": True}
+    shapes = {
+        name: tuple(value.shape)
+        for name, value in build(settings | {"name": "transformer"}, SIZES).initialise(np.random.default_rng(0)).items()
+    }
+    assert part_names(shapes) == {name: name.removesuffix(".weight") for name in shapes}
 
 
 def test_checkpoints_off_the_grid_and_after_the_step_do_not_count(planted):

@@ -33,16 +33,23 @@ def attention_matrices(names: Iterable[str]) -> list[str]:
     return [name for name in names if ATTENTION_MATRIX.fullmatch(name)]
 
 
-def part_names(names: Iterable[str]) -> dict[str, str]:
+def part_names(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
     """Return what a parameter alone is called as a part, by its name: the name without ``.weight``.
 
-    Where that is the name of another parameter, of a layer or of one of ``TOGETHER`` it is said what is meant.
+    Where that is the name of another parameter, of a layer of matrices or of one of ``TOGETHER`` it is said what is
+    meant.
 
-    >>> list(part_names(["h.0.weight", "h.1", "h.1.q.weight", "model", "w", "w.weight"]).values())
+    Args:
+        shapes: of all parameters, by name.
+
+    >>> names = ["h.0.weight", "h.1", "h.1.q.weight", "model", "w", "w.weight"]
+    >>> list(part_names(dict.fromkeys(names, (2, 2))).values())
     ['h.0', 'h.1 (alone)', 'h.1.q', 'model (alone)', 'w', 'w (weight)']
+    >>> part_names({"q.weight": (2, 2), "q.bias": (2,)})
+    {'q.weight': 'q', 'q.bias': 'q.bias'}
     """
-    short = {name: name.removesuffix(".weight") for name in names}
-    several = TOGETHER | {part.rpartition(".")[0] for part in short.values()}
+    short = {name: name.removesuffix(".weight") for name in shapes}
+    several = TOGETHER | {short[name].rpartition(".")[0] for name, shape in shapes.items() if len(shape) == 2}
     called = {}
     for name, part in short.items():
         is_weight = part != name

@@ -163,7 +163,7 @@ def _of_tensors(
     steps: Sequence[int], tensors: Mapping[str, Followed], shapes: Mapping[str, tuple[int, ...]]
 ) -> Iterator[dict[str, Any]]:
     """Yield what single tensors tell."""
-    called = part_names(tensors)
+    called = part_names(shapes)
     for name, followed in tensors.items():
         part = called[name]
         for place in np.flatnonzero(followed.not_finite).tolist():
