@@ -1,7 +1,7 @@
 """Whether a loaded language model computes what the names of its activations say.
 
-A family's description says where attention, MLP and norms are. With another architecture behind it, a norm or a factor
-between W_O and the stream say, everything would run and every number be wrong. So a few tokens are read at every load.
+A family's description says where attention, MLP and norms are, and what stands between W_O and the stream. With another
+architecture behind it, everything would run and every number be wrong. So a few tokens are read at every load.
 """
 
 from typing import Any
@@ -28,8 +28,9 @@ def check_identities(model: LanguageModel, module: Any = None) -> None:
 
     - residual_pre + attention.output = residual_mid, and residual_mid + mlp.output = residual_post;
     - residual_post = residual_pre of the next layer;
-    - z W_Oᵀ + b = attention.output, with W_O and b of ``layer_weights``;
-    - mlp.input = the norm before the MLP of residual_mid, or of residual_pre in a parallel layer;
+    - z W_Oᵀ + b = attention.projected, with W_O and b of ``layer_weights``;
+    - attention.projected, or the norm or the multiple of it that stands between, = attention.output;
+    - mlp.input = the norm before the MLP of residual_mid, or of residual_pre in a parallel layer; or these themselves;
     - residual_pre and ``final`` = ``output_hidden_states`` of the model itself, without hooks;
     - the logits with hooks = those without.
 
@@ -82,8 +83,14 @@ def _check_layer(model: LanguageModel, at: str, here: dict[str, Tensor], layer: 
     written = here["attention.z"] @ weights.output.float().T
     if weights.output_bias is not None:
         written = written + weights.output_bias.float()
-    name = f"{at}.attention.z W_O + b = {at}.attention.output"
-    _compare(model, name, written, attention, [written, attention])
+    projected = here["attention.projected"]
+    name = f"{at}.attention.z W_O + b = {at}.attention.projected"
+    _compare(model, name, written, projected, [written, projected])
+    between, name = projected, f"{at}.attention.projected = {at}.attention.output"
+    if model.between is not None:
+        what = "norm" if model.between.factor is None else f"{model.between.factor:g} times"
+        between, name = model.between.apply(layer, projected), f"{what} {name}"
+    _compare(model, name, between, attention, [between, attention])
 
 
 def _check_module(
