@@ -19,6 +19,7 @@ BLOOM = {"vocab_size": 31, "hidden_size": 24, "n_layer": 3, "n_head": 6}
 OPT = SIZES | {"ffn_dim": 40, "max_position_embeddings": 64}
 SLIDING = {"sliding_window": 5, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
 GEMMA2 = LLAMA | SLIDING | {"head_dim": 6, "query_pre_attn_scalar": 9}
+STABLELM = LLAMA | {"partial_rotary_factor": 0.5}
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 20, "head_dim": 6}
 OLD = {
     "llama": lambda: transformers.LlamaConfig(**LLAMA),
@@ -67,9 +68,9 @@ NEW = {
     "qwen3_moe": lambda: transformers.Qwen3MoeConfig(**LLAMA, **EXPERTS),
     "qwen3_moe, one dense": lambda: transformers.Qwen3MoeConfig(**LLAMA, **EXPERTS, mlp_only_layers=[1]),
     "smollm3": lambda: transformers.SmolLM3Config(**LLAMA, no_rope_layers=[1, 1, 0]),
-    "stablelm": lambda: transformers.StableLmConfig(**LLAMA, use_qkv_bias=True),
+    "stablelm": lambda: transformers.StableLmConfig(**STABLELM, use_qkv_bias=True),
     "stablelm, parallel, normed queries": lambda: transformers.StableLmConfig(
-        **LLAMA, use_parallel_residual=True, qk_layernorm=True
+        **STABLELM, use_parallel_residual=True, qk_layernorm=True
     ),
 }
 CONFIGS = OLD | NEW

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from learning_geometry.models import build
-from learning_geometry.models.language import families, loading
-from learning_geometry.models.language.families import GPT2, LLAMA, wrap
+from learning_geometry.models.language import descriptions, loading
+from learning_geometry.models.language.descriptions import LLAMA
+from learning_geometry.models.language.families import wrap
 from learning_geometry.models.language.loading import import_transformers, load
 from learning_geometry.models.language.self_check import check_identities
 from learning_geometry.models.language.trained import language_model

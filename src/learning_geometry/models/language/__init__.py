@@ -16,8 +16,9 @@ alike. With d the width of the residual stream, layer l has these activations, n
 Then come ``final``, the stream after the final norm, and ``logits``. Layers without an MLP have no ``mlp`` parts.
 
 In sequential layers the MLP reads residual_mid. In **parallel** ones (GPT-NeoX, unless its config says otherwise, GPT-J,
-Phi, Cohere, most of Falcon) it reads residual_pre as attention does, and residual_mid is a sum that no part of the model reads. A model of the workflow
-whose norms stand after its sublayers (``norm: post``) has the norms of these sums as residual_mid and residual_post.
+Phi, Cohere, most of Falcon) it reads residual_pre as attention does, and residual_mid is a sum that no part of the model
+reads. A model of the workflow whose norms stand after its sublayers (``norm: post``) has the norms of these sums as
+residual_mid and residual_post.
 """
 
 import hashlib
@@ -55,7 +56,7 @@ class ModelSizes(NamedTuple):
     """Query heads of a layer."""
     head_width: int
     mlp_width: int
-    """Hidden width of the MLP; 0 if there is none."""
+    """Hidden width of the MLP, of each expert if it is a mixture of them; 0 if there is none."""
     context: int | None
     """The longest sequence that the model can read; None: any."""
 
@@ -64,8 +65,9 @@ class LayerWeights(NamedTuple):
     """Weights of one layer by role, as those of ``torch.nn.Linear`` (y = W x + b).
 
     Heads of grouped-query attention that share a key and a value head each have a copy of it here. Norms are not
-    folded in, those of queries and keys neither. Biases of query, key and value are left out, as in ``geometry.composition``. Rows of rotary queries and
-    keys are in the order that the model has them in: that of Hugging Face models is not that of interleaved pairs.
+    folded in, those of queries and keys neither. Biases of query, key and value are left out, as in
+    ``geometry.composition``. Rows of rotary queries and keys are in the order that the model has them in: that of
+    Hugging Face models is not that of interleaved pairs.
     """
 
     query: Float[Tensor, "inner width"]
