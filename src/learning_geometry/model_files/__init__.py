@@ -117,9 +117,9 @@ def check_family(model_type: Any) -> str:
     if isinstance(model_type, str) and model_type in PARTS_OF_OTHERS:
         raise ValueError(f"a model of the family {model_type!r}, which {PARTS_OF_OTHERS[model_type]}")
     raise ValueError(
-        f"a model of the family {model_type!r}, which is not known; known are {sorted(DEFAULTS)}. For another the check "
-        "at loading would need to be told where in its modules the blocks are, and in a block the attention, W_O, what "
-        "stands between W_O and the stream, the MLP, the norm before it, and what its tensors are called "
+        f"a model of the family {model_type!r}, which is not known; known are {sorted(DEFAULTS)}. For another the "
+        "check at loading would need to be told where in its modules the blocks are, and in a block the attention, "
+        "W_O, what stands between W_O and the stream, the MLP, the norm before it, and what its tensors are called "
         "(docs/families.md)"
     )
 

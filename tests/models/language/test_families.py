@@ -10,7 +10,7 @@ from learning_geometry.models.language.descriptions import known_family, part
 from learning_geometry.models.language.families import wrap
 from learning_geometry.models.language.loading import import_transformers
 from learning_geometry.seeding import seeded
-from tests.tiny_families import CONFIGS, OLD, module_of
+from tests.tiny_families import CONFIGS, module_of
 
 transformers = import_transformers()
 
@@ -35,7 +35,7 @@ def case(request):
 
 
 def test_the_residual_stream_is_the_hidden_states(case):
-    module, model, found = case
+    module, _, found = case
     with torch.no_grad():
         states = module(input_ids=some_tokens(), output_hidden_states=True).hidden_states
     assert len(states) == 4

@@ -258,7 +258,11 @@ def test_keys_that_change_no_number_are_read(folder, changes):
     ("name", "changes", "says"),
     [
         ("gpt2", {"activation_function": "bogus"}, "activation_function is 'bogus', which is no activation function"),
-        ("gpt2", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling is set, and .*no rotary positions"),
+        (
+            "gpt2",
+            {"rope_scaling": {"type": "linear", "factor": 2.0}},
+            "rope_scaling is set, and the family 'gpt2' reads none",
+        ),
         ("gpt2", {"scale_attn_weights": "no"}, "scale_attn_weights is 'no', and must be true or false"),
         ("gpt_neox", {"use_parallel_residual": 1}, "use_parallel_residual is 1, and must be true or false"),
         ("gpt_neox", {"return_dict": False}, "return_dict is False"),
@@ -287,7 +291,7 @@ def test_numbers_that_are_no_floats_are_refused(folder):
         ({"num_attention_heads": 5, "head_dim": None}, "config: 5 heads do not divide the width 24"),
         ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000, and at most 10000"),
         ({"attention_bias": "yes"}, "attention_bias is 'yes', which is neither true nor false"),
-        ({"model_type": "gemma3_text"}, "the family 'gemma3_text', which is not known"),
+        ({"model_type": "deepseek_v3"}, "the family 'deepseek_v3', which is not known"),
         ({"model_type": None}, "the family None"),
         ({"residual_multiplier": 0.22}, "residual_multiplier is 0.22, which a model of the family 'llama' does not"),
         ({"final_logit_softcapping": 30.0}, "final_logit_softcapping is 30.0"),
@@ -295,7 +299,7 @@ def test_numbers_that_are_no_floats_are_refused(folder):
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
         ({"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}}, "partial_rotary_factor is 0.5"),
         ({"sliding_window": 32}, "sliding_window is 32, and the family 'llama' applies none"),
-        ({"sliding_window": "32"}, "sliding_window is '32', and must be an integer or null"),
+        ({"sliding_window": "32"}, "sliding_window is '32', and must be an integer above 0 or null"),
         ({"model_type": ["llama"]}, r"the family \['llama'\]"),
         ({"rope_parameters": "default"}, "described by 'default', which is no mapping"),
         ({"rope_scaling": {"type": "linear", "factor": 4.0}}, "rope_parameters and rope_scaling differ"),
@@ -545,9 +549,9 @@ def test_config_check_reads_family_tensors_and_keys_before_any_job(tmp_path, cap
     change_tensors(folder, lambda tensors: tensors.update({tensor: torch.zeros(16)}))
     assert config_check(tmp_path, folder) == 1
     assert f"language_models.mine.model.source: {folder}: 1 tensors" in capsys.readouterr().err
-    change_config(folder, model_type="gemma3_text")
+    change_config(folder, model_type="deepseek_v3")
     assert config_check(tmp_path, folder) == 1
-    assert "the family 'gemma3_text', which is not known" in capsys.readouterr().err
+    assert "the family 'deepseek_v3', which is not known" in capsys.readouterr().err
     (tmp_path / "empty.gguf").touch()
     assert config_check(tmp_path, tmp_path / "empty.gguf") == 1
     assert "it is empty" in capsys.readouterr().err

@@ -29,7 +29,9 @@ from learning_geometry.tasks.prompts import prompt_file, read_contrast_pairs
 from learning_geometry.tasks.texts import read_text
 
 COUNTED = ("residual_pre", "attention.z", "residual_mid", "mlp.output")
-"""Parts of a layer whose moments are summed; those of the attention's output follow from those of z."""
+"""Parts of a layer whose moments are summed. Those of the attention's output follow from those of z, unless a norm
+stands between, which is no linear map: then they are summed as well."""
+ADDED = "attention.output"
 PARTIAL = "moments-partial.safetensors"
 SPECTRA = ".spectra"
 CURVE = (0.25, 0.5)
@@ -138,7 +140,7 @@ class Sums:
 
     They are of deviations from the mean of the first vectors. Sums over a batch, and products over the batches of a
     shard (``SETTLE_AFTER`` vectors at most), are in float32, all others in float64. Moments of the attention's output
-    follow from those of z.
+    follow from those of z where no norm stands between.
     """
 
     def __init__(
@@ -162,7 +164,8 @@ class Sums:
             ValueError: sums in the folder are of another capture.
         """
         last = f"layers.{model.sizes.layers - 1}.residual_post"
-        self.names = [*activation_names(model.sizes, COUNTED), last]
+        self._linear = model.between is None or model.between.factor is not None
+        self.names = [*activation_names(model.sizes, COUNTED if self._linear else (*COUNTED, ADDED)), last]
         self.done = 0
         self._model, self._vectors, self._folder, self._report = model, vectors, folder, report
         self._recorded = json.loads(json.dumps(recorded, default=str))
@@ -242,7 +245,7 @@ class Sums:
         """Write the moments, and delete what was saved on the way."""
         self._settle()
         self._unsettled.clear()
-        parts = [*COUNTED, "attention.output"]
+        parts = [*COUNTED, ADDED]
         order = [
             name for name in self._model.names if name in (*activation_names(self._model.sizes, parts), self.names[-1])
         ]
@@ -250,8 +253,10 @@ class Sums:
         for name in order:
             of = self._moments(name)
             tensors[f"{name}.mean"], tensors[f"{name}.scatter"] = of.mean, packed(of.scatter)
-            # what is packed is summed no more; moments of z are still wanted for those of the output
-            if not name.endswith(".attention.z"):
+            # what is packed is summed no more; moments of z are still wanted where those of the output follow from them
+            if not self._linear:
+                del self._sums[f"{name}.products"]
+            elif not name.endswith(".attention.z"):
                 del self._sums[f"{name.replace('.attention.output', '.attention.z')}.products"]
         tensors |= {f"{name}{SPECTRA}": np.stack(spectra) for name, spectra in self._spectra.items()}
         metadata = self._recorded | {"names": order, "vectors": self.count, "counts": self._counts}
@@ -275,18 +280,21 @@ class Sums:
 
     def _moments(self, name: str) -> Moments:
         layer, _, part = name.partition(".attention.")
-        if part != "output":
+        if part != "output" or not self._linear:
             self._settle_one(name)
             total = self._sums[f"{name}.sum"]
             scatter, of_mean = whole_matrix(self._sums[f"{name}.products"], len(total)), np.outer(total, total)
             of_mean /= self.count
             scatter -= of_mean
             return Moments(self.count, self._sums[f"{name}.origin"].astype(np.float64) + total / self.count, scatter)
-        weights = self._model.layer_weights(int(layer.removeprefix("layers.")))
-        of_output = image(self._moments(f"{layer}.attention.z"), weights.output.cpu().double().numpy())
-        if weights.output_bias is None:
-            return of_output
-        return of_output._replace(mean=of_output.mean + weights.output_bias.cpu().double().numpy())
+        weights, between = self._model.layer_weights(int(layer.removeprefix("layers."))), self._model.between
+        output, bias = (
+            None if each is None else each.cpu().double().numpy() for each in (weights.output, weights.output_bias)
+        )
+        if between is not None and between.factor is not None:
+            output, bias = between.factor * output, None if bias is None else between.factor * bias
+        of_output = image(self._moments(f"{layer}.attention.z"), output)
+        return of_output if bias is None else of_output._replace(mean=of_output.mean + bias)
 
 
 def entries(width: int) -> int:

@@ -15,10 +15,10 @@ alike. With d the width of the residual stream, layer l has these activations, n
 
 Then come ``final``, the stream after the final norm, and ``logits``. Layers without an MLP have no ``mlp`` parts.
 
-In sequential layers the MLP reads residual_mid. In **parallel** ones (GPT-NeoX, unless its config says otherwise, GPT-J,
-Phi, Cohere, most of Falcon) it reads residual_pre as attention does, and residual_mid is a sum that no part of the model
-reads. A model of the workflow whose norms stand after its sublayers (``norm: post``) has the norms of these sums as
-residual_mid and residual_post.
+In sequential layers the MLP reads residual_mid. In **parallel** ones (GPT-J, Phi, Cohere, most of Falcon, and GPT-NeoX
+unless its config says otherwise) it reads residual_pre as attention does, and residual_mid is a sum that no part of the
+model reads. A model of the workflow whose norms stand after its sublayers (``norm: post``) has the norms of these sums
+as residual_mid and residual_post.
 """
 
 import hashlib
@@ -128,8 +128,11 @@ class LanguageModel:
     parameters: dict[str, Tensor] = field(repr=False)
     norm: Norm | None
     """Of all norms of the residual stream; None: there are none."""
+    attention_norm: Callable[[int, Tensor], Tensor] | None = field(default=None, repr=False)
+    """Layer and stream to what attention reads of it: the norm before it, with its weights, if it has one; None: not
+    known."""
     mlp_norm: Callable[[int, Tensor], Tensor] | None = field(default=None, repr=False)
-    """The norm before the MLP of a layer, with its weights, or nothing if it has none; None: not known."""
+    """The same of the MLP."""
     between: Between | None = field(default=None, repr=False)
     """What stands between W_O and the stream; None: nothing."""
     besides: dict[str, str] = field(default_factory=dict)

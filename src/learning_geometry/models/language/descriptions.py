@@ -38,8 +38,10 @@ class Family(NamedTuple):
     """Of a block: what the activation function is applied to the output of."""
     activation: str
     """Of the config: name of the activation function; or that name, where the config has none."""
+    attention_norm: str | None
+    """Of a block: the norm before the attention; None: it reads the stream as it is."""
     mlp_norm: str | None
-    """Of a block: the norm before the MLP; None: the MLP reads the stream as it is."""
+    """Of a block: the norm before the MLP; None, likewise."""
     norm: str
     """Kind of all norms of the stream, as of ``Norm``."""
     epsilon: str | float
@@ -116,6 +118,7 @@ LLAMA = Family(
     down="mlp.down_proj",
     gate="mlp.gate_proj",
     activation="hidden_act",
+    attention_norm="input_layernorm",
     mlp_norm="post_attention_layernorm",
     norm="root_mean_square",
     epsilon="rms_norm_eps",
@@ -130,6 +133,7 @@ GEMMA2 = GEMMA._replace(
 # its norms have neither weights nor a key: OlmoLayerNorm adds 1e-5
 OLMO = LLAMA._replace(norm="layer", epsilon=1e-5)
 OLMO2 = LLAMA._replace(
+    attention_norm=None,
     mlp_norm=None,
     norm_after_attention="post_attention_layernorm",
     norm_after_mlp="post_feedforward_layernorm",
@@ -162,6 +166,7 @@ GPT2 = Family(
     down="mlp.c_proj",
     gate="mlp.c_fc",
     activation="activation_function",
+    attention_norm="ln_1",
     mlp_norm="ln_2",
     norm="layer",
     epsilon="layer_norm_epsilon",
@@ -187,6 +192,7 @@ GPT_NEOX = Family(
     down="mlp.dense_4h_to_h",
     gate="mlp.dense_h_to_4h",
     activation="hidden_act",
+    attention_norm="input_layernorm",
     mlp_norm="post_attention_layernorm",
     norm="layer",
     epsilon="layer_norm_eps",
@@ -202,6 +208,7 @@ OPT = Family(
     down="fc2",
     gate="fc1",
     activation="activation_function",
+    attention_norm="self_attn_layer_norm",
     mlp_norm="final_layer_norm",
     norm="layer",
     epsilon=1e-5,
@@ -218,6 +225,7 @@ BLOOM = Family(
     down="mlp.dense_4h_to_h",
     gate="mlp.dense_h_to_4h",
     activation="gelu_new",
+    attention_norm="input_layernorm",
     mlp_norm="post_attention_layernorm",
     norm="layer",
     epsilon="layer_norm_epsilon",
@@ -237,13 +245,11 @@ def _stablelm(config: Any) -> Family:
 
 def _falcon(config: Any) -> Family:
     parallel = bool(config.parallel_attn or config.new_decoder_architecture)
-    norms = config.num_ln_in_parallel_attn
-    if parallel:
-        # the block itself sets the number, before this is asked
-        mlp_norm = "ln_mlp" if config.new_decoder_architecture and norms == 2 else "input_layernorm"
-    else:
-        mlp_norm = "post_attention_layernorm"
-    return BLOOM._replace(activation="activation", mlp_norm=mlp_norm, parallel=parallel, written="", adds_in_place=True)
+    falcon = BLOOM._replace(activation="activation", parallel=parallel, written="", adds_in_place=True)
+    # blocks of the new architecture set this number themselves where the config is silent
+    if config.new_decoder_architecture and config.num_ln_in_parallel_attn == 2:
+        return falcon._replace(attention_norm="ln_attn", mlp_norm="ln_mlp")
+    return falcon._replace(mlp_norm="input_layernorm" if parallel else "post_attention_layernorm")
 
 
 FAMILIES: dict[str, Entry] = {

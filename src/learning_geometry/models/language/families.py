@@ -43,7 +43,6 @@ def _wrapped(module: Any, name: str, origin: dict[str, Any] | None, tokenizer: A
     family = known_family(config, name)
     module.eval()
     blocks = list(part(module, family.blocks))
-    norms = [None if family.mlp_norm is None else part(block, family.mlp_norm) for block in blocks]
     heads = config.num_attention_heads
     head_width = getattr(config, "head_dim", None) or config.hidden_size // heads
     epsilon = getattr(config, family.epsilon) if isinstance(family.epsilon, str) else family.epsilon
@@ -51,10 +50,16 @@ def _wrapped(module: Any, name: str, origin: dict[str, Any] | None, tokenizer: A
     def layer_weights(layer: int) -> LayerWeights:
         return _layer_weights(blocks[layer], family, heads, head_width, getattr(config, family.activation, ""))
 
-    def mlp_norm(layer: int, stream: Tensor) -> Tensor:
-        norm = norms[layer]
-        return stream if norm is None else norm(stream)
+    def before(name: str | None) -> Callable[[int, Tensor], Tensor]:
+        norms = [None if name is None else part(block, name) for block in blocks]
 
+        def apply(layer: int, stream: Tensor) -> Tensor:
+            norm = norms[layer]
+            return stream if norm is None else norm(stream)
+
+        return apply
+
+    layer_weights(0)  # a part that is not there is missed now
     return LanguageModel(
         name=name,
         family=config.model_type,
@@ -73,7 +78,8 @@ def _wrapped(module: Any, name: str, origin: dict[str, Any] | None, tokenizer: A
         layer_weights=layer_weights,
         parameters=dict(module.named_parameters()),
         norm=Norm(family.norm, float(epsilon)),
-        mlp_norm=mlp_norm,
+        attention_norm=before(family.attention_norm),
+        mlp_norm=before(family.mlp_norm),
         between=_between(blocks, family, config),
         besides=_besides(blocks, family, config),
         origin=origin or {},

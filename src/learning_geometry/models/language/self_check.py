@@ -29,7 +29,10 @@ def check_identities(model: LanguageModel, module: Any = None) -> None:
     - residual_pre + attention.output = residual_mid, and residual_mid + mlp.output = residual_post;
     - residual_post = residual_pre of the next layer;
     - z W_Oᵀ + b = attention.projected, with W_O and b of ``layer_weights``;
-    - attention.projected, or the norm or the multiple of it that stands between, = attention.output;
+    - attention.projected, or the norm or the multiple of it that stands between, = attention.output; and a norm
+      multiplies by ``output_norm`` of ``layer_weights``;
+    - z of one token alone = W_V, of ``layer_weights``, of what attention reads of residual_pre, but for a constant:
+      between two tokens the difference is compared. Not where values are clipped;
     - mlp.input = the norm before the MLP of residual_mid, or of residual_pre in a parallel layer; or these themselves;
     - residual_pre and ``final`` = ``output_hidden_states`` of the model itself, without hooks;
     - the logits with hooks = those without.
@@ -65,8 +68,25 @@ def check_identities(model: LanguageModel, module: Any = None) -> None:
             expected = model.mlp_norm(layer, activations[f"{at}.{entered}"])
             read = activations[f"{at}.mlp.input"]
             _compare(model, f"norm of {at}.{entered} = {at}.mlp.input", expected, read, [expected, read])
+    _check_values(model, tokens)
     if module is not None:
         _check_module(model, module, tokens, activations, logits)
+
+
+def _check_values(model: LanguageModel, tokens: Int64[Tensor, "batch position"]) -> None:
+    """The first token attends to itself alone, so that z is its value, which a bias makes differ by a constant."""
+    if model.attention_norm is None or "output_value" in model.besides:
+        return
+    layers = range(model.sizes.layers)
+    streams, z = ([f"layers.{layer}.{part}" for layer in layers] for part in ("residual_pre", "attention.z"))
+    found = model.activations(tokens[0, [0, -1], None], [*streams, *z])
+    for layer in layers:
+        read = model.attention_norm(layer, found[streams[layer]]).float()
+        value = read @ model.layer_weights(layer).value.float().T
+        (first, other), (here, there) = value[:, None], found[z[layer]].float()[:, None]
+        name = f"W_V of what attention reads of layers.{layer}.residual_pre = {z[layer]}, as their differences,"
+        # a bias is rounded with the rest
+        _compare(model, name, first - other, here - there, [first, other, here, there])
 
 
 def _check_layer(model: LanguageModel, at: str, here: dict[str, Tensor], layer: int) -> None:
@@ -91,6 +111,11 @@ def _check_layer(model: LanguageModel, at: str, here: dict[str, Tensor], layer: 
         what = "norm" if model.between.factor is None else f"{model.between.factor:g} times"
         between, name = model.between.apply(layer, projected), f"{what} {name}"
     _compare(model, name, between, attention, [between, attention])
+    if weights.output_norm is not None and model.norm is not None:
+        size = (projected.square().mean(-1, keepdim=True) + model.norm.epsilon).sqrt()
+        normed = weights.output_norm.float() * projected / size
+        name = f"{at}.attention.projected by its root mean square, times output_norm = {at}.attention.output"
+        _compare(model, name, normed, attention, [normed, attention])
 
 
 def _check_module(
