@@ -278,8 +278,11 @@ def _gpt2(family: str, settings: Mapping[str, Any]) -> Layout:
     shapes |= _layer_norm("transformer.ln_f", width)
     if family == "gptj":
         shapes["lm_head.bias"] = (vocabulary,)
-        if settings["rotary_dim"] > head_width:
-            raise ValueError(f"config: rotary_dim is {settings['rotary_dim']}, and heads have a width of {head_width}")
+        turned = settings["rotary_dim"]
+        if turned > head_width:
+            raise ValueError(f"config: rotary_dim is {turned}, and heads have a width of {head_width}")
+        if turned % 2:
+            raise ValueError(f"config: rotary_dim is {turned}, and must be an even number; correct it")
     return _whole(family, settings, shapes, "lm_head.weight", "transformer.wte.weight", "transformer.", head_width)
 
 

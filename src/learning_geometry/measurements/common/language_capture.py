@@ -288,13 +288,11 @@ class Sums:
             scatter -= of_mean
             return Moments(self.count, self._sums[f"{name}.origin"].astype(np.float64) + total / self.count, scatter)
         weights, between = self._model.layer_weights(int(layer.removeprefix("layers."))), self._model.between
-        output, bias = (
-            None if each is None else each.cpu().double().numpy() for each in (weights.output, weights.output_bias)
-        )
-        if between is not None and between.factor is not None:
-            output, bias = between.factor * output, None if bias is None else between.factor * bias
-        of_output = image(self._moments(f"{layer}.attention.z"), output)
-        return of_output if bias is None else of_output._replace(mean=of_output.mean + bias)
+        factor = 1.0 if between is None or between.factor is None else between.factor
+        of_output = image(self._moments(f"{layer}.attention.z"), factor * weights.output.cpu().double().numpy())
+        if weights.output_bias is None:
+            return of_output
+        return of_output._replace(mean=of_output.mean + factor * weights.output_bias.cpu().double().numpy())
 
 
 def entries(width: int) -> int:

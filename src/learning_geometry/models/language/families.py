@@ -232,8 +232,10 @@ def _look_into(block: Any, family: Family, name: str, hook: Hook, factor: float)
 
     def see(what: str, value: Tensor) -> Tensor:
         # some blocks flatten the batch for their MLP
-        of_batch = value.view(*entered[0].shape[:-1], value.shape[-1])
-        return hook(f"{name}.{what}", of_batch).view(value.shape)
+        of_batch = value if value.ndim == 3 else value.view(*entered[0].shape[:-1], value.shape[-1])
+        seen = hook(f"{name}.{what}", of_batch)
+        # what was not replaced is given back itself
+        return value if seen is of_batch else seen.reshape(value.shape)
 
     def enter(_module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         entered[:] = [hook(f"{name}.residual_pre", inputs[0])]
