@@ -37,9 +37,10 @@ SUM = r"residual_pre \+ layers\.0\.attention\.output \+ layers\.0\.mlp\.output =
 READ = r"layers\.0\.mlp\.input"
 VALUE = r"W_V of what attention reads of layers\.0\.residual_pre = layers\.0\.attention\.z"
 GPT_STACKED = partial(_stacked, "c_attn", False)
-FALCON_NEW = BLOOM._replace(
-    activation="activation", attention_norm="ln_attn", mlp_norm="ln_mlp", parallel=True, written="", adds_in_place=True
+FALCON = BLOOM._replace(
+    activation="activation", mlp_norm="input_layernorm", parallel=True, written="", adds_in_place=True
 )
+FALCON_NEW = FALCON._replace(attention_norm="ln_attn", mlp_norm="ln_mlp")
 SEQUENTIAL = LLAMA._replace(norm="layer", epsilon="layer_norm_eps", mlp_norm="input_layernorm")
 WRONG = [
     ("olmo2", LLAMA._replace(attention_norm=None), SUM),
@@ -53,7 +54,8 @@ WRONG = [
     ("gemma3_text", GEMMA2._replace(weight_offset=0.0), r"times output_norm = layers\.0\.attention\.output"),
     ("granite", LLAMA, SUM),
     ("cohere", SEQUENTIAL, READ),
-    ("falcon", BLOOM._replace(activation="activation", mlp_norm="input_layernorm", written=""), READ),
+    ("falcon", FALCON._replace(parallel=False), READ),
+    ("falcon", FALCON._replace(adds_in_place=False), SUM),
     ("falcon, new", FALCON_NEW._replace(mlp_norm="ln_attn"), READ),
     ("phi", PHI._replace(parallel=False), READ),
     ("gptj", GPTJ._replace(parallel=False), READ),
