@@ -69,6 +69,7 @@ format: $(VENV)/develop
 	$(BIN)/python -m learning_geometry.config readme > config/README.md
 	$(BIN)/python -m learning_geometry.config schema > config/schema.json
 	$(BIN)/python -m learning_geometry.config needs --into CONTRIBUTING.md
+	$(BIN)/python -m tests.families_table --into docs/families.md
 
 benchmarks: $(VENV)/develop
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks $(ARGS)

@@ -109,5 +109,5 @@ def test_what_is_missing_is_named():
         measure(planted(names=("layers.2.mlp.output",)))
     run = planted()
     run.settings["weights"]["gate"] = None
-    with pytest.raises(ValueError, match="planted: layer 2 has no MLP"):
+    with pytest.raises(ValueError, match="planted: the MLP of layer 2 is a mixture of experts"):
         measure(run)

@@ -36,8 +36,10 @@ def test_moments_are_those_of_the_vectors_that_are_kept(tiny_language):
         np.testing.assert_allclose(found.scatter, exact.scatter, atol=1e-5 * np.abs(exact.scatter).max())
 
 
-def test_moments_of_an_output_with_a_bias_are_those_of_its_vectors(tmp_path):
-    model = wrap(module_of("gpt2"), "gpt2")
+@pytest.mark.parametrize("family", ["gpt2", "gemma3_text", "granite"])
+def test_moments_of_an_output_are_those_of_what_is_added(tmp_path, family):
+    """With a bias, after a norm, which is no linear map, and after a factor."""
+    model = wrap(module_of(family), family)
     sums, seen = Sums(model, 40, tmp_path, {}), {}
 
     def see(name, value):

@@ -8,9 +8,10 @@ from scipy import stats
 from learning_geometry.measurements.common.contrast_pairs import swapped_labels
 from learning_geometry.measurements.language_models import depth_growth, prompt_contrasts, untangling
 from learning_geometry.measurements.language_models.prompt_contrasts import QUANTITIES, normalised
-from learning_geometry.models.language.families import FAMILIES, wrap
+from learning_geometry.models.language.descriptions import FAMILIES, known_family
+from learning_geometry.models.language.families import wrap
 from learning_geometry.models.language.loading import load
-from tests.tiny_families import module_of
+from tests.tiny_families import CONFIGS, module_of
 
 from .prompts import planted_run, walk
 
@@ -210,14 +211,15 @@ def test_differences_between_thirds_of_the_layers(found, states, suffix):
         assert row["high"] < null["low"]
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen2", "mistral", "gpt2", "gpt_neox"])
+@pytest.mark.parametrize("family", [name for name in CONFIGS if name in FAMILIES])
 @pytest.mark.parametrize("scale", [30.0, 1e-3])
 def test_normalisation_is_the_models_own(family, scale):
     module = module_of(family)
     model = wrap(module, family)
-    norm = module.get_submodule(FAMILIES[family].final_norm)
+    norm = module.get_submodule(known_family(module.config, "here").final_norm)
     with torch.no_grad():
-        norm.weight.fill_(1.0)
+        if getattr(norm, "weight", None) is not None:
+            norm.weight.fill_(1.0 - known_family(module.config, "here").weight_offset)
         if getattr(norm, "bias", None) is not None:
             norm.bias.fill_(0.0)
         vectors = scale * (torch.randn(5, 24, generator=torch.Generator().manual_seed(0)) + 2.0)

@@ -1,6 +1,7 @@
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -36,7 +37,8 @@ class Planted(LanguageRun):
         layers = len(weights["output"])
 
         def of_layer(layer):
-            return SimpleNamespace(**{role: torch.from_numpy(found[layer]) for role, found in weights.items()})
+            norms = self.settings.get("norms", {"output_norm": None, "down_norm": None})
+            return SimpleNamespace(**{role: torch.from_numpy(found[layer]) for role, found in weights.items()}, **norms)
 
         sizes = SimpleNamespace(layers=layers, width=WIDTH, mlp_width=50 if "down" in weights else 0)
         return SimpleNamespace(sizes=sizes, layer_weights=of_layer)
@@ -203,6 +205,29 @@ def test_one_layer_shares_nothing(planted):
     weights = {role: found[:1] for role, found in planted["weights"].items()}
     with pytest.raises(ValueError, match="planted: its model has one layer"):
         measure(planted | {"weights": weights})
+
+
+def test_a_norm_between_a_weight_and_the_stream_is_part_of_what_is_compared(planted):
+    norms = {"output_norm": 1 + gaussian("n", WIDTH), "down_norm": 2 + gaussian("m", WIDTH)}
+    multiplied = {
+        role: [norms[f"{role}_norm"][:, None] * weight for weight in matrices]
+        for role, matrices in planted["weights"].items()
+    }
+    through = {name: torch.from_numpy(norm) for name, norm in norms.items()}
+    table, _ = measure(planted | {"norms": through}, null_draws=1)
+    expected, _ = measure(planted | {"weights": multiplied}, null_draws=1)
+    pd.testing.assert_frame_equal(table, expected)
+    without, _ = measure(planted, null_draws=1)
+    assert np.abs(table["value"] - without["value"]).max() > 0.1
+
+
+def test_a_mixture_of_experts_is_refused_by_name(planted):
+    run = Planted("planted", planted, {}, {})
+    model = run.load()
+    none = SimpleNamespace(output=torch.ones(WIDTH, WIDTH), output_norm=None, down=None, down_norm=None)
+    run.load = lambda: SimpleNamespace(sizes=model.sizes, layer_weights=lambda layer: none)
+    with pytest.raises(ValueError, match="planted: the MLP of layer 0 is a mixture of experts, each with a W_down"):
+        shared_directions.measure(run, defaults(shared_directions.SETTINGS))
 
 
 def test_a_layer_of_zeros_is_named_and_all_others_are_measured(planted):

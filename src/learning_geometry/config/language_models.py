@@ -178,7 +178,7 @@ def _check_sizes(language_model: dict[str, Any], model: ModelFiles, report: Repo
         if isinstance(settings.get("layers"), list):
             layers[f"measurements.{name}.layers"] = settings["layers"]
     for key, window in windows.items():
-        if window > sizes.context:
+        if sizes.context is not None and window > sizes.context:
             report(key, f"{window} is more than the model's context of {sizes.context}; lower it")
     for key, wanted in layers.items():
         if missing := [layer for layer in wanted if not -sizes.layers <= layer < sizes.layers]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from learning_geometry.model_files.config_keys import check_keys
+from learning_geometry.model_files.family_keys import check_family_keys
 from learning_geometry.model_files.gguf_settings import (
     ROPE_FACTORS,
     GgufModel,
@@ -19,7 +20,9 @@ from learning_geometry.model_files.gguf_settings import (
 )
 from learning_geometry.model_files.headers import TensorHeader, gguf_header, safetensors_header
 from learning_geometry.model_files.hub import hub_folder, is_hub_id
-from learning_geometry.model_files.layouts import DEFAULTS, Layout, is_harmless, layout, normalised_names
+from learning_geometry.model_files.layout_defaults import DEFAULTS
+from learning_geometry.model_files.layouts import Layout, is_harmless, layout, normalised_names
+from learning_geometry.model_files.positions import check_positions
 from learning_geometry.model_files.shards import check_shard, read_index, read_mapping
 
 PLACES = ("source", "revision", "gguf", "download")
@@ -45,22 +48,10 @@ UNREAD_CONFIG_KEYS = {
 """Keys of a config that change what is computed, if they are set, and why they are refused."""
 
 
-ELSEWHERE = {
-    "attention_multiplier": (None,),
-    "attn_logit_softcapping": (None,),
-    "clip_qkv": (None,),
-    "embedding_multiplier": (None, 1),
-    "final_logit_softcapping": (None,),
-    "logit_scale": (None, 1),
-    "logits_scaling": (None, 1),
-    "num_experts": (None, 0, 1),
-    "num_local_experts": (None, 0, 1),
-    "query_pre_attn_scalar": (None,),
-    "residual_multiplier": (None, 1),
-    "use_qk_norm": (None, False),
-    "qk_layernorm": (None, False),
+PARTS_OF_OTHERS = {
+    "gemma3": "reads images as well; use files of its language model alone, whose model_type is 'gemma3_text'",
 }
-"""Keys that change numbers in other families, which none of these reads, and at which values they change nothing."""
+"""Families a part of which is known -> what to do."""
 
 
 class ModelFiles(NamedTuple):
@@ -131,10 +122,13 @@ def check_family(model_type: Any) -> str:
     """
     if isinstance(model_type, str) and model_type in DEFAULTS:
         return str(model_type)
+    if isinstance(model_type, str) and model_type in PARTS_OF_OTHERS:
+        raise ValueError(f"a model of the family {model_type!r}, which {PARTS_OF_OTHERS[model_type]}")
     raise ValueError(
-        f"a model of the family {model_type!r}, which is not known; known are {sorted(DEFAULTS)}. Another would need a "
-        "description of its parts with which the check at loading holds: what attention and MLP add gives the stream, "
-        "W_O z is what attention adds, and the MLP reads the norm of the stream in the middle"
+        f"a model of the family {model_type!r}, which is not known; known are {sorted(DEFAULTS)}. For another the "
+        "check at loading would need to be told where in its modules the blocks are, and in a block the attention, "
+        "W_O, what stands between W_O and the stream, the MLP, the norm before it, and what its tensors are called "
+        "(docs/families.md)"
     )
 
 
@@ -222,14 +216,9 @@ def _check_folder(folder: Path, weights: bool, tokenizer: bool) -> ModelFiles:
     for key, reason in UNREAD_CONFIG_KEYS.items():
         if config.get(key):
             raise ValueError(f"config.json: {key} is set, and {reason}")
-    for key, neutral in ELSEWHERE.items():
-        if config.get(key) not in neutral:
-            raise ValueError(
-                f"config.json: {key} is {config[key]!r}, which a model of the family {config['model_type']!r} does not "
-                "apply; correct model_type, or take the key out"
-            )
+    check_family_keys(config)
     check_keys(config)
-    _check_turned(config)
+    check_positions(config)
     if any("CausalLM" in str(key) for key in config.get("auto_map") or {}):
         raise ValueError(
             "config.json: auto_map names code of the model's own, which is not run, and without which its numbers "
@@ -267,50 +256,6 @@ def _check_folder(folder: Path, weights: bool, tokenizer: bool) -> ModelFiles:
     if odd := sorted(name for name in tensors if tensors[name].type not in FLOATS and whole[name] not in extras):
         raise ValueError(f"{odd[0]}: its numbers are of type {tensors[odd[0]].type}, and {', '.join(FLOATS)} are read")
     return ModelFiles(folder, None, config, model_layout, tuple(files), extras, None)
-
-
-def _check_turned(config: Mapping[str, Any]) -> None:
-    """Check what a config says of positions that its family passes over."""
-    family = config["model_type"]
-    given = [config[key] for key in ("rope_parameters", "rope_scaling") if config.get(key)]
-    if odd := [each for each in given if not isinstance(each, dict)]:
-        raise ValueError(f"config.json: rotary positions are described by {odd[0]!r}, which is no mapping; mend it")
-    if len(given) > 1 and given[0] != given[1]:
-        raise ValueError("config.json: rope_parameters and rope_scaling differ, and one is used; take the other out")
-    rope = given[0] if given else {}
-    _check_one_rotation(config, rope)
-    for key, place in (("partial_rotary_factor", config), ("partial_rotary_factor", rope), ("rotary_pct", config)):
-        if family != "gpt_neox" and place.get(key) not in (None, 1):
-            raise ValueError(
-                f"config.json: {key} is {place[key]!r}, and the family {family!r} turns heads as a whole; correct "
-                "model_type, or take the key out"
-            )
-    window = config.get("sliding_window")
-    if window is not None and (isinstance(window, bool) or not isinstance(window, int)):
-        raise ValueError(f"config.json: sliding_window is {window!r}, and must be an integer or null")
-    if family in ("llama", "gpt2", "gpt_neox") and window is not None and window < layout(config).context:
-        raise ValueError(
-            f"config.json: sliding_window is {window}, and the family {family!r} applies none; correct model_type, or "
-            "take the key out"
-        )
-
-
-def _check_one_rotation(config: Mapping[str, Any], rope: Mapping[str, Any]) -> None:
-    """Check that all that a config says of the base and of the turned part of rotary positions is the same.
-
-    transformers (5.24) reads the first one that it finds, and of GPT-NeoX no key of other families.
-    """
-    neox = config["model_type"] == "gpt_neox"
-    for key, old in (("rope_theta", "rotary_emb_base"), ("partial_rotary_factor", "rotary_pct")):
-        read = {f"{key} in its rope_parameters": rope.get(key), old if neox else key: config.get(old if neox else key)}
-        said = {name: value for name, value in {**read, key: config.get(key)}.items() if value is not None}
-        if len({str(value).removesuffix(".0") for value in said.values()}) > 1:
-            both = " and ".join(f"{name} is {value}" for name, value in said.items())
-            raise ValueError(f"config.json: {both}, and one is used; take the others out")
-        if said and all(value is None for value in read.values()):
-            raise ValueError(
-                f"config.json: {key} is {config[key]}, which the family 'gpt_neox' does not read; call it {old}"
-            )
 
 
 def _compare(tensors: Mapping[str, TensorHeader], of: Layout, back: Mapping[str, str], unknown: list[str]) -> None:

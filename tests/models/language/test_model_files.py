@@ -13,8 +13,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import learning_geometry
-from learning_geometry.model_files import check_files, config_keys
-from learning_geometry.model_files.layouts import ALIASES, DEFAULTS, layout
+from learning_geometry.model_files import check_files, config_keys, positions
+from learning_geometry.model_files.family_keys import WINDOWS
+from learning_geometry.model_files.layout_defaults import ALIASES, DEFAULTS
+from learning_geometry.model_files.layouts import layout
+from learning_geometry.models.language.descriptions import FAMILIES
 from learning_geometry.models.language.loading import import_transformers, load
 from learning_geometry.seeding import seeded
 from tests.tiny_families import CONFIGS, module_of
@@ -23,12 +26,37 @@ from tests.tiny_language_model import write_tiny_language_model
 transformers = import_transformers()
 
 CLASSES = {
+    "bloom": "BloomConfig",
+    "cohere": "CohereConfig",
+    "cohere2": "Cohere2Config",
+    "falcon": "FalconConfig",
+    "gemma": "GemmaConfig",
+    "gemma2": "Gemma2Config",
+    "gemma3_text": "Gemma3TextConfig",
+    "gpt2": "GPT2Config",
+    "gpt_bigcode": "GPTBigCodeConfig",
+    "gpt_neox": "GPTNeoXConfig",
+    "gptj": "GPTJConfig",
+    "granite": "GraniteConfig",
     "llama": "LlamaConfig",
     "mistral": "MistralConfig",
+    "mixtral": "MixtralConfig",
+    "olmo": "OlmoConfig",
+    "olmo2": "Olmo2Config",
+    "olmo3": "Olmo3Config",
+    "opt": "OPTConfig",
+    "phi": "PhiConfig",
+    "phi3": "Phi3Config",
     "qwen2": "Qwen2Config",
-    "gpt2": "GPT2Config",
-    "gpt_neox": "GPTNeoXConfig",
+    "qwen3": "Qwen3Config",
+    "qwen3_moe": "Qwen3MoeConfig",
+    "smollm3": "SmolLM3Config",
+    "stablelm": "StableLmConfig",
 }
+
+
+def test_every_family_is_known_to_all():
+    assert set(CLASSES) == set(DEFAULTS) == set(FAMILIES)
 
 
 @pytest.mark.parametrize("family", CLASSES)
@@ -38,6 +66,7 @@ def test_defaults_are_those_of_transformers(family):
     for key, value in DEFAULTS[family].items():
         if value is not None:
             assert getattr(config, key) == value, key
+    assert config.to_dict().get("sliding_window") == WINDOWS.get(family)
     assert layout({"model_type": family}).shapes == layout(config.to_dict()).shapes
     for alias, key in ALIASES.get(family, {}).items():
         assert config.attribute_map[alias] == key
@@ -54,14 +83,20 @@ def test_tensors_are_those_of_the_families(tmp_path, name, tied):
     # files of GPT-NeoX call it by its old name
     in_files = {"lm_head.weight": found.head}
     expected = {in_files.get(name, name): tuple(each.shape) for name, each in module.named_parameters()}
+    if "moe" in name or name == "mixtral":
+        # files hold experts one by one, and the model in one tensor: compared as they are saved, in another test
+        expected = {name: shape for name, shape in expected.items() if ".mlp." not in name}
+        assert {name for name in found.shapes if "mlp." not in name and "_moe." not in name} == expected.keys()
+        found = found._replace(shapes={name: found.shapes[name] for name in expected})
     assert found.shapes == expected
     assert found.tied == tied
     embedding = module.get_input_embeddings().weight
     assert (found.layers, found.vocabulary, found.width) == (3, *embedding.shape)
-    assert found.context == config.max_position_embeddings
+    assert found.context == getattr(config, "max_position_embeddings", None)
     # the config as it is written, with what equals the default left out, says the same
     config.save_pretrained(tmp_path)
-    assert layout(json.loads((tmp_path / "config.json").read_text())) == found
+    again = layout(json.loads((tmp_path / "config.json").read_text()))
+    assert again._replace(shapes={name: again.shapes[name] for name in expected}) == found
 
 
 @pytest.fixture
@@ -146,7 +181,7 @@ def test_names_are_those_of_transformers():
 
     # the others have weights
     assert set(config_keys.ACTIVATIONS) == set(ACT2FN) - {"prelu", "xielu"}
-    assert set(config_keys.ROTATIONS) == {*ROPE_INIT_FUNCTIONS, "default"}
+    assert set(positions.ROTATIONS) == {*ROPE_INIT_FUNCTIONS, "default"}
 
 
 def rope(**keys):
@@ -161,7 +196,7 @@ def rope(**keys):
         ({"use_return_dict": True}, "use_return_dict is True: .*take the key out"),
         ({"_attn_implementation": "flash_attention_2"}, "_attn_implementation is 'flash_attention_2': 'eager' and"),
         ({"attn_implementation": "bogus"}, "attn_implementation is 'bogus': 'eager' and 'sdpa' are known"),
-        ({"experts_implementation": "x"}, "experts_implementation is 'x': the family has no experts"),
+        ({"experts_implementation": "x"}, "experts_implementation is 'x': experts are computed"),
         ({"is_causal": False}, "is_causal is False: attention would see what follows"),
         ({"use_bidirectional_attention": True}, "use_bidirectional_attention is True: .*sees nothing that follows"),
         ({"pruned_heads": {"0": [1]}}, "pruned_heads is {'0': .1.}: heads that were pruned"),
@@ -223,7 +258,11 @@ def test_keys_that_change_no_number_are_read(folder, changes):
     ("name", "changes", "says"),
     [
         ("gpt2", {"activation_function": "bogus"}, "activation_function is 'bogus', which is no activation function"),
-        ("gpt2", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling is set, and .*no rotary positions"),
+        (
+            "gpt2",
+            {"rope_scaling": {"type": "linear", "factor": 2.0}},
+            "rope_scaling is set, and the family 'gpt2' reads none",
+        ),
         ("gpt2", {"scale_attn_weights": "no"}, "scale_attn_weights is 'no', and must be true or false"),
         ("gpt_neox", {"use_parallel_residual": 1}, "use_parallel_residual is 1, and must be true or false"),
         ("gpt_neox", {"return_dict": False}, "return_dict is False"),
@@ -252,7 +291,7 @@ def test_numbers_that_are_no_floats_are_refused(folder):
         ({"num_attention_heads": 5, "head_dim": None}, "config: 5 heads do not divide the width 24"),
         ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000, and at most 10000"),
         ({"attention_bias": "yes"}, "attention_bias is 'yes', which is neither true nor false"),
-        ({"model_type": "gemma3_text"}, "the family 'gemma3_text', which is not known"),
+        ({"model_type": "deepseek_v3"}, "the family 'deepseek_v3', which is not known"),
         ({"model_type": None}, "the family None"),
         ({"residual_multiplier": 0.22}, "residual_multiplier is 0.22, which a model of the family 'llama' does not"),
         ({"final_logit_softcapping": 30.0}, "final_logit_softcapping is 30.0"),
@@ -260,7 +299,7 @@ def test_numbers_that_are_no_floats_are_refused(folder):
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
         ({"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}}, "partial_rotary_factor is 0.5"),
         ({"sliding_window": 32}, "sliding_window is 32, and the family 'llama' applies none"),
-        ({"sliding_window": "32"}, "sliding_window is '32', and must be an integer or null"),
+        ({"sliding_window": "32"}, "sliding_window is '32', and must be an integer above 0 or null"),
         ({"model_type": ["llama"]}, r"the family \['llama'\]"),
         ({"rope_parameters": "default"}, "described by 'default', which is no mapping"),
         ({"rope_scaling": {"type": "linear", "factor": 4.0}}, "rope_parameters and rope_scaling differ"),
@@ -510,9 +549,9 @@ def test_config_check_reads_family_tensors_and_keys_before_any_job(tmp_path, cap
     change_tensors(folder, lambda tensors: tensors.update({tensor: torch.zeros(16)}))
     assert config_check(tmp_path, folder) == 1
     assert f"language_models.mine.model.source: {folder}: 1 tensors" in capsys.readouterr().err
-    change_config(folder, model_type="gemma3_text")
+    change_config(folder, model_type="deepseek_v3")
     assert config_check(tmp_path, folder) == 1
-    assert "the family 'gemma3_text', which is not known" in capsys.readouterr().err
+    assert "the family 'deepseek_v3', which is not known" in capsys.readouterr().err
     (tmp_path / "empty.gguf").touch()
     assert config_check(tmp_path, tmp_path / "empty.gguf") == 1
     assert "it is empty" in capsys.readouterr().err

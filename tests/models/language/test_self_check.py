@@ -2,13 +2,28 @@
 
 import dataclasses
 import math
+from functools import partial
 
 import pytest
 import torch
 
 from learning_geometry.models import build
-from learning_geometry.models.language import families, loading
-from learning_geometry.models.language.families import GPT2, LLAMA, wrap
+from learning_geometry.models.language import descriptions, loading
+from learning_geometry.models.language.descriptions import (
+    BLOOM,
+    COHERE,
+    GEMMA2,
+    GPT2,
+    GPTJ,
+    LLAMA,
+    OLMO2,
+    OPT,
+    PHI,
+    PHI3,
+    _grouped,
+    _stacked,
+)
+from learning_geometry.models.language.families import wrap
 from learning_geometry.models.language.loading import import_transformers, load
 from learning_geometry.models.language.self_check import check_identities
 from learning_geometry.models.language.trained import language_model
@@ -18,75 +33,76 @@ from tests.tiny_families import CONFIGS, module_of
 
 transformers = import_transformers()
 
-SIZES = {
-    "vocab_size": 31,
-    "hidden_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 6,
-    "num_key_value_heads": 2,
-    "intermediate_size": 40,
-    "max_position_embeddings": 64,
-    "pad_token_id": 0,
-}
-GEMMA = LLAMA._replace(activation="hidden_activation")
-PARALLEL = LLAMA._replace(mlp_norm="input_layernorm", norm="layer", epsilon="layer_norm_eps")
-PHI = PARALLEL._replace(final_norm="model.final_layernorm", output="dense", down="fc2", gate="fc1")
-GPTJ = GPT2._replace(
-    projections=LLAMA.projections, output="out_proj", down="fc_out", gate="fc_in", transposed=False, mlp_norm="ln_1"
+SUM = r"residual_pre \+ layers\.0\.attention\.output \+ layers\.0\.mlp\.output = layers\.0\.residual_post"
+READ = r"layers\.0\.mlp\.input"
+VALUE = r"W_V of what attention reads of layers\.0\.residual_pre = layers\.0\.attention\.z"
+GPT_STACKED = partial(_stacked, "c_attn", False)
+FALCON = BLOOM._replace(
+    activation="activation", mlp_norm="input_layernorm", parallel=True, written="", adds_in_place=True
 )
-FORCED = {
-    "olmo2": (lambda: transformers.Olmo2Config(**SIZES), LLAMA, "residual_post"),
-    "olmo3": (lambda: transformers.Olmo3Config(**SIZES), LLAMA, "residual_post"),
-    "gemma2": (lambda: transformers.Gemma2Config(**SIZES, head_dim=4), GEMMA, "residual_post"),
-    "gemma3_text": (lambda: transformers.Gemma3TextConfig(**SIZES, head_dim=4), GEMMA, "residual_post"),
-    "granite": (lambda: transformers.GraniteConfig(**SIZES, residual_multiplier=0.22), LLAMA, "residual_post"),
-    "cohere": (lambda: transformers.CohereConfig(**SIZES), PARALLEL, "mlp.input"),
-    "phi": (lambda: transformers.PhiConfig(**SIZES), PHI, "mlp.input"),
-    "gptj": (
-        lambda: transformers.GPTJConfig(vocab_size=31, n_embd=24, n_layer=2, n_head=6, n_positions=64, rotary_dim=4),
-        GPTJ,
-        "mlp.input",
-    ),
-}
-"""Family -> config, the entry that somebody might add for it, and the identity that does not hold."""
+FALCON_NEW = FALCON._replace(attention_norm="ln_attn", mlp_norm="ln_mlp")
+SEQUENTIAL = LLAMA._replace(norm="layer", epsilon="layer_norm_eps", mlp_norm="input_layernorm")
+WRONG = [
+    ("olmo2", LLAMA._replace(attention_norm=None), SUM),
+    ("olmo2", OLMO2._replace(mlp_norm="post_attention_layernorm"), READ),
+    ("olmo3", OLMO2._replace(norm_after_mlp=""), SUM),
+    ("gemma2", LLAMA._replace(activation="hidden_activation"), SUM),
+    ("gemma3_text", LLAMA._replace(activation="hidden_activation"), SUM),
+    ("gemma3_text", GEMMA2._replace(norm_after_attention=""), SUM),
+    ("gemma3_text", GEMMA2._replace(norm_after_mlp=""), SUM),
+    ("gemma3_text", GEMMA2._replace(mlp_norm="input_layernorm"), READ),
+    ("gemma3_text", GEMMA2._replace(weight_offset=0.0), r"times output_norm = layers\.0\.attention\.output"),
+    ("granite", LLAMA, SUM),
+    ("cohere", SEQUENTIAL, READ),
+    ("falcon", FALCON._replace(parallel=False), READ),
+    ("falcon", FALCON._replace(adds_in_place=False), SUM),
+    ("falcon, new", FALCON_NEW._replace(mlp_norm="ln_attn"), READ),
+    ("phi", PHI._replace(parallel=False), READ),
+    ("gptj", GPTJ._replace(parallel=False), READ),
+    ("bloom", BLOOM._replace(written=""), SUM),
+    ("opt", OPT._replace(mlp_norm="self_attn_layer_norm"), READ),
+    ("stablelm", COHERE, READ),
+    ("phi3", PHI3._replace(projections=partial(_grouped, "qkv_proj")), VALUE),
+    ("gpt_bigcode", GPT2._replace(projections=partial(_grouped, "c_attn"), mlp_norm="ln_1", transposed=False), READ),
+    ("gpt_bigcode, a key per head", GPT2._replace(projections=GPT_STACKED, transposed=False), VALUE),
+    ("falcon, new", FALCON_NEW._replace(attention_norm="ln_mlp"), VALUE),
+    ("olmo3", OLMO2._replace(attention_norm="post_attention_layernorm"), VALUE),
+]
+"""Config -> an entry that somebody might add for it, and the identity that does not hold."""
 
 
-def random_module(config):
-    module = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
-    generator = seeded(0)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            draws = torch.from_numpy(generator.standard_normal(tuple(parameter.shape), dtype="float32"))
-            parameter.copy_(draws / math.sqrt(24) if parameter.ndim == 2 else 1 + 0.3 * draws)
-    return module
-
-
-@pytest.mark.parametrize("family", FORCED)
-def test_a_family_that_is_not_what_its_entry_says_is_refused(monkeypatch, family):
-    config, entry, identity = FORCED[family]
-    module = random_module(config())
-    assert module.config.model_type == family
-    if family == "gptj":  # it has no such attribute; as if somebody had made one
-        for block in module.transformer.h:
-            block.attn.scaling = 0.5
-    monkeypatch.setitem(families.FAMILIES, family, entry)
-    model = wrap(module, family)
-    with pytest.raises(ValueError, match=rf"{family}: the check at loading .*layers\.0\.\S*{identity} is off by"):
+@pytest.mark.parametrize(("name", "entry", "identity"), WRONG, ids=[f"{row[0]}-{i}" for i, row in enumerate(WRONG)])
+def test_a_family_that_is_not_what_its_entry_says_is_refused(monkeypatch, name, entry, identity):
+    module = module_of(name)
+    family = module.config.model_type
+    check_identities(wrap(module, name), module)
+    monkeypatch.setitem(descriptions.FAMILIES, family, entry)
+    model = wrap(module, name)
+    with pytest.raises(
+        ValueError, match=rf"{name}: the check at loading failed for the family '{family}': .*{identity}.* is off by"
+    ):
         check_identities(model, module)
 
 
-@pytest.mark.parametrize("family", [*FORCED, "bloom"])
-def test_such_a_family_is_refused_without_an_entry(tmp_path, family):
+@pytest.mark.parametrize("family", ["mpt", "codegen", "gpt_neo", "deepseek_v3", "mamba", "xglm"])
+def test_another_family_is_refused_with_what_the_check_would_need(tmp_path, family):
     (tmp_path / "config.json").write_text(f'{{"model_type": "{family}"}}')
-    with pytest.raises(ValueError, match=rf"the family '{family}', which is not known.*check at loading holds"):
+    says = rf"the family '{family}', which is not known.*the check at loading would need .*W_O, what stands between W_O"
+    with pytest.raises(ValueError, match=says):
+        load(tmp_path, tokenizer=False)
+
+
+def test_a_family_that_reads_images_is_refused_by_name(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "gemma3", "text_config": {"model_type": "gemma3_text"}}')
+    with pytest.raises(ValueError, match=r"the family 'gemma3', which reads images as well; .* is 'gemma3_text'"):
         load(tmp_path, tokenizer=False)
 
 
 @pytest.mark.parametrize("part", [{}, {"mlp_norm": "input_layernorm", "output": "c_proj"}])
 def test_an_entry_with_a_part_that_is_not_there_is_refused(monkeypatch, part):
-    monkeypatch.setitem(families.FAMILIES, "cohere", LLAMA._replace(epsilon="layer_norm_eps", **part))
+    monkeypatch.setitem(descriptions.FAMILIES, "cohere", LLAMA._replace(epsilon="layer_norm_eps", **part))
     with pytest.raises(ValueError, match=r"a model: the description of its family 'cohere' is wrong: .*(post_|c_proj)"):
-        wrap(random_module(FORCED["cohere"][0]()), "a model")
+        wrap(module_of("cohere"), "a model")
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -110,8 +126,8 @@ def test_a_parallel_model_that_is_called_sequential_is_refused():
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ("output", r"layers\.1\.attention\.z W_O \+ b = layers\.1\.attention\.output is off by"),
-        ("output_bias", r"layers\.1\.attention\.z W_O \+ b = layers\.1\.attention\.output is off by"),
+        ("output", r"layers\.1\.attention\.z W_O \+ b = layers\.1\.attention\.projected is off by"),
+        ("output_bias", r"layers\.1\.attention\.z W_O \+ b = layers\.1\.attention\.projected is off by"),
     ],
 )
 def test_weights_that_are_not_those_of_the_stream_are_refused(change, says):
@@ -126,7 +142,9 @@ def test_weights_that_are_not_those_of_the_stream_are_refused(change, says):
         check_identities(dataclasses.replace(model, layer_weights=layer_weights), module)
 
 
-@pytest.mark.parametrize("name", ["residual_pre", "mlp.output", "residual_post", "attention.output"])
+@pytest.mark.parametrize(
+    "name", ["residual_pre", "mlp.output", "residual_post", "attention.projected", "attention.output"]
+)
 def test_hooks_that_see_something_else_are_refused(name):
     module = module_of("llama")
     model = wrap(module, "tiny")

@@ -52,7 +52,7 @@ def test_activations_are_those_of_the_forward_pass(options):
     assert list(found) == ours.names
     for name in ours.names:
         if not name.endswith("mlp.input"):
-            assert torch.equal(found[name], expected[name]), name
+            assert torch.equal(found[name], expected[name.replace("projected", "output")]), name
     assert ("layers.1.mlp.output" in found) == bool(options.get("mlp_width"))
 
 

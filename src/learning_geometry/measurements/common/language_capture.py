@@ -29,7 +29,9 @@ from learning_geometry.tasks.prompts import prompt_file, read_contrast_pairs
 from learning_geometry.tasks.texts import read_text
 
 COUNTED = ("residual_pre", "attention.z", "residual_mid", "mlp.output")
-"""Parts of a layer whose moments are summed; those of the attention's output follow from those of z."""
+"""Parts of a layer whose moments are summed. Those of the attention's output follow from those of z, unless a norm
+stands between, which is no linear map: then they are summed as well."""
+ADDED = "attention.output"
 PARTIAL = "moments-partial.safetensors"
 SPECTRA = ".spectra"
 CURVE = (0.25, 0.5)
@@ -138,7 +140,7 @@ class Sums:
 
     They are of deviations from the mean of the first vectors. Sums over a batch, and products over the batches of a
     shard (``SETTLE_AFTER`` vectors at most), are in float32 on the model's device, all others in float64 in the main
-    memory. Moments of the attention's output follow from those of z.
+    memory. Moments of the attention's output follow from those of z where no norm stands between.
     """
 
     def __init__(
@@ -165,7 +167,9 @@ class Sums:
         """
         last = f"layers.{model.sizes.layers - 1}.residual_post"
         self._layers = list(range(model.sizes.layers) if layers is None else layers)
-        self.names = [*activation_names(model.sizes, COUNTED, self._layers), last]
+        self._linear = model.between is None or model.between.factor is not None
+        parts = COUNTED if self._linear else (*COUNTED, ADDED)
+        self.names = [*activation_names(model.sizes, parts, self._layers), last]
         self.done = 0
         self._model, self._vectors, self._folder, self._report = model, vectors, folder, report
         self._recorded = json.loads(json.dumps(recorded, default=str))
@@ -247,15 +251,17 @@ class Sums:
         """Write the moments, and delete what was saved on the way."""
         self._settle()
         self._unsettled.clear()
-        parts = [*COUNTED, "attention.output"]
+        parts = [*COUNTED, ADDED]
         summed = {*activation_names(self._model.sizes, parts, self._layers), self.names[-1]}
         order = [name for name in self._model.names if name in summed]
         tensors: dict[str, np.ndarray] = {}
         for name in order:
             of = self._moments(name)
             tensors[f"{name}.mean"], tensors[f"{name}.scatter"] = of.mean, packed(of.scatter)
-            # what is packed is summed no more; moments of z are still wanted for those of the output
-            if not name.endswith(".attention.z"):
+            # what is packed is summed no more; moments of z are still wanted where those of the output follow from them
+            if not self._linear:
+                del self._sums[f"{name}.products"]
+            elif not name.endswith(".attention.z"):
                 del self._sums[f"{name.replace('.attention.output', '.attention.z')}.products"]
         tensors |= {f"{name}{SPECTRA}": np.stack(spectra) for name, spectra in self._spectra.items()}
         metadata = self._recorded | {"names": order, "vectors": self.count, "counts": self._counts}
@@ -279,18 +285,19 @@ class Sums:
 
     def _moments(self, name: str) -> Moments:
         layer, _, part = name.partition(".attention.")
-        if part != "output":
+        if part != "output" or not self._linear:
             self._settle_one(name)
             total = self._sums[f"{name}.sum"]
             scatter, of_mean = whole_matrix(self._sums[f"{name}.products"], len(total)), np.outer(total, total)
             of_mean /= self.count
             scatter -= of_mean
             return Moments(self.count, self._sums[f"{name}.origin"].astype(np.float64) + total / self.count, scatter)
-        weights = self._model.layer_weights(int(layer.removeprefix("layers.")))
-        of_output = image(self._moments(f"{layer}.attention.z"), weights.output.cpu().double().numpy())
+        weights, between = self._model.layer_weights(int(layer.removeprefix("layers."))), self._model.between
+        factor = 1.0 if between is None or between.factor is None else between.factor
+        of_output = image(self._moments(f"{layer}.attention.z"), factor * weights.output.cpu().double().numpy())
         if weights.output_bias is None:
             return of_output
-        return of_output._replace(mean=of_output.mean + weights.output_bias.cpu().double().numpy())
+        return of_output._replace(mean=of_output.mean + factor * weights.output_bias.cpu().double().numpy())
 
 
 def add_products(deviations: Float[Tensor, "vectors width"], products: Float[Tensor, " entries"]) -> None:

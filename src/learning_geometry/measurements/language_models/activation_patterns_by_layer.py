@@ -66,7 +66,7 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
     Null ``random_gate``, of all: a gate whose weights have the same norms and biases and random directions, over draws.
 
     Raises:
-        ValueError: the model has no MLP, or the input of none was kept.
+        ValueError: the MLP of a layer is a mixture of experts, or the input of none was kept.
     """
     model = run.load()
     rows: list[dict[str, Any]] = []
@@ -82,7 +82,10 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
             layer = int(name.split(".")[1])
             weights = model.layer_weights(layer)
             if weights.gate is None:
-                raise ValueError(f"{run.experiment}: layer {layer} has no MLP")
+                raise ValueError(
+                    f"{run.experiment}: the MLP of layer {layer} is a mixture of experts, each with a gate of its own, "
+                    "whose patterns are not counted; leave activation_patterns_by_layer out"
+                )
             gate = weights.gate.float().cpu().numpy()
             bias = None if weights.gate_bias is None else weights.gate_bias.float().cpu().numpy()
             vectors = list(first(activations.blocks(name), settings["vectors"]))

@@ -44,6 +44,10 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
     (``geometry.output_projection``, which defines the counterfactuals). Ranks are shares of the directions that there
     can be: of all heads' widths together for z, of the smaller of that and the model's width for the output.
 
+    The output is W_O z, attention.projected: the question is what W_O does. Where a norm stands between W_O and the
+    residual stream (``LanguageModel.between``), what attention adds is another vector, and ``activation_ranks`` has its
+    ranks; a factor changes none. Rows keep the part ``attention.output`` in all models.
+
     Rows, data = text, n = vectors, all tokens but the first of each window:
 
     - ``white_z_directions_99`` and ``white_z_effective_rank``, part ``layers.<l>.attention.z``; null ``isotropic``:

@@ -58,6 +58,9 @@ Numbers = Float64[np.ndarray, " pairs"] | float
 def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
     """Compare W_O and W_down of all layers, and what each layer adds with what the weights before it share.
 
+    Where a root-mean-square norm stands between a weight and the residual stream, what is compared is diag(n) W with n
+    what the norm multiplies coordinates by: the directions of what is added are those of this product.
+
     Rows, of part ``layers.<l>.output`` (W_O of layer l) or ``layers.<l>.down`` (W_down), in [0, 1]:
 
     - ``output_overlap``, data ``output`` or ``down``, index m: mean squared cosine of the principal angles between the
@@ -84,7 +87,8 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
     nothing has no share: of each there is one row ``not_measured`` instead, and no other row counts it.
 
     Raises:
-        ValueError: the model has one layer, a weight is not finite, or fewer than two layers can be compared.
+        ValueError: the model has one layer, a weight is not finite, fewer than two layers can be compared, or an MLP is
+            a mixture of experts.
     """
     model = run.load()
     layers, width = model.sizes.layers, model.sizes.width
@@ -95,7 +99,14 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
     for layer in range(layers):
         of_layer = model.layer_weights(layer)
         for role, matrices in weights.items():
-            matrices.append(getattr(of_layer, role).float().cpu().numpy())
+            weight, norm = getattr(of_layer, role), getattr(of_layer, f"{role}_norm")
+            if weight is None:
+                raise ValueError(
+                    f"{run.experiment}: the MLP of layer {layer} is a mixture of experts, each with a W_down of its "
+                    "own, which are not compared; leave shared_directions out"
+                )
+            weight = weight.float() if norm is None else norm.float()[:, None] * weight.float()
+            matrices.append(weight.cpu().numpy())
     del model
     written = {role: np.array([output_rank(weight) for weight in matrices]) for role, matrices in weights.items()}
     defined = {role: output_ranks >= rank for role, output_ranks in written.items()}

@@ -5,16 +5,20 @@ alike. With d the width of the residual stream, layer l has these activations, n
 
 - ``residual_pre``: the residual stream that enters the layer (width d);
 - ``attention.z``: what the heads mix, concatenated, before W_O (width heads · head_width);
-- ``attention.output``: W_O z with its bias, which is what attention adds to the stream (d);
+- ``attention.projected``: W_O z with its bias (d);
+- ``attention.output``: what attention adds to the stream (d). In most families that is attention.projected; in some a
+  norm (Gemma 2 and 3, OLMo 2 and 3) or a factor (Granite) stands between W_O and the stream;
 - ``residual_mid``: residual_pre + attention.output (d);
-- ``mlp.input``: what the MLP reads, after its norm (d), and ``mlp.output``: what it adds to the stream (d);
+- ``mlp.input``: what the MLP reads, after its norm if it has one (d), and ``mlp.output``: what it adds to the stream,
+  after what stands between (d);
 - ``residual_post``: the stream that leaves the layer (d); the last one is the input of the final norm.
 
 Then come ``final``, the stream after the final norm, and ``logits``. Layers without an MLP have no ``mlp`` parts.
 
-In sequential layers the MLP reads residual_mid. In **parallel** ones (GPT-NeoX, unless its config says otherwise) it
-reads residual_pre as attention does, and residual_mid is a sum that no part of the model reads. A model of the workflow
-whose norms stand after its sublayers (``norm: post``) has the norms of these sums as residual_mid and residual_post.
+In sequential layers the MLP reads residual_mid. In **parallel** ones (GPT-J, Phi, Cohere, most of Falcon, and GPT-NeoX
+unless its config says otherwise) it reads residual_pre as attention does, and residual_mid is a sum that no part of the
+model reads. A model of the workflow whose norms stand after its sublayers (``norm: post``) has the norms of these sums
+as residual_mid and residual_post.
 """
 
 import hashlib
@@ -35,7 +39,7 @@ from learning_geometry.geometry.head_products import output_value_products, quer
 Hook = Callable[[str, Tensor], Tensor]
 """Called with the name and value of every activation; what it returns is used instead."""
 
-ATTENTION_PARTS = ("residual_pre", "attention.z", "attention.output", "residual_mid")
+ATTENTION_PARTS = ("residual_pre", "attention.z", "attention.projected", "attention.output", "residual_mid")
 MLP_PARTS = ("mlp.input", "mlp.output")
 PARTS = (*ATTENTION_PARTS, *MLP_PARTS, "residual_post")
 """The activations of a layer, in the order in which a model computes them."""
@@ -52,7 +56,7 @@ class ModelSizes(NamedTuple):
     """Query heads of a layer."""
     head_width: int
     mlp_width: int
-    """Hidden width of the MLP; 0 if there is none."""
+    """Hidden width of the MLP, of each expert if it is a mixture of them; 0 if there is none."""
     context: int | None
     """The longest sequence that the model can read; None: any."""
 
@@ -61,27 +65,33 @@ class LayerWeights(NamedTuple):
     """Weights of one layer by role, as those of ``torch.nn.Linear`` (y = W x + b).
 
     Heads of grouped-query attention that share a key and a value head each have a copy of it here. Norms are not
-    folded in. Biases of query, key and value are left out, as in ``geometry.composition``. Rows of rotary queries and
-    keys are in the order that the model has them in: that of Hugging Face models is not that of interleaved pairs.
+    folded in, those of queries and keys neither. Biases of query, key and value are left out, as in
+    ``geometry.composition``. Rows of rotary queries and keys are in the order that the model has them in: that of
+    Hugging Face models is not that of interleaved pairs.
     """
 
     query: Float[Tensor, "inner width"]
     key: Float[Tensor, "inner width"]
     value: Float[Tensor, "inner width"]
     output: Float[Tensor, "width inner"]
-    """W_O: z to attention.output."""
+    """W_O: z to attention.projected."""
     output_bias: Float[Tensor, " width"] | None
     down: Float[Tensor, "width hidden"] | None
-    """W_down: the MLP's hidden activations to mlp.output; None if there is no MLP."""
+    """W_down: the MLP's hidden activations to what it writes, before a norm or a factor that stands between that and
+    mlp.output. None, as the gate, if there is no MLP, or if it is a mixture of experts, which each have their own."""
     down_bias: Float[Tensor, " width"] | None
     gate: Float[Tensor, "hidden width"] | None
-    """mlp.input to what the activation function gets, which a gated MLP then multiplies by another map of mlp.input;
-    None if there is no MLP."""
+    """mlp.input to what the activation function gets, which a gated MLP then multiplies by another map of mlp.input."""
     gate_bias: Float[Tensor, " hidden"] | None
     activation: str
     """Name of the MLP's activation function, such as "silu", as the model's settings give it; "" if there is no MLP."""
     score_scale: float
     """What the products of queries and keys are multiplied by to give scores, such as 1/√head_width."""
+    output_norm: Float[Tensor, " width"] | None = None
+    """What a root-mean-square norm between W_O and the stream multiplies each coordinate by, after it has divided a
+    vector by one number: attention adds what diag(output_norm) W_O can write. None: there is none."""
+    down_norm: Float[Tensor, " width"] | None = None
+    """The same of W_down."""
 
 
 class Norm(NamedTuple):
@@ -91,6 +101,15 @@ class Norm(NamedTuple):
     """"root_mean_square" (vectors are divided by theirs) or "layer" (their mean is subtracted first)."""
     epsilon: float
     """Added to the mean square, in the square of the activation's unit."""
+
+
+class Between(NamedTuple):
+    """What stands between W_O and the residual stream."""
+
+    factor: float | None
+    """What attention.projected is multiplied by; None: it is a norm."""
+    apply: Callable[[int, Tensor], Tensor]
+    """Layer and attention.projected to attention.output."""
 
 
 @dataclass(frozen=True)
@@ -109,8 +128,15 @@ class LanguageModel:
     parameters: dict[str, Tensor] = field(repr=False)
     norm: Norm | None
     """Of all norms of the residual stream; None: there are none."""
+    attention_norm: Callable[[int, Tensor], Tensor] | None = field(default=None, repr=False)
+    """Layer and stream to what attention reads of it: the norm before it, with its weights, if it has one; None: not
+    known."""
     mlp_norm: Callable[[int, Tensor], Tensor] | None = field(default=None, repr=False)
-    """The norm before the MLP of a layer, with its weights; None: not known."""
+    """The same of the MLP."""
+    between: Between | None = field(default=None, repr=False)
+    """What stands between W_O and the stream; None: nothing."""
+    besides: dict[str, str] = field(default_factory=dict)
+    """"query_key" or "output_value" -> what the model computes besides, so that no such product says what it does."""
     origin: dict[str, Any] = field(default_factory=dict)
     """Where the weights come from: what JSON can hold."""
     tokenizer: Any = field(default=None, repr=False)
@@ -229,16 +255,17 @@ class LanguageModel:
         """Per head W_QK of ``geometry.composition``, in float64: scores of a token with itself, without biases.
 
         x_queryᵀ W_QK x_key is the score of query and key at the same position (rotary positions turn it at others) of
-        what the attention reads, which is the residual stream after its norm.
+        what the attention reads, which is the residual stream after its norm. What is added to scores or bounds them
+        afterwards (ALiBi, a soft cap) is left out.
 
         Args:
             layer: layer, counted from 0.
             heads: which heads, counted from 0; None: all. One needs 8 · width² bytes.
 
         Raises:
-            ValueError: no such layer or head.
+            ValueError: no such layer or head, or scores are no such product, as queries and keys are normed or clipped.
         """
-        weights, chosen = self._by_head(layer, heads)
+        weights, chosen = self._by_head("query_key", layer, heads)
         query, key = (_numpy(_rows(weight, self.sizes.heads, chosen)) for weight in (weights.query, weights.key))
         # the product is divided by √head_width, which is not every model's scale
         return query_key_products(query, key, len(chosen)) * (weights.score_scale * math.sqrt(self.sizes.head_width))
@@ -246,14 +273,16 @@ class LanguageModel:
     def output_value(self, layer: int, heads: Iterable[int] | None = None) -> Float[np.ndarray, "heads width width"]:
         """Per head W_OV = W_O W_V of ``geometry.composition``, in float64: what it writes of what it reads.
 
+        What stands between W_O and the stream is left out.
+
         Args:
             layer: layer, counted from 0.
             heads: which heads, counted from 0; None: all. One needs 8 · width² bytes.
 
         Raises:
-            ValueError: no such layer or head.
+            ValueError: no such layer or head, or values are clipped.
         """
-        weights, chosen = self._by_head(layer, heads)
+        weights, chosen = self._by_head("output_value", layer, heads)
         output = _rows(weights.output.T, self.sizes.heads, chosen).T
         return output_value_products(
             _numpy(output), _numpy(_rows(weights.value, self.sizes.heads, chosen)), len(chosen)
@@ -300,7 +329,12 @@ class LanguageModel:
                 "tokenize with the model's own tokenizer"
             )
 
-    def _by_head(self, layer: int, heads: Iterable[int] | None) -> tuple[LayerWeights, list[int]]:
+    def _by_head(self, product: str, layer: int, heads: Iterable[int] | None) -> tuple[LayerWeights, list[int]]:
+        if product in self.besides:
+            raise ValueError(
+                f"{self.name}: no {product}, since {self.besides[product]}, and no product of weights says what is "
+                "computed; use a model of another family"
+            )
         if not 0 <= layer < self.sizes.layers:
             raise ValueError(f"{self.name}: no layer {layer}; there are 0 to {self.sizes.layers - 1}")
         chosen = list(range(self.sizes.heads) if heads is None else heads)

@@ -1,135 +1,21 @@
-"""Hugging Face models of known families behind the interface: where their parts are, and how to look into them."""
+"""Hugging Face models of known families behind the interface: how to run them and look into them."""
 
 from collections.abc import Callable
 from copy import copy
 from functools import partial
 from importlib import import_module
-from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from learning_geometry.model_files import check_family
-from learning_geometry.models.language import Hook, LanguageModel, LayerWeights, ModelSizes, Norm
+from learning_geometry.models.language import Between, Hook, LanguageModel, LayerWeights, ModelSizes, Norm
+from learning_geometry.models.language.descriptions import Family, known_family, part
 
-Projections = tuple[Tensor, Tensor, Tensor]
-
-
-def _separate(attention: Any, heads: int, head_width: int) -> Projections:
-    """Query, key and value of their own, where several query heads may share one key and value head."""
-
-    def one_per_head(weight: Tensor) -> Tensor:
-        by_head = weight.unflatten(0, (-1, head_width))
-        return by_head.repeat_interleave(heads // len(by_head), 0).flatten(0, 1)
-
-    return attention.q_proj.weight, one_per_head(attention.k_proj.weight), one_per_head(attention.v_proj.weight)
-
-
-def _side_by_side(attention: Any, heads: int, head_width: int) -> Projections:
-    """All queries, all keys, all values, in the columns of one transposed weight."""
-    query, key, value = attention.c_attn.weight.T.chunk(3)
-    return query, key, value
-
-
-def _head_by_head(attention: Any, heads: int, head_width: int) -> Projections:
-    """Query, key and value of the first head, then of the second, and so on."""
-    by_head = attention.query_key_value.weight.unflatten(0, (heads, 3, head_width))
-    query, key, value = (by_head[:, role].flatten(0, 1) for role in range(3))
-    return query, key, value
-
-
-class Family(NamedTuple):
-    """Where the parts of a family's models are: attributes of the model, the others of a block, or of what is named."""
-
-    blocks: str
-    final_norm: str
-    attention: str
-    projections: Callable[[Any, int, int], Projections]
-    """Weights of query, key and value of an attention module, its heads and their width; one of each per head."""
-    output: str
-    """W_O, of the attention."""
-    mlp: str
-    down: str
-    """W_down, of the MLP."""
-    gate: str
-    """What the activation function is applied to the output of, of the MLP."""
-    activation: str
-    """Attribute of the config that names the activation function."""
-    transposed: bool
-    """Whether weights have the input dimension first."""
-    mlp_norm: str
-    """The norm before the MLP, of the block."""
-    norm: str
-    """Kind of all norms, as of ``Norm``."""
-    epsilon: str
-    """Attribute of the config with the number that norms add to mean squares."""
-
-
-LLAMA = Family(
-    "model.layers",
-    "model.norm",
-    "self_attn",
-    _separate,
-    "o_proj",
-    "mlp",
-    "down_proj",
-    "gate_proj",
-    "hidden_act",
-    False,
-    "post_attention_layernorm",
-    "root_mean_square",
-    "rms_norm_eps",
-)
-GPT2 = Family(
-    "transformer.h",
-    "transformer.ln_f",
-    "attn",
-    _side_by_side,
-    "c_proj",
-    "mlp",
-    "c_proj",
-    "c_fc",
-    "activation_function",
-    True,
-    "ln_2",
-    "layer",
-    "layer_norm_epsilon",
-)
-GPT_NEOX = Family(
-    "gpt_neox.layers",
-    "gpt_neox.final_layer_norm",
-    "attention",
-    _head_by_head,
-    "dense",
-    "mlp",
-    "dense_4h_to_h",
-    "dense_h_to_4h",
-    "hidden_act",
-    False,
-    "post_attention_layernorm",
-    "layer",
-    "layer_norm_eps",
-)
-FAMILIES = {"llama": LLAMA, "qwen2": LLAMA, "mistral": LLAMA, "gpt2": GPT2, "gpt_neox": GPT_NEOX}
-"""The families that are known, by the ``model_type`` of their config; ``model_files.layouts`` has their tensors.
-
-An entry is a claim: every load compares it with what the model computes (``self_check``).
-"""
-
-
-def known_family(model_type: str, where: str) -> Family:
-    """Return the family of that ``model_type``.
-
-    Raises:
-        ValueError: it is not known.
-    """
-    try:
-        return FAMILIES[model_type if model_type in FAMILIES else check_family(model_type)]
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
+QUERY_KEY_NORMS = ("q_norm", "k_norm", "q_layernorm", "k_layernorm")
+"""What attention modules call norms of queries and keys, if they have any."""
 
 
 def wrap(module: Any, name: str, origin: dict[str, Any] | None = None, tokenizer: Any = None) -> LanguageModel:
@@ -154,16 +40,26 @@ def wrap(module: Any, name: str, origin: dict[str, Any] | None = None, tokenizer
 
 def _wrapped(module: Any, name: str, origin: dict[str, Any] | None, tokenizer: Any) -> LanguageModel:
     config = module.config
-    family = known_family(config.model_type, name)
+    family = known_family(config, name)
     module.eval()
-    blocks = list(attrgetter(family.blocks)(module))
-    norms = [attrgetter(family.mlp_norm)(block) for block in blocks]
+    blocks = list(part(module, family.blocks))
     heads = config.num_attention_heads
     head_width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    epsilon = getattr(config, family.epsilon) if isinstance(family.epsilon, str) else family.epsilon
 
     def layer_weights(layer: int) -> LayerWeights:
-        return _layer_weights(blocks[layer], family, heads, head_width, getattr(config, family.activation))
+        return _layer_weights(blocks[layer], family, heads, head_width, getattr(config, family.activation, ""))
 
+    def before(name: str | None) -> Callable[[int, Tensor], Tensor]:
+        norms = [None if name is None else part(block, name) for block in blocks]
+
+        def apply(layer: int, stream: Tensor) -> Tensor:
+            norm = norms[layer]
+            return stream if norm is None else norm(stream)
+
+        return apply
+
+    layer_weights(0)  # a part that is not there is missed now
     return LanguageModel(
         name=name,
         family=config.model_type,
@@ -173,39 +69,90 @@ def _wrapped(module: Any, name: str, origin: dict[str, Any] | None, tokenizer: A
             width=config.hidden_size,
             heads=heads,
             head_width=head_width,
-            mlp_width=layer_weights(0).down.shape[1],  # type: ignore[union-attr]
-            context=config.max_position_embeddings,
+            mlp_width=_mlp_width(blocks[0], family),
+            context=getattr(config, "max_position_embeddings", None),
         ),
-        parallel=bool(getattr(config, "use_parallel_residual", False)),
+        parallel=family.parallel,
         run=partial(_run, module, family, blocks),
         run_after=partial(_run_after, module, family, blocks),
         layer_weights=layer_weights,
         parameters=dict(module.named_parameters()),
-        norm=Norm(family.norm, float(getattr(config, family.epsilon))),
-        mlp_norm=lambda layer, stream: norms[layer](stream),
+        norm=Norm(family.norm, float(epsilon)),
+        attention_norm=before(family.attention_norm),
+        mlp_norm=before(family.mlp_norm),
+        between=_between(blocks, family, config),
+        besides=_besides(blocks, family, config),
         origin=origin or {},
         tokenizer=tokenizer,
     )
 
 
+def _between(blocks: list[Any], family: Family, config: Any) -> Between | None:
+    """What stands between W_O and the stream."""
+    if family.norm_after_attention:
+        norms = [part(block, family.norm_after_attention) for block in blocks]
+        return Between(None, lambda layer, projected: norms[layer](projected))
+    if family.factor and (factor := float(getattr(config, family.factor))) != 1.0:
+        return Between(factor, lambda layer, projected: factor * projected)
+    return None
+
+
+def _besides(blocks: list[Any], family: Family, config: Any) -> dict[str, str]:
+    """What is computed besides products of weights, so that these are not what is named."""
+    besides = dict[str, str]()
+    attentions = [part(block, family.attention) for block in blocks]
+    if any(getattr(attention, name, None) is not None for attention in attentions for name in QUERY_KEY_NORMS):
+        besides["query_key"] = "queries and keys are normed before their products"
+    if getattr(config, "clip_qkv", None) is not None:
+        besides |= dict.fromkeys(("query_key", "output_value"), "queries, keys and values are clipped")
+    return besides
+
+
+def _mlp_width(block: Any, family: Family) -> int:
+    """Hidden width of the MLP of a block, or of each expert."""
+    if (experts := _experts(block, family)) is not None:
+        return int(experts.down_proj.shape[-1])
+    return _weight(part(block, family.down), family.transposed).shape[1]
+
+
+def _experts(block: Any, family: Family) -> Any:
+    """The experts that the MLP of a block is a mixture of; None: it is one MLP."""
+    return getattr(part(block, family.mlp), "experts", None)
+
+
 def _layer_weights(block: Any, family: Family, heads: int, head_width: int, activation: str) -> LayerWeights:
-    attention, mlp = (attrgetter(part)(block) for part in (family.attention, family.mlp))
-    output = attrgetter(family.output)(attention)
-    down, gate = (attrgetter(part)(mlp) for part in (family.down, family.gate))
+    attention = part(block, family.attention)
+    output = part(attention, family.output)
     query, key, value = family.projections(attention, heads, head_width)
+    down = down_bias = gate = gate_bias = None
+    if _experts(block, family) is None:
+        of_down, of_gate = part(block, family.down), part(block, family.gate)
+        down, down_bias = _weight(of_down, family.transposed), _bias(of_down)
+        gate, gate_bias = _weight(of_gate, family.transposed), _bias(of_gate)
+        if family.gate_and_up:
+            gate, gate_bias = gate.chunk(2)[0], None if gate_bias is None else gate_bias.chunk(2)[0]
     return LayerWeights(
         query=query.detach(),
         key=key.detach(),
         value=value.detach(),
         output=_weight(output, family.transposed),
         output_bias=_bias(output),
-        down=_weight(down, family.transposed),
-        down_bias=_bias(down),
-        gate=_weight(gate, family.transposed),
-        gate_bias=_bias(gate),
-        activation=activation,
-        score_scale=float(attention.scaling),
+        down=down,
+        down_bias=down_bias,
+        gate=gate,
+        gate_bias=gate_bias,
+        activation=activation or family.activation,
+        score_scale=float(part(attention, family.scale)),
+        output_norm=_norm_weight(block, family.norm_after_attention, family),
+        down_norm=_norm_weight(block, family.norm_after_mlp, family),
     )
+
+
+def _norm_weight(block: Any, name: str, family: Family) -> Float[Tensor, " width"] | None:
+    if not name:
+        return None
+    weight: Tensor = part(block, name).weight.detach()
+    return weight + family.weight_offset
 
 
 def _run_after(module: Any, family: Family, blocks: list[Any], before: Tensor) -> Callable[..., Tensor]:
@@ -256,10 +203,11 @@ def _run(
     handles: list[RemovableHandle] = []
     try:
         if hook is not None:
+            factor = float(getattr(module.config, family.factor)) if family.factor else 1.0
             for layer, block in enumerate(blocks):
-                handles += _look_into(block, family, f"layers.{layer}", hook)
+                handles += _look_into(block, family, f"layers.{layer}", hook, factor)
             handles.append(
-                attrgetter(family.final_norm)(module).register_forward_hook(
+                part(module, family.final_norm).register_forward_hook(
                     lambda _module, _inputs, output: hook("final", output)
                 )
             )
@@ -270,37 +218,71 @@ def _run(
     return logits if hook is None else hook("logits", logits)
 
 
-def _look_into(block: Any, family: Family, name: str, hook: Hook) -> list[RemovableHandle]:
-    """Let the hook see and replace the activations of a block."""
-    attention, mlp = (attrgetter(part)(block) for part in (family.attention, family.mlp))
+def _look_into(block: Any, family: Family, name: str, hook: Hook, factor: float) -> list[RemovableHandle]:
+    """Let the hook see and replace the activations of a block.
+
+    Args:
+        block: a layer.
+        family: where its parts are.
+        name: of the layer.
+        hook: sees, and may replace.
+        factor: what attention and MLP are multiplied by before they are added to the stream.
+    """
     entered: list[Tensor] = []
+
+    def see(what: str, value: Tensor) -> Tensor:
+        # some blocks flatten the batch for their MLP
+        of_batch = value if value.ndim == 3 else value.view(*entered[0].shape[:-1], value.shape[-1])
+        seen = hook(f"{name}.{what}", of_batch)
+        # what was not replaced is given back itself
+        return value if seen is of_batch else seen.reshape(value.shape)
 
     def enter(_module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         entered[:] = [hook(f"{name}.residual_pre", inputs[0])]
         return (entered[0], *inputs[1:])
 
-    def attend(_module: Any, _inputs: Any, output: Tensor) -> Tensor:
-        output = hook(f"{name}.attention.output", output)
+    def first_input(what: str) -> Callable[..., tuple[Any, ...]]:
+        return lambda _module, inputs: (see(what, inputs[0]), *inputs[1:])
+
+    def attended(_module: Any, _inputs: Any, value: Tensor) -> Tensor:
+        added = value if factor == 1.0 else factor * value
+        output = hook(f"{name}.attention.output", added)
         middle = entered[0] + output
         replaced = hook(f"{name}.residual_mid", middle)
         # the stream in the middle is no module's output: what attention adds is changed to give what is wanted
-        return output if replaced is middle else replaced - entered[0]
+        output = output if replaced is middle else replaced - entered[0]
+        return value if output is added else output / factor
 
-    def first_input(part: str) -> Callable[..., tuple[Any, ...]]:
-        return lambda _module, inputs: (hook(f"{name}.{part}", inputs[0]), *inputs[1:])
+    def projected(_module: Any, _inputs: Any, value: Tensor) -> Tensor:
+        return hook(f"{name}.attention.projected", value)
 
-    def output(part: str) -> Callable[..., Tensor]:
-        return lambda _module, _inputs, value: hook(f"{name}.{part}", value)
+    def projected_and_added(_module: Any, inputs: Any, value: Tensor) -> Tensor:
+        return attended(_module, inputs, projected(_module, inputs, value))
 
-    projection = attrgetter(family.output)(attention)
-    return [
+    def fed_forward(_module: Any, _inputs: Any, value: Tensor) -> Tensor:
+        added = value if factor == 1.0 else factor * value
+        output = see("mlp.output", added)
+        output = value if output is added else output / factor
+        return output.clone() if family.adds_in_place else output
+
+    def leave(_module: Any, _inputs: Any, output: Any) -> Any:
+        if isinstance(output, tuple):
+            return (hook(f"{name}.residual_post", output[0]), *output[1:])
+        return hook(f"{name}.residual_post", output)
+
+    projection = part(part(block, family.attention), family.output)
+    after_attention, after_mlp = family.norm_after_attention, family.norm_after_mlp
+    handles = [
         block.register_forward_pre_hook(enter),
         projection.register_forward_pre_hook(first_input("attention.z")),
-        projection.register_forward_hook(attend),
-        mlp.register_forward_pre_hook(first_input("mlp.input")),
-        mlp.register_forward_hook(output("mlp.output")),
-        block.register_forward_hook(output("residual_post")),
+        projection.register_forward_hook(projected if after_attention else projected_and_added),
+        part(block, family.mlp).register_forward_pre_hook(first_input("mlp.input")),
+        part(block, after_mlp or family.written or family.mlp).register_forward_hook(fed_forward),
+        block.register_forward_hook(leave),
     ]
+    if after_attention:
+        handles.append(part(block, after_attention).register_forward_hook(attended))
+    return handles
 
 
 def _weight(module: Any, transposed: bool) -> Float[Tensor, "outputs inputs"]:

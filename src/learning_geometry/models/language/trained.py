@@ -76,6 +76,9 @@ def language_model(
         def see(activation: str, value: Tensor) -> Tensor:
             if activation not in known:
                 return value
+            if activation.endswith(".attention.output"):
+                # nothing stands between W_O and the stream
+                value = hook(activation.replace(".output", ".projected"), value)
             value = hook(activation, value)
             layer, _, part = activation.rpartition(".")
             if part == "residual_pre":
