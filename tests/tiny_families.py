@@ -20,7 +20,7 @@ OPT = SIZES | {"ffn_dim": 40, "max_position_embeddings": 64}
 SLIDING = {"sliding_window": 5, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
 GEMMA2 = LLAMA | SLIDING | {"head_dim": 6, "query_pre_attn_scalar": 9}
 STABLELM = LLAMA | {"partial_rotary_factor": 0.5}
-EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 20, "head_dim": 6}
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "head_dim": 6}
 OLD = {
     "llama": lambda: transformers.LlamaConfig(**LLAMA),
     "llama with biases, wide heads": lambda: transformers.LlamaConfig(

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from importlib.util import find_spec
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,8 @@ from learning_geometry.model_files.headers import Gguf, gguf_header
 from learning_geometry.model_files.hub import download_revision, is_hub_id
 from learning_geometry.models.language import LanguageModel
 from learning_geometry.models.language.dequantised import Dequantised, read_dequantised, write_dequantised
-from learning_geometry.models.language.families import known_family, wrap
+from learning_geometry.models.language.descriptions import known_family, part
+from learning_geometry.models.language.families import wrap
 from learning_geometry.models.language.placing import DTYPES, chosen_device, place
 from learning_geometry.models.language.self_check import check_identities
 from learning_geometry.models.language.tokens import begin_as_the_file_says
@@ -99,7 +99,7 @@ def load(
         module, loaded_tokenizer = _load(files, where, tokenizer, untrained, written, DTYPES[dtype])
     origin = {"source": str(source), "revision": revision, "gguf": gguf, "untrained": untrained is not None}
     origin |= {"device": target.type, "dtype": dtype} if (target.type, dtype) != ("cpu", "float32") else {}
-    behind = place(module, list(attrgetter(known_family(module.config.model_type, where).blocks)(module)), target)
+    behind = place(module, list(part(module, known_family(module.config, where).blocks)), target)
     if behind:
         print(f"{where}: {behind} layers do not fit on {target}, and pass through it one after the other", flush=True)
     model = wrap(
