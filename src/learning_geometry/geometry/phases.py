@@ -1,9 +1,8 @@
-"""Three phases of a curve: a fall, its largest rise, and a fall after that, found in one half and measured in the other.
+"""Three phases of a curve: a fall, its largest rise, a fall after that; found in one half, measured in the other.
 
-The largest rise of any curve that is not constant is positive, and a noisy one falls before it and after it. What is
-found in one half of the data is therefore measured in the other, whose sampling noise is independent: noise alone then has
-a mean of 0 in all three. What training itself does at random is no noise of a sample and stays; that repeats in no other
-seed, and must exceed a margin.
+The largest rise of a noisy curve is positive, and the curve falls before it and after it, whatever is behind the noise.
+What is found in one half of the data is therefore measured in the other, whose sampling noise is independent: noise
+alone then has a mean of 0 in all three. What training itself does at random is no noise of a sample, and stays.
 """
 
 from typing import NamedTuple
@@ -62,9 +61,9 @@ def three_phases(chosen_on: Float[np.ndarray, " n"], measured_on: Float[np.ndarr
         Phases(fall_before=4.0, rise=8.0, fall_after=5.0, start=1, stop=3)
     """
     start, stop = largest_rise(chosen_on)
-    changes = (
+    before, rise, after = (
         difference(measured_on[0], measured_on[start]),
         difference(measured_on[stop], measured_on[start]),
         difference(measured_on[stop], measured_on[-1]),
     )
-    return Phases(*map(float, changes), start, stop)
+    return Phases(float(before), float(rise), float(after), start, stop)

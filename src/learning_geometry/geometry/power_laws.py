@@ -1,7 +1,7 @@
 r"""Power laws of spectra: $\lambda_i \propto i^{-\alpha}$ over a range of ranks, and how well it describes them.
 
-The exponent of a covariance's eigenvalues measures how fast they decay: Stringer et al. 2019, "High-dimensional geometry
-of population responses in visual cortex"; Agrawal et al. 2022, "α-ReQ: assessing representation quality in
+The exponent of a covariance's eigenvalues measures how fast they decay: Stringer et al. 2019, "High-dimensional
+geometry of population responses in visual cortex"; Agrawal et al. 2022, "α-ReQ: assessing representation quality in
 self-supervised learning by measuring eigenspectrum decay". It means something over a stated range of ranks alone: the
 first eigenvalues are few and follow no law, the last ones are those of the sample.
 """
@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from learning_geometry.geometry.moments import principal_variances
+from learning_geometry.geometry.rounding import equal
 from learning_geometry.geometry.wishart import wishart
 
 FEWEST_RANKS = 3
@@ -63,9 +64,8 @@ def power_law(variances: Float[np.ndarray, " width"], first: int, last: int) -> 
     values = np.log(chosen)
     ranks, values = ranks - ranks.mean(), values - values.mean()
     slope = float(ranks @ values / (ranks @ ranks))
-    total = float(values @ values)
     rest = float(np.sum((values - slope * ranks) ** 2))
-    return PowerLaw(-slope, 1 - rest / total if total > 0 else np.nan)
+    return PowerLaw(-slope, np.nan if equal(chosen) else 1 - rest / float(values @ values))
 
 
 def planted_power_law_exponents(
