@@ -63,6 +63,11 @@ def test_no_two_parts_have_one_name(names):
     assert len(set(called.values()) - several) == len(names)
 
 
+def test_a_weight_with_a_bias_keeps_its_name():
+    names = ["layers.0.attention.key.weight", "layers.0.attention.key.bias"]
+    assert list(part_names(names).values()) == ["layers.0.attention.key", "layers.0.attention.key.bias"]
+
+
 def test_checkpoints_off_the_grid_and_after_the_step_do_not_count(planted):
     run, _ = planted
     # up to step 109 there is no checkpoint after that of step 100; step 15 lies 1000 away

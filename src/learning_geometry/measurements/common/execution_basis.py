@@ -42,7 +42,8 @@ def part_names(names: Iterable[str]) -> dict[str, str]:
     ['h.0', 'h.1 (alone)', 'h.1.q', 'model (alone)', 'w', 'w (weight)']
     """
     short = {name: name.removesuffix(".weight") for name in names}
-    several = TOGETHER | {part.rpartition(".")[0] for part in short.values()}
+    # a weight is not several because its bias bears its name
+    several = TOGETHER | {part.rpartition(".")[0] for part in short.values() if not part.endswith(".bias")}
     called = {}
     for name, part in short.items():
         is_weight = part != name
