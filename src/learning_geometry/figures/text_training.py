@@ -26,6 +26,12 @@ PARTS = {
 }
 """Part -> label and colour; of the first two the mean over layers."""
 
+SPECTRA = {
+    "effective_rank_of_variances": ("effective rank\n(share of width)", "isotropic", "its largest rise"),
+    "power_law_exponent": ("exponent of the spectrum", "planted_power_law", "its largest fall"),
+}
+"""Quantity -> label, null that is shown, and what the stretch between its vertical lines is."""
+
 SCORES = {
     "induction": ("induction", style.BLUE),
     "previous_token": ("previous token", style.GREEN),
@@ -59,8 +65,8 @@ def _draw_one(
     figure = canvas(style.DOUBLE_WIDTH, 7.4)
     panels = figure.subplots(3, 3, sharex=True).ravel()
     _draw_learning(panels[:3], tables)
-    _draw_spectra(panels[3], tables, "effective_rank_of_variances", "effective rank\n(share of width)", "isotropic")
-    _draw_spectra(panels[4], tables, "power_law_exponent", "exponent of the spectrum", "planted_power_law")
+    for axes, quantity in zip(panels[3:5], SPECTRA, strict=True):
+        _draw_spectra(axes, tables, quantity)
     _draw_scores(panels[5], tables)
     _draw_match(panels[6], tables)
     _draw_heads(panels[7:], tables["summary"])
@@ -98,8 +104,8 @@ def _draw_learning(panels: Any, tables: Mapping[str, pd.DataFrame]) -> None:
     saved.set_ylabel("loss saved (nats)")
 
 
-def _draw_spectra(axes: Axes, tables: Mapping[str, pd.DataFrame], quantity: str, label: str, null: str) -> None:
-    summary = tables["summary"]
+def _draw_spectra(axes: Axes, tables: Mapping[str, pd.DataFrame], quantity: str) -> None:
+    summary, (label, null, stretch) = tables["summary"], SPECTRA[quantity]
     rows = style.select(summary, quantity=quantity, part=FINAL, null="")
     data = HELD_OUT if (rows["data"] == HELD_OUT).any() else str(rows["data"].iloc[0])
     entries: dict[str, Any] = {}
@@ -111,9 +117,7 @@ def _draw_spectra(axes: Axes, tables: Mapping[str, pd.DataFrame], quantity: str,
     entries[style.null_label(null)] = style.null_band(axes, baseline, "step")
     ends = summary[(summary["quantity"] == f"{quantity}_phase_step") & (summary["data"] == data)]
     for _, end in ends.iterrows():
-        entries["largest rise of the rank"] = axes.axvline(
-            end["estimate"], color=style.BLACK, linestyle="-.", linewidth=0.5, zorder=0
-        )
+        entries[stretch] = axes.axvline(end["estimate"], color=style.BLACK, linestyle="-.", linewidth=0.5, zorder=0)
     style.legend_above(axes, entries)
     axes.set_ylabel(label)
 
