@@ -23,6 +23,7 @@ NEEDS = {
     "test_sets": ["repeated"],
     "arrays": ["first_start", "second_start", "segment_length"],
     "model_settings": ["layers", "heads", "width"],
+    "model_without": {"layers": [1]},
     "at_most": {"rank": "head_width"},
 }
 """What it needs of task, model and experiment, without which the config refuses it (``config.needs``)."""
