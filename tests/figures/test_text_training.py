@@ -53,14 +53,20 @@ def planted(seeds=5, **options):
     return {"summary": summarize(runs), "runs": pd.concat(runs, ignore_index=True)}
 
 
+@pytest.fixture(scope="module")
+def drawn():
+    tables = planted()
+    figure = draw(tables, OPTIONS)
+    figure.draw_without_rendering()
+    return figure, tables
+
+
 def entries(axes):
     return [text.get_text() for text in axes.get_legend().get_texts()]
 
 
-def test_nine_panels_show_what_the_summary_holds():
-    tables = planted()
-    figure = draw(tables, OPTIONS)
-    figure.draw_without_rendering()
+def test_nine_panels_show_what_the_summary_holds(drawn):
+    figure, tables = drawn
     assert len(figure.axes) == 9
     loss, _, saved, rank, exponent, scores, match, writing, dimensions = figure.axes
     assert entries(loss)[0] == "text held out, n = 5"
@@ -80,9 +86,8 @@ def test_nine_panels_show_what_the_summary_holds():
     assert [round(float(np.mean(mean)), 1) for mean in means] == [5.5, 6.5]
 
 
-def test_nothing_overlaps():
-    figure = draw(planted(), OPTIONS)
-    figure.draw_without_rendering()
+def test_nothing_overlaps(drawn):
+    figure, _ = drawn
     for axes in figure.axes:
         box = axes.get_legend().get_window_extent()
         assert box.x1 <= figure.bbox.x1
