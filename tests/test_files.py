@@ -66,6 +66,18 @@ def test_a_text_that_is_none_is_named(tmp_path):
             read_text(tmp_path / "a.txt")
 
 
+def test_a_pattern_is_all_files_that_match_in_order(tmp_path):
+    (tmp_path / "in").mkdir()
+    for name, content in (("b.txt", "Second."), ("a.txt", " First.\n"), ("in/c.txt", "Third."), ("d.md", "No.")):
+        (tmp_path / name).write_text(content)
+    assert read_text(tmp_path / "*.txt") == "First.\n\nSecond."
+    assert read_text(f"{tmp_path}/**/*.txt") == "First.\n\nSecond.\n\nThird."
+    (tmp_path / "a[1].txt").write_text("A file whose name looks like a pattern.")
+    assert read_text(tmp_path / "a[1].txt").startswith("A file")
+    with pytest.raises(FileNotFoundError, match="no such text"):
+        read_text(tmp_path / "*.csv")
+
+
 def test_documentation_that_holds_no_topics_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(texts, "text_files", lambda name: [tmp_path / "topics.py"])
     (tmp_path / "topics.py").write_text("kind = 1\ntopics = {'b': 'Second. ', 'a': 'First.'}\n")

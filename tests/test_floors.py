@@ -60,7 +60,7 @@ MAY_IMPORT = {
 OUTSIDE = {
     "base": {"numpy", "pandas", "pyarrow", "safetensors", "jaxtyping", "xxhash", "threadpoolctl"},
     "geometry": {"torch", "numpy", "scipy", "sklearn", "jaxtyping"},
-    "tasks": {"numpy", "jaxtyping"},
+    "tasks": {"numpy", "jaxtyping", "tokenizers"},
     "sources": {"torch", "numpy", "yaml", "safetensors"},
 }
 """What the lowest floors may import besides the standard library."""

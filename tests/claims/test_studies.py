@@ -16,6 +16,7 @@ from learning_geometry.claims import (
     attention_subspaces,
     execution_manifolds,
     orthogonal_subspaces,
+    text_models,
 )
 from learning_geometry.claims.claim import Role
 from learning_geometry.claims.judge import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, judge
@@ -43,7 +44,7 @@ def test_claims_are_well_formed(study):
 
 
 @pytest.mark.parametrize(
-    "module", [orthogonal_subspaces, execution_manifolds, attention_subspaces, activation_geometry]
+    "module", [orthogonal_subspaces, execution_manifolds, attention_subspaces, activation_geometry, text_models]
 )
 def test_no_verdict_is_typed_by_hand(module):
     tree = ast.parse(Path(module.__file__).read_text())

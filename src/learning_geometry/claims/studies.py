@@ -9,9 +9,16 @@ from learning_geometry.claims.claim import Role, Study
 from learning_geometry.claims.execution_manifolds import STUDY as EXECUTION_MANIFOLDS
 from learning_geometry.claims.orthogonal_subspaces import STUDY as ORTHOGONAL_SUBSPACES
 from learning_geometry.claims.said import parameters_of, said
+from learning_geometry.claims.text_models import STUDY as TEXT_MODELS
 from learning_geometry.discovery import module_files
 
-STUDIES: tuple[Study, ...] = (ORTHOGONAL_SUBSPACES, EXECUTION_MANIFOLDS, ATTENTION_SUBSPACES, ACTIVATION_GEOMETRY)
+STUDIES: tuple[Study, ...] = (
+    ORTHOGONAL_SUBSPACES,
+    EXECUTION_MANIFOLDS,
+    ATTENTION_SUBSPACES,
+    ACTIVATION_GEOMETRY,
+    TEXT_MODELS,
+)
 
 Experiments = Mapping[str, Mapping[str, Any]]
 """Name -> settings of an experiment, as the config holds them after its check."""

@@ -111,7 +111,8 @@ def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figu
 
 def _layers(summary: pd.DataFrame, experiment: str) -> list[int]:
     rows = style.select(summary, experiment=experiment, quantity=next(iter(QUANTITIES)), null="")
-    return sorted({int(part.split(".")[1]) for part in rows["part"]})
+    # beside layers there may be means over them
+    return sorted({int(part.split(".")[1]) for part in rows["part"] if part.startswith("layers.")})
 
 
 def _test_sets(summary: pd.DataFrame) -> Iterator[tuple[str, Any]]:

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from learning_geometry import tasks
 from learning_geometry.sources.chosen import checked_at, checkpoints_of
 from learning_geometry.sources.folders import files_of
 from learning_geometry.sources.map_files import map_files
@@ -105,12 +106,20 @@ def outside_files(reads: Mapping[str, Any]) -> dict[str, Path]:
     if "text" in reads:
         by_role |= {f"text/{number}": path for number, path in enumerate(text_files(reads["text"]))}
     if "task" in reads:
-        by_role["task/file"] = Path(reads["task"]["file"])
+        by_role |= _of_task(reads["task"])
     if "source" in reads:
         by_role |= _of_source(reads["source"])
     for contrast, names in reads.get("prompts", {}).items():
         by_role |= {f"prompts/{contrast}/{number}": prompt_file(name) for number, name in enumerate(names)}
     return by_role
+
+
+def _of_task(task: Mapping[str, Any]) -> dict[str, Path]:
+    """Return the files of a task that says which it reads, or else its one file."""
+    module = tasks.load(dict(task))
+    if not hasattr(module, "files"):
+        return {"task/file": Path(task["file"])}
+    return {f"task/file/{number}": path for number, path in enumerate(module.files(task))}
 
 
 def _of_source(source: Mapping[str, Any]) -> dict[str, Path]:

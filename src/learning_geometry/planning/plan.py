@@ -18,6 +18,7 @@ from learning_geometry.paths import KNOWN, recorded
 from learning_geometry.planning.artifacts import made_from_record
 from learning_geometry.planning.jobs import PASSING, Job, all_jobs, run_settings
 from learning_geometry.planning.outside import outside_files
+from learning_geometry.tasks.texts import EMBEDDED
 
 
 class Plan:
@@ -240,9 +241,11 @@ def _flat(groups: Iterable[Iterable[str]]) -> list[str]:
 
 
 def _without_file(task: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the settings of a task without the place of a file, for which its digest stands."""
+    """Return the settings of a task without the place of a file, for which its digest stands; a corpus has no place."""
     # the same object where nothing is left out: its digest is known
-    return {key: value for key, value in task.items() if key != "file"} if "file" in task else task
+    if task.get("file", EMBEDDED[0]) in EMBEDDED:
+        return task
+    return {key: value for key, value in task.items() if key != "file"}
 
 
 def _numbers(job: Job) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """When activations become low-dimensional: how many directions those of a trained run use, over training."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -113,7 +113,7 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
         model = language_model(run.model, run.parameters(step), f"{run.experiment}, seed {run.seed}, step {step}")
         for data, tokens in probes.items():
             kept = measured_positions(run, model, tokens)
-            _check_counts(run, model, data, kept, float(settings["least_vectors_per_width"]))
+            check_counts("rank_over_training", run, model, data, kept, float(settings["least_vectors_per_width"]))
             for part, part_moments in moments_of(model, tokens, kept).items():
                 width = activation_width(model.sizes, part)
                 repeats = _repeats(run, tokens, kept[part]) if part == "layers.0.residual_pre" else None
@@ -135,7 +135,10 @@ def measure(run: Run, settings: dict[str, Any]) -> pd.DataFrame:
 
 
 def measured_positions(
-    run: Run, model: LanguageModel, tokens: Int64[np.ndarray, "sequences position"]
+    run: Run,
+    model: LanguageModel,
+    tokens: Int64[np.ndarray, "sequences position"],
+    parts: Sequence[str] = PARTS,
 ) -> dict[str, Bool[np.ndarray, "sequences position"]]:
     """Return for each activation that is measured, by name, at which positions the model makes use of it."""
     everywhere = beyond_the_first(tokens)
@@ -145,7 +148,7 @@ def measured_positions(
     alone = run.settings["model"].get("readout") == "last"
     return {
         name: at_the_last if alone and name.startswith(last) and not name.endswith("residual_pre") else everywhere
-        for name in activation_names(model.sizes, PARTS)
+        for name in activation_names(model.sizes, parts)
     }
 
 
@@ -246,15 +249,20 @@ def _repeats(
     return np.unique(looked_up[kept], return_counts=True)[1]
 
 
-def _check_counts(
-    run: Run, model: LanguageModel, data: str, kept: Mapping[str, np.ndarray], least_per_width: float
+def check_counts(
+    name: str, run: Run, model: LanguageModel, data: str, kept: Mapping[str, np.ndarray], least_per_width: float
 ) -> None:
-    for name, positions in kept.items():
-        least, n = least_per_width * activation_width(model.sizes, name), int(positions.sum())
+    """Check that there are so many vectors for each dimension of their width, of every activation.
+
+    Raises:
+        ValueError: there are fewer, naming the measurement, the experiment, the test set and the activation.
+    """
+    for activation, positions in kept.items():
+        least, n = least_per_width * activation_width(model.sizes, activation), int(positions.sum())
         if n < least:
             where = "one of each sequence, " if positions[:, :-1].sum() == 0 else ""
             raise ValueError(
-                f"rank_over_training, {run.experiment}, {data}: {n} vectors of {name} ({where}{len(positions)} "
+                f"{name}, {run.experiment}, {data}: {n} vectors of {activation} ({where}{len(positions)} "
                 f"sequences) are fewer than {least:g}, and would make any activation look low-dimensional; raise "
                 "`sequences` or task.test_sequences, or lower `least_vectors_per_width`"
             )
