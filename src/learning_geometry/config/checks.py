@@ -16,6 +16,7 @@ from learning_geometry.config.modules import figure_limits, module_literal, subj
 from learning_geometry.config.places import normal_path, path_problem, results_problem
 from learning_geometry.config.problems import ConfigError, KeyPath, Problems, Report
 from learning_geometry.config.schemas import entries
+from learning_geometry.config.series import series_shown, shows_series
 from learning_geometry.config.sourced import described
 from learning_geometry.config.wording import did_you_mean, yaml_text
 
@@ -245,11 +246,13 @@ def check_figure(name: str, figure: dict[str, Any], config: dict[str, Any], prob
     except ConfigError as error:
         problems.setdefault(path, error.problems[0])
         return
-    if len(shown) > most.get("experiments", len(shown)):
+    # a series counts as one where all its steps are shown
+    listed = series_shown(shown, config) if shows_series(name) else shown
+    if len(listed) > most.get("experiments", len(listed)):
         problems.setdefault(
             (*path, "experiments"),
-            f"{name} can show {most['experiments']} at most, got {len(shown)}; leave out "
-            f"{', '.join(map(yaml_text, shown[most['experiments'] :]))}",
+            f"{name} can show {most['experiments']} at most, got {len(listed)}; leave out "
+            f"{', '.join(map(yaml_text, listed[most['experiments'] :]))}",
         )
     for i, experiment in enumerate(shown):
         if not isinstance(experiment, str):
