@@ -253,11 +253,12 @@ def _places(model: Mapping[str, Any], wanted: Mapping[str, Any], files: bool) ->
     in_source, in_revision = _placeholders("source", source), _placeholders("revision", revision or "")
     if "{" in (model["gguf"] or ""):
         raise _Wrong("model.gguf", "steps and seeds may stand in source and revision alone; give the files in source")
-    if (in_source + in_revision).count("step") != 1:
+    if "step" in in_source and "step" in in_revision:
+        raise _Wrong("model.revision", f"both {source} and {revision} have {{step}}; write it in one of the two")
+    if "step" not in in_source + in_revision:
         raise _Wrong(
             "model.source",
-            f"{source} and the revision have {{step}} {(in_source + in_revision).count('step')} times; write it once, where "
-            "the models of the series differ",
+            f"{source} has no {{step}}, and neither has a revision; write it where the models of the series differ",
         )
     if "seed" in in_source + in_revision and wanted["seeds"] is None:
         raise _Wrong("series.seeds", "missing, and the model's source or revision has {seed}; list the seeds")
@@ -273,8 +274,8 @@ def _places(model: Mapping[str, Any], wanted: Mapping[str, Any], files: bool) ->
     if not at_hub:
         return [place for seed in seeds for place in _on_this_machine(source, revision, seed, steps, files)]
     if isinstance(steps, str):
-        problem = f"nothing on this machine is {source}, and what the hub has is not listed; correct it, or list the steps"
-        raise _Wrong("series.step", problem)
+        there = "" if in_revision else f"nothing on this machine is {source}, and "
+        raise _Wrong("series.step", f"{there}which steps the hub has of a model is not looked up; list them")
     if "any" in in_source + in_revision or "*" in source + (revision or ""):
         raise _Wrong("model.source", "* and {any} stand for names on this machine alone; write the whole name")
     return [
