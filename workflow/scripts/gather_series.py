@@ -6,7 +6,7 @@ run_in_a_fork()
 
 from learning_geometry.files import atomic_path, read_provenance, read_table, write_table
 from learning_geometry.running import job, mixed
-from learning_geometry.tables.series import check_same_tokens, gather, summarize_series
+from learning_geometry.tables.series import check_same_tokens, gather, same_weights, summarize_series
 
 with job(snakemake) as running:
     places, name = snakemake.params.members, snakemake.wildcards.experiment
@@ -23,5 +23,7 @@ with job(snakemake) as running:
     with atomic_path(snakemake.output.csv) as path:
         summary.to_csv(path, index=False, float_format="%.6g")
     running.terminal(f"{name}: {len(summary)} numbers of {len(places)} models")
+    for several in same_weights(made):
+        running.terminal(f"{name}: the same weights are those of {', '.join(several)}")
     for key, values in different.items():
         running.terminal(f"{name}: made with different {key}: {', '.join(values)}")

@@ -20,8 +20,11 @@ def series(config: Mapping[str, Any]) -> dict[str, dict[str, dict[str, int]]]:
     by_series: dict[str, dict[str, dict[str, int]]] = {}
     for name, language_model in entries(config.get("language_models")):
         of = language_model.get("of_series")
-        if isinstance(of, dict) and isinstance(of.get("name"), str) and {type(of.get("step")), type(of.get("seed"))} == {int}:
-            by_series.setdefault(of["name"], {})[name] = {"step": of["step"], "seed": of["seed"]}
+        if not isinstance(of, dict) or not isinstance(of.get("name"), str):
+            continue
+        place = {key: of[key] for key in ("step", "seed") if isinstance(of.get(key), int)}
+        if len(place) == 2:
+            by_series.setdefault(of["name"], {})[name] = place
     return {
         name: dict(sorted(places.items(), key=lambda item: (item[1]["seed"], item[1]["step"])))
         for name, places in by_series.items()
@@ -51,6 +54,11 @@ def shows_series(figure: str) -> bool:
         return False
 
 
+def series_of(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return model of a series -> name of the series, under which the config of the user lists it."""
+    return {member: name for name, places in series(config).items() for member in places}
+
+
 def series_shown(shown: list[Any], config: Mapping[str, Any]) -> list[str]:
     """Return the series of which a figure over steps names models, each once, in order.
 
@@ -58,5 +66,5 @@ def series_shown(shown: list[Any], config: Mapping[str, Any]) -> list[str]:
         shown: what the figure names, with every series written out.
         config: with every series written out.
     """
-    name_of = {member: name for name, places in series(config).items() for member in places}
+    name_of = series_of(config)
     return list(dict.fromkeys(name_of[each] for each in shown if isinstance(each, str) and each in name_of))

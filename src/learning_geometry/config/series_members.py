@@ -15,7 +15,6 @@ from learning_geometry.config.modules import settings_schema, subject
 from learning_geometry.config.problems import KeyPath, Problems
 from learning_geometry.config.schemas import entries
 from learning_geometry.config.series import last_models, series, series_shown, shows_series
-from learning_geometry.config.sweeps import sweeps
 from learning_geometry.config.wording import yaml_text
 from learning_geometry.model_files import ModelFiles
 from learning_geometry.model_files.hub import is_hub_id
@@ -97,7 +96,7 @@ def check_members(name: str, written: Mapping[str, dict[str, Any]], problems: Pr
         problems: to add to.
         files: whether their files must be there.
     """
-    last = next(reversed(written), None)
+    last = next(reversed(list(written)), None)
     if last is None:
         return
     found: Problems = {}
@@ -138,7 +137,8 @@ def check_series(config: Mapping[str, Any], problems: Problems) -> None:
                 problems.setdefault(
                     where, f"its series has the name of another entry, {section}.{name}; rename one of the two"
                 )
-        if name in sweeps({"experiments": dict(entries(config.get("experiments")))}):
+        swept = [each.get("swept") for _, each in entries(config.get("experiments"))]
+        if any(isinstance(each, dict) and each.get("name") == name for each in swept):
             problems.setdefault(where, f"its series has the name of a sweep, {name}; rename one of the two")
         if name in RESERVED:
             problems.setdefault(
@@ -168,7 +168,8 @@ def shown_models(config: dict[str, Any]) -> None:
         shown = figure.get("experiments")
         if not isinstance(shown, list):
             continue
-        chosen = {each: list(places) if shows_series(name) else last_models(places) for each, places in by_series.items()}
+        whole = shows_series(name)
+        chosen = {each: list(places) if whole else last_models(places) for each, places in by_series.items()}
         lists = [chosen[each] if isinstance(each, str) and each in chosen else [each] for each in shown]
         figure["experiments"] = [each for names in lists for each in names]
 
@@ -204,7 +205,8 @@ def _check_alone(model: Mapping[str, Any]) -> None:
     for key in ("source", "revision"):
         if "{step}" in (model[key] or "") or "{seed}" in (model[key] or ""):
             raise _Wrong(
-                f"model.{key}", f"{model[key]} has a place for steps or seeds, and there is no series; list them under series"
+                f"model.{key}",
+                f"{model[key]} stands for several models, and there is no series; list the steps under series",
             )
 
 
@@ -214,7 +216,8 @@ def _check_measurements(language_model: Mapping[str, Any]) -> None:
             continue  # refused of every language model
         if subject(measurement) != "language_models":
             raise _Wrong(
-                f"measurements.{measurement}", "it reads no model, and would be the same at every step; move it to another entry"
+                f"measurements.{measurement}",
+                "it reads no model, and would be the same at every step; move it to another entry",
             )
         if "seeds" in settings_schema("measurements", measurement)["properties"]:
             raise _Wrong(
@@ -232,7 +235,8 @@ def _written_out(name: str, language_model: dict[str, Any], places: Sequence[_Pl
         if len(member) > 100:
             raise _Wrong(
                 "series",
-                f"the name {member} of one of its models has {len(member)} characters, and 100 are the most; shorten {name}",
+                f"the name {member} of one of its models has {len(member)} characters, and 100 are the most; "
+                f"shorten {name}",
             )
         each = {key: copy.deepcopy(value) for key, value in language_model.items() if key != "series"}
         each["model"] |= {"source": place.source, "revision": place.revision}
@@ -264,13 +268,15 @@ def _places(model: Mapping[str, Any], wanted: Mapping[str, Any], files: bool) ->
         raise _Wrong("series.seeds", "missing, and the model's source or revision has {seed}; list the seeds")
     if "seed" not in in_source + in_revision and wanted["seeds"] is not None:
         raise _Wrong(
-            "series.seeds", "given, and neither the model's source nor its revision has {seed}; write it where they differ"
+            "series.seeds",
+            "given, and neither the model's source nor its revision has {seed}; write it where they differ",
         )
     seeds = sorted(wanted["seeds"] or [0])
     at_hub = "step" in in_revision or _is_elsewhere(source, seeds[0], steps)
     number = len(seeds) * len(steps) if isinstance(steps, list) else 0
     if number > MOST_MODELS:
-        raise _Wrong("series", f"it stands for {number} models, and {MOST_MODELS} are the most; leave out steps or seeds")
+        problem = f"it stands for {number} models, and {MOST_MODELS} are the most; leave out steps or seeds"
+        raise _Wrong("series", problem)
     if not at_hub:
         return [place for seed in seeds for place in _on_this_machine(source, revision, seed, steps, files)]
     if isinstance(steps, str):

@@ -11,7 +11,7 @@ from learning_geometry.config.measured import check_measurement
 from learning_geometry.config.modules import LITERALS, available, module_literal, settings_schema, subject
 from learning_geometry.config.reading import read_yaml
 from learning_geometry.config.schemas import SCHEMA, filled
-from learning_geometry.config.series import last_models, series, series_shown, shows_series
+from learning_geometry.config.series import last_models, series, series_of, series_shown, shows_series
 from learning_geometry.config.sourced import described
 from learning_geometry.config.sweeps import sweeps
 from learning_geometry.config.wording import expected, yaml_text
@@ -60,9 +60,9 @@ def plan(config: dict[str, Any]) -> str:
             lines += [*_source(name, experiment), ""]
     by_series = series(config)
     # of a series one model stands for all, which differ in their step and seed alone
-    series_of = {member: name for name, places in by_series.items() for member in places}
+    entry_of = series_of(config)
     one_of_each = {last_models(places)[-1] for places in by_series.values()}
-    told = {name: each for name, each in language_models.items() if name in one_of_each or name not in series_of}
+    told = {name: each for name, each in language_models.items() if name in one_of_each or name not in entry_of}
     if language_models:
         rows = [["language model", "source", "texts", "tokens", "contrasts"]]
         for name, each in told.items():
@@ -83,7 +83,7 @@ def plan(config: dict[str, Any]) -> str:
         keys = dict.fromkeys(key for values in members.values() for key in values)
         text = ", ".join(f"{key} {' '.join(_values(key, members.values()))}" for key in keys)
         lines += textwrap.wrap(f"sweep {name}, {len(members)} experiments: {text}", PLAN_WIDTH, subsequent_indent="  ")
-    experiments = experiments | {series_of.get(name, name): each for name, each in told.items()}
+    experiments = experiments | {entry_of.get(name, name): each for name, each in told.items()}
     measured: dict[str, list[str]] = {}
     for name, experiment in experiments.items():
         for measurement in experiment["measurements"]:

@@ -50,9 +50,9 @@ MEAN = "mean over layers"
 def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figure:
     """Draw eight panels for each series: two ranks in two rows, a column for each part, against the step.
 
-    Thin, from light to dark: the layers of the first text, means over seeds; of the residual stream what enters a layer,
-    and last what leaves the last. Thick: the mean over those layers that were measured at every step and seed, with its
-    95 % interval over seeds, a kind of line for each text. Grey: the null, isotropic vectors.
+    Thin, from light to dark: the layers on the first text, means over seeds; of the residual stream what enters a
+    layer, and last what leaves the last. Thick: the mean over those layers that were measured at every step and seed,
+    with its 95 % interval over seeds, a kind of line for each text. Grey: the null, isotropic vectors.
 
     Args:
         tables: "summary" and "runs" over steps (``tables.series``), of each series.
@@ -91,7 +91,9 @@ def _draw_one(
     panels[0, 0].set_ylim(0.0, 1.03)
     seeds = style.seeds_text(style.select(tables["summary"], quantity=next(iter(QUANTITIES)), index=0, null=""))
     first = PARTS["attention.output"][0]
-    panels[0, 0].set_title(style.wrapped(f"{experiment.replace('_', ' ')}: {first}", seeds, 24), loc="left", fontsize=7, pad=4)
+    panels[0, 0].set_title(
+        style.wrapped(f"{experiment.replace('_', ' ')}: {first}", seeds, 24), loc="left", fontsize=7, pad=4
+    )
     if unmeasured:
         style.note(figure, f"Not measured at some step, and in no mean over layers: {'; '.join(unmeasured)}.")
     style.legend_on_top(figure, entries | _kinds_of_line(panels[0, 0], texts), 4)
@@ -119,9 +121,7 @@ def _whole(rows: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     return measured[there == number]
 
 
-def _draw_part(
-    axes: Axes, tables: Mapping[str, pd.DataFrame], texts: Mapping[str, Any], color: str
-) -> dict[str, Any]:
+def _draw_part(axes: Axes, tables: Mapping[str, pd.DataFrame], texts: Mapping[str, Any], color: str) -> dict[str, Any]:
     """Draw one panel; returns the legend's entries, in grey, as colours are those of parts."""
     first = next(iter(texts))
     summary = tables["summary"][tables["summary"]["data"] == first]
@@ -135,10 +135,8 @@ def _draw_part(
         look: dict[str, Any] = {"color": shade(color, share), "linewidth": 0.7, "zorder": 2}
         axes.plot(rows["step"], rows["estimate"], **look, **style.marks(rows["estimate"]))
     entries: dict[str, Any] = {}
-    for layer, share in ((layers[0], LIGHTEST), (layers[-1], 1.0)):
-        grey = shade(style.CONTROL_GREY, share)
-        name = "first layer" if share == LIGHTEST else "last layer"
-        (entries[name],) = axes.plot([], [], color=grey, linewidth=0.7)
+    for name, share in (("first layer", LIGHTEST), ("last layer", 1.0)):
+        (entries[name],) = axes.plot([], [], color=shade(style.CONTROL_GREY, share), linewidth=0.7)
     seeds = tables["runs"]
     whole = _whole(seeds, seeds)
     for text, line in texts.items():
@@ -153,17 +151,11 @@ def _draw_part(
 def _mean_over_layers(rows: pd.DataFrame) -> pd.DataFrame:
     """Summary rows of the mean over layers at every step: mean over seeds, with an interval where it is drawn."""
     experiment, quantity = rows[["experiment", "quantity"]].iloc[0]
-    tables = [
-        tidy(
-            [
-                {"step": int(step), "part": MEAN, "quantity": quantity, "unit": "fraction", "value": float(value)}
-                for step, value in of_seed.groupby("step")["value"].mean().items()
-            ],
-            str(experiment),
-            int(seed),
-        )
-        for seed, of_seed in rows.groupby("seed")
-    ]
+    tables = []
+    for seed in rows["seed"].unique():
+        means = rows[rows["seed"] == seed].groupby("step", as_index=False)["value"].mean()
+        row = {"step": means["step"].to_numpy(), "part": MEAN, "quantity": quantity, "unit": "fraction"}
+        tables.append(tidy([row | {"value": means["value"].to_numpy()}], str(experiment), int(seed)))
     summary = summarize(tables)
     wide = (summary["interval"] == "student_t") & (summary["n"] < style.FEWEST_SEEDS)
     return summary.assign(low=summary["low"].mask(wide), high=summary["high"].mask(wide))
@@ -183,4 +175,5 @@ def shade(color: str, share: float) -> str:
     >>> shade("#000000", 0.0), shade("#0072B2", 1.0)
     ('#ffffff', '#0072b2')
     """
-    return to_hex([1.0 - share * (1.0 - each) for each in to_rgb(color)])
+    red, green, blue = (1.0 - share * (1.0 - each) for each in to_rgb(color))
+    return to_hex((red, green, blue))

@@ -451,7 +451,7 @@ def _claims(config: Mapping[str, Any]) -> Iterator[Job]:
         tuple(artifact(results, kind) for kind in ("claims_csv", "claims_markdown", "claims_page")),
         {"runs": tuple(artifact(results, "runs", experiment=name) for name in names)},
         {"experiments": asked, "figures": figures},
-        tuple(module_name("rules", rule) for rule in used_rules({name: studied[name] for name in studied.keys() - earlier})),
+        tuple(module_name("rules", rule) for rule in used_rules(studied)),
         script="judge_claims.py",
     )
 
@@ -472,7 +472,9 @@ def _archive(config: Mapping[str, Any]) -> Job:
     tables = (
         artifact(config["results"], kind, experiment=name) for name in _studied(config) for kind in CONCLUDED_FROM
     )
-    drawn = drawn_outputs([*_summaries(config), *_sweeps(config), *_series(config), *_figures(config), *_claims(config)])
+    drawn = drawn_outputs(
+        [*_summaries(config), *_sweeps(config), *_series(config), *_figures(config), *_claims(config)]
+    )
     return Job(
         "archive",
         {},

@@ -80,9 +80,7 @@ def priorities(jobs: Iterable[Job]) -> dict[Job, int]:
     return {job: given[job] + FIRST * (job in sooner) for job in jobs}
 
 
-def _of_models(
-    jobs: list[Job], behind: dict[Job, frozenset[Job]], made_by: dict[str, Job]
-) -> list[frozenset[Job]]:
+def _of_models(jobs: list[Job], behind: dict[Job, frozenset[Job]], made_by: dict[str, Job]) -> list[frozenset[Job]]:
     """Return what each model of every series needs until its tables are one, in the order of series and models."""
     tables = [path for job in jobs if job.rule == "gather_series" for path in job.inputs["runs"]]
     # an archive has the tables alone

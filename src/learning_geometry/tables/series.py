@@ -21,7 +21,9 @@ def gather(tables: Mapping[str, pd.DataFrame], places: Mapping[str, Mapping[str,
         ValueError: the two do not name the same models, or a table has steps or seeds of its own; the message names it.
     """
     if set(tables) != set(places):
-        raise ValueError(f"{name}: tables of {sorted(tables)} and steps of {sorted(places)}; give a table for every model")
+        raise ValueError(
+            f"{name}: tables of {sorted(tables)} and steps of {sorted(places)}; give a table for every model"
+        )
     placed = []
     for model, place in places.items():
         table = tables[model]
@@ -45,13 +47,31 @@ def summarize_series(gathered: pd.DataFrame) -> pd.DataFrame:
 
     >>> from learning_geometry.tables.tidy import tidy
     >>> table = tidy([{"step": 0, "quantity": "rank", "value": 3.0, "low": 2.0, "high": 5.0}], "model", 0)
-    >>> summarize_series(gather({"model": table}, {"model": {"step": 8, "seed": 0}}, "models"))[["step", "low", "interval"]]
+    >>> gathered = gather({"model": table}, {"model": {"step": 8, "seed": 0}}, "models")
+    >>> summarize_series(gathered)[["step", "low", "interval"]]
        step  low    interval
     0     8  2.0  within_run
     """
     steps = [summarize([rows.assign(step=0)]).assign(step=step) for step, rows in gathered.groupby("step", sort=True)]
     summary = pd.concat(steps, ignore_index=True).astype({"step": "int64"})
     return summary.sort_values(KEY, kind="stable", ignore_index=True)
+
+
+def same_weights(provenances: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """Return the models of a series that have the same weights, as files that are one under several names have.
+
+    Args:
+        provenances: as of :func:`check_same_tokens`.
+
+    >>> tables = {"x.parquet": {"weights": "1f"}}
+    >>> same_weights({"a": {"tables": tables}, "b": {"tables": tables}, "c": {"tables": {}}})
+    [['a', 'b']]
+    """
+    models: dict[str, list[str]] = {}
+    for model, provenance in provenances.items():
+        for weights in {str(each["weights"]) for each in provenance["tables"].values() if each.get("weights")}:
+            models.setdefault(weights, []).append(model)
+    return [several for several in models.values() if len(several) > 1]
 
 
 def check_same_tokens(provenances: Mapping[str, Mapping[str, Any]], name: str) -> None:
@@ -72,6 +92,6 @@ def check_same_tokens(provenances: Mapping[str, Mapping[str, Any]], name: str) -
                     other, tokens = first.setdefault((kind, what), (model, str(read["tokens"])))
                     if tokens != str(read["tokens"]):
                         raise ValueError(
-                            f"{name}: {other} and {model} read other tokens of {what} ({kind}), so their tokenizers differ, "
-                            "and numbers at their steps cannot be compared; give one of them an entry of its own"
+                            f"{name}: {other} and {model} read other tokens of {what} ({kind}), as their tokenizers "
+                            "differ, so that their steps cannot be compared; give one of them an entry of its own"
                         )
