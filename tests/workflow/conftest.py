@@ -16,8 +16,8 @@ from tests.slurm_cluster import cluster
 from tests.tiny_language_model import write_tiny_language_model
 
 REPOSITORY = Path(__file__).parents[2]
-FIGURES = tuple(name for name in own("figures") if name != "sweep")
-"""All but the one that takes further experiments, whose planning test_overlay_and_sweep.py tests."""
+FIGURES = tuple(name for name in own("figures") if name not in ("sweep", "activation_ranks_by_step"))
+"""All but those that take further experiments or models, which test_overlay_and_sweep.py and test_series.py test."""
 PARTS = ["Snakefile", "redraw.smk", "environment.yml", "config", "profiles", "src", "workflow"]
 
 
