@@ -11,6 +11,7 @@ READS_FILES = False
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/sweeps.smk"
+include: "workflow/rules/series.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/claims.smk"
 

@@ -19,6 +19,7 @@ from tests.figures import (
     conftest,
     test_activation_patterns,
     test_activation_ranks,
+    test_activation_ranks_by_step,
     test_attention_concentration,
     test_checkpoint_figures,
     test_commutator_alignment,
@@ -64,6 +65,7 @@ FIXTURES = {
 PLANTED = {
     "activation_patterns": test_activation_patterns.make,
     "activation_ranks": test_activation_ranks.tables,
+    "activation_ranks_by_step": test_activation_ranks_by_step.planted,
     "commutator_alignment": test_commutator_alignment.planted,
     "contrast_by_layer": test_contrast_by_layer.planted,
     "dead_features": test_dead_features.tables,

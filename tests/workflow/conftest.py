@@ -16,8 +16,9 @@ from tests.slurm_cluster import cluster
 from tests.tiny_language_model import write_tiny_language_model
 
 REPOSITORY = Path(__file__).parents[2]
-FIGURES = tuple(name for name in own("figures") if name not in ("sweep", "text_training"))
-"""All but those that take further experiments, which test_overlay_and_sweep.py plans and test_text.py runs."""
+FIGURES = tuple(name for name in own("figures") if name not in ("sweep", "text_training", "activation_ranks_by_step"))
+"""All but those that take further experiments or models, which test_overlay_and_sweep.py plans, and test_text.py and
+test_series.py run."""
 PARTS = ["Snakefile", "redraw.smk", "environment.yml", "config", "profiles", "src", "workflow"]
 
 

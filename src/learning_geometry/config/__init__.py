@@ -19,7 +19,6 @@ from typing import Any
 from learning_geometry.config.checks import (
     check_experiment,
     check_figure,
-    check_language_model,
     check_names,
     check_results,
 )
@@ -38,6 +37,14 @@ from learning_geometry.config.overlay import read_config
 from learning_geometry.config.problems import SHOWN_PROBLEMS, ConfigError, KeyPath, Problems, dotted
 from learning_geometry.config.reading import AFTER_CONFIGFILE, read_yaml
 from learning_geometry.config.schemas import SCHEMA, check, entries, filled, plain
+from learning_geometry.config.series import series
+from learning_geometry.config.series_members import (
+    check_members,
+    check_series,
+    check_series_figure,
+    shown_models,
+)
+from learning_geometry.config.series_members import members as models_of
 from learning_geometry.config.sourced import check_sections, not_given
 from learning_geometry.config.sweeps import check_sweeps, check_swept_figure, members, shown_members, sweeps
 from learning_geometry.config.texts import plan, readme
@@ -60,6 +67,7 @@ __all__ = [
     "read_yaml",
     "readme",
     "reads",
+    "series",
     "settings_schema",
     "subject",
     "sweeps",
@@ -88,7 +96,7 @@ def load(
 
 
 def validate(config: Mapping[str, Any], schema: Path | str = SCHEMA, files: bool = True) -> dict[str, Any]:
-    """Return ``config`` with all defaults filled in and all sweeps written out, in the order of the schema.
+    """Return ``config`` with all defaults filled in, and sweeps and series written out, in the order of the schema.
 
     The argument is left as it is. Integers where the schema says ``number`` become floats; validating the
     result again returns the same.
@@ -118,20 +126,19 @@ def validate(config: Mapping[str, Any], schema: Path | str = SCHEMA, files: bool
     schemas = functools.cache(settings_schema)
     check_results(result, problems)
     _check_experiments(result, fixed, problems, schemas, files)
-    for name, language_model in entries(result.get("language_models")):
-        path = ("language_models", name)
-        _fill_settings(language_model, path, problems, schemas)
-        if not any(problem[:2] == path for problem in problems):
-            check_language_model(language_model, path, problems, files)
+    _check_language_models(result, problems, schemas, files)
     check_names(result, problems)
     for name, problem in derived_problems().items():
         problems.setdefault(("derived", name), problem)
     check_sweeps(result, problems)
+    check_series(result, problems)
     shown_members(result)
+    shown_models(result)
     for name, figure in entries(result.get("figures")):
         _fill_options(name, figure, problems, schemas)
         check_figure(name, figure, result, problems)
         check_swept_figure(name, figure, result, problems)
+        check_series_figure(name, figure, result, problems)
     if problems:
         raise ConfigError([f"{dotted(path)}: {problem}" for path, problem in problems.items()])
     return result
@@ -168,6 +175,26 @@ def _check_experiments(
             if isinstance(each, dict) and not _has_problem(path, problems):
                 check_experiment(each, path, problems, results, new=files)
     config["experiments"] = written
+
+
+def _check_language_models(
+    config: dict[str, Any], problems: Problems, schemas: Callable[[str, str], dict[str, Any]], files: bool
+) -> None:
+    """Check, fill and, where one is a series, write out the language models, in place."""
+    given = config.get("language_models")
+    if not isinstance(given, dict):
+        return
+    written: dict[str, Any] = {}
+    for name, language_model in given.items():
+        path = ("language_models", name)
+        written_out: dict[str, Any] = {}
+        if isinstance(language_model, dict):
+            _fill_settings(language_model, path, problems, schemas)
+            if not _has_problem(path, problems):
+                written_out = models_of(name, language_model, given, problems, files)
+                check_members(name, written_out, problems, files)
+        written |= written_out or {name: language_model}
+    config["language_models"] = written
 
 
 def _has_problem(path: KeyPath, problems: Problems) -> bool:

@@ -16,6 +16,7 @@ from learning_geometry.config.modules import figure_limits, module_literal, subj
 from learning_geometry.config.places import normal_path, path_problem, results_problem
 from learning_geometry.config.problems import ConfigError, KeyPath, Problems, Report
 from learning_geometry.config.schemas import entries
+from learning_geometry.config.series import series_of, series_shown, shows_series
 from learning_geometry.config.sourced import described
 from learning_geometry.config.wording import did_you_mean, yaml_text
 
@@ -245,15 +246,21 @@ def check_figure(name: str, figure: dict[str, Any], config: dict[str, Any], prob
     except ConfigError as error:
         problems.setdefault(path, error.problems[0])
         return
-    if len(shown) > most.get("experiments", len(shown)):
+    # a series counts as one where all its steps are shown
+    listed = series_shown(shown, config) if shows_series(name) else shown
+    if len(listed) > most.get("experiments", len(listed)):
         problems.setdefault(
             (*path, "experiments"),
-            f"{name} can show {most['experiments']} at most, got {len(shown)}; leave out "
-            f"{', '.join(map(yaml_text, shown[most['experiments'] :]))}",
+            f"{name} can show {most['experiments']} at most, got {len(listed)}; leave out "
+            f"{', '.join(map(yaml_text, listed[most['experiments'] :]))}",
         )
+    entry_of, said = series_of(config), set[str]()
     for i, experiment in enumerate(shown):
-        if not isinstance(experiment, str):
+        # models of a series have all sections in common, but where they lie
+        entry = entry_of.get(experiment, experiment) if isinstance(experiment, str) else None
+        if entry is None or entry in said:
             continue
+        said.update({entry} if entry != experiment else ())
         if experiment not in experiments:
             close = did_you_mean(experiment, experiments)
             problem = f"no experiment {yaml_text(experiment)}{close} experiments: {', '.join(experiments)}"
@@ -272,16 +279,16 @@ def check_figure(name: str, figure: dict[str, Any], config: dict[str, Any], prob
         missing = [m for m in needed if isinstance(present, dict) and m not in present]
         if missing:
             problem = (
-                f"{experiment} lacks what the figure reads: {', '.join(missing)}; "
-                f"add it under {_section(experiment, config)}.{experiment}.measurements, or leave {experiment} out"
+                f"{entry} lacks what the figure reads: {', '.join(missing)}; "
+                f"add it under {_section(experiment, config)}.{entry}.measurements, or leave {entry} out"
             )
             problems.setdefault((*path, "experiments", i), problem)
         for section, number in most.items():
-            listed = dict(entries(experiments))[experiment].get(section) if section != "experiments" else None
-            if isinstance(listed, dict) and len(listed) > number:
+            there = dict(entries(experiments))[experiment].get(section) if section != "experiments" else None
+            if isinstance(there, dict) and len(there) > number:
                 problem = (
-                    f"{experiment} has {len(listed)} {section}, of which {name} can show {number} at most; give the "
-                    f"others to another entry of {_section(experiment, config)}, or leave {experiment} out"
+                    f"{entry} has {len(there)} {section}, of which {name} can show {number} at most; give the "
+                    f"others to another entry of {_section(experiment, config)}, or leave {entry} out"
                 )
                 problems.setdefault((*path, "experiments", i), problem)
 

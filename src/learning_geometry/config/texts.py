@@ -11,6 +11,7 @@ from learning_geometry.config.measured import check_measurement
 from learning_geometry.config.modules import LITERALS, available, module_literal, settings_schema, subject
 from learning_geometry.config.reading import read_yaml
 from learning_geometry.config.schemas import SCHEMA, filled
+from learning_geometry.config.series import last_models, series, series_of, series_shown, shows_series
 from learning_geometry.config.sourced import described
 from learning_geometry.config.sweeps import sweeps
 from learning_geometry.config.wording import expected, yaml_text
@@ -57,22 +58,32 @@ def plan(config: dict[str, Any]) -> str:
     for name, experiment in experiments.items():
         if "source" in experiment:
             lines += [*_source(name, experiment), ""]
+    by_series = series(config)
+    # of a series one model stands for all, which differ in their step and seed alone
+    entry_of = series_of(config)
+    one_of_each = {last_models(places)[-1] for places in by_series.values()}
+    told = {name: each for name, each in language_models.items() if name in one_of_each or name not in entry_of}
     if language_models:
         rows = [["language model", "source", "texts", "tokens", "contrasts"]]
-        for name, each in language_models.items():
+        for name, each in told.items():
             tokens = str(each["text"]["tokens"]) if each["texts"] else "-"
             texts, prompts = (", ".join(each[section]) or "-" for section in ("texts", "prompts"))
             rows.append([name, each["model"]["source"], texts, tokens, prompts])
         lines += [*_aligned(rows), ""]
-        for name, each in language_models.items():
+        for name, each in told.items():
             if memory := memory_of(each):
                 lines += textwrap.wrap(f"memory of {name}: {memory}", PLAN_WIDTH, subsequent_indent="  ")
         lines.append("")
+    for name, places in by_series.items():
+        steps, seeds = (sorted({place[key] for place in places.values()}) for key in ("step", "seed"))
+        of_seeds = f", seeds {_ranges(seeds)}" if len(seeds) > 1 else ""
+        text = f"series {name}, {len(places)} models, one after the other: steps {', '.join(map(str, steps))}{of_seeds}"
+        lines += textwrap.wrap(text, PLAN_WIDTH, subsequent_indent="  ")
     for name, members in sweeps(config).items():
         keys = dict.fromkeys(key for values in members.values() for key in values)
         text = ", ".join(f"{key} {' '.join(_values(key, members.values()))}" for key in keys)
         lines += textwrap.wrap(f"sweep {name}, {len(members)} experiments: {text}", PLAN_WIDTH, subsequent_indent="  ")
-    experiments = experiments | language_models
+    experiments = experiments | {entry_of.get(name, name): each for name, each in told.items()}
     measured: dict[str, list[str]] = {}
     for name, experiment in experiments.items():
         for measurement in experiment["measurements"]:
@@ -88,7 +99,8 @@ def plan(config: dict[str, Any]) -> str:
         lines += textwrap.wrap(f"measurement {', '.join(measurements)}: {shown}", PLAN_WIDTH, subsequent_indent="  ")
     figures: dict[str, list[str]] = {}
     for name, figure in config["figures"].items():
-        figures.setdefault(", ".join(figure["experiments"]), []).append(name)
+        names = series_shown(figure["experiments"], config) if shows_series(name) else figure["experiments"]
+        figures.setdefault(", ".join(names), []).append(name)
     for shown, names in figures.items():
         lines += textwrap.wrap(f"figure {', '.join(names)}: {shown}", PLAN_WIDTH, subsequent_indent="  ")
     return "\n".join(lines).rstrip()

@@ -51,6 +51,8 @@ def _expected_type(schema: dict[str, Any], word: str) -> str:
         return f"list of {size}, each {entry}"
     if word == "object":
         return "mapping with at least 1 key" if schema.get("minProperties") else "mapping"
+    if word == "string" and re.fullmatch(r"\^[a-z]+\$", schema.get("pattern", "")):
+        return str(schema["pattern"][1:-1])
     if word == "string" and "pattern" in schema:
         return "text without braces" if schema["pattern"] == "^[^{}]+$" else f"text matching {schema['pattern']}"
     return {"string": "text", "boolean": "true or false"}.get(word, word)
@@ -66,7 +68,7 @@ def hint(value: Any, types: Sequence[str]) -> str:
         return f"write {value.lower()} without quotes"
     if isinstance(value, bool) and "string" in types:
         return 'YAML reads an unquoted yes, no, on or off as true or false; quote it: "no"'
-    if isinstance(value, int | float) and "string" in types:
+    if isinstance(value, int | float) and "string" in types and "array" not in types:
         return f'quote it: "{value}"'
     if isinstance(value, float) and "integer" in types and value.is_integer():
         return f"write {int(value)}"

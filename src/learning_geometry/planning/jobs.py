@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from learning_geometry.claims.studies import needed_experiments, used_rules
 from learning_geometry.config.needs import OTHER_SEEDS, needed_seeds, other_seeds, reads, shared
+from learning_geometry.config.series import earlier_models, last_models, series, series_shown, shows_series
 from learning_geometry.config.sweeps import sweeps
 from learning_geometry.discovery import module_files, module_name
 from learning_geometry.model_files import EMBEDDED, places_of
@@ -75,7 +76,7 @@ def all_jobs(config: Mapping[str, Any], redraw: bool = False) -> list[Job]:
         config: with all defaults, as ``config.validate`` returns it.
         redraw: the jobs that draw the tables of an archive again.
     """
-    drawn = [*_sweeps(config), *_figures(config), *_claims(config)]
+    drawn = [*_sweeps(config), *_series(config), *_figures(config), *_claims(config)]
     if redraw:
         return [*_written_summaries(config), *drawn]
     return [
@@ -89,8 +90,9 @@ def all_jobs(config: Mapping[str, Any], redraw: bool = False) -> list[Job]:
 
 
 def judged(config: Mapping[str, Any]) -> list[str]:
-    """Return the experiments and language models of the config that claims are judged on."""
-    return list(needed_experiments(_studied(config)))
+    """Return the experiments and language models of the config that claims are judged on; of series the last step."""
+    earlier = earlier_models(config)
+    return list(needed_experiments({name: each for name, each in _studied(config).items() if name not in earlier}))
 
 
 def final_outputs(config: Mapping[str, Any], jobs: Iterable[Job], study: str | None = None) -> list[str]:
@@ -103,8 +105,8 @@ def final_outputs(config: Mapping[str, Any], jobs: Iterable[Job], study: str | N
     chosen = {name for name, experiment in studied.items() if study in (None, experiment["study"])}
     figures = {f"figure_{name}" for name, each in config["figures"].items() if set(each["experiments"]) <= chosen}
     rules = figures | ({"judge_claims"} if set(judged(config)) <= chosen else set())
-    # a sweep is of the study of its experiments
-    chosen |= {name for name, by_member in sweeps(config).items() if set(by_member) <= chosen}
+    # a sweep is of the study of its experiments, and a series of that of its models
+    chosen |= {name for name, by_member in (sweeps(config) | series(config)).items() if set(by_member) <= chosen}
     outputs = []
     for job in jobs:
         if job.rule in rules or (job.wildcards.get("experiment") in chosen and not job.passing):
@@ -113,12 +115,12 @@ def final_outputs(config: Mapping[str, Any], jobs: Iterable[Job], study: str | N
 
 
 def drawn_outputs(jobs: Iterable[Job]) -> list[str]:
-    """Return everything that is made from the summaries: figures and claims, and summaries and sweeps as CSV."""
+    """Return everything that is made from the summaries: figures and claims, and summaries of all kinds as CSV."""
     outputs: list[str] = []
     for job in jobs:
         if job.rule.startswith("figure_") or job.rule == "judge_claims":
             outputs += job.outputs
-        elif job.rule in ("summarize", "write_summary", "gather_sweep"):
+        elif job.rule in ("summarize", "write_summary", "gather_sweep", "gather_series"):
             outputs += [path for path in job.outputs if path.endswith(".csv")]
     return outputs
 
@@ -127,9 +129,15 @@ def figure_options(config: Mapping[str, Any], figure: str) -> dict[str, Any]:
     """Return a figure's section of the config, and what its experiments learn or read, with which model.
 
     If some are of a sweep, "swept" says of which, and with which values; "unchecked" names those whose
-    parameters a map put in place that was not checked; "said" has words for those that are language models.
+    parameters a map put in place that was not checked; "said" has words for those that are language models. Where a
+    figure shows all steps of series, the experiments are these, and what they read is said of the last model of each.
     """
     options, studied = config["figures"][figure], _studied(config)
+    if shows_series(figure):
+        by_series = series(config)
+        names = series_shown(options["experiments"], config)
+        options = options | {"experiments": names}
+        studied = {name: studied[last_models(by_series[name])[0]] for name in names}
     sections = {"tasks": "task", "models": "model", "optimizers": "optimizer", "prompts": "prompts"}
     swept = {name: studied[name]["swept"] for name in options["experiments"] if studied[name].get("swept")}
     by_section = {
@@ -409,11 +417,23 @@ def _sweeps(config: Mapping[str, Any]) -> Iterator[Job]:
         yield Job("gather_sweep", {"experiment": name}, outputs, inputs, settings, script="gather_sweep.py")
 
 
+def _series(config: Mapping[str, Any]) -> Iterator[Job]:
+    for name, members in series(config).items():
+        kinds = ("series_runs", "series", "series_csv")
+        outputs = tuple(artifact(config["results"], kind, experiment=name) for kind in kinds)
+        runs = tuple(artifact(config["results"], "runs", experiment=member) for member in members)
+        inputs, settings = {"runs": runs}, {"members": members}
+        yield Job("gather_series", {"experiment": name}, outputs, inputs, settings, script="gather_series.py")
+
+
 def _figures(config: Mapping[str, Any]) -> Iterator[Job]:
     for figure, each in config["figures"].items():
+        names, kinds = each["experiments"], {"summary": "summary", "runs": "runs"}
+        if shows_series(figure):
+            names, kinds = series_shown(names, config), {"summary": "series", "runs": "series_runs"}
         shown = {
-            kind: tuple(artifact(config["results"], kind, experiment=name) for name in each["experiments"])
-            for kind in ("summary", "runs")
+            role: tuple(artifact(config["results"], kind, experiment=name) for name in names)
+            for role, kind in kinds.items()
         }
         outputs = tuple(artifact(config["results"], kind, figure=figure) for kind in ("figure_pdf", "figure_png"))
         settings = {"figure": figure, "options": figure_options(config, figure)}
@@ -433,8 +453,12 @@ def _claims(config: Mapping[str, Any]) -> Iterator[Job]:
         else {key: studied[name][key] for key in of_runs if key in studied[name]}
         for name in names
     }
+    earlier = earlier_models(config)
     figures = {
-        name: {"path": artifact(results, "figure_png", figure=name), "experiments": figure["experiments"]}
+        name: {
+            "path": artifact(results, "figure_png", figure=name),
+            "experiments": [each for each in figure["experiments"] if each not in earlier],
+        }
         for name, figure in config["figures"].items()
     }
     yield Job(
@@ -464,7 +488,9 @@ def _archive(config: Mapping[str, Any]) -> Job:
     tables = (
         artifact(config["results"], kind, experiment=name) for name in _studied(config) for kind in CONCLUDED_FROM
     )
-    drawn = drawn_outputs([*_summaries(config), *_sweeps(config), *_figures(config), *_claims(config)])
+    drawn = drawn_outputs(
+        [*_summaries(config), *_sweeps(config), *_series(config), *_figures(config), *_claims(config)]
+    )
     return Job(
         "archive",
         {},

@@ -48,6 +48,9 @@ def priorities(jobs: Iterable[Job]) -> dict[Job, int]:
     What the figure with the least work behind it needs comes first, so that there is something to see early. Everything
     else has the seconds until the last job that waits for it ends, if all that can run at once did: so no long chain
     of jobs is left for the end, where a core would stand idle beside it.
+
+    What a series of language models needs comes one model after the other, so that one core has measured a model, and
+    its activations may go, before it captures those of the next.
     """
     jobs = list(jobs)
     seconds = {job: estimated_seconds(job) for job in jobs}
@@ -67,4 +70,18 @@ def priorities(jobs: Iterable[Job]) -> dict[Job, int]:
         for each in needed[job]:
             left[each] = max(left[each], left[job])
     sooner = behind[first] if first else frozenset()
-    return {job: round(left[job]) + FIRST * (job in sooner) for job in jobs}
+    given = {job: round(left[job]) for job in jobs}
+    models = _of_models(jobs, behind, made_by)
+    apart = 1 + max((given[job] for of_model in models for job in of_model), default=0)
+    for place, of_model in enumerate(models):
+        for job in of_model:
+            given[job] = round(left[job]) + (len(models) - 1 - place) * apart
+        sooner |= of_model if of_model & sooner else frozenset()
+    return {job: given[job] + FIRST * (job in sooner) for job in jobs}
+
+
+def _of_models(jobs: list[Job], behind: dict[Job, frozenset[Job]], made_by: dict[str, Job]) -> list[frozenset[Job]]:
+    """Return what each model of every series needs until its tables are one, in the order of series and models."""
+    tables = [path for job in jobs if job.rule == "gather_series" for path in job.inputs["runs"]]
+    # an archive has the tables alone
+    return [behind[made_by[path]] for path in tables if path in made_by]

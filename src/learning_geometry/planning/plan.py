@@ -227,7 +227,7 @@ class Plan:
 
 def concludes(job: Job) -> bool:
     """Whether a job does no more than gather, draw or judge tables, in seconds."""
-    gather = ("summarize", "write_summary", "gather_sweep", "judge_claims", "archive")
+    gather = ("summarize", "write_summary", "gather_sweep", "gather_series", "judge_claims", "archive")
     return job.rule in gather or job.rule.startswith("figure_")
 
 
