@@ -2,8 +2,8 @@
 
 Both mean the same in models of ``FAMILIES`` that were loaded without processing
 (``HookedTransformer.from_pretrained_no_processing``, which is how SAELens loads them): what attention adds to the
-stream is W_O z there, with nothing between. What the MLP reads has no hook point: ``ln2.hook_normalized`` comes before the
-norm's weights.
+stream is W_O z there, with nothing between. What the MLP reads has no hook point: ``ln2.hook_normalized`` comes before
+the norm's weights.
 
 Source: TransformerLens 3.9, ``components/transformer_block.py``, ``layer_norm.py`` and ``rms_norm.py``.
 """

@@ -1,8 +1,9 @@
 """Folders of dictionaries that SAELens wrote: what is in them, without any weight. Right or refused.
 
 A folder holds ``cfg.json`` and ``sae_weights.safetensors``. Every key and tensor must be one that is understood;
-SAELens itself passes over keys that it does not know. Read are files from version 6.0 on, of the architectures ``topk``,
-``standard`` and ``jumprelu``; a dictionary that was trained as ``batchtopk`` is saved for use as ``jumprelu``.
+SAELens itself passes over keys that it does not know. Read are files from version 6.0 on, of the architectures
+``topk``, ``standard`` and ``jumprelu``; a dictionary that was trained as ``batchtopk`` is saved for use as
+``jumprelu``.
 
 Source: SAELens 6.54.12, ``saes/sae.py``, ``topk_sae.py``, ``standard_sae.py``, ``jumprelu_sae.py``,
 ``batchtopk_sae.py`` and ``loading/pretrained_sae_loaders.py``.
