@@ -334,7 +334,7 @@ def anisotropic(vectors, seed, few=2, offset=8.0):
 
 
 def test_centring_and_spreading_variance_are_asked_apart(make_run):
-    """The two by two: centring alone leaves latents dead where variance sits in few directions."""
+    """The two by two: where variance sits in few directions neither one alone revives latents, and both do."""
     dictionaries = {
         f"{'centred' if centred else 'uncentred'}_{'whitened' if whitened else 'as_is'}": {
             "latents": 60,
@@ -348,16 +348,16 @@ def test_centring_and_spreading_variance_are_asked_apart(make_run):
     table = measure(run, chosen)
     found = {
         quantity: {name: value(table, quantity, name) for name in dictionaries}
-        for quantity in ("dead_share", "initial_dead_share", "variance_evenness", "mean_over_spread")
+        for quantity in ("dead_share", "variance_evenness", "mean_over_spread")
     }
     for name in dictionaries:
-        assert (found["variance_evenness"][name] > 0.9) == name.endswith("whitened")
-        assert found["variance_evenness"][name] > 0.9 or found["variance_evenness"][name] < 0.2
+        assert (found["variance_evenness"][name] > 0.7) == name.endswith("whitened")
+        assert found["variance_evenness"][name] > 0.7 or found["variance_evenness"][name] < 0.2
         assert (found["mean_over_spread"][name] < 0.2) == name.startswith("centred")
         # of vectors as they are
         assert value(table, "explained_variance", name) < 1
-    dead = found["initial_dead_share"]
-    assert dead["centred_as_is"] > 0.2 and dead["uncentred_whitened"] > 0.2
+    dead = found["dead_share"]
+    assert min(share for name, share in dead.items() if name != "centred_whitened") > 0.2
     assert dead["centred_whitened"] < 0.05
     assert "option_whitened" not in set(measure(run, settings({"one": {"latents": 20}}))["quantity"])
 

@@ -55,9 +55,9 @@ def check_folders(
         layer = int(names[0].split(".")[1])
         if settings["layer"] is not None and settings["layer"] != layer:
             report(
-                f"measurements.{measurement}.layer",
-                f"{settings['layer']}, and {name} reads {names[0]}; set it to null, and each dictionary is judged on "
-                "its own layer",
+                f"{where}.{FOLDER}",
+                f"it reads {names[0]}, and layer is {settings['layer']}; set layer to null, and each dictionary is "
+                "judged on its own layer",
             )
         _check_kept(where, names, text, model, report)
         if model is not None:
