@@ -43,7 +43,11 @@ def train(path, folder):
         made = config(d_in=vectors.shape[1], d_sae=LATENTS, metadata=metadata, **settings)
         sae = get_sae_training_class(name)[0](made)
         asked = SAETrainerConfig(
-            total_training_samples=SAMPLES, train_batch_size_samples=BATCH, lr=3e-3, n_batches_for_norm_estimate=10
+            total_training_samples=SAMPLES,
+            train_batch_size_samples=BATCH,
+            lr=3e-3,
+            lr_end=3e-4,
+            n_batches_for_norm_estimate=10,
         )
         trained = SAETrainer(asked, sae, _batches(vectors)).fit()
         trained.save_inference_model(Path(folder) / name)
