@@ -15,6 +15,7 @@ from tests.gguf_files import LLAMA, TOKENIZER, llama_tensors, write_gguf
 from tests.measurements.prompts import planted_run, walk
 from tests.models.language.test_gguf import llama
 from tests.own import own
+from tests.saelens_files import perfect, write_saelens
 from tests.tiny_language_model import write_tiny_language_model
 
 
@@ -236,3 +237,74 @@ def test_as_many_pairs_as_are_asked_for_are_measured_with_intervals(module):
     assert table["value"].notna().all()
     variances = table[(table["null"] == "") & table["quantity"].str.startswith("mean_variance")]
     assert variances["low"].notna().sum() >= len(variances) - 2  # of the embedding, which is the same for all
+
+
+OWN = "measurements.dictionary_sweep.dictionaries.mine"
+
+
+@pytest.mark.parametrize(
+    ("width", "files", "entry", "changed", "says"),
+    [
+        (16, {}, {}, {}, None),
+        (16, {}, {"latents": 8}, {}, f"{OWN}.latents: unknown key; did you mean tokens? allowed: saelens, activation"),
+        (16, {}, {"k": 8}, {}, f"{OWN}.k: unknown key"),
+        (16, {}, {"windows": 3}, {}, f"{OWN}.windows: got 3, expected integer ≥ 10"),
+        (16, {}, {"tokens": 257}, {}, f"{OWN}.tokens: 257 is more than the model's context of 256"),
+        (16, {}, {"saelens": "nowhere"}, {}, f"{OWN}.saelens: nowhere/cfg.json: no such file"),
+        (16, {}, {"saelens": "~/sae"}, {}, f"{OWN}.saelens: ~ is not expanded in a config"),
+        (12, {}, {}, {}, f"{OWN}.saelens: it is for vectors of width 12, and layers.3.attention.output has 16"),
+        (16, {"architecture": "gated"}, {}, {}, f"{OWN}.saelens: SAE/cfg.json: architecture is 'gated', and read are"),
+        (
+            16,
+            {"reshape_activations": "hook_z"},
+            {},
+            {},
+            f"{OWN}.saelens: SAE/cfg.json: reshape_activations is 'hook_z'",
+        ),
+        (16, {}, {}, {"layer": 2}, f"{OWN}.saelens: it reads layers.3.attention.output, and layer is 2; set"),
+        (
+            16,
+            {"hook": "blocks.2.hook_mlp_out"},
+            {},
+            {},
+            f"{OWN}.saelens: it reads layers.2.mlp.output, not kept of texts",
+        ),
+        (
+            16,
+            {"hook": "blocks.3.attn.hook_z"},
+            {},
+            {},
+            f"{OWN}.saelens: it reads attention.z, not kept of texts; add it",
+        ),
+        (
+            16,
+            {"hook": "blocks.9.hook_mlp_out"},
+            {},
+            {},
+            f"{OWN}.saelens: it reads layers.9.mlp.output, and the model has",
+        ),
+        (16, {"hook": "blocks.3.hook_q"}, {}, {}, f"{OWN}.saelens: SAE/cfg.json: hook_name: blocks.3.hook_q is none"),
+        (16, {}, {"activation": "layers.3.mlp.output"}, {}, f"{OWN}.saelens: activation: layers.3.mlp.output, and by"),
+    ],
+)
+def test_a_folder_of_saelens_is_checked_before_any_job(check, tmp_path, width, files, entry, changed, says):
+    files = dict(files)
+    hook = files.pop("hook", "blocks.3.hook_attn_out")
+    folder = write_saelens(tmp_path / "sae", perfect(width), metadata={"hook_name": hook}, **files)
+    sweep = {"dictionaries": {"mine": {"saelens": str(folder)} | entry}, "batch_size": 64} | changed
+    texts = {"t": text(tmp_path, "words " * 400)}
+    problems = check(texts=texts, text=SHORT | {"layers": [3]}, measurements={"dictionary_sweep": sweep})
+    problems = [problem.replace(str(folder), "SAE") for problem in problems]
+    assert problems == [] if says is None else any(each.startswith(says) for each in problems), problems
+
+
+@pytest.mark.parametrize("option", ["aligned", "whitened"])
+def test_a_transcoder_has_no_options_of_autoencoders(check, tmp_path, option):
+    entry = {"latents": 32, "target": "transcoder", option: True}
+    problems = check(
+        texts={"t": text(tmp_path, "words " * 400)},
+        text=SHORT,
+        measurements={"dictionary_sweep": {"dictionaries": {"c": entry}, "batch_size": 64}},
+    )
+    where = f"measurements.dictionary_sweep.dictionaries.c.{option}"
+    assert problems == [f"{where}: a transcoder reads other vectors than it gives; leave it out"]

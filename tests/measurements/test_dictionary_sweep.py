@@ -112,9 +112,9 @@ def test_planted_dictionaries_are_recovered_and_saved(make_run):
         assert ((codes != 0).sum(1) == ACTIVE).all()
         explained = topk.explained_variance(targets, topk.decode(saved.dictionary, codes))
         assert explained == pytest.approx(value(table, "explained_variance", name), abs=0.05)
-        assert saved.metadata["hook_name"] == ("layers.1.mlp.input" if place else "layers.1.attention.output")
+        assert saved.metadata["activation"] == ("layers.1.mlp.input" if place else "layers.1.attention.output")
         assert (saved.metadata["model_name"], saved.metadata["context_size"]) == ("a-model", WINDOW)
-        assert saved.metadata.get("hook_name_out") == ("layers.1.mlp.output" if place else None)
+        assert saved.metadata.get("activation_out") == ("layers.1.mlp.output" if place else None)
 
 
 def test_windows_held_out_are_never_trained_on_and_every_other_vector_is(make_run):
@@ -278,3 +278,106 @@ def test_saved_dictionaries_say_how_windows_began(make_run, begins):
     run = make_run(provenance={"reading": {"prepend_bos": begins}})
     measure(run, settings({"standard": {"latents": 8}}, steps=1, k=2, batch_size=16))
     assert storage.load(run.output / "standard-seed-0").metadata["prepend_bos"] is begins
+
+
+@pytest.mark.parametrize(
+    ("family", "said"),
+    [
+        ("llama", {"hook_name": "blocks.1.hook_attn_out"}),
+        ("granite", {"no_hook_name": "of the family 'granite' it is not known"}),
+        (None, {"no_hook_name": "of the family None it is not known"}),
+    ],
+)
+def test_saved_dictionaries_bear_the_hook_points_that_fit(make_run, family, said):
+    run = make_run(provenance={"family": family})
+    dictionaries = {"standard": {"latents": 8}, "transcoder": {"latents": 8, "target": "transcoder"}}
+    measure(run, settings(dictionaries, steps=1, k=2, batch_size=16))
+    metadata = storage.load(run.output / "standard-seed-0").metadata
+    assert metadata["activation"] == "layers.1.attention.output"
+    assert {"hook_name", "no_hook_name"} & metadata.keys() == said.keys()
+    assert all(metadata[key].startswith(text) for key, text in said.items())
+    metadata = storage.load(run.output / "transcoder-seed-0").metadata
+    assert (metadata["activation"], metadata["activation_out"]) == ("layers.1.mlp.input", "layers.1.mlp.output")
+    # what the MLP reads has none
+    assert "hook_name" not in metadata and "no hook point" in metadata["no_hook_name"]
+    assert metadata.get("hook_name_out") == ("blocks.1.hook_mlp_out" if family == "llama" else None)
+
+
+def test_aligned_rows_keep_their_product(make_run):
+    options = {"latents": 40, "aligned": True}
+    dictionaries = {
+        "free": {"latents": 40, "tied": False},
+        "aligned": options | {"tied": False},
+        "aligned_tied": options | {"centred": True, "optimizer": "sparse_adam", "auxiliary": 4},
+    }
+    run, chosen = make_run(), settings(dictionaries, dead_window=64, learning_rate=1e-2)
+    for name, outcome in trained(run, chosen, 0).items():
+        for dictionary in (outcome.start, outcome.fitted.dictionary):
+            products = torch.linalg.vecdot(dictionary["encoder.weight"], dictionary["decoder.weight"])
+            assert ((products - 1).abs().max() < 1e-5) == (name != "free")
+        assert not torch.equal(outcome.start["encoder.weight"], outcome.fitted.dictionary["encoder.weight"])
+    table = measure(run, chosen)
+    assert [value(table, "option_aligned", name) for name in dictionaries] == [0, 1, 1]
+    assert [value(table, "option_whitened", name) for name in dictionaries] == [0, 0, 0]
+    saved = storage.load(run.output / "aligned-seed-0").dictionary
+    products = torch.linalg.vecdot(saved["encoder.weight"], saved["decoder.weight"])
+    assert (products - 1).abs().max() < 1e-5
+
+
+def anisotropic(vectors, seed, few=2, offset=8.0):
+    """Most variance in few directions, and a mean in one that hardly varies."""
+    generator = np.random.default_rng(seed)
+    spread = np.where(np.arange(WIDTH) < few, 10.0, 0.3)
+    values = generator.standard_normal((vectors, WIDTH)) * spread
+    values[:, -1] += offset
+    return {name: values for name in NAMES}
+
+
+def test_centring_and_spreading_variance_are_asked_apart(make_run):
+    """The two by two: where variance sits in few directions neither one alone revives latents, and both do."""
+    dictionaries = {
+        f"{'centred' if centred else 'uncentred'}_{'whitened' if whitened else 'as_is'}": {
+            "latents": 60,
+            "centred": centred,
+            "whitened": whitened,
+        }
+        for centred in (False, True)
+        for whitened in (False, True)
+    }
+    run, chosen = make_run(anisotropic), settings(dictionaries, steps=30, dead_window=1000, learning_rate=1e-3)
+    table = measure(run, chosen)
+    found = {
+        quantity: {name: value(table, quantity, name) for name in dictionaries}
+        for quantity in ("dead_share", "variance_evenness", "mean_over_spread")
+    }
+    for name in dictionaries:
+        assert (found["variance_evenness"][name] > 0.7) == name.endswith("whitened")
+        assert found["variance_evenness"][name] > 0.7 or found["variance_evenness"][name] < 0.2
+        assert (found["mean_over_spread"][name] < 0.2) == name.startswith("centred")
+        # of vectors as they are
+        assert value(table, "explained_variance", name) < 1
+    dead = found["dead_share"]
+    assert min(share for name, share in dead.items() if name != "centred_whitened") > 0.2
+    assert dead["centred_whitened"] < 0.05
+    assert "option_whitened" not in set(measure(run, settings({"one": {"latents": 20}}))["quantity"])
+
+
+def test_a_whitened_dictionary_is_saved_for_vectors_as_they_are(make_run):
+    run = make_run(anisotropic)
+    chosen = settings({"white": {"latents": 40, "whitened": True, "centred": True}}, steps=40, learning_rate=1e-2)
+    table = measure(run, chosen)
+    saved = storage.load(run.output / "white-seed-0")
+    name = "layers.1.attention.output"
+    pairs = Pairs({text: split(run.activations(text), 0.1) for text in run.texts}, (name, name))
+    whole = torch.cat([inputs for inputs, _ in pairs.held_out()])
+    codes = topk.encode(saved.dictionary, whole, saved.k)
+    explained = topk.explained_variance(whole, topk.decode(saved.dictionary, codes))
+    assert explained == pytest.approx(value(table, "explained_variance", "white"), abs=1e-4)
+    assert explained > value(table, "explained_variance", "white", "untrained")
+
+
+@pytest.mark.parametrize("option", ["aligned", "whitened"])
+def test_a_transcoder_is_neither_aligned_nor_whitened(make_run, option):
+    entry = {"latents": 20, "target": "transcoder", option: True}
+    with pytest.raises(ValueError, match=f"dictionaries.one.{option}: a transcoder reads other vectors"):
+        measure(make_run(), settings({"one": entry}))

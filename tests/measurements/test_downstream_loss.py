@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from learning_geometry.geometry.moments import gathered
+from learning_geometry.measurements.common import token_losses
 from learning_geometry.measurements.common.language_run import LanguageRun
 from learning_geometry.measurements.language_models import downstream_loss
 from learning_geometry.measurements.language_models.downstream_loss import Projection, measure, window_losses
@@ -140,7 +141,7 @@ def test_windows_are_run_a_few_at_a_time(monkeypatch):
     projections = (None, Projection("", 3, "", {"layers.0.mlp.output": (mean, basis)}))
     few = [window_losses(model, tokens, projection) for projection in projections]
     assert batches == 2 * [8, 8, 3]
-    monkeypatch.setattr(downstream_loss, "AT_A_TIME", len(tokens))
+    monkeypatch.setattr(token_losses, "AT_A_TIME", len(tokens))
     at_once = [window_losses(model, tokens, projection) for projection in projections]
     assert batches[6:] == 2 * [len(tokens)]
     np.testing.assert_allclose(few, at_once, rtol=0, atol=1e-6)

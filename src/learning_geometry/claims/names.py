@@ -88,7 +88,10 @@ def _dictionaries_of(
     several sizes the largest for which all are there counts; of small ones the smallest.
     """
     sweep = (experiment.get("measurements") or {}).get("dictionary_sweep") or {}
-    dictionaries: Mapping[str, Mapping[str, Any]] = sweep.get("dictionaries") or {}
+    # of those that were trained elsewhere no claim speaks
+    dictionaries: Mapping[str, Mapping[str, Any]] = {
+        name: each for name, each in (sweep.get("dictionaries") or {}).items() if "latents" in each
+    }
     roles = [name for name in wanted if name in known]
     largest_first = sorted({dictionary["latents"] for dictionary in dictionaries.values()}, reverse=True)
 

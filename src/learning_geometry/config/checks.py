@@ -19,6 +19,7 @@ from learning_geometry.config.schemas import entries
 from learning_geometry.config.series import series_of, series_shown, shows_series
 from learning_geometry.config.sourced import described
 from learning_geometry.config.wording import did_you_mean, yaml_text
+from learning_geometry.sources.saelens import saelens_folders
 
 
 def check_experiment(
@@ -173,6 +174,9 @@ def _check_paths(language_model: dict[str, Any], report: Report) -> bool:
     paths = {"model.source": model["source"], "model.gguf": model["gguf"]}
     paths |= {f"texts.{name}": path for name, path in language_model["texts"].items()}
     problems = {key: path_problem(path) for key, path in paths.items() if path is not None}
+    for measurement, settings in language_model["measurements"].items():
+        for name, folder in saelens_folders(settings).items():
+            problems[f"measurements.{measurement}.dictionaries.{name}.saelens"] = path_problem(folder)
     for name, sets in language_model["prompts"].items():
         problems[f"prompts.{name}"] = next(filter(None, map(path_problem, sets)), "")
     for key, problem in problems.items():

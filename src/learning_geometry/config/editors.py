@@ -139,6 +139,8 @@ def _required(node: Schema, path: KeyPath) -> Schema:
 def _relaxed(node: Schema, path: KeyPath) -> None:
     """Let, in place, keys be left out and entries be removed."""
     node.pop("required", None)
+    for kind in ("then", "else"):
+        node.get(kind, {}).pop("required", None)
     if is_removable(path):
         node["type"] = [node["type"], "null"]
     for _, entry, where in _below(node, path):

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from learning_geometry import model_files
+from learning_geometry.config.dictionaries import check_folders, check_options
 from learning_geometry.config.machine import memory, shown
 from learning_geometry.config.modules import subject
 from learning_geometry.config.needs import fewest, needs, reads
 from learning_geometry.config.problems import Report
 from learning_geometry.model_files import ModelFiles
+from learning_geometry.sources.saelens import FOLDER
 from learning_geometry.summed import summed_layers, sums_of_a_layer
 from learning_geometry.tasks.prompts import read_contrast_pairs
 from learning_geometry.tasks.texts import EMBEDDED, text_files
@@ -40,6 +42,8 @@ def check_files(language_model: dict[str, Any], report: Report) -> None:
         _check_memory(language_model, model, report)
     _check_texts(language_model, model, report)
     _check_prompts(language_model, report)
+    for name, settings in language_model["measurements"].items():
+        check_folders(name, settings, language_model["text"], model, report)
 
 
 def check_settings(language_model: dict[str, Any], report: Report) -> None:
@@ -51,7 +55,7 @@ def check_settings(language_model: dict[str, Any], report: Report) -> None:
         if subject(name) == "runs":
             report(f"measurements.{name}", "it measures trained runs; move it to one of the experiments")
             continue
-        wanted = set(reads(name))
+        wanted = set(reads(name, settings))
         for section in ("texts", "prompts"):
             if wanted & {section, f"untrained_{section}"} and not language_model[section]:
                 report(f"measurements.{name}", f"it reads {section}, and there are none; add some under {section}")
@@ -64,20 +68,18 @@ def check_settings(language_model: dict[str, Any], report: Report) -> None:
         _check_parts(name, settings, text, report)
         if "held_out" in settings and "batch_size" in settings:
             _check_batches(name, settings, language_model, report)
-        if "k" in settings and "dictionaries" in settings:
-            for dictionary, options in settings["dictionaries"].items():
-                if options["latents"] < settings["k"]:
-                    report(
-                        f"measurements.{name}.dictionaries.{dictionary}.latents",
-                        f"{options['latents']} is fewer than k, {settings['k']}; raise it, or lower k",
-                    )
+        check_options(name, settings, report)
 
 
 def _check_parts(name: str, settings: dict[str, Any], text: dict[str, Any], report: Report) -> None:
     by_target = needs(name).get("parts", {})
     targets = {
         "always",
-        *(dictionary.get("target", "attention") for dictionary in settings.get("dictionaries", {}).values()),
+        *(
+            dictionary.get("target", "attention")
+            for dictionary in settings.get("dictionaries", {}).values()
+            if FOLDER not in dictionary
+        ),
     }
     read = dict.fromkeys(part for target in sorted(targets) for part in by_target.get(target, ()))
     if missing := [part for part in read if part not in text["parts"]]:

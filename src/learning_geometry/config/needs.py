@@ -78,6 +78,12 @@ OF_RUNS: dict[str, dict[str, Any]] = {
 OF_LANGUAGE_MODELS: dict[str, dict[str, Any]] = {
     "reads": {"type": "array", "items": {"enum": list(READS)}, "minItems": 1, "uniqueItems": True}
     | {"description": "what it reads: `texts`, `prompts`, `untrained_prompts` (of random weights too), `model`"},
+    "reads_for": {
+        "type": "object",
+        "minProperties": 1,
+        "additionalProperties": {"type": "array", "items": {"enum": list(READS)}, "minItems": 1, "uniqueItems": True},
+    }
+    | {"description": "what it reads besides if one of its `dictionaries` has this key"},
     "pairs": _NUMBERS
     | {"description": "how many pairs of prompts each contrast must have: `always`, and beyond the value of a setting"},
     "parts": {"type": "object", "minProperties": 1, "additionalProperties": _NAMES}
@@ -205,13 +211,22 @@ def needed_seeds(wanted: str, seed: int, seeds: Sequence[int]) -> list[int]:
     return others if wanted == "all" else []
 
 
-def reads(measurement: str) -> tuple[str, ...]:
+def reads(measurement: str, settings: Mapping[str, Any] | None = None) -> tuple[str, ...]:
     """Return what a measurement of a language model reads: some of ``READS``.
+
+    Args:
+        measurement: its name.
+        settings: its settings, of which its ``dictionaries`` may need more than is always read; None: what always is.
 
     Raises:
         ConfigError: the module says something else.
     """
-    return tuple(needs(measurement).get("reads", ()))
+    wanted = needs(measurement)
+    found = list(wanted.get("reads", ()))
+    for dictionary in ((settings or {}).get("dictionaries") or {}).values():
+        for key, more in wanted.get("reads_for", {}).items():
+            found += more if key in dictionary else []
+    return tuple(dict.fromkeys(found))
 
 
 def fewest(numbers: Mapping[str, int], settings: Mapping[str, Any]) -> tuple[int, str]:

@@ -113,7 +113,9 @@ def _of_language_model(name: str) -> tuple[str, str, str]:
         _code(entries) + ("" if key == "always" else f" for `{key}`")
         for key, entries in wanted.get("parts", {}).items()
     ]
-    return _code(wanted.get("reads", [])), " and ".join(pairs), _cell(parts)
+    read = [_code(wanted["reads"])] if "reads" in wanted else []
+    read += [f"{_code(more)} for `{key}`" for key, more in wanted.get("reads_for", {}).items()]
+    return _cell(read), " and ".join(pairs), _cell(parts)
 
 
 def _of_task(name: str) -> tuple[str, str, str, str]:

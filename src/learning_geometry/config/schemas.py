@@ -77,6 +77,7 @@ def _too_large(value: Any, schema: Any, path: KeyPath) -> Iterator[tuple[KeyPath
     if not isinstance(schema, dict):
         return
     if isinstance(value, dict):
+        schema = chosen(value, schema)
         properties, others = schema.get("properties", {}), schema.get("additionalProperties")
         for key, entry in value.items():
             if "seed" not in key:  # a seed counts nothing
@@ -140,9 +141,23 @@ def _described(error: jsonschema.ValidationError, path: KeyPath) -> Iterator[tup
         yield path, f"got {yaml_text(value)}, expected {expected(schema)}{after(remedy)}"
 
 
+def chosen(value: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    """Return, of the schema of a mapping that has kinds (``if``, ``then`` and ``else``), that of its kind.
+
+    >>> either = {"if": {"required": ["file"]}, "then": {"title": "a file"}, "else": {"title": "numbers"}}
+    >>> chosen({"file": "a.txt"}, either)["title"], chosen({}, either)["title"]
+    ('a file', 'numbers')
+    """
+    if "if" not in schema:
+        return schema
+    branch = schema.get("then" if Validator(schema["if"]).is_valid(value) else "else", {})
+    return {**schema, **branch}
+
+
 def filled(value: Any, schema: dict[str, Any]) -> Any:
     """Return ``value`` with the defaults of ``schema``; keys in its order, unknown ones last."""
     if isinstance(value, dict):
+        schema = chosen(value, schema)
         properties, others = schema.get("properties", {}), schema.get("additionalProperties")
         result = {}
         for key, entry in properties.items():

@@ -8,7 +8,9 @@ recipe; ``none`` with norm 1 is :func:`topk.initialise`.
 Source: Wang et al. 2025, "Attention layers add into low-dimensional residual subspaces" (arXiv:2508.16929). Two
 differences: the norm is searched with the biases of the start, theirs with an encoder bias of 0 that is set afterwards;
 and in training rows keep the norm (see :mod:`topk`), theirs may change it. That centring alone might do, and the
-predictor γ, are of Simon, Adams and Zou 2026 (arXiv:2605.31518).
+predictor γ, are of Simon, Adams and Zou 2026 (arXiv:2605.31518). That the inner product of a latent's encoder and
+decoder row should be kept at 1 is of arXiv:2605.18629; what :func:`topk.train` does follows its abstract, which does
+not say how the rows are parametrised.
 """
 
 from typing import NamedTuple
@@ -43,6 +45,9 @@ class Options(NamedTuple):
     norm: float | None = None
     """Of rows; None: the best one for the initial error of an autoencoder of the targets that is tied. (An encoder
     that knows nothing of its decoder has the smallest error with norm 0.)"""
+    aligned: bool = False
+    """Whether encoder rows are moved along their decoder rows to where their inner product is 1 (arXiv:2605.18629).
+    Rows of the decoder have norm 1 then, and none is searched: it would change no reconstruction of a tied start."""
 
 
 def draw(
@@ -67,18 +72,27 @@ def draw(
             theirs.
 
     Raises:
-        ValueError: a subspace that is not known, whose dimension is missing, or does not fit; a tied transcoder of
-            two widths; or as :func:`topk.encode` and :func:`topk.variance`.
+        ValueError: a subspace that is not known, whose dimension is missing, or does not fit; a tied or an aligned
+            transcoder of two widths, or an aligned start with a norm; or as :func:`topk.encode` and
+            :func:`topk.variance`.
     """
     expected = batch if targets is None else targets
     topk.variance(expected)
     inputs, outputs = batch.shape[1], expected.shape[1]
     if options.tied and inputs != outputs:
         raise ValueError(f"tied: an encoder of width {inputs} cannot be a decoder of width {outputs}; use tied=False")
+    if options.aligned and (inputs != outputs or options.norm is not None):
+        raise ValueError(
+            f"aligned: from width {inputs} to {outputs} with norm {options.norm}; it takes one width, and norm None"
+        )
     basis = _basis(expected, options, generator)
     rows = _unit_rows(options.latents, outputs if basis is None else basis.shape[1], generator)
     decoder = rows if basis is None else rows @ basis.T
     encoder = decoder if options.tied else _unit_rows(options.latents, inputs, generator)
+    if options.aligned:
+        rows_of_both = {"encoder.weight": encoder.clone(), "decoder.weight": decoder}
+        topk.align(rows_of_both)
+        return _with_biases(rows_of_both["encoder.weight"], decoder, batch, expected, options.centred)
     unit = _with_biases(encoder, decoder, batch, expected, options.centred)
     norm = options.norm
     if norm is None:

@@ -4,7 +4,7 @@ A stream is any iterable of batches: arrays of shape (vectors, width), or pairs 
 reconstructed of them (a transcoder). It is read once, and holds one batch at a time, so it may be larger than memory.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -38,6 +38,14 @@ class Quality(NamedTuple):
     def dead_share(self) -> float:
         """Share of latents that were never active."""
         return float((self.activations == 0).mean())
+
+
+class Applied(NamedTuple):
+    """What a dictionary makes of a batch."""
+
+    reconstructed: Float[Tensor, "vectors outputs"]
+    activations: Int64[Tensor, " latents"]
+    """In how many of the vectors each latent was active."""
 
 
 def train_together(dictionaries: Mapping[str, Entry], stream: Iterable[Batch], spread: float) -> dict[str, topk.Fitted]:
@@ -85,22 +93,48 @@ def evaluate(dictionary: topk.Dictionary, stream: Iterable[Batch], k: int) -> Qu
     Raises:
         ValueError: an empty stream, targets that do not vary, a batch of another width, or as :func:`topk.encode`.
     """
-    activations = torch.zeros(len(dictionary["decoder.weight"]), dtype=torch.int64)
+
+    def checked() -> Iterator[tuple[Tensor, Tensor]]:
+        for number, (inputs, targets) in enumerate(_pairs(stream)):
+            _check_widths("dictionary", number, dictionary, inputs, targets)
+            yield inputs, targets
+
+    def apply(inputs: Tensor) -> Applied:
+        codes = topk.strongest(dictionary, inputs, k)
+        active = codes.latents[codes.values != 0]
+        return Applied(topk.reconstruct(dictionary, codes), torch.bincount(active, minlength=latents))
+
+    latents = len(dictionary["decoder.weight"])
+    return judge(latents, checked(), apply)
+
+
+@torch.no_grad()
+def judge(latents: int, stream: Iterable[Batch], apply: Callable[[Tensor], Applied]) -> Quality:
+    """Judge a dictionary of any kind on a stream; sums are in float64.
+
+    Args:
+        latents: how many it has.
+        stream: batches.
+        apply: called with the vectors of a batch.
+
+    Raises:
+        ValueError: an empty stream, or targets that do not vary.
+    """
+    activations = torch.zeros(latents, dtype=torch.int64)
     vectors, errors, squares = 0, 0.0, 0.0
     shift = total = torch.zeros(0)
     dtype = torch.float32
-    for number, (inputs, targets) in enumerate(_pairs(stream)):
-        _check_widths("dictionary", number, dictionary, inputs, targets)
+    for inputs, targets in _pairs(stream):
         exact, dtype = targets.double(), targets.dtype
         if not vectors:
             # squares around a value near the mean keep their digits
             shift = exact.mean(0)
             total = torch.zeros_like(shift)
-        codes = topk.strongest(dictionary, inputs, k)
-        errors += float((exact - topk.reconstruct(dictionary, codes)).square().sum())
+        applied = apply(inputs)
+        errors += float((exact - applied.reconstructed).square().sum())
         squares += float((exact - shift).square().sum())
         total += (exact - shift).sum(0)
-        activations += torch.bincount(codes.latents[codes.values != 0], minlength=len(activations))
+        activations += applied.activations
         vectors += len(inputs)
     variance = squares - float(total.square().sum()) / max(vectors, 1)
     square = float(shift.square().sum()) + squares / max(vectors, 1)

@@ -59,6 +59,8 @@ class Settings(NamedTuple):
     """Or ``sparse_adam``, which leaves alone what has no gradient, such as the rows of latents that are not active."""
     tied: bool = False
     """Whether encoder and decoder are one matrix all along."""
+    aligned: bool = False
+    """Whether the inner product of each latent's encoder and decoder row is kept at 1 (see :func:`train`)."""
 
 
 class Fitted(NamedTuple):
@@ -198,6 +200,11 @@ def train(
     largest pre-activations of dead latents. Before each step the part of a decoder row's gradient along the row is
     taken out, after it rows get back the norm they started with.
 
+    **Aligned** training keeps $e \cdot d = 1$ for the encoder row e and the decoder row d of every latent, so that a
+    latent that alone is active gives its own direction back at its own strength. The row is
+    $e = v + (1 - v \cdot d)\, d / \|d\|^2$ with a free v: gradients are those of the loss by v and by d (through e as
+    well), and after each step v becomes e, which changes nothing that is computed. There is no parameter more.
+
     Args:
         dictionary: where training starts.
         vectors: what is encoded; scaled.
@@ -207,7 +214,8 @@ def train(
 
     Raises:
         ValueError: more active latents than there are, targets that are not one for each vector or do not vary, an
-            optimiser that is not known, or ``tied`` with an encoder that does not start as the decoder.
+            optimiser that is not known, ``tied`` with an encoder that does not start as the decoder, or ``aligned``
+            with products that do not start at 1.
         FloatingPointError: the loss is not finite, naming the step.
     """
     batches = draw_batches(vectors, settings.batch_size, settings.steps, generator, targets)
@@ -291,6 +299,8 @@ def begin(dictionary: Dictionary, settings: Settings) -> Training:
         if not torch.equal(parameters["encoder.weight"], decoder):
             raise ValueError("tied: the encoder does not start as the decoder; start from a tied initialisation")
         parameters["encoder.weight"] = decoder
+    if settings.aligned:
+        _check_aligned(parameters, settings)
     optimizer = _optimizer(settings, list({id(value): value for value in parameters.values()}.values()))
     silent = torch.zeros(len(decoder), dtype=torch.int64, device=decoder.device)
     return Training(parameters, settings, optimizer, decoder.norm(dim=1, keepdim=True), silent, [], [])
@@ -336,6 +346,8 @@ def step(
             gradients[name] += added[name]
     if settings.tied:
         gradients["decoder.weight"] += gradients.pop("encoder.weight")
+    if settings.aligned:
+        _by_free_rows(gradients, parameters)
     along = torch.linalg.vecdot(gradients["decoder.weight"], decoder)[:, None]
     along /= training.lengths.square().clamp_min(SMALLEST_NORM**2)
     gradients["decoder.weight"].addcmul_(along, decoder, value=-1)
@@ -343,11 +355,26 @@ def step(
         parameters[name].grad = gradient
     training.optimizer.step()
     decoder.mul_(training.lengths / decoder.norm(dim=1, keepdim=True).clamp_min(SMALLEST_NORM))
+    if settings.aligned:
+        align(parameters)
     training.silent.add_(len(inputs))
     training.silent[codes.latents[codes.values != 0]] = 0
     training.losses.append(loss)
     training.dead_shares.append(dead_share(training.silent, settings.dead_after))
     return loss
+
+
+def align(dictionary: Dictionary) -> None:
+    """Move, in place, every encoder row along its decoder row, to where their inner product is 1.
+
+    >>> dictionary = {"encoder.weight": torch.tensor([[3.0, 5.0]]), "decoder.weight": torch.tensor([[2.0, 0.0]])}
+    >>> align(dictionary)
+    >>> dictionary["encoder.weight"]
+    tensor([[0.5000, 5.0000]])
+    """
+    encoder, decoder = dictionary["encoder.weight"], dictionary["decoder.weight"]
+    squares = decoder.square().sum(1, keepdim=True).clamp_min(SMALLEST_NORM**2)
+    encoder.addcmul_((1 - torch.linalg.vecdot(encoder, decoder)[:, None]) / squares, decoder)
 
 
 def finish(training: Training) -> Fitted:
@@ -482,6 +509,32 @@ def _optimizer(settings: Settings, parameters: list[Tensor]) -> torch.optim.Opti
     if settings.optimizer == SPARSE_ADAM:
         return SparseAdam(parameters, lr=settings.learning_rate)
     raise ValueError(f"optimizer: {settings.optimizer!r} is not known; use one of {', '.join(OPTIMIZERS)}")
+
+
+def _check_aligned(parameters: Dictionary, settings: Settings) -> None:
+    encoder, decoder = parameters["encoder.weight"], parameters["decoder.weight"]
+    if settings.tied:
+        raise ValueError("aligned: not with tied, whose rows are one; choose one of the two")
+    if encoder.shape != decoder.shape:
+        raise ValueError(
+            f"aligned: encoder rows of width {encoder.shape[1]} have no inner product with decoder rows of width "
+            f"{decoder.shape[1]}; leave it out"
+        )
+    off = float((torch.linalg.vecdot(encoder.double(), decoder.double()) - 1).abs().max())
+    if not off <= float(rounding(1.0, epsilon=torch.finfo(encoder.dtype).eps)):
+        raise ValueError(
+            f"aligned: inner products of encoder and decoder rows start up to {off:g} away from 1; start from an "
+            "aligned initialisation"
+        )
+
+
+def _by_free_rows(gradients: dict[str, Tensor], parameters: Dictionary) -> None:
+    """Make, in place, gradients by encoder and decoder rows those by v and d of :func:`train`, where v is e."""
+    encoder, decoder = parameters["encoder.weight"], parameters["decoder.weight"]
+    squares = decoder.square().sum(1, keepdim=True).clamp_min(SMALLEST_NORM**2)
+    along = torch.linalg.vecdot(gradients["encoder.weight"], decoder)[:, None] / squares
+    gradients["decoder.weight"].addcmul_(along, encoder, value=-1)
+    gradients["encoder.weight"].addcmul_(along, decoder, value=-1)
 
 
 def _unit_rows(matrix: Float[Tensor, "rows width"]) -> Float[Tensor, "rows width"]:

@@ -77,6 +77,8 @@ class Entry(NamedTuple):
 def draw(tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any]) -> Figure:
     """Draw four panels of one language model; colours are starts, squares transcoders.
 
+    Dictionaries that were trained elsewhere have no start, and are left out.
+
     (a) Dead share against latents for autoencoders, one line for each start, optimiser and AuxK; open: before
     training. (b) Dead share against γ, the mean over the spread of what the start encodes, with Spearman's rank
     correlation over entries of the sweep, if there are at least ``FEWEST_ENTRIES``. (c) Dead share and (d) explained
@@ -97,7 +99,11 @@ def _draw_one(
     canvas: style.Canvas, tables: Mapping[str, pd.DataFrame], options: Mapping[str, Any], experiment: str
 ) -> None:
     """Draw the block of one experiment, of which alone the tables hold rows."""
-    dictionaries = _dictionaries_of(style.select(tables["summary"], quantity=DEAD, null=""), tables["summary"])
+    rows = style.select(tables["summary"], quantity=DEAD, null="")
+    here = tables["summary"]["quantity"] == "option_centred"
+    dictionaries = _dictionaries_of(rows[rows["data"].isin(tables["summary"].loc[here, "data"])], tables["summary"])
+    if not dictionaries:
+        raise ValueError(f"dead_features: {experiment} trained no dictionary; leave it out of the figure")
     figure = canvas(style.DOUBLE_WIDTH, 3.8 + 0.2 * len(dictionaries))
     grid = figure.add_gridspec(2, 1, height_ratios=(2.3, 0.7 + 0.2 * len(dictionaries)))
     above, below = grid[0].subgridspec(1, 2), grid[1].subgridspec(1, 2)

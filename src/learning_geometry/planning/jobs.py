@@ -16,6 +16,7 @@ from learning_geometry.discovery import module_files, module_name
 from learning_geometry.model_files import EMBEDDED, places_of
 from learning_geometry.paths import CONCLUDED_FROM, artifact
 from learning_geometry.planning.outside import gguf_name
+from learning_geometry.sources.saelens import saelens_folders
 
 NO_NUMBER = ("results", "seconds_between_saves")
 """Keys of a config that change no number."""
@@ -358,7 +359,10 @@ def _language_models(config: Mapping[str, Any]) -> Iterator[Job]:
         weights_of = (artifact(results, "dequantised", gguf=gguf),) if gguf else ()
         yield from _captures(results, name, chosen, weights_of)
         for measurement, settings in chosen["measurements"].items():
-            wanted = reads(measurement)
+            wanted = reads(measurement, settings)
+            outside: dict[str, Any] = {"model": chosen["model"]} if "model" in wanted else {}
+            if of_others := saelens_folders(settings):
+                outside["dictionaries"] = of_others
             weights_read = ["trained"] * bool({"prompts", "untrained_prompts"} & set(wanted))
             weights_read += ["untrained"] * ("untrained_prompts" in wanted)
             sections = {"model"} | ({"texts", "text", "prepend_bos"} if "texts" in wanted else set())
@@ -380,7 +384,7 @@ def _language_models(config: Mapping[str, Any]) -> Iterator[Job]:
                     "measurement": settings,
                 },
                 (module_name("measurements", measurement),),
-                reads={"model": chosen["model"]} if "model" in wanted else {},
+                reads=outside,
                 script="measure_language_model.py",
                 leaves=artifact(results, "model_files", measurement=measurement, **at),
             )

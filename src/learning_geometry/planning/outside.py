@@ -16,6 +16,7 @@ from learning_geometry import tasks
 from learning_geometry.sources.chosen import checked_at, checkpoints_of
 from learning_geometry.sources.folders import files_of
 from learning_geometry.sources.map_files import map_files
+from learning_geometry.sources.saelens import dictionary_files
 from learning_geometry.tasks.prompts import prompt_file
 from learning_geometry.tasks.texts import text_files
 
@@ -94,7 +95,8 @@ def outside_files(reads: Mapping[str, Any]) -> dict[str, Path]:
 
     Args:
         reads: the sections ``model`` and ``prompts`` of a language model's config, or ``text``, one of its texts;
-            ``task``, one that reads a file; ``source``, the section of an experiment with a ``seed`` of its ``seeds``;
+            ``dictionaries``, name -> folder of SAELens; ``task``, one that reads a file; ``source``, the section of an
+            experiment with a ``seed`` of its ``seeds``;
             those that the job reads.
 
     Raises:
@@ -107,6 +109,8 @@ def outside_files(reads: Mapping[str, Any]) -> dict[str, Path]:
         by_role |= {f"text/{number}": path for number, path in enumerate(text_files(reads["text"]))}
     if "task" in reads:
         by_role |= _of_task(reads["task"])
+    for name, folder in reads.get("dictionaries", {}).items():
+        by_role |= {f"dictionaries/{name}/{path.name}": path for path in dictionary_files(folder)}
     if "source" in reads:
         by_role |= _of_source(reads["source"])
     for contrast, names in reads.get("prompts", {}).items():

@@ -18,6 +18,7 @@ from learning_geometry.paths import KNOWN, recorded
 from learning_geometry.planning.artifacts import made_from_record
 from learning_geometry.planning.jobs import PASSING, Job, all_jobs, run_settings
 from learning_geometry.planning.outside import outside_files
+from learning_geometry.sources.saelens import ENTRIES, FOLDER, saelens_folders
 from learning_geometry.tasks.texts import EMBEDDED
 
 
@@ -248,6 +249,15 @@ def _without_file(task: Mapping[str, Any]) -> Mapping[str, Any]:
     return {key: value for key, value in task.items() if key != "file"}
 
 
+def _without_folders(measurement: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the settings of a measurement without the folders of dictionaries, for which the files' digests stand."""
+    folders = saelens_folders(measurement)
+    if not folders:
+        return measurement
+    entries = {name: {**each, **dict.fromkeys(each.keys() & {FOLDER})} for name, each in measurement[ENTRIES].items()}
+    return {**measurement, ENTRIES: entries}
+
+
 def _numbers(job: Job) -> dict[str, Any]:
     """Return the settings that a result depends on, by name; where outside files and figures lie is left out."""
     settings: dict[str, Any] = {}
@@ -271,6 +281,11 @@ def _numbers(job: Job) -> dict[str, Any]:
             | {"texts": list(each.get("texts", {}))}
             | {"model": {key: value for key, value in each.get("model", {}).items() if key not in (*PLACES, "device")}}
             | ({"task": _without_file(each["task"])} if "task" in each else {})
+            | (
+                {"measurements": {key: _without_folders(asked) for key, asked in each["measurements"].items()}}
+                if "measurements" in each
+                else {}
+            )
             | ({"source": run_settings(each)["source"]} if "source" in each else {})
             for name, each in settings["experiments"].items()
         }
@@ -288,4 +303,6 @@ def _numbers(job: Job) -> dict[str, Any]:
         for name in ("settings.texts", "settings.prompts"):
             if name in settings:
                 settings[name] = list(settings[name])
+        if "measurement" in settings:
+            settings["measurement"] = _without_folders(settings["measurement"])
     return settings

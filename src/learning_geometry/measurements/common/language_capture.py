@@ -115,7 +115,7 @@ def capture_text(
         folder / ACTIVATIONS,
         keep=keep,
         batch_size=batch_size,
-        provenance={"text": source, "sizes": model.sizes._asdict(), "reading": reading},
+        provenance={"text": source, "family": model.family, "sizes": model.sizes._asdict(), "reading": reading},
         observer=sums,
     )
     sums.finish()

@@ -2,25 +2,28 @@
 
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from learning_geometry.dictionaries import initialisation, storage, sweep, topk
-from learning_geometry.files import read_tensor
+from learning_geometry.dictionaries import initialisation, storage, sweep, topk, whitening
 from learning_geometry.geometry.moments import gathered
+from learning_geometry.measurements.common.dictionary_vectors import Pair, Pairs, Text, split
 from learning_geometry.measurements.common.language_run import LanguageRun
-from learning_geometry.models.language.cache import Activations, shard_path
+from learning_geometry.measurements.common.own_dictionaries import judged
 from learning_geometry.seeding import seeded
+from learning_geometry.sources.hook_points import hook_point
+from learning_geometry.sources.saelens import FOLDER, OURS, OURS_OUT
 from learning_geometry.tables.tidy import tidy
 
-NEEDS = {"reads": ["texts"], "parts": {"attention": ["attention.output"], "transcoder": ["mlp.input", "mlp.output"]}}
+NEEDS = {
+    "reads": ["texts"],
+    "reads_for": {"saelens": ["model"]},
+    "parts": {"attention": ["attention.output"], "transcoder": ["mlp.input", "mlp.output"]},
+}
 
 SETTINGS = {
     "layer": {
@@ -101,43 +104,86 @@ SETTINGS = {
         "minProperties": 1,
         "additionalProperties": {
             "type": "object",
-            "additionalProperties": False,
-            "required": ["latents"],
-            "properties": {
-                "latents": {"type": "integer", "minimum": 1, "description": "Latents of the dictionary."},
-                "target": {
-                    "enum": ["attention", "transcoder"],
-                    "default": "attention",
-                    "description": "Autoencoder of the attention's output, or transcoder from the MLP's input to its "
-                    "output.",
+            "if": {"required": ["saelens"]},
+            "then": {
+                "additionalProperties": False,
+                "properties": {
+                    "saelens": {
+                        "type": "string",
+                        "minLength": 1,
+                        "description": "Folder that SAELens (6.0 or later) saved a topk, standard or jumprelu "
+                        "dictionary to, which is judged and not trained.",
+                    },
+                    "activation": {
+                        "type": ["string", "null"],
+                        "default": None,
+                        "description": "What it reads, such as layers.3.attention.output; null takes the hook_name "
+                        "that its files say.",
+                    },
+                    "windows": {
+                        "type": "integer",
+                        "minimum": 10,
+                        "default": 10,
+                        "description": "Windows of each text, spread evenly over it, in which the model's loss is "
+                        "taken with the dictionary in it.",
+                    },
+                    "tokens": {
+                        "type": "integer",
+                        "minimum": 3,
+                        "default": 32,
+                        "description": "Tokens of such a window.",
+                    },
                 },
-                "subspace": {
-                    "enum": ["none", "active", "random"],
-                    "default": "none",
-                    "description": "Where decoder rows start: anywhere, in the active subspace of the targets, or in a "
-                    "random one of the same dimension.",
-                },
-                "centred": {
-                    "type": "boolean",
-                    "default": False,
-                    "description": "Whether biases start from the means, or at 0.",
-                },
-                "tied": {
-                    "type": "boolean",
-                    "default": True,
-                    "description": "Whether the encoder starts as the decoder's transpose, or as other random "
-                    "directions.",
-                },
-                "optimizer": {
-                    "enum": ["adam", "sparse_adam"],
-                    "default": "adam",
-                    "description": "Adam, or the one that leaves alone what has no gradient.",
-                },
-                "auxiliary": {
-                    "type": "integer",
-                    "minimum": 0,
-                    "default": 0,
-                    "description": "Dead latents in the auxiliary loss (AuxK); 0 leaves it out.",
+            },
+            "else": {
+                "additionalProperties": False,
+                "required": ["latents"],
+                "properties": {
+                    "latents": {"type": "integer", "minimum": 1, "description": "Latents of the dictionary."},
+                    "target": {
+                        "enum": ["attention", "transcoder"],
+                        "default": "attention",
+                        "description": "Autoencoder of the attention's output, or transcoder from the MLP's input to "
+                        "its output.",
+                    },
+                    "subspace": {
+                        "enum": ["none", "active", "random"],
+                        "default": "none",
+                        "description": "Where decoder rows start: anywhere, in the active subspace of the targets, or "
+                        "in a random one of the same dimension.",
+                    },
+                    "centred": {
+                        "type": "boolean",
+                        "default": False,
+                        "description": "Whether biases start from the means, or at 0.",
+                    },
+                    "tied": {
+                        "type": "boolean",
+                        "default": True,
+                        "description": "Whether the encoder starts as the decoder's transpose, or as other random "
+                        "directions.",
+                    },
+                    "optimizer": {
+                        "enum": ["adam", "sparse_adam"],
+                        "default": "adam",
+                        "description": "Adam, or the one that leaves alone what has no gradient.",
+                    },
+                    "auxiliary": {
+                        "type": "integer",
+                        "minimum": 0,
+                        "default": 0,
+                        "description": "Dead latents in the auxiliary loss (AuxK); 0 leaves it out.",
+                    },
+                    "aligned": {
+                        "type": "boolean",
+                        "description": "Whether the inner product of each latent's encoder and decoder row is kept at "
+                        "1; not of a transcoder. False if left out.",
+                    },
+                    "whitened": {
+                        "type": "boolean",
+                        "description": "Whether variance is spread evenly over all directions before training, with "
+                        "the mean as it is; not of a transcoder. False if left out.",
+                    },
                 },
             },
         },
@@ -156,8 +202,9 @@ SETTINGS = {
             },
         },
         "description": "Dictionaries by name: latents, target (attention or transcoder), subspace of the start (none, "
-        "active or random), centred, tied (its encoder starts as its decoder), optimizer (adam or sparse_adam) and "
-        "auxiliary (latents of AuxK).",
+        "active or random), centred, tied (its encoder starts as its decoder), optimizer (adam or sparse_adam), "
+        "auxiliary (latents of AuxK), aligned and whitened. Or `{saelens: folder}`, one of your own that SAELens "
+        "trained, with activation, windows and tokens: docs/language_models.md.",
     },
 }
 
@@ -167,81 +214,9 @@ NAMES = {ATTENTION: ("attention.output", "attention.output"), TRANSCODER: ("mlp.
 PARTS = {ATTENTION: "attention.output", TRANSCODER: "mlp"}
 
 UNTRAINED = "untrained"
-BLOCK = 4096
-"""Held-out vectors read together."""
-
-Pair = tuple[Float[Tensor, "vectors inputs"], Float[Tensor, "vectors outputs"]]
-
-
-class Text(NamedTuple):
-    """The vectors of a text, in two parts that share no window."""
-
-    training: Activations
-    """All but those held out."""
-    held_out: tuple[tuple[Path, slice], ...]
-    """File and rows of those held out, at most ``BLOCK`` at a time."""
-    context: int
-    """Positions of a window."""
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """What is encoded and what is to be reconstructed, of the tokens of several texts; read a little at a time."""
-
-    texts: dict[str, Text]
-    names: tuple[str, str]
-    """Of the activations; the same twice for an autoencoder."""
-    scales: tuple[float, float] = (1.0, 1.0)
-    """What they are multiplied by."""
-
-    def batches(self, size: int, *key: int | str) -> Iterator[Pair]:
-        """Yield batches of vectors in random order without end, each with the texts in proportion to their size.
-
-        A pass over a text has each of its vectors at most once: what is left over at its end is dropped.
-
-        Args:
-            size: vectors of a batch.
-            key: names the generators, one for each pass over each text.
-
-        Raises:
-            ValueError: there are fewer vectors for training.
-        """
-        names = list(dict.fromkeys(self.names))
-        parts = [
-            _forever(text.training, names, count, *key, name)
-            for (name, text), count in zip(self.texts.items(), self._counts(size), strict=True)
-            if count
-        ]
-        while True:
-            drawn = [next(part) for part in parts]
-            yield self._pair({name: torch.cat([each[name] for each in drawn]) for name in names})
-
-    def held_out(self) -> Iterator[Pair]:
-        """Yield the vectors that are held out, in order.
-
-        Raises:
-            ValueError: a shard is corrupt.
-        """
-        for text in self.texts.values():
-            for path, rows in text.held_out:
-                yield self._pair({name: torch.tensor(read_tensor(path, name, rows)) for name in set(self.names)})
-
-    def _pair(self, activations: Mapping[str, Tensor]) -> Pair:
-        inputs, outputs = self.names
-        vectors = activations[inputs] * self.scales[0]
-        return (vectors, vectors) if inputs == outputs else (vectors, activations[outputs] * self.scales[1])
-
-    def _counts(self, size: int) -> list[int]:
-        """Return how many vectors of each text are in a batch: as their numbers are, by largest remainders."""
-        there = np.array([text.training.vectors for text in self.texts.values()])
-        if size > there.sum():
-            raise ValueError(
-                f"batch_size: {size}, and {there.sum()} vectors are there for training; lower it, or keep more tokens"
-            )
-        exact = size * there / there.sum()
-        counts = exact.astype(np.int64)
-        counts[np.argsort(counts - exact, kind="stable")[: size - counts.sum()]] += 1
-        return [int(count) for count in counts]
+NEW_OPTIONS = ("aligned", "whitened")
+"""Options of which tables tell where an entry of the sweep has one."""
+NOT_OF_A_TRANSCODER = "a transcoder reads other vectors than it gives; leave it out"
 
 
 class Trained(NamedTuple):
@@ -261,6 +236,8 @@ class Trained(NamedTuple):
     counted: int
     """Vectors in which a dead latent was not active."""
     mean_over_spread: float
+    evenness: float
+    """Of the variance of what the start encodes."""
 
 
 def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
@@ -282,7 +259,14 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
     - ``mean_over_spread``: γ = ‖mean‖ / ‖standard deviation‖ of held-out vectors as the start encodes them, that is
       minus the start's mean where it is centred; n = their number;
     - ``option_<name>`` with the settings of the entry, so that tables tell what its dictionaries are: ``centred``,
-      ``tied``, ``sparse_adam``, ``active_subspace``, ``random_subspace`` (0 or 1), ``auxiliary`` (a number).
+      ``tied``, ``sparse_adam``, ``active_subspace``, ``random_subspace`` (0 or 1), ``auxiliary`` (a number);
+    - if an entry of the sweep has one of these options, for every entry: ``option_aligned`` and ``option_whitened``
+      (0 or 1), and ``variance_evenness`` of held-out vectors as the start encodes them (n = their number), between
+      1 / width and 1. An entry that is **whitened** is trained on vectors whose variance is spread evenly
+      (:mod:`dictionaries.whitening`) and then put into a dictionary of vectors as they are, of which all else is said.
+
+    Entries that were trained elsewhere have the rows of :func:`common.own_dictionaries.judged`, once, with the first
+    seed.
 
     The trained dictionaries are saved in the layout of SAELens below ``run.output``, if there is one, as
     ``<entry>-seed-<seed>``.
@@ -290,48 +274,54 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
     Raises:
         KeyError: there is no such text.
         ValueError: the layer was not kept of a text, a text has too few windows to hold some out, there are fewer
-            vectors than a batch, or as :func:`initialisation.draw`.
+            vectors than a batch, or as :func:`initialisation.draw` and :func:`common.own_dictionaries.judged`.
         FloatingPointError: the loss of a dictionary is not finite, naming it and the step.
     """
     tables = []
     for seed in settings["seeds"]:
         rows: list[dict[str, Any]] = []
         for name, outcome in trained(run, settings, seed).items():
-            rows += _rows(name, settings["dictionaries"][name], outcome)
+            rows += _rows(name, settings["dictionaries"], outcome)
             if run.output is not None:
                 save(run, settings, name, seed, outcome)
+        if seed == settings["seeds"][0]:
+            for name, entry in settings["dictionaries"].items():
+                rows += judged(run, name, entry, settings, _texts(run, settings)) if FOLDER in entry else []
         tables.append(tidy(rows, run.experiment, seed))
     return pd.concat(tables, ignore_index=True)
 
 
 def trained(run: LanguageRun, settings: dict[str, Any], seed: int) -> dict[str, Trained]:
-    """Train and judge one dictionary of every entry, for one seed; see :func:`measure`."""
+    """Train and judge one dictionary of every entry that is trained here, for one seed; see :func:`measure`."""
+    entries = _trained_here(settings)
+    if not entries:
+        return {}
+    for name, option in itertools.product(entries, NEW_OPTIONS):
+        if _option(entries[name], "target") == TRANSCODER and _option(entries[name], option):
+            raise ValueError(f"dictionaries.{name}.{option}: {NOT_OF_A_TRANSCODER}")
     layer = _layer(run, settings)
     texts = _texts(run, settings)
     outcomes: dict[str, Trained] = {}
     for target in TARGETS:
         dictionaries = {
-            name: dictionary
-            for name, dictionary in settings["dictionaries"].items()
-            if _option(dictionary, "target") == target
+            name: dictionary for name, dictionary in entries.items() if _option(dictionary, "target") == target
         }
         if dictionaries:
             inputs, outputs = (f"layers.{layer}.{name}" for name in NAMES[target])
             pairs = Pairs(texts, (inputs, outputs))
             outcomes |= _trained(dictionaries, pairs, f"layers.{layer}.{PARTS[target]}", settings, seed)
-    return {name: outcomes[name] for name in settings["dictionaries"]}
+    return {name: outcomes[name] for name in entries}
 
 
 def save(run: LanguageRun, settings: dict[str, Any], name: str, seed: int, outcome: Trained) -> None:
     """Write a trained dictionary below ``run.output``, in the layout of SAELens."""
     assert run.output is not None
     texts = _texts(run, settings)
-    read = [run.activations(text).provenance.get("reading", {}) for text in texts]
+    provenance = [run.activations(text).provenance for text in texts]
+    read = [each.get("reading", {}) for each in provenance]
     metadata = {
         "model_name": str(run.settings.get("model", {}).get("source", run.experiment)),
-        # of our own naming: SAELens knows these places of some models under other names
-        "hook_name": outcome.names[0],
-        "hook_name_out": outcome.names[1],
+        **_places(outcome.names, next((each.get("family") for each in provenance), None)),
         "dataset_path": ", ".join(texts),
         "context_size": max(text.context for text in texts.values()),
         "prepend_bos": any(each.get("prepend_bos", False) for each in read),
@@ -339,41 +329,21 @@ def save(run: LanguageRun, settings: dict[str, Any], name: str, seed: int, outco
         "dictionary": {name: settings["dictionaries"][name]},
         "training": {key: value for key, value in settings.items() if key != "dictionaries"},
     }
-    if outcome.names[0] == outcome.names[1]:
-        del metadata["hook_name_out"]
     directory = run.output / f"{name}-seed-{seed}"
     storage.save(directory, outcome.fitted.dictionary, settings["k"], metadata, *outcome.scales)
 
 
-def split(activations: Activations, held_out: float) -> Text:
-    """Divide the windows of a text: of those of every shard the last ones are held out, a share of all in all.
-
-    Raises:
-        ValueError: no window is left for one of both.
-    """
-    labels = activations.labels()
-    ends = np.cumsum(activations.shards)
-    cuts, rows, seen, kept_out = [], [], 0, 0
-    for shard, end in enumerate(ends):
-        start = int(end) - activations.shards[shard]
-        # a window is never in two shards
-        starts = np.unique(labels.sequence[start:end], return_index=True)[1]
-        seen += len(starts)
-        chosen = round(held_out * seen) - kept_out
-        kept_out += chosen
-        cut = int(starts[len(starts) - chosen]) if chosen else activations.shards[shard]
-        cuts.append(cut)
-        for first in range(cut, activations.shards[shard], BLOCK):
-            rows.append(
-                (shard_path(activations.directory, shard), slice(first, min(first + BLOCK, activations.shards[shard])))
-            )
-    if not 0 < kept_out < seen:
-        raise ValueError(
-            f"{activations.directory}: a share {held_out} of its {seen} windows is {kept_out}, and some are needed "
-            "for training and some to be held out; change held_out, or keep more windows"
-        )
-    # the first vectors of each shard are all that is read of it
-    return Text(replace(activations, shards=tuple(cuts)), tuple(rows), int(labels.position.max()) + 1)
+def _places(names: tuple[str, str], family: str | None) -> dict[str, str]:
+    """Return what metadata says of the activations: our names, TransformerLens' hook points, or why there is none."""
+    reads, gives = names
+    places = {OURS: reads} | ({OURS_OUT: gives} if gives != reads else {})
+    for key, name in (("hook_name", reads), ("hook_name_out", gives)):
+        if key == "hook_name" or gives != reads:
+            try:
+                places[key] = hook_point(name, family)
+            except ValueError as error:
+                places[f"no_{key}"] = str(error)
+    return places
 
 
 def _trained(
@@ -388,8 +358,12 @@ def _trained(
     pairs = replace(pairs, scales=scales)
     inputs, outputs = inputs * scales[0], outputs * scales[1]
     dimension = max(1, round(settings["subspace_share"] * outputs.shape[1]))
-    begun = {}
+    white = whitening.whitening(inputs) if any(_option(each, "whitened") for each in dictionaries.values()) else None
+    begun: dict[bool, dict[str, sweep.Entry]] = {False: {}, True: {}}
     for name, dictionary in dictionaries.items():
+        whitened = white if _option(dictionary, "whitened") else None
+        seen = inputs if whitened is None else whitened.apply(inputs)
+        wanted = outputs if whitened is None else seen
         subspace = _option(dictionary, "subspace")
         options = initialisation.Options(
             dictionary["latents"],
@@ -397,6 +371,7 @@ def _trained(
             None if subspace == initialisation.NONE else dimension,
             _option(dictionary, "centred"),
             _option(dictionary, "tied"),
+            aligned=_option(dictionary, "aligned"),
         )
         training = topk.Settings(
             k=k,
@@ -404,27 +379,38 @@ def _trained(
             auxiliary=_option(dictionary, "auxiliary"),
             dead_after=settings["dead_window"],
             optimizer=_option(dictionary, "optimizer"),
+            aligned=_option(dictionary, "aligned"),
         )
-        start = initialisation.draw(inputs, options, k, seeded(*key, "initialisation"), outputs)
-        begun[name] = sweep.Entry(start, training)
+        start = initialisation.draw(seen, options, k, seeded(*key, "initialisation"), wanted)
+        begun[whitened is not None][name] = sweep.Entry(start, training)
 
     def training_batches(count: int) -> Iterator[Pair]:
         return itertools.islice(pairs.batches(size, *key, "batches"), count)
 
-    fitted = sweep.train_together(begun, training_batches(steps), topk.variance(outputs))
+    starts = {name: entry.start for entries in begun.values() for name, entry in entries.items()}
+    fitted: dict[str, topk.Fitted] = {}
+    if begun[False]:
+        fitted |= sweep.train_together(begun[False], training_batches(steps), topk.variance(outputs))
+    if white is not None:
+        stream = (white.apply(batch) for batch, _ in training_batches(steps))
+        for name, each in sweep.train_together(begun[True], stream, topk.variance(white.apply(inputs))).items():
+            starts[name] = whitening.unwhitened(starts[name], white)
+            fitted[name] = each._replace(dictionary=whitening.unwhitened(each.dictionary, white))
     window = min(-(-settings["dead_window"] // size), steps)
-    # what initial means are the means of: the vectors that starts were drawn for
-    mean = inputs.double().mean(0).numpy()
     held_out = gathered(batch.numpy() for batch, _ in pairs.held_out())
-    spread = float(np.sqrt(np.trace(held_out.scatter) / held_out.n))
     outcomes = {}
     for name, dictionary in dictionaries.items():
-        start = begun[name].start
+        start = starts[name]
         initial = sweep.evaluate(start, pairs.held_out(), k)
         quality = sweep.evaluate(fitted[name].dictionary, pairs.held_out(), k)
         first = sweep.evaluate(start, training_batches(window), k).activations
         silent = fitted[name].silent >= window * size
-        shift = mean if _option(dictionary, "centred") else 0.0
+        # what initial means are the means of: the vectors that starts were drawn for
+        shift = inputs.double().mean(0).numpy() if _option(dictionary, "centred") else 0.0
+        linear = np.eye(len(held_out.mean))
+        if white is not None and _option(dictionary, "whitened"):
+            linear = white.forward.numpy()
+        scatter = linear @ held_out.scatter @ linear
         outcomes[name] = Trained(
             part,
             pairs.names,
@@ -436,12 +422,14 @@ def _trained(
             float(((first == 0) & (initial.activations == 0)).mean()),
             float((silent & (quality.activations == 0)).mean()),
             window * size + quality.vectors,
-            float(np.linalg.norm(held_out.mean - shift)) / spread,
+            float(np.linalg.norm(linear @ (held_out.mean - shift)) / np.sqrt(np.trace(scatter) / held_out.n)),
+            whitening.evenness(torch.from_numpy(scatter)),
         )
     return outcomes
 
 
-def _rows(name: str, dictionary: Mapping[str, Any], outcome: Trained) -> list[dict[str, Any]]:
+def _rows(name: str, entries: Mapping[str, Mapping[str, Any]], outcome: Trained) -> list[dict[str, Any]]:
+    dictionary = entries[name]
     base = {"step": 0, "part": outcome.part, "index": dictionary["latents"], "data": name}
     explained = base | {"quantity": "explained_variance", "n": outcome.quality.vectors, "unit": "fraction"}
     dead = {"n": outcome.counted, "unit": "fraction"}
@@ -453,12 +441,17 @@ def _rows(name: str, dictionary: Mapping[str, Any], outcome: Trained) -> list[di
         "random_subspace": _option(dictionary, "subspace") == initialisation.RANDOM,
         "auxiliary": _option(dictionary, "auxiliary"),
     }
+    even: list[dict[str, Any]] = []
+    if any(_option(each, option) for each in entries.values() for option in NEW_OPTIONS):
+        options |= {option: _option(dictionary, option) for option in NEW_OPTIONS}
+        even = [base | {"quantity": "variance_evenness", "value": outcome.evenness, "n": outcome.quality.vectors}]
     return [
         base | dead | {"quantity": "dead_share", "value": outcome.dead_share},
         base | dead | {"quantity": "initial_dead_share", "value": outcome.initial_dead_share},
         explained | {"value": outcome.quality.explained_variance},
         explained | {"value": outcome.initial.explained_variance, "null": UNTRAINED},
         base | {"quantity": "mean_over_spread", "value": outcome.mean_over_spread, "n": outcome.quality.vectors},
+        *even,
         *(base | {"quantity": f"option_{key}", "value": float(value)} for key, value in options.items()),
     ]
 
@@ -466,7 +459,11 @@ def _rows(name: str, dictionary: Mapping[str, Any], outcome: Trained) -> list[di
 def _option(dictionary: Mapping[str, Any], name: str) -> Any:
     """Return a setting of an entry, or its default."""
     properties: Any = SETTINGS["dictionaries"]["additionalProperties"]
-    return dictionary.get(name, properties["properties"][name]["default"])
+    return dictionary.get(name, properties["else"]["properties"][name].get("default", False))
+
+
+def _trained_here(settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {name: entry for name, entry in settings["dictionaries"].items() if FOLDER not in entry}
 
 
 def _texts(run: LanguageRun, settings: dict[str, Any]) -> dict[str, Text]:
@@ -479,7 +476,8 @@ def _layer(run: LanguageRun, settings: dict[str, Any]) -> int:
     Raises:
         ValueError: what the dictionaries read was not kept of a text.
     """
-    wanted = {name for dictionary in settings["dictionaries"].values() for name in NAMES[_option(dictionary, "target")]}
+    targets = {_option(dictionary, "target") for dictionary in _trained_here(settings).values()}
+    wanted = {name for target in targets for name in NAMES[target]}
     kept: set[int] | None = None
     for text in settings["texts"] or run.texts:
         widths = run.activations(text).widths
@@ -494,13 +492,3 @@ def _layer(run: LanguageRun, settings: dict[str, Any]) -> int:
             f"were not kept of every text, of layers {there} they were; name one of these, or keep them"
         )
     return there[len(there) // 2] if layer is None else int(layer)
-
-
-def _forever(
-    activations: Activations, names: list[str], size: int, *key: int | str
-) -> Iterator[dict[str, Float[Tensor, "batch _"]]]:
-    """Yield full batches, pass after pass."""
-    for number in itertools.count():
-        for batch in activations.batches(names, size, seeded(*key, number)):
-            if len(batch[names[0]]) == size:
-                yield batch

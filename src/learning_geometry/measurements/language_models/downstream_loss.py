@@ -6,21 +6,26 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from learning_geometry import failures
 from learning_geometry.geometry.activation_ranks import principal_directions
 from learning_geometry.geometry.nulls import haar_subspace
-from learning_geometry.geometry.resampling import Statistic, bca_ends, bootstrap_counts, resampled
-from learning_geometry.geometry.rounding import rounding
+from learning_geometry.geometry.resampling import bootstrap_counts
+from learning_geometry.measurements.common import token_losses
 from learning_geometry.measurements.common.language_run import LanguageRun
+from learning_geometry.measurements.common.token_losses import (
+    RESAMPLES,
+    mean_loss,
+    over_windows,
+    real_cost,
+    sample,
+    share_recovered,
+)
 from learning_geometry.models.language import LanguageModel
-from learning_geometry.models.language.tokens import text_windows
 from learning_geometry.seeding import seeded
 from learning_geometry.tables.tidy import central_range, tidy
-from learning_geometry.tasks.texts import read_text
 
 NEEDS = {"reads": ["texts", "model"]}
 
@@ -69,9 +74,6 @@ SETTINGS = {
 }
 
 PARTS = ("attention.output", "mlp.output")
-RESAMPLES = 2000
-AT_A_TIME = 8
-"""Windows in a batch: its logits are windows · tokens · vocabulary numbers."""
 
 
 class Projection(NamedTuple):
@@ -113,11 +115,11 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for text in settings["texts"] or list(run.texts)[:1]:
         names = run.moment_names(text)
-        tokens = _windows(run, model, text, settings)
+        tokens = sample(run, model, text, settings, "downstream_loss")
         counts = bootstrap_counts(len(tokens), RESAMPLES, seeded("downstream_loss", text, "resamples"))
         here = {"step": 0, "data": text, "n": len(tokens) * (tokens.shape[1] - 2)}
         intact = window_losses(model, tokens)
-        rows.append(here | {"quantity": "loss", "unit": "nats"} | _over_windows(_mean(intact), counts))
+        rows.append(here | {"quantity": "loss", "unit": "nats"} | over_windows(mean_loss(intact), counts))
         together = {part: [name for name in names if name.endswith(f".{part}")] for part in PARTS}
         parts = [part for part in PARTS if together[part]]
         alone = {f"layers.{layer}.{part}": [f"layers.{layer}.{part}"] for part in parts for layer in layers}
@@ -135,7 +137,6 @@ def measure(run: LanguageRun, settings: dict[str, Any]) -> pd.DataFrame:
     return tidy(rows, run.experiment, 0)
 
 
-@torch.no_grad()
 def window_losses(
     model: LanguageModel, tokens: Int64[np.ndarray, "windows position"], projection: Projection | None = None
 ) -> Float64[np.ndarray, " windows"]:
@@ -155,25 +156,7 @@ def window_losses(
         projected = mean + (value[:, 1:].float() - mean) @ basis @ basis.T
         return torch.cat([value[:, :1], projected.to(value.dtype)], 1)
 
-    window_means = []
-    for inputs in torch.from_numpy(tokens).split(AT_A_TIME):
-        logits = model.forward(inputs, hook=see)[:, 1:-1]
-        losses = F.cross_entropy(logits.float().mT, inputs[:, 2:].to(logits.device), reduction="none")
-        window_means.append(losses.double().mean(1).cpu())
-    return torch.cat(window_means).numpy()
-
-
-def _windows(
-    run: LanguageRun, model: LanguageModel, text: str, settings: dict[str, Any]
-) -> Int64[np.ndarray, "windows position"]:
-    source = read_text(run.settings["texts"][text])
-    windows = text_windows(model, source, settings["tokens"], prepend_bos=run.settings.get("prepend_bos"))
-    if len(windows) < settings["windows"]:
-        raise ValueError(
-            f"{text}: has {len(windows)} windows of {settings['tokens']} tokens, and {settings['windows']} are asked "
-            "for; lower downstream_loss.windows or .tokens, or give a longer text"
-        )
-    return windows[np.linspace(0, len(windows) - 1, settings["windows"]).round().astype(int)]
+    return token_losses.window_losses(model, tokens, see)
 
 
 def _projections(
@@ -218,49 +201,19 @@ def _rows_of_part(
             continue
         row = here | {"part": part, "index": each.rank}
         to_loss, of_recovery = row | {"quantity": "loss_increase", "unit": "nats"}, row | {"quantity": "loss_recovered"}
-        yield to_loss | _over_windows(_mean(increase), counts)
+        yield to_loss | over_windows(mean_loss(increase), counts)
         if not each.rank:
             continue
         drawn = np.array([other.mean() for null, other in increases if null.null and null.rank == each.rank])
         yield to_loss | central_range(drawn, "random_subspace")
-        cost = _cost(mean.mean(), intact.mean())
+        cost = real_cost(mean.mean(), intact.mean())
         if np.isnan(cost):
             reason = f"no loss_recovered by {each.rank} directions, as the mean in their place raises no loss"
             yield failures.row(part, reason, here["data"])
             continue
-        yield of_recovery | _over_windows(_recovered(increase, mean, intact), counts)
+        yield of_recovery | over_windows(share_recovered(increase, mean, intact), counts)
         recovered = 1 - drawn / cost
         yield of_recovery | central_range(recovered, "random_subspace")
-
-
-def _over_windows(statistic: Statistic, counts: Int64[np.ndarray, "draws windows"]) -> dict[str, float]:
-    resamples = resampled(statistic, counts)
-    low, high = bca_ends(resamples)
-    return {"value": float(resamples.estimate), "low": float(low), "high": float(high)}
-
-
-def _mean(values: Float[np.ndarray, " windows"]) -> Statistic:
-    return lambda counts: counts @ values / counts.sum(1)
-
-
-def _recovered(
-    increase: Float[np.ndarray, " windows"],
-    of_mean: Float[np.ndarray, " windows"],
-    intact: Float[np.ndarray, " windows"],
-) -> Statistic:
-    """Share of what the mean costs that a projection does not; NaN where the mean costs nothing."""
-
-    def statistic(counts: Int64[np.ndarray, "draws windows"]) -> Float[np.ndarray, " draws"]:
-        return 1 - counts @ increase / _cost(counts @ of_mean, counts @ intact)
-
-    return statistic
-
-
-def _cost(
-    increase: Float[np.ndarray, " *draws"] | float, of: Float[np.ndarray, " *draws"] | float
-) -> Float[np.ndarray, " *draws"]:
-    """An increase of a loss, NaN where it is none or rounding of the loss, which comes from logits in float32."""
-    return np.where(increase > rounding(of, epsilon=float(np.finfo(np.float32).eps)), increase, np.nan)
 
 
 def _existing(layer: int, layers: int) -> int:
