@@ -57,7 +57,7 @@ def place(module: Any, blocks: Sequence[Any], device: torch.device, room: Callab
         for tensor in (*module.parameters(), *module.buffers()):
             if id(tensor) not in of_blocks:
                 tensor.data = tensor.data.to(device)
-    behind = []
+    behind: list[Any] = []
     for block in blocks:
         size = _bytes(block)
         if not behind and size <= left:
