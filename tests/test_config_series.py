@@ -138,7 +138,7 @@ def test_revisions_that_are_not_here_are_named(here, monkeypatch):
         ("runs/seed_1/step-{step}", "names", "series.step", "or name"),
         ("runs/seed_1/step-{step}", [], "series.step", "got none"),
         ("runs/seed_1/step-{step}", {"seeds": None}, "series.step", "missing"),
-        ("runs/seed_1/step-{step}", list(range(501)), "series", "501 models, and 500 are the most"),
+        ("runs/seed_1/step-{step}", list(range(2001)), "series", "2001 models, and 2000 are the most"),
         (HUB, "name", "series.step", "list them"),
         ("nowhere/step_{step}", "name", "series.step", "nothing on this machine is nowhere/step_{step}"),
         (HUB | {"source": "owner/*"}, [0], "model.source", "on this machine alone"),

@@ -108,7 +108,7 @@ def test_one_seed_has_no_interval_and_names_say_how_many(figure):
 
 
 def test_layers_that_are_not_measured_at_every_step_are_in_no_mean_and_named():
-    given = planted(without={0: [("attention.output", 1)]})
+    given = planted(without={512: [("attention.output", 1)]})
     drawn = draw(given, OPTIONS)
     drawn.draw_without_rendering()
     runs = given["runs"]
@@ -116,6 +116,8 @@ def test_layers_that_are_not_measured_at_every_step_are_in_no_mean_and_named():
     rows = rows[(rows["index"] == 0) & (rows["null"] == "") & (rows["data"] == TEXTS[0])]
     expected = rows[rows["part"] != "layers.1.attention.output"].groupby("step")["value"].mean()
     np.testing.assert_allclose(means(drawn.axes[0])[0].get_ydata(), expected)
+    broken = [line for line in drawn.axes[0].lines if line.get_linewidth() == 0.7 and len(line.get_xdata())][1]
+    assert np.isnan(broken.get_ydata()).tolist() == [step == 512 for step in STEPS]
     (note,) = [text.get_text() for text in drawn.texts if "in no mean" in text.get_text()]
     assert "attention output of layer 1" in note.replace("\n", " ")
 

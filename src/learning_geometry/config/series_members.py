@@ -22,8 +22,8 @@ from learning_geometry.sources.checkpoint import SourceError
 from learning_geometry.sources.patterns import left_out, matches, placeholders
 from learning_geometry.sources.series import find_series
 
-MOST_MODELS = 500
-"""Models of one series; more are a slip, or need a config of their own."""
+MOST_MODELS = 2000
+"""Models of one series, and room for all that PolyPythia has (ten seeds, 154 steps); more are a slip."""
 
 SHOWN = 6
 

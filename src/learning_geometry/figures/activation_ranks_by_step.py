@@ -75,11 +75,13 @@ def _draw_one(
     entries: dict[str, Any] = {}
     unmeasured: list[str] = []
     letters = iter(style.letters(panels.size))
+    means = _means_over_layers(tables["runs"])
     for row, (quantity, label) in enumerate(QUANTITIES.items()):
         for column, (part, (title, color)) in enumerate(PARTS.items()):
             axes = panels[row, column]
             rows = {name: _of_part(table, quantity, part) for name, table in tables.items()}
-            entries |= _draw_part(axes, rows, texts, color)
+            of_panel = means[(means["quantity"] == quantity) & (means["part"] == part)]
+            entries |= _draw_part(axes, rows, of_panel, texts, color)
             if row == 0:
                 axes.set_title(title, loc="left", fontsize=7, pad=4)
                 partly = sorted(set(rows["runs"]["layer"]) - set(_whole(rows["runs"], tables["runs"])["layer"]))
@@ -121,7 +123,9 @@ def _whole(rows: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     return measured[there == number]
 
 
-def _draw_part(axes: Axes, tables: Mapping[str, pd.DataFrame], texts: Mapping[str, Any], color: str) -> dict[str, Any]:
+def _draw_part(
+    axes: Axes, tables: Mapping[str, pd.DataFrame], means: pd.DataFrame, texts: Mapping[str, Any], color: str
+) -> dict[str, Any]:
     """Draw one panel; returns the legend's entries, in grey, as colours are those of parts."""
     first = next(iter(texts))
     summary = tables["summary"][tables["summary"]["data"] == first]
@@ -129,33 +133,36 @@ def _draw_part(axes: Axes, tables: Mapping[str, pd.DataFrame], texts: Mapping[st
     if measured.empty:
         style.note_empty(axes, "not measured")
         return {}
-    layers = sorted(measured["layer"].unique())
+    layers, steps = sorted(measured["layer"].unique()), sorted(map(float, tables["runs"]["step"].unique()))
     for layer, share in zip(layers, np.linspace(LIGHTEST, 1.0, len(layers)), strict=True):
-        rows = measured[measured["layer"] == layer].sort_values("step")
+        # a line breaks at a step at which the layer could not be measured
+        rows = style.with_gaps(measured[measured["layer"] == layer], "step", steps)
         look: dict[str, Any] = {"color": shade(color, share), "linewidth": 0.7, "zorder": 2}
         axes.plot(rows["step"], rows["estimate"], **look, **style.marks(rows["estimate"]))
     entries: dict[str, Any] = {}
     for name, share in (("first layer", LIGHTEST), ("last layer", 1.0)):
         (entries[name],) = axes.plot([], [], color=shade(style.CONTROL_GREY, share), linewidth=0.7)
-    seeds = tables["runs"]
-    whole = _whole(seeds, seeds)
     for text, line in texts.items():
-        of_text = whole[whole["data"] == text]
+        of_text = means[means["data"] == text]
         if len(of_text):
-            style.mean_line(axes, _mean_over_layers(of_text), "step", color, line)
+            style.mean_line(axes, of_text, "step", color, line)
     band = null.groupby("step")[["estimate", "low", "high"]].mean().reset_index()
     entries["null: isotropic vectors"] = style.null_band(axes, band, "step")
     return entries
 
 
-def _mean_over_layers(rows: pd.DataFrame) -> pd.DataFrame:
-    """Summary rows of the mean over layers at every step: mean over seeds, with an interval where it is drawn."""
-    experiment, quantity = rows[["experiment", "quantity"]].iloc[0]
+def _means_over_layers(runs: pd.DataFrame) -> pd.DataFrame:
+    """Summary rows of the means over layers: mean over seeds, with an interval where it is drawn; ``part`` is a key."""
     tables = []
-    for seed in rows["seed"].unique():
-        means = rows[rows["seed"] == seed].groupby("step", as_index=False)["value"].mean()
-        row = {"step": means["step"].to_numpy(), "part": MEAN, "quantity": quantity, "unit": "fraction"}
-        tables.append(tidy([row | {"value": means["value"].to_numpy()}], str(experiment), int(seed)))
+    of_parts = [
+        _whole(_of_part(runs, quantity, part), runs).assign(part=part) for quantity in QUANTITIES for part in PARTS
+    ]
+    rows = pd.concat(of_parts, ignore_index=True)
+    key = ["quantity", "part", "data", "step"]
+    for (experiment, seed), of_seed in rows.groupby(["experiment", "seed"]):
+        means = of_seed.groupby(key, as_index=False)["value"].mean()
+        columns = {name: means[name].to_numpy() for name in (*key, "value")}
+        tables.append(tidy([columns | {"unit": "fraction"}], str(experiment), int(seed)))
     summary = summarize(tables)
     wide = (summary["interval"] == "student_t") & (summary["n"] < style.FEWEST_SEEDS)
     return summary.assign(low=summary["low"].mask(wide), high=summary["high"].mask(wide))
