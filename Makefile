@@ -52,7 +52,7 @@ test-kernels: $(VENV)/develop
 
 test-slow: $(VENV)/develop
 	sh tests/install_browser.sh
-	$(PYTEST) -m slow $(ARGS)
+	PIP_FLAGS="$(PIP_FLAGS)" $(PYTEST) -m slow $(ARGS)
 
 lint: $(VENV)/develop
 	$(BIN)/ruff check .

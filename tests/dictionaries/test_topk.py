@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from learning_geometry.dictionaries import topk
 from learning_geometry.dictionaries.topk import (
     Settings,
     begin,
@@ -323,3 +324,59 @@ def test_a_parameter_that_is_not_finite_after_the_last_step_is_named():
         FloatingPointError, match=r"decoder\.weight is not finite after step 1; lower its learning rate"
     ):
         finish(training)
+
+
+def test_an_aligned_step_is_that_of_free_rows_by_autograd(vectors_for_alignment):
+    vectors, start, settings = vectors_for_alignment
+    spread = topk.variance(vectors)
+    training = topk.begin(start, settings)
+    topk.step(training, vectors, vectors, spread)
+
+    free, decoder = (start[name].clone().requires_grad_() for name in ("encoder.weight", "decoder.weight"))
+    encoder_bias, bias = (start[name].clone().requires_grad_() for name in ("encoder.bias", "decoder.bias"))
+
+    def aligned():
+        along = (1 - (free * decoder).sum(1, keepdim=True)) / decoder.square().sum(1, keepdim=True)
+        return free + along * decoder
+
+    hidden = vectors @ aligned().T + encoder_bias
+    values, where = hidden.topk(settings.k, dim=1)
+    made = torch.zeros_like(hidden).scatter(1, where, values) @ decoder + bias
+    ((vectors - made).square().sum() / (len(vectors) * spread)).backward()
+    with torch.no_grad():
+        lengths = decoder.norm(dim=1, keepdim=True)
+        decoder.grad -= (decoder.grad * decoder).sum(1, keepdim=True) / lengths**2 * decoder
+        torch.optim.Adam([free, encoder_bias, decoder, bias], lr=settings.learning_rate, fused=True).step()
+        decoder *= lengths / decoder.norm(dim=1, keepdim=True)
+        found = training.parameters
+        torch.testing.assert_close(found["decoder.weight"], decoder.detach())
+        torch.testing.assert_close(found["encoder.weight"], aligned().detach())
+        torch.testing.assert_close(found["encoder.bias"], encoder_bias.detach())
+
+
+@pytest.fixture
+def vectors_for_alignment():
+    """Vectors, an aligned start that is not tied, with rows of other norms than 1, and settings, in float64."""
+    generator = np.random.default_rng(3)
+    vectors = torch.from_numpy(generator.standard_normal((40, 6)) + 1)
+    encoder, decoder = (torch.from_numpy(generator.standard_normal((12, 6))) for _ in range(2))
+    start = {"encoder.weight": encoder, "decoder.weight": decoder}
+    topk.align(start)
+    start |= {"encoder.bias": torch.zeros(12).double(), "decoder.bias": vectors.mean(0)}
+    return vectors, start, topk.Settings(k=3, aligned=True, learning_rate=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"encoder.weight": torch.ones(12, 6).double()}, "start up to .* away from 1"),
+        ({"decoder.weight": torch.ones(12, 5).double()}, "rows of width 6 have no inner product .* of width 5"),
+    ],
+)
+def test_what_is_not_aligned_is_refused(vectors_for_alignment, changed, message):
+    _, start, settings = vectors_for_alignment
+    with pytest.raises(ValueError, match=message):
+        topk.begin(start | changed, settings)
+    tied = start | {"encoder.weight": start["decoder.weight"]}
+    with pytest.raises(ValueError, match="aligned: not with tied"):
+        topk.begin(tied, settings._replace(tied=True))
