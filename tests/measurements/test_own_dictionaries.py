@@ -1,5 +1,7 @@
 """Dictionaries that were trained elsewhere, judged in a tiny language model: those whose worth is known."""
 
+from functools import cached_property
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ import torch
 from learning_geometry.config.modules import settings_schema
 from learning_geometry.config.schemas import filled
 from learning_geometry.dictionaries.initialisation import active_subspace
+from learning_geometry.measurements.common.language_run import LanguageRun
 from learning_geometry.measurements.common.own_dictionaries import random_norm, spliced
 from learning_geometry.measurements.language_models.dictionary_sweep import measure
 from tests.measurements.language import tiny_language_run
@@ -15,9 +18,25 @@ from tests.saelens_files import perfect, write_saelens
 NAME, WIDTH = "layers.1.attention.output", 16
 
 
+class LoadedOnce(LanguageRun):
+    """A run whose model is loaded once for all tests."""
+
+    @cached_property
+    def model(self):
+        return super().load(tokenizer=True)
+
+    def load(self, tokenizer=False):
+        return self.model
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return tiny_language_run(tmp_path_factory.mktemp("own"))
+    folder = tmp_path_factory.mktemp("own")
+    made = tiny_language_run(folder)
+    # losses are taken in a short text, which is read in no time
+    (folder / "short.txt").write_text("The quick brown fox jumps over the lazy dog, 3 times. " * 20)
+    texts = dict.fromkeys(made.texts, str(folder / "short.txt"))
+    return LoadedOnce(made.experiment, made.settings | {"texts": texts}, made.texts, made.prompts)
 
 
 def judge(run, folder, **changed):
