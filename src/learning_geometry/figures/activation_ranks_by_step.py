@@ -159,10 +159,11 @@ def _means_over_layers(runs: pd.DataFrame) -> pd.DataFrame:
     ]
     rows = pd.concat(of_parts, ignore_index=True)
     key = ["quantity", "part", "data", "step"]
-    for (experiment, seed), of_seed in rows.groupby(["experiment", "seed"]):
-        means = of_seed.groupby(key, as_index=False)["value"].mean()
+    experiment = str(rows["experiment"].iloc[0])
+    for seed in rows["seed"].unique():
+        means = rows[rows["seed"] == seed].groupby(key, as_index=False)["value"].mean()
         columns = {name: means[name].to_numpy() for name in (*key, "value")}
-        tables.append(tidy([columns | {"unit": "fraction"}], str(experiment), int(seed)))
+        tables.append(tidy([columns | {"unit": "fraction"}], experiment, int(seed)))
     summary = summarize(tables)
     wide = (summary["interval"] == "student_t") & (summary["n"] < style.FEWEST_SEEDS)
     return summary.assign(low=summary["low"].mask(wide), high=summary["high"].mask(wide))
