@@ -30,6 +30,7 @@ BASE = [
         "ownership",
         "paths",
         "progress",
+        "summed",
     ),
     *("running", "seeding"),
 ]
