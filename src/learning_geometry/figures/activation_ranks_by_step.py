@@ -160,7 +160,7 @@ def _means_over_layers(runs: pd.DataFrame) -> pd.DataFrame:
     rows = pd.concat(of_parts, ignore_index=True)
     key = ["quantity", "part", "data", "step"]
     experiment = str(rows["experiment"].iloc[0])
-    for seed in rows["seed"].unique():
+    for seed in sorted(set(rows["seed"].tolist())):
         means = rows[rows["seed"] == seed].groupby(key, as_index=False)["value"].mean()
         columns = {name: means[name].to_numpy() for name in (*key, "value")}
         tables.append(tidy([columns | {"unit": "fraction"}], experiment, int(seed)))
