@@ -242,7 +242,7 @@ def test_what_is_known_of_files_gives_the_same_fingerprint(package, tmp_path):
 
 SCRIPTS = Path(learning_geometry.__file__).parents[2] / "workflow/scripts"
 CAPTURE = {
-    *("files", "model_files", "tasks", "models"),
+    *("files", "model_files", "summed", "tasks", "models"),
     *("measurements.common.language_capture", "measurements.common.language_run"),
     *(f"geometry.{module}" for module in ("moments", "head_products", "rounding")),
 }

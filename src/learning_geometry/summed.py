@@ -56,7 +56,7 @@ def summed_layers(wanted: Sequence[int] | None, layers: int, width: int, inner: 
         ValueError: there is no such layer.
 
     >>> summed_layers(None, 30, 576, 576)[-1], summed_layers(None, 28, 3584, 3584), summed_layers([-1, 0], 4, 8, 8)
-    (29, [0, 2, 5, 7, 9, 11, 14, 16, 18, 20, 23, 25, 27], [0, 3])
+    (29, [0, 2, 5, 7, 10, 12, 15, 17, 20, 22, 25, 27], [0, 3])
     """
     if wanted is not None:
         if missing := [layer for layer in wanted if not -layers <= layer < layers]:

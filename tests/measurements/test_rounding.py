@@ -7,7 +7,7 @@ from learning_geometry.geometry.resampling import Resampled
 from learning_geometry.geometry.trajectories import InnerProducts, inner_products
 from learning_geometry.measurements.common.contrast_pairs import over_pairs, union_variance
 from learning_geometry.measurements.common.run import Run
-from learning_geometry.measurements.language_models.downstream_loss import _recovered
+from learning_geometry.measurements.common.token_losses import share_recovered
 from learning_geometry.measurements.language_models.prompt_contrasts import _corrected_cosines
 from learning_geometry.measurements.language_models.untangling import two_nearest_neighbours_dimension
 from learning_geometry.measurements.runs.embedding_frequencies import frequency_shares
@@ -76,8 +76,8 @@ def test_what_costs_the_rounding_of_a_loss_has_nothing_to_recover():
     counts = np.ones((1, 10), dtype=np.int64)
     intact = np.full(10, 4.0)
     for cost in (0.0, 1e-7, -1e-7):
-        assert np.isnan(_recovered(np.zeros(10), np.full(10, cost), intact)(counts)).all()
-    assert _recovered(np.full(10, 1e-5), np.full(10, 4e-5), intact)(counts) == pytest.approx(0.75)
+        assert np.isnan(share_recovered(np.zeros(10), np.full(10, cost), intact)(counts)).all()
+    assert share_recovered(np.full(10, 1e-5), np.full(10, 4e-5), intact)(counts) == pytest.approx(0.75)
 
 
 @pytest.mark.parametrize("size", DUST)
