@@ -8,9 +8,10 @@ from typing import NamedTuple
 import pytest
 from snakemake.common import get_function_params, get_input_function_aux_params
 from snakemake.exceptions import WorkflowError
+from snakemake.persistence.file import FilePersistence
 
 from learning_geometry.planning import jobs
-from learning_geometry.planning.snakemake_work import _if_any, _once, rest, signed
+from learning_geometry.planning.snakemake_work import _if_any, _once, rest, signed, spare
 
 
 def test_a_function_carries_the_parameters_that_snakemake_asks_for(monkeypatch):
@@ -61,6 +62,25 @@ def test_the_other_seeds_are_not_listed_for_what_reads_none(project, monkeypatch
     before = project.plan().jobs
     monkeypatch.setattr(jobs, "needed_seeds", lambda *args: pytest.fail("listed"))
     assert project.plan().jobs == before
+
+
+def test_a_run_that_ends_leaves_the_locks_of_others(tmp_path):
+    import snakemake.api  # noqa: F401  which imports the others in an order that they can be imported in
+
+    spare()
+    runs = [FilePersistence.__new__(FilePersistence) for _ in range(2)]
+    for number, run in enumerate(runs):
+        run._lockdir, run._lockfile = str(tmp_path), {}
+        run._write_locks("output", [f"results/{number}"])
+    runs[0].unlock()
+    assert list(runs[1]._read_locks()) == [("output", "results/1")]
+    runs[1].unlock()
+    runs[1].unlock()
+    assert list(runs[1]._read_locks()) == []
+    runs[0]._write_locks("output", ["results/0"])
+    # by --unlock, of a run that was killed
+    runs[1].cleanup_locks()
+    assert list(runs[1]._read_locks()) == []
 
 
 class Scheduler(SimpleNamespace):

@@ -1,4 +1,4 @@
-"""What Snakemake 9.27 does for each job though nothing in this workflow depends on it, and how it deletes folders.
+"""What Snakemake 9.27 does for each job though nothing in this workflow depends on it, and how it deletes and unlocks.
 
 No plan changes: what it works out is left out only where that is certain, and otherwise left to Snakemake.
 """
@@ -7,6 +7,7 @@ import heapq
 import inspect
 import os
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
@@ -29,9 +30,13 @@ def signed(function: Function) -> Function:
 
 
 def spare() -> None:
-    """Leave out what no plan depends on, and let no folder be met half deleted; call it before there is a plan."""
+    """Leave out what no plan depends on, and let no folder be met half deleted or unlocked by another run.
+
+    Call it before there is a plan.
+    """
     import snakemake.io
     from snakemake.dag import DAG, ScriptProcessor
+    from snakemake.persistence.file import FilePersistence
     from snakemake.resources import Resource
 
     if SPARED in DAG.__dict__:
@@ -43,6 +48,20 @@ def spare() -> None:
     DAG.update_conda_envs = _if_any(DAG.update_conda_envs)
     ScriptProcessor.process_job = _once(ScriptProcessor.process_job)
     snakemake.io.remove = _whole(snakemake.io.remove)
+    FilePersistence.cleanup_locks = FilePersistence.unlock
+    FilePersistence.unlock = _unlock_own
+
+
+def _unlock_own(persistence: Any) -> None:
+    """Delete the lock files of this run alone.
+
+    At the end of a run Snakemake deletes the whole folder of locks, with those of other runs in the same folder, and
+    fails where two end at once.
+    """
+    for file in persistence._lockfile.values():
+        with suppress(FileNotFoundError):
+            os.remove(file)
+    persistence._lockfile.clear()
 
 
 def _if_any(update_conda_envs: Callable[[Any], None]) -> Callable[[Any], None]:
