@@ -319,3 +319,12 @@ def test_sums_are_right_however_often_float32_is_settled(tmp_path, monkeypatch, 
     assert of.n == exact.n == 280
     np.testing.assert_allclose(of.mean, exact.mean, rtol=1e-6)
     np.testing.assert_allclose(of.scatter, exact.scatter, atol=2e-6 * exact.scatter.max())
+
+
+def test_what_another_device_began_is_not_continued(tmp_path, monkeypatch):
+    def folders(there):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+        return [working_folder(tmp_path, {"key": "a"}, device) for device in ("auto", "cpu")]
+
+    (without, cpu), (with_gpu, same) = folders(False), folders(True)
+    assert without == cpu == same != with_gpu

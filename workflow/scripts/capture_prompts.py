@@ -23,7 +23,8 @@ from learning_geometry.seeding import seeded
 with job(snakemake) as running:
     torch.set_num_threads(snakemake.threads)
     started, params, wildcards = perf_counter(), snakemake.params, snakemake.wildcards
-    working = working_folder(Path(params.working), {"settings": params.settings, "key": running.key})
+    of, device = {"settings": params.settings, "key": running.key}, params.settings["model"]["device"]
+    working = working_folder(Path(params.working), of, device)
     untrained = seeded("untrained") if wildcards.weights == "untrained" else None
     # of a GGUF file
     dequantised = next(iter(snakemake.input.get("dequantised", [])), None)

@@ -24,7 +24,7 @@ with job(snakemake) as running:
     started, params, wildcards = perf_counter(), snakemake.params, snakemake.wildcards
     of = {"model": params.model, "text": params.source, "settings": params.settings}
     of |= {"prepend_bos": params.prepend_bos}
-    working = working_folder(Path(params.working), of | {"key": running.key})
+    working = working_folder(Path(params.working), of | {"key": running.key}, params.model["device"])
 
     def report(tokens, what):
         """Say in the log how far it is."""

@@ -23,6 +23,7 @@ from learning_geometry.geometry.moments import Moments, image, principal_varianc
 from learning_geometry.measurements.common.language_run import ACTIVATIONS, MOMENTS, packed
 from learning_geometry.models.language import LanguageModel, activation_names
 from learning_geometry.models.language.cache import beyond_the_first, capture, shared_prefix
+from learning_geometry.models.language.placing import chosen_device
 from learning_geometry.models.language.tokens import Windows, chat_prompts, read_windows
 from learning_geometry.summed import entries, summed_layers, upper_blocks
 from learning_geometry.tasks.prompts import prompt_file, read_contrast_pairs
@@ -49,14 +50,20 @@ ORIGIN_FROM = 64
 Report = Callable[[int, str], None]
 
 
-def working_folder(base: Path, of: Mapping[str, Any]) -> Path:
+def working_folder(base: Path, of: Mapping[str, Any], device: str = "cpu") -> Path:
     """Return a folder for unfinished work, another one for other settings, so that nothing of theirs is continued.
+
+    Nor is what another device began, where a cluster sends a job again to a node without a GPU.
 
     Args:
         base: of all settings.
         of: what JSON can hold, such as settings and the code's fingerprint.
+        device: as the config names it; ``auto`` is the one that there is.
+
+    Raises:
+        ValueError: there is no such device.
     """
-    text = json.dumps(of, sort_keys=True, default=str)
+    text = json.dumps([of, chosen_device(device).type], sort_keys=True, default=str)
     return base / hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
